@@ -1,0 +1,49 @@
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+ONNXRUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= true
+
+.PHONY: help setup check format test test-slow train-pairrm constraints clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(VENV)/.ready ## make .venv with everything, GPU runtime where an NVIDIA driver answers
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install -q -e '.[$(ONNXRUNTIME),train,offline,dev]' -c constraints.txt
+	@touch $@
+
+train-pairrm: setup ## train, evaluate, export and score a PairRM ranker on the sample in data/
+	$(BIN)/ranker train pairrm
+	$(BIN)/ranker score --onnx runs/pairrm/model.onnx --input data/test.jsonl --output runs/pairrm/scored.jsonl
+	@head -c 600 runs/pairrm/scored.jsonl; echo ' ...'
+
+test: setup ## run the tests (no network, no GPU)
+	$(BIN)/python -m pytest -q -n 2
+
+test-slow: setup ## prove that the schemes learn (minutes)
+	$(BIN)/python -m pytest -q -m slow
+
+check: setup ## format, lint, types, import contracts, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2
+
+format: setup ## apply the formatter and the safe fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+constraints: setup ## write constraints.txt from what is installed
+	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|onnxruntime-gpu|triton|cuda)' | sed 's/+cpu$$//; s/ @ .*//' > constraints.txt
+
+clean: ## remove build products and runs
+	rm -rf build dist *.egg-info runs .mypy_cache .pytest_cache .ruff_cache

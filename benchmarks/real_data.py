@@ -1,0 +1,113 @@
+"""Trains the layouts of the pairwise ranker on real preference pairs and reports held-out accuracy.
+
+    python benchmarks/real_data.py DATA OUT.jsonl [--seeds 0 1 2] [--sets argconv wmt19] [--models set pointwise ...]
+
+DATA holds ``<set>/train.jsonl.gz`` and ``<set>/val.jsonl.gz`` with prompt, chosen and rejected. Every run is one line
+of OUT; a run that is already there is not repeated. The same rows are drawn for every model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from pathlib import Path
+
+from ranker.config import load_config
+from ranker.data.load import load_preferences
+from ranker.evaluation.run import evaluate
+from ranker.training.run import train
+
+ROWS = {"argconv": 2000, "wmt19": 4000}
+MODELS = {
+    "set": ["model.layout=set"],
+    "pointwise": ["model.layout=set", "model.exchange=false"],
+    "hub": ["model.layout=hub"],
+    "published": ["model.layout=published"],
+}
+SETTINGS = [
+    "model.max_length=384",
+    "training.epochs=1",
+    "training.learning_rate=1e-4",
+    "training.head_lr_multiplier=10",
+    "training.batch_tokens=2048",
+    "training.evaluations=1",
+    "training.tensorboard=false",
+    "data.validation_limit=64",
+]
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--sets", nargs="+", default=list(ROWS))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("overrides", nargs="*", help="section.key=value, after --")
+    options = parser.parse_args()
+    done = {
+        (r["set"], r["model"], r["seed"], tuple(r["overrides"]))
+        for r in map(json.loads, options.out.read_text().splitlines() if options.out.exists() else [])
+    }
+    for seed in options.seeds:
+        for name in options.sets:
+            for model in options.models:
+                if (name, model, seed, tuple(options.overrides)) not in done:
+                    result = one(options.data, name, model, seed, options.overrides)
+                    with options.out.open("a") as out:
+                        out.write(json.dumps(result) + "\n")
+                    print(result["set"], result["model"], seed, result["accuracy"], f"{result['seconds']:.0f} s")
+
+
+def one(data: Path, name: str, model: str, seed: int, overrides: list[str]) -> dict:
+    """Train and evaluate one model."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = sample_rows(data / name / "train.jsonl.gz", ROWS[name], Path(folder, "train.jsonl"))
+        config = load_config(
+            "pairrm",
+            [
+                f"output_dir={folder}/run",
+                f"data.train=[{rows}]",
+                f"data.validation=[{data / name / 'val.jsonl.gz'}]",
+                "data.test=[]",
+                f"training.seed={seed}",
+                *SETTINGS,
+                *MODELS[model],
+                *overrides,
+            ],
+        )
+        started = time.monotonic()
+        trained = train(config)
+        seconds = time.monotonic() - started
+        validation = load_preferences([str(data / name / "val.jsonl.gz")]).preferences
+        report = evaluate(trained.scorer, validation, train=trained.train).report
+    return {
+        "set": name,
+        "model": model,
+        "seed": seed,
+        "overrides": overrides,
+        "rows": ROWS[name],
+        "steps": trained.steps,
+        "seconds": seconds,
+        "date": time.strftime("%Y-%m-%d"),
+        **{key: report[key] for key in ("accuracy", "log_loss", "brier", "order_flips", "baselines")},
+    }
+
+
+def sample_rows(source: Path, count: int, target: Path) -> Path:
+    """The same random rows for every model: files are often sorted by topic or language."""
+    import gzip
+
+    with gzip.open(source, "rt", encoding="utf-8") as lines:
+        rows = list(lines)
+    random.Random(0).shuffle(rows)
+    target.write_text("".join(rows[:count]), encoding="utf-8")
+    return target
+
+
+if __name__ == "__main__":
+    main()

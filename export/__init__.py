@@ -1,0 +1,1 @@
+"""Torch models to ``model.onnx``: graph, quantisation, parity. Imported as ``ranker.export``; may import torch."""

@@ -1,0 +1,132 @@
+"""From a torch ranker to an ONNX graph with named dynamic axes."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from ranker.errors import ExportError
+from ranker.models.pairwise import PairwiseModel
+
+OPSET: Final = 20
+SCOPES: Final = "pkg.torch.onnx.name_scopes"
+
+AXES: Final = {
+    "input_ids": ("batch", "sequence"),
+    "block_ids": ("batch", "sequence"),
+    "position_ids": ("batch", "sequence"),
+    "readout": ("batch", "readouts"),
+    "members": ("batch", "others"),
+}
+"""Inputs and their axes; all are dynamic."""
+
+
+class Traceable(nn.Module):
+    """Fixes the order of a ranker's inputs; masks are built inside the graph from ``block_ids``."""
+
+    def __init__(self, model: PairwiseModel) -> None:
+        super().__init__()
+        self.model = model
+        self.last = "readout" if model.layout.layout != "set" else "members" if model.layout.exchange else None
+
+    def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, last: Tensor | None = None) -> Tensor:
+        """Logits (batch, candidates, tasks)."""
+        extra = {} if self.last is None else {self.last: last}
+        scores: Tensor = self.model(input_ids, block_ids, position_ids, **extra)
+        return scores
+
+
+def input_names(model: PairwiseModel) -> list[str]:
+    """The names of the graph's inputs, in order."""
+    last = Traceable(model).last
+    return ["input_ids", "block_ids", "position_ids", *([last] if last else [])]
+
+
+def to_onnx(model: PairwiseModel, path: Path) -> None:
+    """Write the fp32 graph of ``model`` to ``path``; output ``scores`` (batch, candidates, tasks)."""
+    wrapper = Traceable(model.eval().float())
+    names = input_names(model)
+    shapes = tuple(dict.fromkeys(range(len(AXES[name])), torch.export.Dim.DYNAMIC) for name in names)
+    with warnings.catch_warnings(), _quiet_exporter(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            wrapper,
+            tuple(_examples(model, names)),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["scores"],
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch.onnx.export returned no program; run again with --debug for its log")
+    onnx.save(_tidy(program.model_proto, names), path)
+
+
+def head_nodes(path: Path) -> list[str]:
+    """Names of the nodes of the head, which is never quantised."""
+    return [node.name for node in onnx.load(path, load_external_data=False).graph.node if ".head/" in node.name]
+
+
+def _tidy(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
+    """Name axes and nodes, and drop what the exporter leaves behind: traces with local paths, stale shapes."""
+    graph = proto.graph
+    for value in graph.input:
+        for axis, dimension in zip(AXES[value.name], value.type.tensor_type.shape.dim, strict=True):
+            dimension.dim_param = axis
+    for axis, dimension in zip(("batch", "candidates"), graph.output[0].type.tensor_type.shape.dim, strict=False):
+        dimension.dim_param = axis
+    for number, node in enumerate(graph.node):
+        scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), "[]")
+        scope = ([s for s in ast.literal_eval(scopes) if s] or ["graph"])[-2:][0]
+        node.name = f"{scope}/{node.op_type}_{number}"
+        del node.metadata_props[:]
+    del graph.value_info[:]
+    del graph.metadata_props[:]
+    del proto.metadata_props[:]
+    del proto.functions[:]
+    for tensor in graph.initializer:
+        del tensor.metadata_props[:]
+    return proto
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's notes about packages it does not need off the user's screen."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _examples(model: PairwiseModel, names: list[str]) -> list[Tensor]:
+    rows, length = 3, 24
+    blocks = torch.zeros(rows, length, dtype=torch.long)
+    blocks[:, 8:16], blocks[:, 16:] = 1, 2
+    blocks[1, 20:] = -1
+    positions = torch.arange(length).expand(rows, length) + model.layout.position_offset
+    last = {
+        "readout": torch.tensor([[1, 9, 17], [1, 9, 17], [1, 9, -1]]),
+        "members": torch.tensor([[1, 2], [0, 2], [0, 1]]),
+    }
+    given = {
+        "input_ids": torch.randint(5, 10, (rows, length)),
+        "block_ids": blocks,
+        "position_ids": positions.contiguous(),
+    }
+    return [(given | last)[name] for name in names]

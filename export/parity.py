@@ -1,0 +1,110 @@
+"""Does the exported graph say what the torch model says? Measured on real rows before a file is handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ranker.errors import ParityError
+from ranker.extras import require
+from ranker.metrics import accuracy, comparisons
+from ranker.records import Group, Preference
+from ranker.scorer import GroupScores, Scorer
+
+FP32_LIMIT: Final = 1e-4
+"""Largest difference of fp32 logits that passes."""
+
+ROWS: Final = 160
+"""Groups of the user's data that are scored for rank agreement and flips."""
+
+
+def shapes(preferences: Sequence[Preference], max_length: int) -> dict[str, list[Group]]:
+    """The input shapes that are compared, built from real rows.
+
+    Args:
+        preferences: rows of the user's data; at least one.
+        max_length: tokens at which the model truncates.
+    """
+    groups = [p.group for p in preferences[:16]]
+    first = groups[0]
+    words = " ".join((*first.candidates, str(first.prompt))).split() or ["word"]
+    long_text = " ".join(words * (1 + max_length // len(words)))
+    short = Group("Hi", ("a", "b"))
+    return {
+        "batch of one": [Group(first.prompt, first.candidates[:2])],
+        "one candidate": [Group(first.prompt, first.candidates[:1])],
+        "ragged": [Group(g.prompt, g.candidates[: 1 + i % 5]) for i, g in enumerate(groups)],
+        "with padding": [short, Group(long_text[: 4 * max_length], first.candidates)],
+        "longest": [Group(first.prompt, (long_text, long_text[1:]))],
+        "truncated": [Group(long_text * 2, (long_text * 2, long_text))],
+        "unicode": [Group("Ünïcödé 你好 🙂‍↕️?", ("", "\u0000 \u202e é́", "[SEP] <|candidate|> [CLS]"))],
+        "left over": groups[: 1 + len(groups) // 3 * 2],
+    }
+
+
+class Reference:
+    """What the source model says of the rows and shapes, computed once for all precisions.
+
+    Args:
+        source: the torch model.
+        rows: labelled rows; at least one.
+        max_length: tokens at which the model truncates.
+    """
+
+    def __init__(self, source: Scorer, rows: Sequence[Preference], *, max_length: int) -> None:
+        self.rows = list(rows)
+        self.shapes = shapes(self.rows, max_length)
+        self.shape_results = {name: source.score(groups) for name, groups in self.shapes.items()}
+        self.results = source.score([p.group for p in self.rows])
+
+
+def compare(reference: Reference, exported: Scorer) -> dict[str, Any]:
+    """Measure ``exported`` against ``reference``.
+
+    Returns:
+        ``shapes``: largest logit difference per input shape; ``max_difference``; ``tau_b``: mean Kendall rank
+        agreement within groups; ``flips``: share of held-out comparisons whose winner changed and the largest margin
+        among them; ``accuracy`` of both on the held-out comparisons; ``n`` comparisons.
+    """
+    differences = {
+        name: _difference(reference.shape_results[name], exported.score(groups))
+        for name, groups in reference.shapes.items()
+    }
+    after = exported.score([p.group for p in reference.rows])
+    left, right = comparisons(reference.rows, reference.results), comparisons(reference.rows, after)
+    flipped = np.sign(left.logits) != np.sign(right.logits)
+    tau = require("scipy.stats").kendalltau
+    both = zip(reference.results, after, strict=True)
+    taus = [tau(a.scores, b.scores).statistic for a, b in both if len(set(a.scores.tolist())) > 1]
+    return {
+        "shapes": differences,
+        "max_difference": max(differences.values()),
+        "tau_b": float(np.nanmean(taus)) if taus else None,
+        "flips": float(flipped.mean()),
+        "largest_flipped_margin": float(np.abs(left.logits[flipped]).max(initial=0.0)),
+        "accuracy_source": accuracy(left).value,
+        "accuracy_exported": accuracy(right).value,
+        "n": len(left.logits),
+    }
+
+
+def check_fp32(parity: dict[str, Any]) -> None:
+    """Refuse an fp32 export whose logits differ.
+
+    Raises:
+        ParityError: naming the worst shape and its difference.
+    """
+    name, worst = max(parity["shapes"].items(), key=lambda item: item[1])
+    if not worst <= FP32_LIMIT:
+        raise ParityError(
+            f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}; "
+            "the file was not written"
+        )
+
+
+def _difference(before: Sequence[GroupScores], after: Sequence[GroupScores]) -> float:
+    pairs = zip(before, after, strict=True)
+    # NaN on either side makes the result NaN, which passes no limit.
+    return float(np.max([np.abs(a.scores - b.scores).max() for a, b in pairs if len(a.scores)], initial=0.0))

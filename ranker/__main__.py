@@ -1,0 +1,5 @@
+"""``python -m ranker``."""
+
+from ranker.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Checkpoints: our own folder, and what is checked whenever one is read or written."""

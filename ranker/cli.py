@@ -1,0 +1,163 @@
+"""The command line: parses, dispatches to ``ranker.commands`` by name, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from ranker.errors import RankerError
+
+app = typer.Typer(
+    name="ranker",
+    help="Train, export and run rankers and reward models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[str, typer.Option("--onnx", "--model", help="model.onnx, or a checkpoint folder (needs torch)")]
+Input = Annotated[str, typer.Option("--input", "-i", help=".jsonl, .jsonl.gz, .jsonl.zst, .parquet, or - for stdin")]
+Output = Annotated[str, typer.Option("--output", "-o", help="JSON lines; .gz and .zst are compressed; - for stdout")]
+Column = Annotated[list[str] | None, typer.Option("--column", help="name=column, where a column has another name")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+Threads = Annotated[int | None, typer.Option(help="processor threads; default those this process may use")]
+Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share of the rows failed")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks and debug logs")] = False) -> None:
+    """Options of every verb."""
+    os.environ["RANKER_DEBUG"] = "1" if debug else os.environ.get("RANKER_DEBUG", "")
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="ranker: %(message)s", stream=sys.stderr
+    )
+
+
+@app.command()
+def score(
+    model: Model,
+    source: Input = "-",
+    target: Output = "-",
+    column: Column = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    fail_on_error_rate: Rate = 1.0,
+    quiet: Quiet = False,
+) -> None:
+    """Score every candidate of every row.
+
+    Adds the columns scores, ranks (1 = best), order, truncated and error; every input column is kept.
+    """
+    _rows("score", locals())
+
+
+@app.command()
+def rank(
+    model: Model,
+    source: Input = "-",
+    target: Output = "-",
+    column: Column = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    fail_on_error_rate: Rate = 1.0,
+    quiet: Quiet = False,
+) -> None:
+    """Like score, with the candidates best first in the column ranked."""
+    _rows("rank", locals())
+
+
+@app.command()
+def compare(
+    model: Model,
+    source: Input = "-",
+    target: Output = "-",
+    column: Column = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    fail_on_error_rate: Rate = 1.0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare the two candidates of every row.
+
+    Adds logit (> 0: the first is better), probability, winner (0, 1 or null), truncated and error.
+    """
+    _rows("compare", locals())
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="a recipe's name, or a YAML file")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value")] = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="show the resolved configuration")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="show three rendered examples with truncation")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of output_dir")] = False,
+) -> None:
+    """Train a ranker from a recipe, evaluate it and export it to ONNX.
+
+    Example: ranker train pairrm training.learning_rate=1e-5 data.train='[my/pairs.jsonl]'
+    """
+    _command("train").run(recipe, overrides or [], print_config=print_config, dry_run=dry_run, resume=resume)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[str, typer.Argument(help="a checkpoint folder")],
+    output: Annotated[str, typer.Option("--output", "-o")] = "model.onnx",
+    precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
+    data: Annotated[
+        str | None, typer.Option(help="labelled rows for the parity gate; default the built-in sample")
+    ] = None,
+) -> None:
+    """Export a checkpoint to one self-contained model.onnx, after a parity check against torch."""
+    _command("export").run(checkpoint, output, precision=precision, data=data)
+
+
+@app.command("eval")
+def evaluate(
+    model: Model,
+    data: Annotated[str, typer.Option(help="labelled rows: pairs or lists with scores")],
+    train_rows: Annotated[
+        str | None, typer.Option("--train", help="training rows, for the bag-of-words baseline")
+    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="metrics.json")] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Evaluate a model on labelled rows, beside its baselines."""
+    _command("evaluate").run(model, data, train=train_rows, output=output, device=device, threads=threads)
+
+
+@app.command()
+def sample(folder: Annotated[str, typer.Argument(help="where the three files go")] = "data") -> None:
+    """Write the sample preference set; the same bytes every time."""
+    _command("sample").run(folder)
+
+
+def main() -> None:
+    """Run the command line; a ``RankerError`` is one line on standard error and its exit code."""
+    try:
+        app()
+    except RankerError as error:
+        if os.environ.get("RANKER_DEBUG"):
+            raise
+        typer.echo(f"ranker: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _rows(verb: str, given: dict[str, Any]) -> None:
+    columns = dict(entry.split("=", 1) for entry in given.pop("column") or [] if "=" in entry)
+    _command("score").run(verb, columns=columns, **given)
+
+
+def _command(name: str) -> Any:
+    return importlib.import_module(f"ranker.commands.{name}")

@@ -1,0 +1,40 @@
+"""``ranker export``: a checkpoint to ``model.onnx``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast, get_args
+
+from rich.console import Console
+
+from ranker.commands.tables import parity_rows, show
+from ranker.config import ExportPrecision
+from ranker.data.formats import preference_of
+from ranker.data.load import load_preferences
+from ranker.data.sample import build
+from ranker.errors import ConfigError
+from ranker.extras import require
+from ranker.records import Preference
+
+
+def run(checkpoint: str, output: str, *, precision: str, data: str | None) -> None:
+    """Export and print the parity table.
+
+    Raises:
+        ConfigError: an unknown precision.
+        ParityError: the graph does not say what the checkpoint says.
+    """
+    if precision not in get_args(ExportPrecision):
+        raise ConfigError(f"expected --precision {' or '.join(get_args(ExportPrecision))}, got '{precision}'")
+    require("onnx")
+    from ranker.export.command import export
+
+    name = cast(ExportPrecision, precision)
+    parity = export(Path(checkpoint), {name: Path(output)}, rows=_rows(data))[name]
+    show(Console(), f"{output} against {checkpoint}", parity_rows(parity))
+
+
+def _rows(data: str | None) -> list[Preference]:
+    if data is not None:
+        return load_preferences([data]).preferences
+    return [preference_of(row, row["id"]) for row in build.rows("validation")]

@@ -1,0 +1,138 @@
+"""``ranker score``, ``rank`` and ``compare``: rows of a file through a scorer, nothing lost, in order."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from ranker.data.files import Row, read_rows, write_rows
+from ranker.data.formats import Columns, group_of
+from ranker.errors import DataError
+from ranker.loading import load
+from ranker.ranking import rank_scores
+from ranker.records import Group
+from ranker.runtime.session import Device
+from ranker.scorer import GroupScores, Scorer, failed
+
+logger = logging.getLogger(__name__)
+
+Verb = Literal["score", "rank", "compare"]
+CHUNK: Final = 4096
+"""Rows that are batched together; memory is bounded by this, whatever the length of the file."""
+
+
+def run(
+    verb: Verb,
+    *,
+    model: str,
+    source: str,
+    target: str,
+    columns: Columns | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+    fail_on_error_rate: float = 1.0,
+    quiet: bool = False,
+) -> None:
+    """Score the rows of ``source`` into ``target`` (``-`` standard streams).
+
+    Every input column is kept; a column with the name of a result is kept as ``input_<name>``. A bad row keeps its
+    place, with null results and the reason in ``error``.
+
+    Raises:
+        DataError: more than ``fail_on_error_rate`` of the rows had an error (the output is complete by then).
+    """
+    scorer = load(Path(model), device=device, threads=threads).scorer
+    rows = errors = 0
+    bar = tqdm(desc=verb, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
+    with write_rows(target) as out, bar:
+        for line, bad in score_rows(verb, scorer, read_rows(source), columns):
+            out.write(line + "\n")
+            rows, errors = rows + 1, errors + bad
+            bar.update()
+    if errors:
+        logger.warning("%d of %d rows have an error; see their 'error' column", errors, rows)
+    if rows and errors / rows > fail_on_error_rate:
+        raise DataError(
+            source, "error", f"{errors} of {rows} rows failed, more than the allowed {fail_on_error_rate:.1%}"
+        )
+
+
+def score_rows(
+    verb: Verb, scorer: Scorer, rows: Iterator[tuple[str, Row | DataError]], columns: Columns | None = None
+) -> Iterator[tuple[str, bool]]:
+    """JSON lines of the results, in order, and whether each has an error; memory is bounded by ``CHUNK`` rows."""
+    while chunk := list(islice(rows, CHUNK)):
+        groups = [_group(row, where, columns, verb) for where, row in chunk]
+        scored = iter(scorer.score([g for g in groups if isinstance(g, Group)]))
+        for (_, row), group in zip(chunk, groups, strict=True):
+            result = next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group))
+            yield _line(verb, row, group, result), result.error is not None
+
+
+def _group(row: Row | DataError, where: str, columns: Columns | None, verb: Verb) -> Group | DataError:
+    if isinstance(row, DataError):
+        return row
+    try:
+        group = group_of(row, where, columns)
+    except DataError as error:
+        return error
+    if verb == "compare" and len(group.candidates) != 2:
+        return DataError(where, "candidates", f"expected two candidates to compare, got {len(group.candidates)}")
+    return group
+
+
+def _line(verb: Verb, row: Row | DataError, group: Group | DataError, result: GroupScores) -> str:
+    columns: Row = {"input": row.raw} if isinstance(row, DataError) else dict(row)
+    fields = dict.fromkeys(FIELDS[verb]) if result.error is not None else RESULTS[verb](group, result)
+    fields["error"] = result.error
+    for name in fields:
+        if name in columns:
+            columns[f"input_{name}"] = columns.pop(name)
+    return json.dumps(columns | fields, ensure_ascii=False, default=str)
+
+
+def _score(group: Any, result: GroupScores) -> Row:
+    ranking = rank_scores(result.scores)
+    return {
+        "scores": _numbers(result.scores),
+        "ranks": ranking.ranks.tolist(),
+        "order": ranking.order.tolist(),
+        "truncated": result.truncated.tolist(),
+    }
+
+
+def _rank(group: Any, result: GroupScores) -> Row:
+    fields = _score(group, result)
+    return {"ranked": [group.candidates[i] for i in fields["order"]], **fields}
+
+
+def _compare(group: Any, result: GroupScores) -> Row:
+    logit = float(result.scores[0]) - float(result.scores[1])
+    return {
+        "logit": round(logit, 6),
+        "probability": round(float(np.exp(-np.logaddexp(0, -logit))), 6),
+        "winner": None if logit == 0 else int(logit < 0),
+        "truncated": result.truncated.tolist(),
+    }
+
+
+def _numbers(scores: Any) -> list[float]:
+    """fp32 scores as their shortest decimal that reads back to the same fp32 number."""
+    return [float(str(score)) for score in scores]
+
+
+RESULTS: Final[dict[Verb, Callable[[Any, GroupScores], Row]]] = {"score": _score, "rank": _rank, "compare": _compare}
+FIELDS: Final[dict[Verb, tuple[str, ...]]] = {
+    "score": ("scores", "ranks", "order", "truncated"),
+    "rank": ("ranked", "scores", "ranks", "order", "truncated"),
+    "compare": ("logit", "probability", "winner", "truncated"),
+}
+"""The result columns of each verb, in order; all are null in a row with an error."""

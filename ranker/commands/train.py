@@ -1,0 +1,82 @@
+"""``ranker train``: from a recipe to a checked, evaluated, exported model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ranker.commands.tables import parity_rows, show
+from ranker.config import RunConfig, dump_config, load_config
+from ranker.extras import require
+
+logger = logging.getLogger(__name__)
+EXAMPLES = 3
+"""Rendered examples that ``--dry-run`` shows."""
+
+
+def run(recipe: str, overrides: Sequence[str], *, print_config: bool, dry_run: bool, resume: bool) -> None:
+    """Train, evaluate and export; or show the configuration, or three rendered examples."""
+    config = load_config(recipe, overrides)
+    console = Console()
+    if print_config:
+        console.out(dump_config(config), end="", highlight=False)
+    elif dry_run:
+        _show_examples(config, console)
+    else:
+        _train(config, console, resume)
+
+
+def _train(config: RunConfig, console: Console, resume: bool) -> None:
+    require("transformers").utils.logging.disable_progress_bar()
+    from ranker.data.load import load_preferences
+    from ranker.evaluation import plots
+    from ranker.evaluation.run import evaluate, table, write_report
+    from ranker.export.command import export
+    from ranker.training.run import train
+
+    output = Path(config.output_dir)
+    trained = train(config, resume=resume)
+    data = config.data
+    test = trained.validation
+    if data.test:
+        test = load_preferences(data.test, columns=data.columns, on_error=data.on_error).preferences
+    evaluation = evaluate(trained.scorer, test, train=trained.train)
+    report = evaluation.report | {
+        "held_out": list(data.test or data.validation),
+        "train_groups": len(trained.train),
+        "train_steps": trained.steps,
+        "train_seconds": round(trained.seconds, 1),
+        "seed": config.training.seed,
+    }
+    plots.learning_curve(trained.history, output / "learning.png")
+    plots.margin_curve(evaluation.found, output / "margins.png")
+    summary = {k: report[k] for k in ("accuracy", "log_loss", "brier", "held_out")}
+    targets = {p: output / ("model.onnx" if p == "fp32" else f"model.{p}.onnx") for p in config.export.precisions}
+    parities = export(trained.folder, targets, rows=test, evaluation=summary)
+    report["exports"] = {targets[precision].name: parity for precision, parity in parities.items()}
+    write_report(report, output / "metrics.json")
+    show(console, "held-out evaluation", table(report))
+    for name, parity in report["exports"].items():
+        show(console, f"{name} against the torch model", parity_rows(parity))
+    console.print(f"checkpoint {trained.folder}, metrics {output / 'metrics.json'}, model {output / 'model.onnx'}")
+
+
+def _show_examples(config: RunConfig, console: Console) -> None:
+    require("transformers").utils.logging.disable_progress_bar()
+    from ranker.text.pipeline import TextPipeline
+    from ranker.training.run import load, start
+
+    training, validation = load(config)
+    model, tokenizer = start(config)
+    pipeline = TextPipeline(model.layout, tokenizer)
+    console.print(f"{len(training)} training groups, {len(validation)} validation groups; {model.layout}")
+    for preference in training[:EXAMPLES]:
+        packed = pipeline.pack(pipeline.tokenize([preference.group])[0])
+        console.rule(f"{preference.id}: {len(packed.rows)} rows, longest {packed.length} tokens")
+        for row in packed.rows:
+            console.out(" ".join(tokenizer.token(int(i)) or f"<marker {i}>" for i in row.ids), highlight=False)
+        cut = [i for i, flag in enumerate(packed.truncated.tolist()) if flag]
+        console.print(f"answers cut: {cut or 'none'}; prompt cut: {'yes' if packed.prompt_truncated else 'no'}")

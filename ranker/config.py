@@ -1,0 +1,160 @@
+"""The configuration of a training run: YAML plus ``key=value``, strict, defaults in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ranker.errors import ConfigError, nearest
+from ranker.text.layout import CandidateLayout
+
+RECIPES: Final = Path(__file__).parent / "training" / "recipes"
+CONFIG_BYTES: Final = 1_000_000
+"""Largest YAML file that is read; aliases could expand a small one without bound."""
+
+Precision = Literal["auto", "bf16", "fp32"]
+ExportPrecision = Literal["fp32", "int8"]
+Scheduler = Literal["linear", "cosine", "constant_with_warmup"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(_Section):
+    """The model that is trained."""
+
+    backbone: str = Field("offline", description="hub name or folder of an encoder; 'offline' is the packaged MiniLM")
+    layout: CandidateLayout = Field("set", description="hub, set (order-free) or published (LLM-Blender's PairRM)")
+    exchange: bool = Field(True, description="set layout: rows of a group see each other's [CLS]; false is pointwise")
+    max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set) or sequence (published)")
+    prompt_reserve: int = Field(64, ge=1, description="tokens the prompt keeps before an answer is cut")
+    n_tasks: int = Field(1, ge=1, description="outputs of the head; scores of several aspects train one each")
+    head_dropout: float = Field(0.05, ge=0, lt=1)
+    backbone_dropout: float = Field(0.0, ge=0, lt=1, description="0 trains faster and is usual for reward models")
+
+
+class DataConfig(_Section):
+    """Where rows come from."""
+
+    train: tuple[str, ...] = Field(description="files or dataset names (name:split)")
+    validation: tuple[str, ...] = Field(description="held out; decides early stopping")
+    test: tuple[str, ...] = Field((), description="held out; reported at the end. Empty: validation is reported")
+    columns: dict[str, str] = Field({}, description="names of the columns where they differ from the known ones")
+    on_error: Literal["raise", "skip"] = "raise"
+    limit: int | None = Field(None, ge=1, description="most training groups, for trials")
+    validation_limit: int | None = Field(None, ge=1)
+
+
+class TrainingConfig(_Section):
+    """How it is trained."""
+
+    epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0)
+    head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of the new head over the backbone's")
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    scheduler: Scheduler = "linear"
+    max_grad_norm: float = Field(1.0, ge=0)
+    batch_tokens: int = Field(2048, ge=64, description="most padded tokens of one forward pass")
+    step_tokens: int | None = Field(
+        None, ge=64, description="padded tokens of one optimizer step; default batch_tokens"
+    )
+    group_size: tuple[int, int] = Field((2, 8), description="fewest and most candidates shown together")
+    consistency: float = Field(0.0, ge=0, description="published layout: weight of the order-consistency penalty")
+    precision: Precision = Field("auto", description="auto: bf16 where the processor has it")
+    evaluations: int = Field(4, ge=1, description="evaluations (and checkpoints) during the run, evenly spaced")
+    patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better accuracy")
+    gradient_checkpointing: bool = False
+    tensorboard: bool = True
+    logging_steps: int = Field(20, ge=1)
+    seed: int = 0
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimizer step."""
+        return max(1, round((self.step_tokens or self.batch_tokens) / self.batch_tokens))
+
+
+class ExportConfig(_Section):
+    """What is exported after training."""
+
+    precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
+
+
+class RunConfig(_Section):
+    """A whole run; the sections of a recipe."""
+
+    output_dir: str = Field(description="folder of checkpoints, metrics and exports")
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    training: TrainingConfig = TrainingConfig()
+    export: ExportConfig = ExportConfig()
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def load_config(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """A recipe by name or a YAML file by path, with ``section.key=value`` overrides (values are YAML).
+
+    Raises:
+        ConfigError: naming every unknown key with the nearest known one, and every value that does not fit.
+    """
+    path = recipes().get(recipe, Path(recipe))
+    if not path.is_file():
+        raise ConfigError(f"expected a recipe or a YAML file, got '{recipe}'{nearest(recipe, recipes())}")
+    if path.stat().st_size > CONFIG_BYTES:
+        raise ConfigError(f"{path}: expected at most {CONFIG_BYTES} bytes of YAML")
+    values = _mapping(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML that ``load_config`` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections model, data, training; got {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"expected key=value, got '{override}'; for example training.learning_rate=1e-5")
+    *sections, last = key.split(".")
+    target = values
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"'{key}': '{section}' is a value, not a section")
+    target[last] = yaml.safe_load(text)
+
+
+def _explain(detail: Any) -> str:
+    path = [str(part) for part in detail["loc"]]
+    name = ".".join(path)
+    if detail["type"] != "extra_forbidden":
+        return f"'{name}': {detail['msg']}; got {detail['input']!r:.80}"
+    section: Any = RunConfig
+    for part in path[:-1]:
+        section = section.model_fields[part].annotation
+    return f"unknown key '{name}'{nearest(path[-1], section.model_fields)}"

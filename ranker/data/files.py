@@ -1,0 +1,145 @@
+"""Rows in and out of files: JSONL (plain, .gz, .zst), Parquet, standard input and output."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ranker.errors import DataError
+from ranker.extras import require
+
+Row = dict[str, Any]
+LINE_LIMIT = 64 * 1024 * 1024
+"""Longest line that is read, in characters; a compressed file cannot make a larger one."""
+
+
+def read_rows(path: str) -> Iterator[tuple[str, Row | DataError]]:
+    """Rows of a file as (``file:line``, row); ``-`` is JSONL on standard input.
+
+    A line that is not a JSON object comes as its ``DataError``, so the caller decides whether it ends the run. JSONL is
+    split at line feeds alone. A Parquet row is named ``file:row``.
+
+    Raises:
+        DataError: the file does not exist or is of an unknown kind.
+    """
+    if path == "-":
+        yield from _json_lines("stdin", io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n"))
+        return
+    file = Path(path)
+    if not file.is_file():
+        raise DataError(path, "file", "expected an existing file, found none; check the path")
+    if file.suffix == ".parquet":
+        yield from _parquet(file)
+        return
+    with _open_text(file) as stream:
+        yield from _json_lines(path, stream)
+
+
+@contextlib.contextmanager
+def write_rows(path: str) -> Iterator[IO[str]]:
+    """A text stream for JSONL that becomes ``path`` only when the block ends well; ``-`` is standard output.
+
+    The rows go to a temporary file in the same folder, are flushed to disk and renamed over ``path`` in one step.
+    ``.gz`` and ``.zst`` are compressed.
+    """
+    if path == "-":
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as raw:
+            with contextlib.ExitStack() as stack:
+                stream = stack.enter_context(_compressed(raw, target.suffix))
+                text = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", newline="\n"))
+                yield text
+            raw.flush()
+            os.fsync(raw.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _json_lines(name: str, stream: IO[str]) -> Iterator[tuple[str, Row | DataError]]:
+    number = 0
+    while line := stream.readline(LINE_LIMIT):
+        number += 1
+        where = f"{name}:{number}"
+        if len(line) == LINE_LIMIT:
+            raise DataError(where, "line", f"longer than {LINE_LIMIT} characters; split the row")
+        if line.strip():
+            yield where, _json_row(where, line)
+
+
+def _json_row(where: str, line: str) -> Row | DataError:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return DataError(where, "line", f"expected a JSON object, got invalid JSON ({error})", line)
+    if not isinstance(row, dict):
+        return DataError(where, "line", f"expected a JSON object, got {type(row).__name__}", line)
+    return row
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
+    import pyarrow.parquet as pq
+
+    number = 0
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        for batch in parquet.iter_batches(batch_size=1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{file}:{number}", row
+
+
+@contextlib.contextmanager
+def _open_text(file: Path) -> Iterator[IO[str]]:
+    with contextlib.ExitStack() as stack:
+        binary: Any
+        if file.suffix == ".gz":
+            binary = stack.enter_context(gzip.open(file, "rb"))
+        elif file.suffix == ".zst":
+            raw = stack.enter_context(file.open("rb"))
+            binary = stack.enter_context(require("zstandard").ZstdDecompressor().stream_reader(raw))
+        else:
+            binary = stack.enter_context(file.open("rb"))
+        yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", errors="replace", newline="\n"))
+
+
+@contextlib.contextmanager
+def _compressed(raw: IO[bytes], suffix: str) -> Iterator[Any]:
+    if suffix == ".gz":
+        with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as stream:
+            yield stream
+    elif suffix == ".zst":
+        with require("zstandard").ZstdCompressor().stream_writer(raw, closefd=False) as stream:
+            yield stream
+    else:
+        with io.BufferedWriter(_Unclosed(raw)) as stream:
+            yield stream
+
+
+class _Unclosed(io.RawIOBase):
+    """Passes writes on and leaves the file open, so that it can be flushed to disk after the text layer closes."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._raw.write(data)

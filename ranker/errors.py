@@ -1,0 +1,82 @@
+"""The error tree. Every message says what was expected, what came, and what to do.
+
+RankerError                 anything this package refuses; ``exit_code`` is what the command line returns
+|-- ConfigError             an unknown key, a value of the wrong type, options that exclude each other     (2)
+|-- MissingExtraError       an optional dependency is not installed (also an ImportError)                  (2)
+|-- DataError               a row that cannot be used: file, line, field and reason                        (3)
+|-- CheckpointError         a checkpoint that is incomplete or says something else than its weights        (4)
+|-- ModelFileError          a model.onnx that is damaged, foreign or from a newer version                  (4)
+|-- ParityError             an export whose scores differ from the source model beyond the stated limit    (4)
+|-- ScoringError            a model that gave NaN or infinity                                              (1)
+`-- ExportError             a model that could not be turned into a graph                                  (1)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RankerError(Exception):
+    """Base of everything raised on purpose by this package."""
+
+    exit_code = 1
+
+
+class ConfigError(RankerError):
+    """A configuration that cannot be used as written."""
+
+    exit_code = 2
+
+
+class MissingExtraError(RankerError, ImportError):
+    """A feature was asked for whose optional dependency is not installed."""
+
+    exit_code = 2
+
+
+class DataError(RankerError):
+    """A row that cannot be used.
+
+    ``where`` is ``file:line``, ``field`` the column at fault, ``reason`` the expectation that failed, ``raw`` the line
+    itself where it could not be read as a row.
+    """
+
+    exit_code = 3
+
+    def __init__(self, where: str, field: str, reason: str, raw: str = "") -> None:
+        super().__init__(f"{where}: field '{field}': {reason}")
+        self.where, self.field, self.reason, self.raw = where, field, reason, raw
+
+
+class CheckpointError(RankerError):
+    """A checkpoint that is incomplete, damaged or inconsistent."""
+
+    exit_code = 4
+
+
+class ModelFileError(RankerError):
+    """A ``model.onnx`` that cannot be trusted or read."""
+
+    exit_code = 4
+
+
+class ParityError(RankerError):
+    """An exported graph that does not say what its source model says."""
+
+    exit_code = 4
+
+
+class ScoringError(RankerError):
+    """A forward pass whose result is not a finite number."""
+
+
+class ExportError(RankerError):
+    """A model that could not be turned into an ONNX graph."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or the full list when nothing is close."""
+    options = sorted(known)
+    close = difflib.get_close_matches(name, options, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(options)}"

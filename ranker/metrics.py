@@ -1,0 +1,137 @@
+"""Numbers about comparisons, each with its count and interval. Pure numpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.records import Preference
+from ranker.scorer import GroupScores
+
+Z95 = 1.959963984540054
+"""Two-sided 95 % normal quantile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A proportion with its 95 % Wilson interval; ties may count half."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+
+
+def wilson(successes: float, n: int) -> Share:
+    """Share of ``successes`` in ``n`` trials with its Wilson 95 % interval (Wilson 1927); n = 0 gives NaN."""
+    if n == 0:
+        return Share(math.nan, math.nan, math.nan, 0)
+    p = successes / n
+    centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    return Share(p, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """Comparisons of scored, labelled groups, flat.
+
+    ``logits`` (n,) log-odds that the left answer is better, ``targets`` (n,) the labelled probability, ``groups`` (n,)
+    which group each came from, ``indices`` (n, 2) its candidates.
+    """
+
+    logits: NDArray[np.float64]
+    targets: NDArray[np.float64]
+    groups: NDArray[np.intp]
+    indices: NDArray[np.intp]
+
+    def where(self, keep: NDArray[np.bool_]) -> Comparisons:
+        """The comparisons that ``keep`` selects."""
+        return Comparisons(self.logits[keep], self.targets[keep], self.groups[keep], self.indices[keep])
+
+
+def comparisons(preferences: Sequence[Preference], results: Sequence[GroupScores]) -> Comparisons:
+    """All labelled comparisons of scored groups; groups with an error and missing labels are left out.
+
+    Several tasks are averaged to one target: the share of the labelled tasks that prefer the left answer.
+    """
+    logits, targets, groups, indices = [], [], [], []
+    for number, (preference, result) in enumerate(zip(preferences, results, strict=True)):
+        if result.error is not None:
+            continue
+        for i, j, target in preference.pairs():
+            known = [t for t in target if t == t]
+            if known:
+                logits.append(float(result.scores[i]) - float(result.scores[j]))
+                targets.append(sum(known) / len(known))
+                groups.append(number)
+                indices.append((i, j))
+    return Comparisons(
+        np.array(logits, np.float64),
+        np.array(targets, np.float64),
+        np.array(groups, np.intp),
+        np.array(indices, np.intp).reshape(-1, 2),
+    )
+
+
+def accuracy(found: Comparisons) -> Share:
+    """Share of decided comparisons (target not 0.5) whose sign is right; a logit of exactly 0 counts half."""
+    decided = found.where(found.targets != 0.5)
+    return wilson(float(_credit(decided).sum()), len(decided.logits))
+
+
+def log_loss(found: Comparisons) -> float:
+    """Mean of ``-t log p - (1 - t) log(1 - p)`` with ``p = sigmoid(logit)``, in nats."""
+    x, t = found.logits, found.targets
+    return float(np.mean(t * np.logaddexp(0, -x) + (1 - t) * np.logaddexp(0, x))) if len(x) else math.nan
+
+
+def brier(found: Comparisons) -> float:
+    """Mean of ``(p - t)^2`` with ``p = sigmoid(logit)``."""
+    if not len(found.logits):
+        return math.nan
+    probability = np.exp(-np.logaddexp(0, -found.logits))
+    return float(np.mean((probability - found.targets) ** 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What one evaluation of comparisons says. Losses in nats, margins in logits towards the preferred answer."""
+
+    accuracy: Share
+    ties: int
+    log_loss: float
+    brier: float
+    mean_margin: float
+    failed: int
+
+
+def pairwise_summary(preferences: Sequence[Preference], results: Sequence[GroupScores]) -> Summary:
+    """Accuracy, predicted ties, log-loss, Brier score and mean margin over all labelled comparisons."""
+    return summarise(comparisons(preferences, results), failed=sum(r.error is not None for r in results))
+
+
+def summarise(found: Comparisons, *, failed: int = 0) -> Summary:
+    """The same from comparisons already made."""
+    decided = found.where(found.targets != 0.5)
+    margin = decided.logits * np.sign(decided.targets - 0.5)
+    return Summary(
+        accuracy=accuracy(found),
+        ties=int((decided.logits == 0).sum()),
+        log_loss=log_loss(found),
+        brier=brier(found),
+        mean_margin=float(margin.mean()) if len(margin) else math.nan,
+        failed=failed,
+    )
+
+
+def _credit(found: Comparisons) -> NDArray[np.float64]:
+    right = np.sign(found.logits) == np.sign(found.targets - 0.5)
+    return np.where(found.logits == 0, 0.5, right.astype(np.float64))

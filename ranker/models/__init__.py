@@ -1,0 +1,1 @@
+"""Backbones, heads and models. One of the four rooms that may import torch."""

@@ -1,0 +1,157 @@
+"""Attention under a block mask, with an exchange of [CLS] states between the rows of a group.
+
+Registered with transformers as ``ranker_blocks``; BERT, RoBERTa, ELECTRA and ModernBERT call it by name. DeBERTa has an
+attention of its own, which ``BlockDisentangledAttention`` extends by per-row relative positions and the exchange.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+from transformers.models.deberta_v2.modeling_deberta_v2 import (
+    DebertaV2Encoder,
+    DisentangledSelfAttention,
+    make_log_bucket_position,
+)
+
+NAME: Final = "ranker_blocks"
+
+
+def star_mask(block_ids: Tensor) -> Tensor:
+    """Who sees whom in the ``hub`` layout: (batch, 1, sequence, sequence), True may attend.
+
+    ``block_ids`` (batch, sequence) is 0 for the prompt, 1.. for candidates, -1 for padding. A token sees its own block
+    and block 0; block 0 sees everything. Padding is never seen.
+    """
+    query, key = block_ids[:, :, None], block_ids[:, None, :]
+    return ((key >= 0) & ((query <= 0) | (key == 0) | (query == key)))[:, None]
+
+
+def row_mask(block_ids: Tensor) -> Tensor:
+    """Full attention within a row, padding never seen: (batch, 1, sequence, sequence)."""
+    length = block_ids.shape[1]
+    return (block_ids >= 0)[:, None, None, :].expand(-1, -1, length, -1)
+
+
+def exchanged(first: Tensor, members: Tensor) -> Tensor:
+    """The first-token states of each row's group: (rows, heads, others, width) from (rows, heads, 1, width).
+
+    ``members`` (rows, others) holds row numbers, -1 absent (gathers row 0, to be masked).
+    """
+    return first[:, :, 0][members.clamp(min=0)].transpose(1, 2)
+
+
+def block_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    members: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention (rows, heads, sequence, width); with ``members`` also over the group's [CLS] states.
+
+    Returns (rows, sequence, heads, width), as transformers expects of an attention function.
+    """
+    if members is not None:
+        key = torch.cat([key, exchanged(key[:, :, :1], members)], dim=2)
+        value = torch.cat([value, exchanged(value[:, :, :1], members)], dim=2)
+        attention_mask = torch.cat([attention_mask, _present(members, attention_mask)], dim=3)
+    out = nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _present(members: Tensor, like: Tensor) -> Tensor:
+    return (members >= 0)[:, None, None, :].expand(-1, -1, like.shape[2], -1)
+
+
+AttentionInterface.register(NAME, block_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Relations:
+    """What DeBERTa's attention needs beyond the mask, handed through transformers' ``relative_pos`` argument.
+
+    ``buckets`` (rows, sequence, keys) are bucketed relative positions, the exchanged keys included; ``members`` as in
+    ``block_attention``.
+    """
+
+    buckets: Tensor
+    members: Tensor | None
+
+
+def relations(encoder: DebertaV2Encoder, position_ids: Tensor, members: Tensor | None) -> Relations:
+    """Bucketed relative positions (rows, sequence, keys) from the positions within blocks; a [CLS] is at position 0."""
+    keys = position_ids
+    if members is not None:
+        keys = torch.cat([keys, torch.zeros_like(members)], dim=1)
+    distance = position_ids[:, :, None] - keys[:, None, :]
+    if encoder.position_buckets > 0:
+        distance = make_log_bucket_position(distance, encoder.position_buckets, encoder.max_relative_positions)
+    return Relations(distance.long(), members)
+
+
+class BlockDisentangledAttention(DisentangledSelfAttention):  # type: ignore[misc]
+    """DeBERTa's disentangled attention (arXiv 2006.03654) with its own relative positions for every row.
+
+    Same parameters as the parent, so weights load unchanged. Position projections are computed once per layer and
+    broadcast over the batch instead of being repeated per row.
+    """
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor,
+        output_attentions: bool = False,
+        query_states: Tensor | None = None,
+        relative_pos: Relations | None = None,
+        rel_embeddings: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """Attend (rows, sequence, hidden) -> (rows, sequence, hidden); ``relative_pos`` carries ``Relations``."""
+        query, key, value = (
+            self._heads(projection(hidden_states)) for projection in (self.query_proj, self.key_proj, self.value_proj)
+        )
+        members = None if relative_pos is None else relative_pos.members
+        if members is not None:
+            key = torch.cat([key, exchanged(key[:, :, :1], members)], dim=2)
+            value = torch.cat([value, exchanged(value[:, :, :1], members)], dim=2)
+            attention_mask = torch.cat([attention_mask, _present(members, attention_mask)], dim=3)
+        factor = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
+        scale = float(query.shape[-1] * factor) ** -0.5
+        scores = query @ (key * scale).transpose(-1, -2)
+        if self.relative_attention and relative_pos is not None and rel_embeddings is not None:
+            scores = scores + self._bias(query, key, relative_pos.buckets, rel_embeddings) * scale
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        context = self.dropout(scores.softmax(dim=-1)) @ value
+        return context.transpose(1, 2).flatten(2), None
+
+    def _heads(self, states: Tensor) -> Tensor:
+        return states.view(*states.shape[:-1], self.num_attention_heads, -1).transpose(-3, -2)
+
+    def _bias(self, query: Tensor, key: Tensor, buckets: Tensor, rel_embeddings: Tensor) -> Tensor:
+        span = self.pos_ebd_size
+        embeddings = self.pos_dropout(rel_embeddings[: 2 * span])
+        bias = query.new_zeros(())
+        shape = (-1, query.shape[1], -1, -1)
+        if "c2p" in self.pos_att_type:
+            projection = self.key_proj if self.share_att_key else self.pos_key_proj
+            scores = query @ self._heads(projection(embeddings)).transpose(-1, -2)
+            index = (buckets + span).clamp(0, 2 * span - 1)[:, None].expand(shape)
+            bias = bias + scores.gather(-1, index)
+        if "p2c" in self.pos_att_type:
+            projection = self.query_proj if self.share_att_key else self.pos_query_proj
+            scores = key @ self._heads(projection(embeddings)).transpose(-1, -2)
+            index = (buckets + span).clamp(0, 2 * span - 1).transpose(1, 2)[:, None].expand(shape)
+            bias = bias + scores.gather(-1, index).transpose(-1, -2)
+        return bias

@@ -1,0 +1,167 @@
+"""Encoders that read a block mask: one small function per family, chosen by the config's ``model_type``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+from ranker.errors import CheckpointError
+from ranker.models.attention import (
+    NAME,
+    BlockDisentangledAttention,
+    relations,
+)
+
+DROPOUTS: Final = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+
+Encode = Callable[[PreTrainedModel, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+"""(backbone, input_ids, block_ids, position_ids, mask, members) -> hidden states (rows, sequence, hidden).
+
+Ids and positions are (rows, sequence), ``mask`` (rows, 1, sequence, sequence) bool, ``members`` (rows, others) or None.
+"""
+
+
+def build(config: PretrainedConfig) -> PreTrainedModel:
+    """An untrained backbone of ``config``'s family, ready for block masks.
+
+    Raises:
+        CheckpointError: the family has no block-mask reading here.
+    """
+    return prepare(AutoModel.from_config(_supported(config), attn_implementation=_attention(config)))
+
+
+def pretrained(name_or_path: str, config: PretrainedConfig) -> PreTrainedModel:
+    """A pretrained backbone in fp32, ready for block masks.
+
+    Raises:
+        CheckpointError: the family has no block-mask reading here.
+    """
+    implementation = _attention(_supported(config))
+    return prepare(
+        AutoModel.from_pretrained(name_or_path, config=config, dtype=torch.float32, attn_implementation=implementation)
+    )
+
+
+def prepare(backbone: PreTrainedModel) -> PreTrainedModel:
+    """Drop what no ranker reads (BERT's pooler) and give DeBERTa the attention that takes per-row positions."""
+    if getattr(backbone, "pooler", None) is not None:
+        backbone.pooler = None
+    if backbone.config.model_type == "deberta-v2":
+        for layer in backbone.encoder.layer:
+            # Same parameters, other forward: assigning the class keeps the loaded weights where they are.
+            layer.attention.self.__class__ = BlockDisentangledAttention
+    return backbone
+
+
+def encode(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    members: Tensor | None,
+) -> Tensor:
+    """Hidden states (rows, sequence, hidden) of any supported family; arguments as in ``Encode``."""
+    family = FAMILIES[backbone.config.model_type]
+    return family(backbone, input_ids, block_ids, position_ids, mask, members)
+
+
+def set_dropout(config: PretrainedConfig, probability: float) -> PretrainedConfig:
+    """Set every dropout of a backbone's configuration (hidden, attention, embeddings, MLP) to one probability."""
+    for name in DROPOUTS:
+        if getattr(config, name, None) is not None:
+            setattr(config, name, probability)
+    return config
+
+
+def position_offset(config: PretrainedConfig) -> int:
+    """What the family adds to every position: RoBERTa counts from its padding index + 1."""
+    return int(config.pad_token_id) + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+
+
+def length_limit(config: PretrainedConfig) -> int:
+    """Most tokens of one block: the learned absolute positions, less the offset. DeBERTa's relative ones go on."""
+    return int(config.max_position_embeddings) - position_offset(config)
+
+
+def _absolute(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    members: Tensor | None,
+) -> Tensor:
+    types = (block_ids > 0).long() if backbone.config.type_vocab_size > 1 else torch.zeros_like(input_ids)
+    out: Tensor = backbone(
+        input_ids=input_ids, attention_mask=mask, token_type_ids=types, position_ids=position_ids, members=members
+    ).last_hidden_state
+    return out
+
+
+def _modernbert(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    members: Tensor | None,
+) -> Tensor:
+    distance = (position_ids[:, :, None] - position_ids[:, None, :]).abs()
+    near = mask & (distance <= backbone.config.sliding_window)[:, None]
+    masks = {"full_attention": mask, "sliding_attention": near}
+    out: Tensor = backbone(
+        input_ids=input_ids, attention_mask=masks, position_ids=position_ids, members=members
+    ).last_hidden_state
+    return out
+
+
+def _disentangled(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    members: Tensor | None,
+) -> Tensor:
+    types = (block_ids > 0).long() if backbone.config.type_vocab_size > 1 else None
+    embedded = backbone.embeddings(
+        input_ids=input_ids, token_type_ids=types, position_ids=position_ids, mask=(block_ids >= 0).long()
+    )
+    out: Tensor = backbone.encoder(
+        embedded,
+        mask[:, 0],
+        output_hidden_states=False,
+        relative_pos=relations(backbone.encoder, position_ids, members),
+    ).last_hidden_state
+    return out
+
+
+FAMILIES: Final[dict[str, Encode]] = {
+    "bert": _absolute,
+    "roberta": _absolute,
+    "xlm-roberta": _absolute,
+    "electra": _absolute,
+    "deberta-v2": _disentangled,
+    "modernbert": _modernbert,
+}
+
+
+def _supported(config: PretrainedConfig) -> PretrainedConfig:
+    if config.model_type not in FAMILIES:
+        raise CheckpointError(f"expected an encoder backbone of type {', '.join(FAMILIES)}; got '{config.model_type}'")
+    return config
+
+
+def _attention(config: PretrainedConfig) -> str:
+    return "eager" if config.model_type == "deberta-v2" else NAME

@@ -1,0 +1,32 @@
+"""Heads: small fp32 modules from hidden states to logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class PairwiseHead(nn.Module):
+    """PairRM's head: Dropout, Linear(width, hidden), Tanh, Dropout, Linear(hidden, tasks).
+
+    Always computed in fp32, whatever autocast does around it. Source: LLM-Blender ``pair_ranker/pairrm.py``.
+
+    Args:
+        width: features read (2 x hidden for [source; candidate], hidden for a lone [CLS]).
+        hidden: width of the inner layer.
+        tasks: number of outputs; a comparison is the mean over them.
+        dropout: probability, training only.
+    """
+
+    def __init__(self, width: int, hidden: int, tasks: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, tasks)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., width) -> (..., tasks) fp32 logits."""
+        with torch.autocast(features.device.type, enabled=False):
+            inner = torch.tanh(self.dense(self.dropout(features.float())))
+            out: Tensor = self.out(self.dropout(inner))
+            return out

@@ -1,0 +1,50 @@
+"""A torch model as a ``Scorer``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ranker.models.pairwise import PairwiseModel
+from ranker.records import Group
+from ranker.scorer import Floats, GroupScores, margins
+from ranker.text.batching import Arrays
+from ranker.text.pipeline import TextPipeline
+from ranker.text.tokenizer import TextTokenizer
+
+
+class TorchScorer:
+    """Scores with a torch model, in its own precision and on its own device.
+
+    Args:
+        model: the ranker; it is put in evaluation mode for each call and left as it was.
+        tokenizer: its tokenizer.
+        batch_tokens: most padded tokens of one forward pass.
+    """
+
+    def __init__(self, model: PairwiseModel, tokenizer: TextTokenizer, *, batch_tokens: int = 16384) -> None:
+        self.model = model
+        self.pipeline = TextPipeline(model.layout, tokenizer)
+        self.batch_tokens = batch_tokens
+        self.pairwise = model.layout.layout != "set" or model.layout.exchange
+
+    def score(self, groups: Sequence[Group]) -> list[GroupScores]:
+        """See ``Scorer.score``."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                return self.pipeline.score(groups, self._forward, self.batch_tokens)
+        finally:
+            self.model.train(training)
+
+    def compare(self, pairs: Sequence[Group]) -> Floats:
+        """See ``Scorer.compare``."""
+        return margins(pairs, self.score(pairs))
+
+    def _forward(self, arrays: Arrays) -> Floats:
+        tensors = {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
+        # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.
+        logits: Floats = type(self.model).forward(self.model, **tensors).float().cpu().numpy()
+        return logits

@@ -1,0 +1,90 @@
+"""The manifest inside ``model.onnx``: everything a scorer needs to know, bound to the file by hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ranker.errors import ModelFileError
+from ranker.runtime import modelfile
+from ranker.text.layout import TextLayout
+from ranker.text.tokenizer import TextTokenizer
+
+FORMAT_VERSION: Final = 1
+MANIFEST_KEY: Final = "ranker.manifest"
+TOKENIZER_KEY: Final = "ranker.tokenizer.json"
+DIGEST_KEY: Final = "ranker.manifest.sha256"
+
+Scheme = Literal["pairwise"]
+
+
+class Manifest(BaseModel):
+    """What the graph is. Hashes are SHA-256 in hex."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    scheme: Scheme
+    text: TextLayout
+    n_tasks: int
+    output: str = "raw fp32 logits, higher is better; a difference of two is the log-odds of preference"
+    precision: Literal["fp32", "int8"]
+    backbone: str
+    source: str
+    source_sha256: str
+    graph_sha256: str
+    tokenizer_sha256: str
+    parity: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+
+
+def metadata(manifest: Manifest, tokenizer: str) -> dict[str, str]:
+    """The metadata entries that carry a manifest and a tokenizer."""
+    text = manifest.model_dump_json()
+    return {MANIFEST_KEY: text, DIGEST_KEY: sha256(text), TOKENIZER_KEY: tokenizer}
+
+
+def read(path: Path) -> tuple[Manifest, TextTokenizer]:
+    """Read and verify a model file: version, graph, tokenizer and manifest against their hashes.
+
+    Raises:
+        ModelFileError: foreign, damaged, changed, or written by a newer version; the message says which.
+    """
+    entries, graph_sha256 = modelfile.read(path)
+    text, tokenizer = entries.get(MANIFEST_KEY), entries.get(TOKENIZER_KEY)
+    if text is None or tokenizer is None:
+        raise ModelFileError(
+            f"{path}: an ONNX model without a ranker manifest; export one with: ranker export CHECKPOINT -o model.onnx"
+        )
+    if sha256(text) != entries.get(DIGEST_KEY):
+        raise _changed(path, "manifest")
+    version = json.loads(text).get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path}: manifest format {version}, this version reads {FORMAT_VERSION}; "
+            "upgrade ranker-toolkit or export the model again"
+        )
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise ModelFileError(f"{path}: manifest field '{field}': {first['msg']}; export the model again") from error
+    if manifest.tokenizer_sha256 != sha256(tokenizer):
+        raise _changed(path, "tokenizer")
+    if manifest.graph_sha256 != graph_sha256:
+        raise _changed(path, "graph or weights")
+    return manifest, TextTokenizer(tokenizer, manifest.text.markers)
+
+
+def sha256(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, in hex."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _changed(path: Path, part: str) -> ModelFileError:
+    return ModelFileError(f"{path}: the {part} differs from its recorded SHA-256; copy the file again from its source")

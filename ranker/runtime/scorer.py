@@ -1,0 +1,54 @@
+"""``model.onnx`` as a ``Scorer``: text to ids to session to numpy, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ranker.records import Group
+from ranker.runtime import manifest as manifests
+from ranker.runtime.session import Device, open_session
+from ranker.scorer import Floats, GroupScores, margins
+from ranker.text.batching import Arrays
+from ranker.text.pipeline import TextPipeline
+
+
+class OnnxScorer:
+    """Scores with a self-contained ``model.onnx``.
+
+    Args:
+        path: the file; it is verified against its hashes before the first score.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        threads: threads within an operation; default the processors this process may use.
+        batch_tokens: most padded tokens of one forward pass.
+
+    Raises:
+        ModelFileError: the file is damaged, foreign or from a newer version.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self, path: Path, *, device: Device = "auto", threads: int | None = None, batch_tokens: int = 8192
+    ) -> None:
+        self.manifest, tokenizer = manifests.read(path)
+        self.session = open_session(path, device=device, threads=threads)
+        self.pipeline = TextPipeline(self.manifest.text, tokenizer)
+        self.batch_tokens = batch_tokens
+        self.pairwise = self.manifest.text.layout != "set" or self.manifest.text.exchange
+
+    @property
+    def providers(self) -> list[str]:
+        """Where the session runs, as onnxruntime names it."""
+        return list(self.session.get_providers())
+
+    def score(self, groups: Sequence[Group]) -> list[GroupScores]:
+        """See ``Scorer.score``."""
+        return self.pipeline.score(groups, self._forward, self.batch_tokens)
+
+    def compare(self, pairs: Sequence[Group]) -> Floats:
+        """See ``Scorer.compare``."""
+        return margins(pairs, self.score(pairs))
+
+    def _forward(self, arrays: Arrays) -> Floats:
+        logits: Floats = self.session.run(["scores"], arrays)[0]
+        return logits

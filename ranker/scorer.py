@@ -1,0 +1,68 @@
+"""The seam: everything after the model knows only a ``Scorer``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.records import Group
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupScores:
+    """The result for one group of N candidates.
+
+    ``scores`` (N,) are raw fp32 logits, higher is better; a difference of two is the log-odds that the first is
+    preferred. NaN only where ``error`` says why. ``truncated`` (N,) marks candidates whose own text was cut;
+    ``prompt_truncated`` says that the prompt lost its oldest part. ``order_flips`` counts the pairs of the group whose
+    winner changes when the two answers change places; order-free models have none by construction.
+    """
+
+    scores: Floats
+    truncated: NDArray[np.bool_]
+    prompt_truncated: bool = False
+    order_flips: int = 0
+    error: str | None = None
+
+
+class Scorer(Protocol):
+    """A reward model or pairwise ranker, whatever runs it."""
+
+    pairwise: bool
+    """True when a score has meaning only within its group."""
+
+    def score(self, groups: Sequence[Group]) -> list[GroupScores]:
+        """Score each group's candidates; one result per group, in order. A bad group gets an error, never raises."""
+        ...
+
+    def compare(self, pairs: Sequence[Group]) -> Floats:
+        """Logits (len(pairs),) that the first of two candidates is better (> 0); NaN where the pair failed.
+
+        Raises:
+            ValueError: a group does not hold exactly two candidates.
+        """
+        ...
+
+
+def failed(group: Group, reason: str) -> GroupScores:
+    """The result of a group that could not be scored."""
+    count = len(group.candidates)
+    return GroupScores(np.full(count, np.nan, np.float32), np.zeros(count, np.bool_), error=reason)
+
+
+def margins(pairs: Sequence[Group], results: Sequence[GroupScores]) -> Floats:
+    """Comparison logits (len(pairs),) as the difference of each group's two scores.
+
+    Raises:
+        ValueError: a group does not hold exactly two candidates.
+    """
+    for index, pair in enumerate(pairs):
+        if len(pair.candidates) != 2:
+            raise ValueError(f"pair {index}: expected two candidates, got {len(pair.candidates)}")
+    return np.array([r.scores[0] - r.scores[1] for r in results], dtype=np.float32)

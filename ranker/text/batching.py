@@ -1,0 +1,99 @@
+"""Which groups share a forward pass, and the arrays that pass reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.text.layout import TextLayout
+from ranker.text.packing import Packed, Row
+
+Arrays = dict[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Rows that must share a batch, and the group they belong to."""
+
+    group: int
+    rows: tuple[Row, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest row."""
+        return max(len(row.ids) for row in self.rows)
+
+
+def units(packed: Sequence[Packed]) -> list[Unit]:
+    """The smallest parts that can be batched: a group whose rows exchange states is one, else every row is one."""
+    return [
+        Unit(group, rows)
+        for group, item in enumerate(packed)
+        for rows in ([item.rows] if item.together and item.rows else [(row,) for row in item.rows])
+    ]
+
+
+def plan(lengths: Sequence[int], rows: Sequence[int], budget: int) -> list[list[int]]:
+    """Cut items into batches of at most ``budget`` padded tokens (rows x longest row).
+
+    Items are taken by length, so a batch holds similar ones. An item larger than the budget is a batch of its own.
+    Returns index lists; the last batches hold the longest items.
+    """
+    batches: list[list[int]] = []
+    current: list[int] = []
+    filled = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+        if current and (filled + rows[index]) * lengths[index] > budget:
+            batches.append(current)
+            current, filled = [], 0
+        current.append(index)
+        filled += rows[index]
+    return [*batches, current] if current else batches
+
+
+def batches(items: Sequence[Unit], budget: int) -> Iterator[list[Unit]]:
+    """Cut units into batches under a padded-token budget, longest last."""
+    for indices in plan([u.length for u in items], [len(u.rows) for u in items], budget):
+        yield [items[i] for i in indices]
+
+
+def collate(layout: TextLayout, batch: Sequence[Unit]) -> Arrays:
+    """The arrays of one forward pass.
+
+    ``input_ids``, ``block_ids`` (-1 padding) and ``position_ids`` are (rows, sequence). ``hub`` and ``published`` add
+    ``readout`` (rows, 1 + candidates): the positions of the source marker and of each candidate marker, -1 absent.
+    ``set`` with exchange adds ``members`` (rows, others): the row numbers of the group's other candidates, -1 absent.
+    """
+    rows = [row for unit in batch for row in unit.rows]
+    length = max(len(row.ids) for row in rows)
+    arrays: Arrays = {
+        "input_ids": np.full((len(rows), length), layout.pad_id, np.int64),
+        "block_ids": np.full((len(rows), length), -1, np.int64),
+        "position_ids": np.full((len(rows), length), layout.position_offset, np.int64),
+    }
+    for i, row in enumerate(rows):
+        arrays["input_ids"][i, : len(row.ids)] = row.ids
+        arrays["block_ids"][i, : len(row.ids)] = row.blocks
+        arrays["position_ids"][i, : len(row.ids)] = row.positions
+    if layout.layout != "set":
+        arrays["readout"] = _padded([row.readout for row in rows])
+    elif layout.exchange:
+        arrays["members"] = _padded(_others([len(unit.rows) for unit in batch]))
+    return arrays
+
+
+def _others(sizes: Sequence[int]) -> list[list[int]]:
+    members, start = [], 0
+    for size in sizes:
+        group = range(start, start + size)
+        members += [[other for other in group if other != row] for row in group]
+        start += size
+    return members
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    width = max(1, *map(len, rows))
+    return np.array([[*row, *[-1] * (width - len(row))] for row in rows], np.int64)

@@ -1,0 +1,48 @@
+"""What a model reads: the layout of its input, its structure ids and its length limits."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CandidateLayout = Literal["hub", "set", "published"]
+
+
+class TextLayout(BaseModel):
+    """The part of a model's configuration that decides its input ids; stored in checkpoints and in ``model.onnx``.
+
+    Layouts (S prompt tokens, C answer tokens, N candidates):
+
+    - ``hub``: one sequence per group. Block 0 is ``[CLS] <source> prompt [SEP]``, block i ``[CLS] <candidate> answer_i
+      [SEP]``. A token sees its own block and block 0; block 0 sees everything. S + N C tokens.
+    - ``set``: one row per candidate, ``[CLS] prompt [SEP] answer_i [SEP]``. With ``exchange`` a row also sees the
+      [CLS] of the other rows of its group in every layer (Set-Encoder, arXiv 2404.06912); without it the model is
+      pointwise. N (S + C) tokens.
+    - ``published``: LLM-Blender's PairRM (arXiv 2306.02561), one sequence per ordered pair, full attention, running
+      positions, two candidate markers.
+
+    Structure is inserted by id. Markers need no string in the tokenizer, so no text can spell one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layout: CandidateLayout
+    exchange: bool = True
+    max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set) or sequence (published)")
+    prompt_reserve: int = Field(64, ge=1, description="tokens the prompt keeps before an answer is cut")
+    cls_id: int
+    sep_id: int
+    pad_id: int
+    markers: tuple[int, ...] = Field((), description="ids of <source>, then <candidate> or <candidate1>, <candidate2>")
+    position_offset: int = Field(0, description="added to every position (RoBERTa: padding index + 1)")
+
+    @property
+    def character_limit(self) -> int:
+        """Characters of one text that are read at all, so that tokenisation time is bounded before truncation."""
+        return 64 * self.max_length
+
+    @property
+    def order_free(self) -> bool:
+        """Whether scores cannot depend on the order of the candidates."""
+        return self.layout != "published"

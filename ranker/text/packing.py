@@ -1,0 +1,157 @@
+"""From ids to model rows: truncation budgets and structure, one function per layout.
+
+Truncation is per item: no row depends on its batch neighbours. The prompt loses its oldest tokens first and keeps at
+least ``prompt_reserve``; only then is an answer cut, at its end, and flagged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.text.layout import CandidateLayout, TextLayout
+from ranker.text.tokenizer import Ids
+
+Block = tuple[list[int], Ids]
+"""Structure ids before a text, and the text; every block ends with [SEP]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence of the model's input; all arrays but ``readout`` are (sequence,).
+
+    ``blocks`` numbers the block of each token (0 the prompt, 1.. the answers). ``readout`` holds the positions that the
+    head reads, and ``candidates`` whose scores come out, in the same order.
+    """
+
+    ids: Ids
+    blocks: Ids
+    positions: Ids
+    readout: tuple[int, ...]
+    candidates: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """The rows of one group. ``together`` says that they need one batch (they exchange states)."""
+
+    rows: tuple[Row, ...]
+    truncated: NDArray[np.bool_]
+    prompt_truncated: bool
+    together: bool
+
+    @property
+    def length(self) -> int:
+        """Tokens of the longest row."""
+        return max((len(row.ids) for row in self.rows), default=0)
+
+
+def pack(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
+    """Pack one group for ``layout``; ``answers`` in the order in which the scores are wanted."""
+    return PACKERS[layout.layout](layout, prompt, answers)
+
+
+def split_budget(total: int, prompt: int, answers: Sequence[int], reserve: int) -> tuple[int, list[int]]:
+    """Tokens kept of a prompt and of each answer that share ``total`` tokens.
+
+    Answers come first: the prompt yields down to ``reserve`` before any answer is cut. Answers that must be cut share
+    what is left equally, and what a short one leaves goes to the longer ones.
+    """
+    kept = list(answers)
+    room = total - min(prompt, reserve)
+    if sum(kept) > room:
+        kept, open_answers = [0] * len(answers), sorted(range(len(answers)), key=lambda i: answers[i])
+        while open_answers:
+            share = room // len(open_answers)
+            i = open_answers.pop(0)
+            kept[i] = min(answers[i], share)
+            room -= kept[i]
+    return min(prompt, total - sum(kept)), kept
+
+
+def _hub(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
+    room = layout.max_length - 3
+    source, candidate = layout.markers
+    blocks: list[Block] = [([layout.cls_id, source], prompt[max(0, len(prompt) - room) :])]
+    blocks += [([layout.cls_id, candidate], answer[:room]) for answer in answers]
+    row = _row(layout, blocks, restart=True, marker_at=1, candidates=range(len(answers)))
+    truncated = np.array([len(a) > room for a in answers], np.bool_)
+    return Packed((row,) if answers else (), truncated, len(prompt) > room, together=False)
+
+
+def _set(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
+    rows, truncated, prompt_truncated = [], [], False
+    for i, answer in enumerate(answers):
+        kept, (room,) = split_budget(layout.max_length - 3, len(prompt), [len(answer)], layout.prompt_reserve)
+        blocks: list[Block] = [([layout.cls_id], prompt[len(prompt) - kept :]), ([], answer[:room])]
+        rows.append(_row(layout, blocks, restart=False, marker_at=0, candidates=(i,)))
+        truncated.append(room < len(answer))
+        prompt_truncated |= kept < len(prompt)
+    return Packed(tuple(rows), np.array(truncated, np.bool_), prompt_truncated, together=layout.exchange)
+
+
+def _published(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
+    source, first, second = layout.markers
+    truncated, prompt_truncated = np.zeros(len(answers), np.bool_), False
+    rows = []
+    for i, left in enumerate(answers):
+        for j, right in enumerate(answers):
+            if i == j:
+                continue
+            lengths = [len(left), len(right)]
+            kept, room = split_budget(layout.max_length - 9, len(prompt), lengths, layout.prompt_reserve)
+            blocks: list[Block] = [
+                ([layout.cls_id, source], prompt[len(prompt) - kept :]),
+                ([layout.cls_id, first], left[: room[0]]),
+                ([layout.cls_id, second], right[: room[1]]),
+            ]
+            rows.append(_row(layout, blocks, restart=False, marker_at=1, candidates=(i, j)))
+            truncated[[i, j]] |= np.array([room[0] < len(left), room[1] < len(right)])
+            prompt_truncated |= kept < len(prompt)
+    return Packed(tuple(rows), truncated, prompt_truncated, together=False)
+
+
+PACKERS: Final[dict[CandidateLayout, Callable[[TextLayout, Ids, Sequence[Ids]], Packed]]] = {
+    "hub": _hub,
+    "set": _set,
+    "published": _published,
+}
+
+
+def _row(
+    layout: TextLayout, blocks: Sequence[Block], *, restart: bool, marker_at: int, candidates: Sequence[int]
+) -> Row:
+    ids: list[Ids] = []
+    numbers: list[Ids] = []
+    positions: list[Ids] = []
+    readout: list[int] = []
+    start = 0
+    for number, (structure, text) in enumerate(blocks):
+        length = len(structure) + len(text) + 1
+        if structure:
+            readout.append(start + marker_at)
+        ids += [np.array(structure, np.int32), text, np.array([layout.sep_id], np.int32)]
+        numbers.append(np.full(length, number, np.int32))
+        first = layout.position_offset + (0 if restart else start)
+        positions.append(np.arange(first, first + length, dtype=np.int32))
+        start += length
+    return Row(
+        np.concatenate(ids), np.concatenate(numbers), np.concatenate(positions), tuple(readout), tuple(candidates)
+    )
+
+
+def cost(layout: TextLayout, prompt: int, answers: Sequence[int]) -> tuple[int, int]:
+    """(rows, tokens of the longest row) of a group with texts of these lengths, without packing it."""
+    limit = layout.max_length
+    if not answers:
+        return 0, 0
+    if layout.layout == "hub":
+        return 1, sum(min(limit, length + 3) for length in (prompt, *answers))
+    if layout.layout == "set":
+        return len(answers), min(limit, prompt + max(answers) + 3)
+    longest = sorted(answers)[-2:]
+    return len(answers) * (len(answers) - 1), min(limit, prompt + sum(longest) + 9)

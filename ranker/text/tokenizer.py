@@ -1,0 +1,91 @@
+"""A thin cover over ``tokenizers``: user text in, ids out, and no user text becomes structure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from ranker.errors import CheckpointError
+
+Ids = NDArray[np.int32]
+FILE_NAME: Final = "tokenizer.json"
+
+
+class TextTokenizer:
+    """Encodes user text without adding structure and without letting text spell it.
+
+    ``encode_special_tokens`` makes the Rust tokenizer treat ``[SEP]`` in a text as characters. That is not enough for a
+    Unigram vocabulary, whose model can still choose the piece, nor for markers added as ordinary tokens; so every id
+    in ``structure`` that still appears is spelled out in two halves, or becomes the unknown token.
+
+    Args:
+        text: the content of a ``tokenizer.json``.
+        structure: ids that only the packer may insert, besides the tokenizer's own special tokens.
+    """
+
+    def __init__(self, text: str, structure: Iterable[int] = ()) -> None:
+        self.text = text
+        self._tokenizer: Tokenizer = Tokenizer.from_str(text)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        unknown = (json.loads(text).get("model") or {}).get("unk_token")
+        self._unknown = self._tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
+        special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        self.structure = frozenset((special | set(structure)) - {self._unknown})
+        size = max(self._tokenizer.get_vocab_size(with_added_tokens=True), *self.structure, 0) + 1
+        self._is_structure = np.zeros(size, np.bool_)
+        self._is_structure[list(self.structure)] = True
+
+    @classmethod
+    def from_folder(cls, folder: Path, structure: Iterable[int] = ()) -> TextTokenizer:
+        """Read ``tokenizer.json`` from a checkpoint folder.
+
+        Raises:
+            CheckpointError: the folder has none.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise CheckpointError(
+                f"{folder}: expected {FILE_NAME}; a slow tokenizer is converted by "
+                "transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+            )
+        return cls(path.read_text(encoding="utf-8"), structure)
+
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
+        """Ids of each text, no specials added, never an id of ``structure``. Texts must hold no lone surrogates."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [self._without_structure(np.array(e.ids, np.int32)) for e in encoded]
+
+    def token(self, token_id: int) -> str | None:
+        """The surface of an id, None for markers, which have none."""
+        return self._tokenizer.id_to_token(token_id)
+
+    def decode(self, ids: Ids) -> str:
+        """Readable text of ids, special tokens kept."""
+        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
+
+    def _without_structure(self, ids: Ids) -> Ids:
+        found = self._is_structure[ids]
+        if not found.any():
+            return ids
+        return np.concatenate(
+            [
+                self._spelled(int(i)) if bad else ids[k : k + 1]
+                for k, (i, bad) in enumerate(zip(ids, found, strict=True))
+            ]
+        )
+
+    def _spelled(self, token_id: int) -> Ids:
+        surface = self._tokenizer.id_to_token(token_id) or ""
+        halves = self._tokenizer.encode_batch_fast([surface[:1], surface[1:]], add_special_tokens=False)
+        spelled = np.array([i for half in halves for i in half.ids], np.int32)
+        if not self._is_structure[spelled].any():
+            return spelled
+        return np.array([] if self._unknown is None else [self._unknown], np.int32)

@@ -1,0 +1,182 @@
+"""Training batches: which groups, in which company, under which token budget, for the whole run in advance."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ranker.errors import ConfigError
+from ranker.records import Preference, subset_of
+from ranker.text import batching
+from ranker.text.packing import cost
+from ranker.text.pipeline import TextPipeline, Tokens
+
+CHUNK_BATCHES = 50
+"""Batches whose items are sorted by length together: long enough to pad little, short enough to stay shuffled."""
+
+Item = tuple[int, tuple[int, ...]]
+"""A row of the data and the candidates of it that appear, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One group as the collator wants it."""
+
+    unit_rows: tuple[batching.Unit, ...]
+    preference: Preference
+
+
+class Groups(Dataset[Example]):
+    """Tokenised preferences, indexed by ``Item``.
+
+    Args:
+        preferences: the training rows; groups with fewer than two candidates must have been left out.
+        pipeline: the model's text path. Every text is tokenised once, here.
+    """
+
+    def __init__(self, preferences: Sequence[Preference], pipeline: TextPipeline) -> None:
+        self.preferences = list(preferences)
+        self.pipeline = pipeline
+        self.tokens = pipeline.tokenize([p.group for p in self.preferences])
+
+    def __len__(self) -> int:
+        return len(self.preferences)
+
+    def __getitem__(self, item: Item) -> Example:
+        row, chosen = item
+        tokens = self._chosen(row, chosen)
+        units = batching.units([self.pipeline.pack(tokens)])
+        return Example(tuple(units), subset_of(self.preferences[row], chosen))
+
+    def cost(self, item: Item) -> tuple[int, int]:
+        """(rows, longest row) of one item, without packing it."""
+        tokens = self._chosen(*item)
+        return cost(self.pipeline.layout, len(tokens.prompt), [len(c) for c in tokens.candidates])
+
+    def _chosen(self, row: int, chosen: Sequence[int]) -> Tokens:
+        tokens = self.tokens[row]
+        return Tokens(
+            tokens.prompt,
+            tuple(tokens.candidates[i] for i in chosen),
+            tokens.prompt_cut,
+            tuple(tokens.candidates_cut[i] for i in chosen),
+        )
+
+
+class RunPlan(Sampler[list[Item]]):
+    """All batches of a run, decided before it starts, so that a resumed run sees exactly what is left.
+
+    In every epoch each group appears once, with all its candidates or with a random subset of ``group_size``
+    candidates, in random order. Items are shuffled, then batched by length within chunks, then the batches shuffled.
+
+    Args:
+        groups: the data.
+        epochs: passes over it; a fraction stops within an epoch.
+        batch_tokens: most padded tokens of one batch.
+        group_size: fewest and most candidates shown together.
+        seed: decides everything here.
+
+    Raises:
+        ConfigError: there is nothing to train on.
+    """
+
+    def __init__(
+        self, groups: Groups, *, epochs: float, batch_tokens: int, group_size: tuple[int, int], seed: int
+    ) -> None:
+        rng = random.Random(seed)
+        self.batches: list[list[Item]] = []
+        epoch_batches = 0
+        remaining = epochs
+        while remaining > 0:
+            epoch = self._epoch(groups, batch_tokens, group_size, rng)
+            epoch_batches = epoch_batches or len(epoch)
+            self.batches += epoch[: max(1, round(len(epoch) * min(1.0, remaining)))]
+            remaining -= 1
+        if not self.batches:
+            raise ConfigError("expected at least one group with two candidates to train on, got none")
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[Item]]:
+        return iter(self.batches)
+
+    @staticmethod
+    def _epoch(groups: Groups, budget: int, group_size: tuple[int, int], rng: random.Random) -> list[list[Item]]:
+        items = [(row, _company(p, group_size, rng)) for row, p in enumerate(groups.preferences)]
+        rng.shuffle(items)
+        costs = [groups.cost(item) for item in items]
+        batches: list[list[Item]] = []
+        start = 0
+        while start < len(items):
+            end, tokens = start, 0
+            while end < len(items) and tokens < CHUNK_BATCHES * budget:
+                tokens += costs[end][0] * costs[end][1]
+                end += 1
+            chunk = range(start, end)
+            cut = batching.plan([costs[i][1] for i in chunk], [costs[i][0] for i in chunk], budget)
+            batches += [[items[start + i] for i in indices] for indices in cut]
+            start = end
+        rng.shuffle(batches)
+        return batches
+
+
+def _company(preference: Preference, group_size: tuple[int, int], rng: random.Random) -> tuple[int, ...]:
+    count = len(preference.candidates)
+    if preference.label is not None:
+        return tuple(range(count))
+    low, high = (min(size, count) for size in group_size)
+    return tuple(rng.sample(range(count), rng.randint(low, high)))
+
+
+class PairwiseCollator:
+    """Examples to one forward pass and its comparisons.
+
+    Adds to ``collate``'s arrays, over C comparisons: ``left`` and ``right`` (C, 2), each a (row, column) into the
+    model's output, ``targets`` (C, tasks), ``margin`` (C,), and ``weight`` (C,), which sums to 1 over each group so
+    that a long list counts as much as a pair. The published layout compares within a row and sees both orders, each
+    with half the weight; they lie next to each other.
+    """
+
+    def __init__(self, pipeline: TextPipeline) -> None:
+        self.layout = pipeline.layout
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Collate; see the class for the names and shapes."""
+        arrays = batching.collate(self.layout, [unit for e in examples for unit in e.unit_rows])
+        batch: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        left, right, targets, margin, weight = [], [], [], [], []
+        start = 0
+        for example in examples:
+            rows = [row for unit in example.unit_rows for row in unit.rows]
+            place = {row.candidates: start + i for i, row in enumerate(rows)}
+            pairs = example.preference.pairs()
+            for i, j, target in pairs:
+                for a, b, t in self._orders(i, j, np.array(target)):
+                    left.append(self._cell(place, start, a, b, first=True))
+                    right.append(self._cell(place, start, a, b, first=False))
+                    targets.append(t)
+                    margin.append(example.preference.margin or 0.0)
+                    weight.append(1.0 / len(pairs) / (1 if self.layout.order_free else 2))
+            start += len(rows)
+        batch["left"], batch["right"] = torch.tensor(left), torch.tensor(right)
+        batch["targets"] = torch.tensor(np.array(targets), dtype=torch.float32)
+        batch["margin"] = torch.tensor(margin)
+        batch["weight"] = torch.tensor(weight)
+        return batch
+
+    def _orders(self, i: int, j: int, target: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
+        return [(i, j, target)] if self.layout.order_free else [(i, j, target), (j, i, 1 - target)]
+
+    def _cell(self, place: dict[tuple[int, ...], int], start: int, a: int, b: int, *, first: bool) -> tuple[int, int]:
+        if self.layout.layout == "set":
+            return place[(a if first else b,)], 0
+        if self.layout.layout == "hub":
+            return start, a if first else b
+        return place[(a, b)], 0 if first else 1

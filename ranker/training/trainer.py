@@ -1,0 +1,166 @@
+"""The trainer: transformers' ``Trainer`` with planned token-budget batches, comparison losses and a head rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments
+
+from ranker.metrics import pairwise_summary
+from ranker.models.pairwise import PairwiseModel
+from ranker.models.scorer import TorchScorer
+from ranker.records import Preference
+from ranker.text.tokenizer import FILE_NAME, TextTokenizer
+from ranker.training.batches import Groups, PairwiseCollator, RunPlan
+from ranker.training.losses import bradley_terry, order_consistency
+
+TARGETS = ("left", "right", "targets", "margin", "weight")
+
+
+class RankerTrainer(Trainer):  # type: ignore[misc]
+    """Trains a ``PairwiseModel`` on the batches of a ``RunPlan``.
+
+    Args:
+        model: the ranker.
+        args: transformers' arguments; epochs and batch size are those of ``plan``.
+        groups: the training data.
+        plan: all batches of the run.
+        validation: held-out groups, scored by the same path that serves the model.
+        tokenizer: the model's tokenizer.
+        head_lr_multiplier: learning rate of the head over that of the backbone.
+        consistency: weight of the order-consistency penalty (published layout only).
+        eval_batch_tokens: padded tokens of a held-out batch.
+    """
+
+    loss_is_scaled_for_ga = True
+    control: TrainerControl
+
+    def __init__(
+        self,
+        model: PairwiseModel,
+        args: TrainingArguments,
+        *,
+        groups: Groups,
+        plan: RunPlan,
+        validation: Sequence[Preference],
+        tokenizer: TextTokenizer,
+        head_lr_multiplier: float = 1.0,
+        consistency: float = 0.0,
+        eval_batch_tokens: int = 16384,
+        **kwargs: Any,
+    ) -> None:
+        self.plan = plan
+        self.validation = list(validation)
+        self.tokenizer = tokenizer
+        self.head_lr_multiplier = head_lr_multiplier
+        self.consistency = consistency
+        self.eval_batch_tokens = eval_batch_tokens
+        self._seen: dict[str, list[float]] = {"accuracy": [], "margin": []}
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=groups,
+            eval_dataset=self.validation,
+            data_collator=PairwiseCollator(groups.pipeline),
+            **kwargs,
+        )
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The planned batches, in order."""
+        return DataLoader(self.train_dataset, batch_sampler=self.plan, collate_fn=self.data_collator)
+
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        """The micro-batches of one step and the weight of their comparisons, by which the loss is divided."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        total = sum((batch["weight"].sum() for batch in batches), torch.zeros(()))
+        return batches, total.to(device) if batches else None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Weighted mean comparison loss of one micro-batch over the whole step's weight."""
+        scores = model(**{k: v for k, v in inputs.items() if k not in TARGETS})
+        left, right = (scores[inputs[side][:, 0], inputs[side][:, 1]] for side in ("left", "right"))
+        logits = left - right
+        loss = bradley_terry(logits, inputs["targets"], inputs["margin"])
+        if self.consistency and not self.plan_is_order_free:
+            penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
+            loss = loss + self.consistency * penalty
+        self._note(logits.detach().mean(dim=-1), inputs["targets"].nanmean(dim=-1))
+        total = inputs["weight"].sum() if num_items_in_batch is None else num_items_in_batch
+        return (loss * inputs["weight"]).sum() / total
+
+    @property
+    def plan_is_order_free(self) -> bool:
+        """Whether the model's layout has no order to be consistent about."""
+        return bool(self.data_collator.layout.order_free)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW with decay only on matrices and ``head_lr_multiplier`` on the head."""
+        target = self.model if model is None else model
+        decayed = set(self.get_decay_parameter_names(target))
+        rates = {False: self.args.learning_rate, True: self.args.learning_rate * self.head_lr_multiplier}
+        groups = [
+            {
+                "params": [
+                    p
+                    for n, p in target.named_parameters()
+                    if p.requires_grad and (n in decayed) == decay and ("head." in n) == head
+                ],
+                "weight_decay": self.args.weight_decay if decay else 0.0,
+                "lr": rates[head],
+            }
+            for head in (False, True)
+            for decay in (True, False)
+        ]
+        cls, options = self.get_optimizer_cls_and_kwargs(self.args, target)
+        optimizer: torch.optim.Optimizer = cls([group for group in groups if group["params"]], **options)
+        self.optimizer = optimizer
+        return optimizer
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Score the held-out groups in fp32 by the path that serves the model; logs accuracy, loss and margin."""
+        scorer = TorchScorer(self.model, self.tokenizer, batch_tokens=self.eval_batch_tokens)
+        results = scorer.score([p.group for p in self.validation])
+        summary = pairwise_summary(self.validation, results)
+        metrics = {
+            f"{metric_key_prefix}_accuracy": summary.accuracy.value,
+            f"{metric_key_prefix}_loss": summary.log_loss,
+            f"{metric_key_prefix}_margin": summary.mean_margin,
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        """Write the tokenizer beside the model, so that every checkpoint can be loaded on its own."""
+        super()._save(output_dir, state_dict)
+        Path(output_dir or self.args.output_dir, FILE_NAME).write_text(self.tokenizer.text, encoding="utf-8")
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add accuracy and margin of the training comparisons since the last log."""
+        if "loss" in logs and self._seen["accuracy"]:
+            for name, values in self._seen.items():
+                logs[name] = round(sum(values) / len(values), 4)
+                values.clear()
+        super().log(logs, *args, **kwargs)
+
+    def _note(self, logits: Tensor, targets: Tensor) -> None:
+        decided = (targets - 0.5).sign()
+        correct = torch.where(logits == 0, 0.5, (logits.sign() == decided).float())[decided != 0]
+        margin = (logits * decided)[decided != 0]
+        if len(correct):
+            self._seen["accuracy"].append(float(correct.mean()))
+            self._seen["margin"].append(float(margin.mean()))

@@ -1,0 +1,157 @@
+"""Tiny models and tokenizers, built in memory: no network, no downloads."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from ranker.data.sample import build
+from ranker.models import backbones
+from ranker.models.pairwise import MARKERS, PairwiseConfig, PairwiseModel
+from ranker.text.layout import TextLayout
+from ranker.text.tokenizer import TextTokenizer
+
+ROOT = Path(__file__).parent.parent
+SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PAD, UNK, CLS, SEP = range(4)
+ALGORITHMS = ("wordpiece", "bpe", "unigram", "unigram-nfkc")
+FAMILIES = ("bert", "roberta", "electra", "deberta-v2", "modernbert")
+LAYOUTS = (("hub", True), ("set", True), ("set", False), ("published", True))
+
+torch.set_num_threads(1)
+
+
+@cache
+def corpus() -> tuple[str, ...]:
+    """Texts of the sample, so that tiny tokenizers know its words."""
+    rows = list(build.rows("validation"))[:80]
+    return tuple(text for row in rows for text in (row["prompt"], *row["candidates"]))
+
+
+@cache
+def tokenizer_json(algorithm: str = "wordpiece") -> str:
+    """A ``tokenizer.json`` trained on the sample; ids 0 to 4 are pad, unknown, cls, sep, mask."""
+    if algorithm == "wordpiece":
+        tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        tok.normalizer = normalizers.BertNormalizer()
+        tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=SPECIALS, show_progress=False)
+    elif algorithm == "bpe":
+        tok = Tokenizer(models.BPE())
+        tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tok.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=600,
+            special_tokens=SPECIALS,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+    else:
+        tok = Tokenizer(models.Unigram())
+        if algorithm.endswith("nfkc"):
+            tok.normalizer = normalizers.NFKC()
+        tok.pre_tokenizer = pre_tokenizers.Metaspace()
+        trainer = trainers.UnigramTrainer(
+            vocab_size=600, special_tokens=SPECIALS, unk_token="[UNK]", show_progress=False
+        )
+    tok.train_from_iterator(corpus(), trainer)
+    return tok.to_str()
+
+
+def unigram_that_knows_sep() -> str:
+    """A Unigram vocabulary whose own pieces include the special ones, as DeBERTa-v3's does."""
+    text = json.loads(tokenizer_json("unigram-nfkc"))
+    for piece in text["model"]["vocab"]:
+        if piece[0] in SPECIALS:
+            piece[1] = -0.1
+    return json.dumps(text)
+
+
+def backbone_config(family: str, vocab: int = 700) -> dict:
+    """A two-layer configuration of an encoder family."""
+    common = {
+        "model_type": family,
+        "vocab_size": vocab,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 160,
+        "pad_token_id": PAD,
+        "initializer_range": 0.2,
+    }
+    extra = {
+        "bert": {"type_vocab_size": 2},
+        "roberta": {"type_vocab_size": 1},
+        "xlm-roberta": {"type_vocab_size": 1},
+        "electra": {"type_vocab_size": 2, "embedding_size": 16},
+        "deberta-v2": {
+            "type_vocab_size": 0,
+            "relative_attention": True,
+            "position_biased_input": False,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 8,
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "max_relative_positions": -1,
+        },
+        "modernbert": {
+            "local_attention": 16,
+            "global_attn_every_n_layers": 2,
+            "bos_token_id": CLS,
+            "eos_token_id": SEP,
+            "cls_token_id": CLS,
+            "sep_token_id": SEP,
+        },
+    }[family]
+    config = backbones.set_dropout(PairwiseConfig(backbone=common | extra).backbone_config(), 0.0)
+    return config.to_dict()
+
+
+def tiny(
+    layout: str = "set", *, exchange: bool = True, family: str = "bert", max_length: int = 128, n_tasks: int = 1
+) -> tuple[PairwiseModel, TextTokenizer]:
+    """A random two-layer ranker with large enough weights that scores differ visibly."""
+    torch.manual_seed(0)
+    inner = backbone_config(family)
+    text = TextLayout(
+        layout=layout,
+        exchange=exchange,
+        max_length=max_length,
+        prompt_reserve=16,
+        cls_id=CLS,
+        sep_id=SEP,
+        pad_id=PAD,
+        markers=tuple(range(690, 690 + MARKERS[layout])),
+        position_offset=1 if family in ("roberta", "xlm-roberta") else 0,
+    )
+    config = PairwiseConfig(backbone=inner, text=text.model_dump(), n_tasks=n_tasks)
+    return PairwiseModel(config).eval(), TextTokenizer(tokenizer_json(), text.markers)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random BERT and its tokenizer, as a hub checkpoint would be."""
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("backbone")
+    torch.manual_seed(0)
+    config = PairwiseConfig(backbone=backbone_config("bert")).backbone_config()
+    AutoModel.from_config(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer_json()),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    ).save_pretrained(folder)
+    return folder

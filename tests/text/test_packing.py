@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from ranker.text.batching import batches, collate, plan, units
+from ranker.text.layout import TextLayout
+from ranker.text.packing import cost, pack, split_budget
+
+CLS, SEP, PAD = 2, 3, 0
+
+
+def layout(name, **kwargs):
+    markers = {"hub": (90, 91), "set": (), "published": (90, 91, 92)}[name]
+    return TextLayout(
+        layout=name,
+        cls_id=CLS,
+        sep_id=SEP,
+        pad_id=PAD,
+        markers=markers,
+        **({"max_length": 64, "prompt_reserve": 8} | kwargs),
+    )
+
+
+def ids(*values):
+    return np.array(values, np.int32)
+
+
+def test_hub_is_one_row_with_restarted_positions():
+    packed = pack(layout("hub"), ids(10, 11), [ids(20), ids(30, 31)])
+    (row,) = packed.rows
+    assert row.ids.tolist() == [CLS, 90, 10, 11, SEP, CLS, 91, 20, SEP, CLS, 91, 30, 31, SEP]
+    assert row.blocks.tolist() == [0] * 5 + [1] * 4 + [2] * 5
+    assert row.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2, 3, 4]
+    assert row.readout == (1, 6, 10)
+
+
+def test_set_is_one_row_per_candidate():
+    packed = pack(layout("set", position_offset=2), ids(10, 11), [ids(20), ids(30, 31)])
+    assert [r.ids.tolist() for r in packed.rows] == [[CLS, 10, 11, SEP, 20, SEP], [CLS, 10, 11, SEP, 30, 31, SEP]]
+    assert packed.rows[0].blocks.tolist() == [0, 0, 0, 0, 1, 1]
+    assert packed.rows[0].positions.tolist() == [2, 3, 4, 5, 6, 7]
+    assert packed.together
+    assert not pack(layout("set", exchange=False), ids(10), [ids(20)]).together
+
+
+def test_published_is_the_reference_sequence_for_every_ordered_pair():
+    """LLM-Blender: [CLS] <source> src [SEP] [CLS] <candidate1> A [SEP] [CLS] <candidate2> B [SEP], running positions."""
+    packed = pack(layout("published"), ids(10), [ids(20), ids(30)])
+    assert [r.candidates for r in packed.rows] == [(0, 1), (1, 0)]
+    row = packed.rows[0]
+    assert row.ids.tolist() == [CLS, 90, 10, SEP, CLS, 91, 20, SEP, CLS, 92, 30, SEP]
+    assert row.positions.tolist() == list(range(12))
+    assert row.readout == (1, 5, 9)
+
+
+@pytest.mark.parametrize("name", ["hub", "set", "published"])
+def test_truncation_keeps_the_newest_context_and_the_start_of_the_answer(name):
+    prompt, answers = ids(*range(100, 200)), [ids(*range(200, 300)), ids(7)]
+    packed = pack(layout(name), prompt, answers)
+    assert packed.prompt_truncated
+    assert packed.truncated.tolist() == [True, False]
+    for row in packed.rows:
+        limit = 64 if name != "hub" else 64 * 3
+        assert len(row.ids) <= limit
+        kept = row.ids[(row.ids >= 100) & (row.ids < 200)].tolist()
+        assert kept == list(range(200 - len(kept), 200)), "the newest part of the prompt stays"
+        if 0 in row.candidates:
+            answer = row.ids[row.ids >= 200].tolist()
+            assert answer == list(range(200, 200 + len(answer)))
+
+
+@pytest.mark.parametrize("name", ["hub", "set", "published"])
+def test_cost_is_what_packing_gives(name):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        prompt = rng.integers(5, 9, rng.integers(0, 90)).astype(np.int32)
+        answers = [rng.integers(5, 9, rng.integers(0, 90)).astype(np.int32) for _ in range(rng.integers(1, 5))]
+        packed = pack(layout(name), prompt, answers)
+        rows, longest = cost(layout(name), len(prompt), [len(a) for a in answers])
+        assert (rows, longest if rows else 0) == (len(packed.rows), longest if rows else 0)
+        assert packed.length == (longest if rows else 0)
+
+
+def test_budget_goes_to_answers_first_and_slack_to_the_longer():
+    assert split_budget(100, 50, [20, 20], 10) == (50, [20, 20])
+    assert split_budget(100, 90, [20, 20], 10) == (60, [20, 20])
+    assert split_budget(100, 90, [80, 80], 10) == (10, [45, 45])
+    assert split_budget(100, 90, [10, 200], 10) == (10, [10, 80])
+    assert split_budget(100, 4, [200], 10) == (4, [96])
+
+
+def test_no_candidates_and_empty_texts():
+    for name in ("hub", "set", "published"):
+        assert pack(layout(name), ids(10), []).rows == ()
+        assert all(len(r.ids) for r in pack(layout(name), ids(), [ids(), ids()]).rows)
+
+
+def test_plan_respects_the_budget_and_keeps_everything():
+    rng = np.random.default_rng(1)
+    lengths, rows = rng.integers(1, 50, 200).tolist(), rng.integers(1, 6, 200).tolist()
+    cut = plan(lengths, rows, 300)
+    assert sorted(i for batch in cut for i in batch) == list(range(200))
+    for batch in cut:
+        assert len(batch) == 1 or sum(rows[i] for i in batch) * max(lengths[i] for i in batch) <= 300
+
+
+def test_collate_points_members_at_their_own_group():
+    text = layout("set")
+    packed = [pack(text, ids(10), [ids(20), ids(21), ids(22)]), pack(text, ids(11), [ids(30), ids(31, 32)])]
+    (batch,) = batches(units(packed), 1000)
+    arrays = collate(text, batch)
+    sizes = [len(u.rows) for u in batch]
+    start = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    end = start + np.repeat(sizes, sizes)
+    for row, members in enumerate(arrays["members"]):
+        present = members[members >= 0]
+        assert row not in present
+        assert sorted([row, *present]) == list(range(start[row], end[row]))
+    assert (arrays["block_ids"] == -1).sum() == (arrays["input_ids"] == PAD).sum()
