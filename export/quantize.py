@@ -29,7 +29,8 @@ def to_int8(graph: Path, path: Path) -> None:
             op_types_to_quantize=["MatMul"],
             per_channel=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=head_nodes(graph),
+            # The quantiser first rewrites Gemm to MatMul under a new name, which must be excluded too.
+            nodes_to_exclude=[name + suffix for name in head_nodes(graph) for suffix in ("", "_MatMul")],
             extra_options={"DefaultTensorType": FLOAT32_TENSOR},
         )
     finally:

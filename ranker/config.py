@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ranker.errors import ConfigError, nearest
 from ranker.text.layout import CandidateLayout
@@ -36,6 +36,12 @@ class ModelConfig(_Section):
     n_tasks: int = Field(1, ge=1, description="outputs of the head; scores of several aspects train one each")
     head_dropout: float = Field(0.05, ge=0, lt=1)
     backbone_dropout: float = Field(0.0, ge=0, lt=1, description="0 trains faster and is usual for reward models")
+
+    @model_validator(mode="after")
+    def _answers_have_room(self) -> Self:
+        if 2 * self.prompt_reserve > self.max_length:
+            raise ValueError(f"expected prompt_reserve at most half of max_length {self.max_length}")
+        return self
 
 
 class DataConfig(_Section):

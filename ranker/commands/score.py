@@ -96,7 +96,16 @@ def _line(verb: Verb, row: Row | DataError, group: Group | DataError, result: Gr
     for name in fields:
         if name in columns:
             columns[f"input_{name}"] = columns.pop(name)
-    return json.dumps(columns | fields, ensure_ascii=False, default=str)
+    return _json(columns | fields)
+
+
+def _json(row: Row) -> str:
+    line = json.dumps(row, ensure_ascii=False, default=str)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # a lone surrogate of the input, kept as its escape
+        return json.dumps(row, default=str)
+    return line
 
 
 def _score(group: Any, result: GroupScores) -> Row:

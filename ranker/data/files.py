@@ -86,12 +86,16 @@ def _json_lines(name: str, stream: IO[str]) -> Iterator[tuple[str, Row | DataErr
 
 def _json_row(where: str, line: str) -> Row | DataError:
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return DataError(where, "line", f"expected a JSON object, got invalid JSON ({error})", line)
     if not isinstance(row, dict):
         return DataError(where, "line", f"expected a JSON object, got {type(row).__name__}", line)
     return row
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON, write null")
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Row]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CandidateLayout = Literal["hub", "set", "published"]
 
@@ -36,6 +36,12 @@ class TextLayout(BaseModel):
     pad_id: int
     markers: tuple[int, ...] = Field((), description="ids of <source>, then <candidate> or <candidate1>, <candidate2>")
     position_offset: int = Field(0, description="added to every position (RoBERTa: padding index + 1)")
+
+    @model_validator(mode="after")
+    def _answers_have_room(self) -> Self:
+        if 2 * self.prompt_reserve > self.max_length:
+            raise ValueError(f"expected prompt_reserve at most half of max_length {self.max_length}")
+        return self
 
     @property
     def character_limit(self) -> int:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ranker.data.sample import words
+from ranker.data.sample.families import TRAINED, UNSEEN, draw
 from ranker.data.sample.replies import STYLES, Items
-from ranker.data.sample.tasks import TRAINED, UNSEEN, Task
+from ranker.data.sample.task import Task
 
 SEED: Final = 20261
 SIZES: Final = {"train": 2400, "validation": 240, "test": 480}
@@ -75,13 +76,13 @@ def _all() -> Iterator[tuple[str, dict[str, Any]]]:
             unseen = split == "test" and number < size * UNSEEN_SHARE
             families = UNSEEN if unseen else TRAINED
             family = list(families)[number % len(families)]
-            task = families[family](rng)
+            task = draw(family, rng)
             while task.question in seen:
-                task = families[family](rng)
+                task = draw(family, rng)
             seen.add(task.question)
             style = rng.choice(list(STYLES))
             other = rng.choice([f for f in (*TRAINED, *(UNSEEN if unseen else ())) if f != family])
-            stray = {**TRAINED, **UNSEEN}[other](rng)
+            stray = draw(other, rng)
             plan = _kinds(rng)
             draws = [[_candidate(rng, kind, task, style, stray) for kind in plan] for _ in range(DRAWS)]
             candidates = min(draws, key=lambda drawn: abs(balance + _longer_wins(drawn)))

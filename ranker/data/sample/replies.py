@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from ranker.data.sample.tasks import Task
+from ranker.data.sample.task import Task
 
 Items = tuple[str, ...]
 

@@ -1,0 +1,86 @@
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ranker.data.files import read_rows, write_rows
+from ranker.data.load import load_preferences
+from ranker.errors import DataError
+
+ROWS = [{"prompt": "p\u2028 one", "chosen": "\u00e9", "rejected": "b"}, {"prompt": "q", "chosen": "c", "rejected": "d"}]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst"])
+def test_what_is_written_is_read(suffix, tmp_path):
+    path = str(tmp_path / f"rows{suffix}")
+    with write_rows(path) as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+    assert [row for _, row in read_rows(path)] == ROWS
+    assert [where for where, _ in read_rows(path)] == [f"{path}:1", f"{path}:2"]
+
+
+def test_parquet(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS), path)
+    assert [row for _, row in read_rows(str(path))] == ROWS
+    assert len(load_preferences([str(path)]).preferences) == 2
+
+
+def test_a_bad_line_keeps_its_place_and_content(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{broken\n[1]\n\n{"b": 2}\n')
+    rows = [row for _, row in read_rows(str(path))]
+    assert rows[0] == {"a": 1}
+    assert rows[3] == {"b": 2}
+    assert isinstance(rows[1], DataError)
+    assert rows[1].raw == "{broken\n"
+    assert "rows.jsonl:3" in str(rows[2])
+    assert "got list" in str(rows[2])
+
+
+def test_a_failed_write_leaves_nothing(tmp_path):
+    path = tmp_path / "out.jsonl"
+    path.write_text("old")
+
+    def half():
+        with write_rows(str(path)) as out:
+            out.write("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_compressed_output_is_the_same_bytes_every_time(tmp_path):
+    for name in ("a.jsonl.gz", "b.jsonl.gz"):
+        with write_rows(str(tmp_path / name)) as out:
+            out.write("{}\n")
+    assert (tmp_path / "a.jsonl.gz").read_bytes()[10:] == (tmp_path / "b.jsonl.gz").read_bytes()[10:]
+    assert gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()) == b"{}\n"
+
+
+def test_missing_file_is_named():
+    with pytest.raises(DataError, match="nowhere.jsonl: field 'file': expected an existing file"):
+        list(read_rows("nowhere.jsonl"))
+
+
+def test_loading_raises_or_skips_and_counts(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [json.dumps(ROWS[0]), "{bad", '{"prompt": "p", "candidates": ["a"], "scores": [1]}', json.dumps(ROWS[1])]
+    path.write_text("\n".join(rows))
+    with pytest.raises(DataError, match=r"rows\.jsonl:2"):
+        load_preferences([str(path)])
+    loaded = load_preferences([str(path)], on_error="skip")
+    assert (len(loaded.preferences), loaded.skipped, loaded.unusable) == (2, 1, 1)
+    assert len(load_preferences([str(path)], on_error="skip", limit=1).preferences) == 1
+
+
+def test_a_file_without_comparisons_is_an_error(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "p", "candidates": ["a"], "scores": [1]}\n')
+    with pytest.raises(DataError, match="at least one labelled comparison"):
+        load_preferences([str(path)])

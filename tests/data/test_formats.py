@@ -1,0 +1,96 @@
+import math
+
+import pytest
+
+from ranker.data.formats import group_of, preference_of
+from ranker.errors import DataError
+from ranker.records import Group, Message
+
+USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "Hi"), ("assistant", "yes"), ("assistant", "no")))
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"prompt": "p", "candidates": ["a", "b"]}, Group("p", ("a", "b"))),
+        ({"prompt": "p", "responses": ["a"]}, Group("p", ("a",))),
+        ({"instruction": "i", "generations": ["a", "b"]}, Group("i", ("a", "b"))),
+        ({"input": "i", "candidates": ["a", "b"]}, Group("i", ("a", "b"))),
+        ({"instruction": "do ", "input": "this", "candidates": []}, Group("do this", ())),
+        ({"prompt": "p", "chosen": "a", "rejected": "b"}, Group("p", ("a", "b"))),
+        ({"instruction": "i", "response": "a"}, Group("i", ("a",))),
+        ({"query": "q", "response": "a"}, Group("q", ("a",))),
+        ({"messages": [USER, GOOD]}, Group((Message("user", "Hi"),), ("yes",))),
+        ({"prompt": [USER], "responses": ["x"]}, Group((Message("user", "Hi"),), ("x",))),
+        ({"chosen": [USER, GOOD], "rejected": [USER, BAD]}, Group((Message("user", "Hi"),), ("yes", "no"))),
+        (
+            {"prompt": "Hi", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+            Group((Message("user", "Hi"),), ("yes", "no")),
+        ),
+        ({"prompt": "Hi", "chosen": [GOOD], "rejected": [BAD]}, Group((Message("user", "Hi"),), ("yes", "no"))),
+    ],
+)
+def test_shapes_are_recognised(row, expected):
+    assert group_of(row, "f:1") == expected
+
+
+def test_pairs_lists_and_blender_rows():
+    pair = preference_of({"prompt": "p", "chosen": "a", "rejected": "b", "label": 0.5, "margin": 2, "id": 7}, "f:1")
+    assert (pair.label, pair.margin, pair.id) == (0.5, 2.0, "7")
+    assert pair.pairs() == [(0, 1, (0.5,))]
+    ranked = preference_of({"prompt": "p", "candidates": ["a", "b", "c"], "scores": [1, 3, 3]}, "f:1")
+    assert ranked.pairs() == [(0, 1, (0.0,)), (0, 2, (0.0,)), (1, 2, (0.5,))]
+    aspects = preference_of({"prompt": "p", "candidates": ["a", "b"], "scores": {"x": [1, 2], "y": [None, 1]}}, "f:1")
+    (only,) = aspects.pairs()
+    assert only[2][0] == 0.0
+    assert math.isnan(only[2][1])
+    blender = preference_of(
+        {
+            "instruction": "do ",
+            "input": "it",
+            "candidates": [
+                {"text": "a", "scores": {"bleu": 1.0, "gpt": 2}},
+                {"text": "b", "scores": {"bleu": 3, "gpt": 1}},
+            ],
+        },
+        "f:1",
+    )
+    assert blender.prompt == "do it"
+    assert blender.scores == ((1.0, 2.0), (3.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "message"),
+    [
+        ({"prompt": "p"}, "columns", "expected chosen and rejected, or candidates and scores; got prompt"),
+        ({}, "columns", "got nothing"),
+        ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt", "expected text or a list of messages, got int"),
+        ({"prompt": "p", "chosen": "a", "rejected": "b", "label": 1.2}, "label", r"probability in \[0, 1\]"),
+        ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": float("inf")}, "margin", "finite number"),
+        ({"prompt": "p", "candidates": ["a", None], "scores": [1, 2]}, "candidates[1]", "expected text, got NoneType"),
+        ({"prompt": "p", "candidates": ["a", "b"], "scores": [1]}, "scores", r"one score per candidate \(2\), got 1"),
+        ({"prompt": "p", "candidates": "ab", "scores": [1, 2]}, "candidates", "expected a list of texts, got str"),
+        ({"chosen": [USER, GOOD], "rejected": [BAD]}, "rejected", "same turns"),
+        ({"chosen": [USER], "rejected": [USER]}, "chosen/rejected", "end with an assistant turn"),
+        ({"chosen": [{"role": "robot", "content": "x"}], "rejected": [BAD]}, "chosen[0]", "role"),
+        (
+            {"instruction": "i", "candidates": [{"text": "a", "scores": {}}]},
+            "candidates[0].scores",
+            "at least one metric",
+        ),
+    ],
+)
+def test_a_bad_row_names_where_what_and_why(row, field, message):
+    with pytest.raises(DataError, match=message) as caught:
+        preference_of(row, "file.jsonl:12")
+    assert caught.value.where == "file.jsonl:12"
+    assert caught.value.field == field
+    assert str(caught.value).startswith(f"file.jsonl:12: field '{field}'")
+
+
+def test_columns_can_be_named():
+    row = {"question_text": "p", "good": "a", "bad": "b"}
+    columns = {"prompt": "question_text", "chosen": "good", "rejected": "bad"}
+    assert preference_of(row, "f:1", columns).candidates == ("a", "b")
+    with pytest.raises(DataError, match="expected the column named for 'prompt'"):
+        preference_of({"good": "a"}, "f:1", columns)

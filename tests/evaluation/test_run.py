@@ -1,0 +1,140 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import brier_score_loss, log_loss
+
+from ranker.evaluation import baselines, plots
+from ranker.evaluation.run import evaluate, order_flips, table, write_report
+from ranker.metrics import Comparisons, accuracy, brier, comparisons, summarise, wilson
+from ranker.metrics import log_loss as ours
+from ranker.models.scorer import TorchScorer
+from ranker.records import Preference
+from ranker.scorer import GroupScores, failed
+from tests.conftest import tiny
+
+
+def pair(subset="", label=1.0):
+    return Preference("p", ("good answer", "bad"), ((1.0,), (0.0,)), label=label, subset=subset)
+
+
+def scored(*values):
+    return GroupScores(np.array(values, np.float32), np.zeros(len(values), np.bool_))
+
+
+class Fixed:
+    """A scorer that knows the answers, or prefers whatever comes first."""
+
+    pairwise = False
+
+    def __init__(self, score):
+        self.rule = score
+
+    def score(self, groups):
+        return [scored(*(self.rule(i, c) for i, c in enumerate(g.candidates))) for g in groups]
+
+    def compare(self, pairs):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (5, 10), (10, 10), (797, 1000)])
+def test_wilson_is_scipys(k, n):
+    expected = binomtest(k, n).proportion_ci(method="wilson")
+    share = wilson(k, n)
+    assert (share.value, share.n) == (k / n, n)
+    assert share.low == pytest.approx(expected.low, abs=1e-12)
+    assert share.high == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_ties_count_half_and_undecided_labels_not_at_all():
+    rows = [pair(), pair(), pair(), pair(label=0.5)]
+    found = comparisons(rows, [scored(1, 0), scored(0, 0), scored(0, 1), scored(3, 0)])
+    assert accuracy(found) == wilson(1.5, 3)
+    assert summarise(found).ties == 1
+
+
+def test_losses_are_sklearns():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=200), rng.integers(0, 2, 200).astype(float)
+    found = Comparisons(logits, targets, np.zeros(200, np.intp), np.zeros((200, 2), np.intp))
+    probability = 1 / (1 + np.exp(-logits))
+    assert ours(found) == pytest.approx(log_loss(targets, probability))
+    assert brier(found) == pytest.approx(brier_score_loss(targets, probability))
+    assert math.isfinite(ours(Comparisons(np.array([1e4]), np.array([0.0]), found.groups[:1], found.indices[:1])))
+
+
+def test_failed_groups_are_counted_not_scored():
+    rows = [pair(), pair()]
+    results = [scored(1, 0), failed(rows[1].group, "NaN")]
+    assert len(comparisons(rows, results).logits) == 1
+
+
+def test_a_scorer_that_prefers_the_first_answer_flips_every_pair():
+    rows = [pair() for _ in range(20)]
+    scorer = Fixed(lambda i, _: -float(i))
+    assert order_flips(scorer, rows, scorer.score([r.group for r in rows])) == wilson(20, 20)
+    honest = Fixed(lambda _, c: float(len(c)))
+    assert order_flips(honest, rows, honest.score([r.group for r in rows])).value == 0.0
+
+
+def test_the_published_layout_reports_its_own_flips():
+    scorer = TorchScorer(*tiny("published"))
+    rows = [Preference("p", (f"a{i} saw", f"hammer {i}", "pear"), ((2.0,), (1.0,), (0.0,))) for i in range(8)]
+    results = scorer.score([r.group for r in rows])
+    directed = 0
+    for row in rows:
+        for i, j in ((0, 1), (0, 2), (1, 2)):
+            group = type(row.group)(row.prompt, (row.candidates[i], row.candidates[j]))
+            packed = scorer.pipeline.pack(scorer.pipeline.tokenize([group])[0])
+            from ranker.text import batching
+
+            with torch.inference_mode():
+                out = scorer._forward(batching.collate(scorer.model.layout, batching.units([packed])))[..., 0]
+            forward, backward = out[:, 0] - out[:, 1]
+            directed += np.sign(forward) != -np.sign(backward)
+    assert sum(r.order_flips for r in results) == directed
+    assert order_flips(scorer, rows, results).value == pytest.approx(directed / 24)
+
+
+def test_a_report_holds_counts_and_intervals(tmp_path):
+    rows = [pair(s) for s in ("x", "y")] * 10
+    evaluation = evaluate(Fixed(lambda _, c: float(len(c))), rows, train=rows)
+    report = evaluation.report
+    assert report["accuracy"]["value"] == 1.0
+    assert report["label_swap"] == {"accuracy": 0.0, "expected": 0.0, "n": 20}
+    assert report["subsets"]["x"]["n"] == 10
+    assert set(report["baselines"]) == {"random", "longer_wins", "bag_of_words"}
+    for share in (report["accuracy"], report["order_flips"], *report["baselines"].values()):
+        assert {"value", "low", "high", "n"} <= set(share)
+    assert any(name == "accuracy" and "n=20" in text for name, text in table(report))
+    write_report(report, tmp_path / "metrics.json")
+    assert json.loads((tmp_path / "metrics.json").read_text())["schema_version"] == 1
+
+
+def test_kinds_of_pairs_are_named_better_first():
+    row = Preference("p", ("a", "bb"), ((0.2,), (0.9,)), kinds=("wrong", "right"))
+    report = evaluate(Fixed(lambda _, c: float(len(c))), [row] * 4).report
+    assert report["kinds"] == {"right > wrong": report["accuracy"]}
+
+
+def test_bag_of_words_learns_words_and_longer_wins_counts_characters():
+    train = [Preference("p", (f"fine {i}", f"poor {i}"), ((1.0,), (0.0,)), label=1.0) for i in range(40)]
+    assert accuracy(baselines.bag_of_words(train, train[:10])).value == 1.0
+    rows = [
+        Preference("p", ("long text", "s"), ((1.0,), (0.0,))),
+        Preference("p", ("s", "long text"), ((1.0,), (0.0,))),
+    ]
+    assert accuracy(baselines.longer_wins(rows)).value == 0.5
+    assert 0.3 < accuracy(baselines.random_scores(train * 5)).value < 0.7
+
+
+def test_plots_are_written(tmp_path):
+    history = [{"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.6, "accuracy": 0.6}, {"step": 2, "eval_accuracy": 0.6}]
+    plots.learning_curve(history, tmp_path / "learning.png")
+    found = comparisons([pair(), pair()], [scored(1, 0), scored(0, 2)])
+    plots.margin_curve(found, tmp_path / "margins.png")
+    for name in ("learning.png", "margins.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,160 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from ranker.checkpoints import native
+from ranker.data.formats import preference_of
+from ranker.data.sample import build
+from ranker.errors import ModelFileError, ParityError
+from ranker.export.command import export
+from ranker.export.graph import AXES, to_onnx
+from ranker.models.pairwise import PairwiseModel
+from ranker.models.scorer import TorchScorer
+from ranker.records import Group
+from ranker.runtime import manifest, modelfile
+from ranker.runtime.scorer import OnnxScorer
+from tests.conftest import FAMILIES, LAYOUTS, tiny
+
+ROWS = [preference_of(row, row["id"]) for _, row in zip(range(12), build.rows("validation"), strict=False)]
+
+
+def exported(tmp_path, layout="set", *, exchange=True, family="bert", precisions=("fp32",), n_tasks=1):
+    model, tokenizer = tiny(layout, exchange=exchange, family=family, n_tasks=n_tasks)
+    native.save(model, tokenizer, tmp_path / "checkpoint")
+    targets = {p: tmp_path / f"model.{p}.onnx" for p in precisions}
+    tables = export(tmp_path / "checkpoint", targets, rows=ROWS)
+    return targets, tables, TorchScorer(model, tokenizer)
+
+
+CASES = [(f, *c) for f in FAMILIES for c in LAYOUTS if f == "bert" or c in (("hub", True), ("set", True))]
+
+
+@pytest.mark.parametrize(("family", "layout", "exchange"), CASES)
+def test_every_layout_and_backbone_says_what_torch_says(family, layout, exchange, tmp_path):
+    targets, tables, source = exported(tmp_path, layout, exchange=exchange, family=family)
+    assert tables["fp32"]["max_difference"] <= 1e-4
+    assert len(tables["fp32"]["shapes"]) >= 5
+    scorer = OnnxScorer(targets["fp32"])
+    answers = tuple(f"{w} {i}" for i, w in enumerate(["apple", "saw", "The answer is 42.", "[x]"] * 4))
+    for count in (2, 5, 16):
+        group = Group("Sort these: apple, saw.", answers[:count])
+        (expected,), (got,) = source.score([group]), scorer.score([group])
+        np.testing.assert_allclose(got.scores, expected.scores, atol=1e-4)
+        order = np.random.default_rng(count).permutation(count)
+        (shuffled,) = scorer.score([Group(group.prompt, tuple(answers[i] for i in order))])
+        np.testing.assert_allclose(shuffled.scores, got.scores[order], atol=1e-5)
+
+
+def test_a_broken_graph_is_refused_and_not_written(tmp_path, monkeypatch):
+    def broken(model, path):
+        to_onnx(model, path)
+        proto = onnx.load(path)
+        name = next(i.name for i in proto.graph.initializer if list(i.dims) == [64, 32])
+        (tensor,) = [i for i in proto.graph.initializer if i.name == name]
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        values[0, 0] += 50.0
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, name))
+        onnx.save(proto, path)
+
+    monkeypatch.setattr("ranker.export.graph.to_onnx", broken)
+    with pytest.raises(ParityError, match=r"shape '.*': ONNX and torch logits differ by .*limit 1e-04"):
+        exported(tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_int8_keeps_the_head_in_fp32_and_reports_its_loss(tmp_path):
+    targets, tables, _ = exported(tmp_path, precisions=("fp32", "int8"))
+    proto = onnx.load(targets["int8"])
+    kinds = {node.op_type for node in proto.graph.node}
+    assert "MatMulInteger" in kinds or "DynamicQuantizeMatMul" in kinds
+    head = [node.op_type for node in proto.graph.node if ".head/" in node.name]
+    assert set(head) & {"Gemm", "MatMul"}
+    assert not set(head) & {"MatMulInteger", "DynamicQuantizeLinear"}
+    for key in ("tau_b", "flips", "largest_flipped_margin", "accuracy_source", "accuracy_exported", "n"):
+        assert tables["int8"][key] is not None
+    assert manifest.read(targets["int8"])[0].parity == json.loads(json.dumps(tables["int8"]))
+
+
+def test_the_file_carries_everything_and_no_local_paths(tmp_path):
+    targets, _, _ = exported(tmp_path, n_tasks=2)
+    proto = onnx.load(targets["fp32"])
+    onnx.checker.check_model(proto)
+    for value in proto.graph.input:
+        assert tuple(d.dim_param for d in value.type.tensor_type.shape.dim) == AXES[value.name]
+    assert {p.key for p in proto.metadata_props} == {
+        manifest.MANIFEST_KEY, manifest.DIGEST_KEY, manifest.TOKENIZER_KEY,
+    }  # fmt: skip
+    assert str(tmp_path).encode() not in targets["fp32"].read_bytes()
+    assert b"site-packages" not in targets["fp32"].read_bytes()
+
+
+def test_scores_of_several_tasks_are_their_mean(tmp_path):
+    targets, _, source = exported(tmp_path, "hub", n_tasks=3)
+    group = ROWS[0].group
+    (expected,), (got,) = source.score([group]), OnnxScorer(targets["fp32"]).score([group])
+    np.testing.assert_allclose(got.scores, expected.scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["graph", "tokenizer", "manifest"])
+def test_a_flipped_byte_is_found_before_the_first_score(part, tmp_path):
+    targets, _, _ = exported(tmp_path)
+    data = bytearray(targets["fp32"].read_bytes())
+    entries, _ = modelfile.read(targets["fp32"])
+    where = {
+        "graph": len(data) // 3,
+        "tokenizer": data.index(entries[manifest.TOKENIZER_KEY][1000:1040].encode()) + 5,
+        "manifest": data.index(b'"format_version"') + 3,
+    }[part]
+    data[where] ^= 1
+    targets["fp32"].write_bytes(data)
+    with pytest.raises(ModelFileError, match=r"differs from its recorded SHA-256|truncated or not an ONNX"):
+        OnnxScorer(targets["fp32"])
+
+
+def test_truncated_foreign_and_future_files_say_so(tmp_path):
+    targets, _, _ = exported(tmp_path)
+    path = targets["fp32"]
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelFileError, match="truncated"):
+        OnnxScorer(path)
+    path.write_bytes(b"not a model at all, but long enough to be read")
+    with pytest.raises(ModelFileError, match="not an ONNX"):
+        OnnxScorer(path)
+    path.write_bytes(b"")
+    with pytest.raises(ModelFileError, match="empty"):
+        OnnxScorer(path)
+    path.write_bytes(whole)
+    entries, _ = modelfile.read(path)
+    modelfile.write(path, path, {})
+    with pytest.raises(ModelFileError, match="without a ranker manifest"):
+        OnnxScorer(path)
+    future = entries[manifest.MANIFEST_KEY].replace('"format_version":1', '"format_version":2')
+    modelfile.write(path, path, entries | {manifest.MANIFEST_KEY: future, manifest.DIGEST_KEY: manifest.sha256(future)})
+    with pytest.raises(ModelFileError, match="manifest format 2, this version reads 1"):
+        OnnxScorer(path)
+    with pytest.raises(ModelFileError, match="found no file"):
+        OnnxScorer(tmp_path / "none.onnx")
+
+
+def test_readout_positions_are_inputs_not_searched():
+    """A marker id inside a text position must not move the readout: the model is told where to read."""
+    model, _ = tiny("hub")
+    ids = torch.tensor([[2, 690, 10, 3, 2, 691, 11, 3]])
+    blocks = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])
+    readout = torch.tensor([[1, 5]])
+    forged = ids.clone()
+    forged[0, 2] = 691
+    assert isinstance(model, PairwiseModel)
+    with torch.no_grad():
+        hidden = model.encode(forged, blocks, positions, (blocks >= 0)[:, None, None].expand(1, 1, 8, 8), None)
+        from ranker.models.attention import star_mask
+
+        hidden = model.encode(forged, blocks, positions, star_mask(blocks), None)
+        expected = model.head(torch.cat([hidden[0, 1], hidden[0, 5]]))
+        got = model(forged, blocks, positions, readout=readout)[0, 0]
+    torch.testing.assert_close(got, expected)

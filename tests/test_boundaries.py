@@ -1,0 +1,162 @@
+"""The shape of the package: what is shipped, what may import what, and that the wheel alone works."""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.conftest import ROOT, tiny
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+TORCH_ROOMS = ("ranker.models", "ranker.training", "ranker.checkpoints", "ranker.export")
+
+
+def modules():
+    """Every module of the package, by import name."""
+    names = []
+    for path in sorted([*(ROOT / "ranker").rglob("*.py"), *(ROOT / "export").rglob("*.py")]):
+        relative = path.relative_to(ROOT)
+        if relative.parts[:2] == ("ranker", "export"):
+            continue
+        parts = ("ranker", *relative.parts) if relative.parts[0] == "export" else relative.parts
+        names.append(".".join(parts)[: -len(".py")].removesuffix(".__init__"))
+    return names
+
+
+def test_the_packages_listed_are_the_folders_there():
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    folders = {name for name in modules() if importlib.util.find_spec(name).submodule_search_locations is not None}
+    assert listed == folders
+
+
+def test_the_link_to_export_resolves():
+    link = ROOT / "ranker" / "export"
+    assert link.resolve() == (ROOT / "export").resolve(), "restore it with: ln -sfn ../export ranker/export"
+
+
+def test_rooms_have_a_docstring_and_nothing_else():
+    import ast
+
+    for path in [*(ROOT / "ranker").glob("*/**/__init__.py"), ROOT / "export" / "__init__.py"]:
+        body = ast.parse(path.read_text()).body
+        assert len(body) == 1, path
+        assert isinstance(body[0], ast.Expr), path
+
+
+def test_nothing_outside_the_torch_rooms_reaches_torch():
+    names = [n for n in modules() if not n.startswith(TORCH_ROOMS) and n != "ranker.__main__"]
+    code = (
+        f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+        "heavy = {'torch', 'transformers'} & set(sys.modules)\nsys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_contracts_hold():
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_module_imports():
+    for name in modules():
+        if name != "ranker.__main__":
+            importlib.import_module(name)
+
+
+def test_no_utils_and_no_long_files():
+    for path in [*(ROOT / "ranker").rglob("*.py"), *(ROOT / "export").glob("*.py")]:
+        assert path.stem not in ("utils", "common", "base"), path
+        assert len(path.read_text().splitlines()) <= 300, path
+
+
+def needed(extras):
+    """Folders and files of the distributions that the base install and ``extras`` need, from this environment."""
+    wanted = [Requirement(r) for r in PROJECT["project"]["dependencies"]]
+    for extra in extras:
+        wanted += [Requirement(r) for r in PROJECT["project"]["optional-dependencies"][extra]]
+    found, seen = set(), set()
+    while wanted:
+        name = re.sub(r"[-_.]+", "-", wanted.pop().name).lower()
+        if name in seen:
+            continue
+        seen.add(name)
+        distribution = importlib.metadata.distribution(name)
+        for requirement in map(Requirement, distribution.requires or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                wanted.append(requirement)
+        tops = {file.parts[0] for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}
+        found |= {Path(distribution.locate_file(top)) for top in tops}
+    return found
+
+
+@pytest.fixture(scope="module")
+def clean_python(tmp_path_factory):
+    """A fresh environment with the built wheel, the base dependencies and the cpu extra, and nothing else."""
+    folder = tmp_path_factory.mktemp("clean")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "venv", with_pip=False, symlinks=True)
+    (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    for source in needed(["cpu"]):
+        os.symlink(source, packages / source.name)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--no-index",
+            "--target",
+            str(packages),
+            str(wheel),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "venv" / "bin" / "python"
+
+
+def test_the_wheel_alone_imports_and_scores(clean_python, tmp_path):
+    """Base and cpu extras only: every module outside the torch rooms imports, and model.onnx alone scores a file."""
+    from ranker.checkpoints import native
+    from ranker.data.formats import preference_of
+    from ranker.data.sample import build
+    from ranker.export.command import export
+
+    native.save(*tiny(), tmp_path / "checkpoint")
+    rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
+    export(tmp_path / "checkpoint", {"fp32": tmp_path / "model.onnx"}, rows=rows)
+
+    names = [n for n in modules() if not n.startswith(TORCH_ROOMS) and n != "ranker.__main__"]
+    code = f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)\n"
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([clean_python, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([clean_python, "-c", "import torch"], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode != 0, "the environment must be without torch"
+    command = [clean_python, "-m", "ranker", "score", "--onnx", "model.onnx", "-i", ROOT / "data" / "validation.jsonl"]
+    done = subprocess.run([*command, "-o", "out.jsonl"], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == build.SIZES["validation"]
+    done = subprocess.run(
+        [clean_python, "-m", "ranker", "train", "pairrm"], capture_output=True, text=True, cwd=tmp_path, env=env
+    )
+    assert done.returncode == 2
+    assert "pip install 'ranker-toolkit[train]'" in done.stderr

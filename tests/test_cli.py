@@ -1,0 +1,191 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import ranker
+from ranker.checkpoints import native
+from ranker.cli import app
+from ranker.data.formats import preference_of
+from ranker.data.sample import build
+from ranker.export.command import export
+from tests.conftest import ROOT, tiny
+
+RUN = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny exported ranker and its checkpoint."""
+    folder = tmp_path_factory.mktemp("model")
+    native.save(*tiny(), folder / "checkpoint")
+    rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
+    export(folder / "checkpoint", {"fp32": folder / "model.onnx"}, rows=rows)
+    return folder / "model.onnx"
+
+
+def ranker_cli(*args, stdin=None):
+    return subprocess.run(
+        [sys.executable, "-m", "ranker", *map(str, args)], input=stdin, capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_row_comes_back_in_order_with_its_columns(model, tmp_path):
+    out = tmp_path / "out.jsonl"
+    done = ranker_cli("score", "--onnx", model, "--input", "data/validation.jsonl", "--output", out)
+    assert done.returncode == 0, done.stderr
+    source = lines(ROOT / "data" / "validation.jsonl")
+    scored = lines(out)
+    assert len(scored) == len(source)
+    for before, after in zip(source, scored, strict=True):
+        assert after["input_scores"] == before["scores"], "a column with a result's name is kept as input_*"
+        assert {k: after[k] for k in before if k != "scores"} == {k: v for k, v in before.items() if k != "scores"}
+        count = len(before["candidates"])
+        assert len(after["scores"]) == len(after["ranks"]) == len(after["order"]) == len(after["truncated"]) == count
+        assert after["error"] is None
+        best = after["order"][0]
+        assert after["ranks"][best] == 1
+        assert after["scores"][best] == max(after["scores"])
+
+
+def test_bad_rows_keep_their_place_and_say_why(model):
+    rows = [
+        '{"prompt": "p", "candidates": ["a", "b"]}',
+        "{broken",
+        '{"prompt": "p", "candidates": ["a", 3]}',
+        '{"prompt": "p", "candidates": []}',
+        '{"prompt": "\\ud800 p", "candidates": ["\\udfff", "b\\u0000"]}',
+        '{"text": "nothing known"}',
+        '{"prompt": "p", "candidates": ["alone"]}',
+    ]
+    done = ranker_cli("score", "--onnx", model, stdin="\n".join(rows) + "\n")
+    assert done.returncode == 0
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [r["error"] is None for r in results] == [True, False, False, True, True, False, True]
+    assert results[1]["input"] == "{broken\n"
+    assert "stdin:3: field 'candidates[1]'" in results[2]["error"]
+    assert results[2]["scores"] is None
+    assert results[3]["scores"] == []
+    assert "3 of 7 rows have an error" in done.stderr
+    done = ranker_cli("score", "--onnx", model, "--fail-on-error-rate", "0.1", stdin="\n".join(rows) + "\n")
+    assert done.returncode == 3
+    assert len(done.stdout.splitlines()) == 7
+
+
+def test_rank_and_compare(model):
+    row = json.dumps({"prompt": "Sort: b, a", "candidates": ["a, b", "b, a", "c"]})
+    (ranked,) = [json.loads(x) for x in ranker_cli("rank", "--onnx", model, stdin=row).stdout.splitlines()]
+    assert ranked["ranked"] == [ranked["candidates"][i] for i in ranked["order"]]
+    pair = json.dumps({"prompt": "p", "chosen": "x", "rejected": "y y"})
+    (compared,) = [json.loads(x) for x in ranker_cli("compare", "--onnx", model, stdin=pair).stdout.splitlines()]
+    assert compared["winner"] == int(compared["logit"] < 0)
+    assert (compared["probability"] > 0.5) == (compared["logit"] > 0)
+    (wrong,) = [json.loads(x) for x in ranker_cli("compare", "--onnx", model, stdin=row).stdout.splitlines()]
+    assert "expected two candidates to compare, got 3" in wrong["error"]
+
+
+def test_python_says_what_the_command_line_says(model):
+    r = ranker.load(model)
+    answers = ["a, b", "b, a", "c"]
+    scores = r.score("Sort: b, a", answers)
+    ranking = r.rank("Sort: b, a", answers)
+    assert ranking.scores.tolist() == scores.tolist()
+    assert r.compare("Sort: b, a", "a, b", "c") == -r.compare("Sort: b, a", "c", "a, b")
+    batch = r.score(["Sort: b, a", "x"], [answers, ["only"]])
+    assert [len(s) for s in batch] == [3, 1]
+    logits = r.compare(["p", "q"], ["a", "b"], ["c", "d"])
+    assert logits.shape == (2,)
+    with pytest.raises(ranker.RankerError, match="one list of candidates per prompt"):
+        r.score(["p", "q"], [["a"]])
+
+
+def test_checkpoint_and_file_agree(model):
+    group = ("Sort: b, a", ["a, b", "b, a", "c"])
+    onnx, torch = ranker.load(model), ranker.load(model.parent / "checkpoint", device="cpu")
+    assert onnx.score(*group) == pytest.approx(torch.score(*group), abs=1e-5)
+
+
+def test_errors_are_one_line_with_an_exit_code(tmp_path):
+    done = ranker_cli("score", "--onnx", tmp_path / "none.onnx")
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+    assert "found no file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ranker_cli("train", "pairrm", "training.epoch=1").returncode == 2
+    assert ranker_cli("eval", "--model", "x.onnx", "--data", "nowhere.jsonl").returncode == 4
+
+
+def test_cuda_asked_for_and_absent_is_said(model):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    done = ranker_cli("score", "--onnx", model, "--device", "cuda", stdin="{}")
+    assert done.returncode == 2
+    assert "CUDA was asked for" in done.stderr
+    assert "ranker-toolkit[gpu]" in done.stderr
+
+
+def test_print_config_and_dry_run(tiny_backbone):
+    shown = RUN.invoke(app, ["train", "pairrm", "--print-config", "training.epochs=3"])
+    assert shown.exit_code == 0
+    assert "epochs: 3.0" in shown.output
+    dry = RUN.invoke(
+        app,
+        [
+            "train",
+            "pairrm",
+            "--dry-run",
+            f"model.backbone={tiny_backbone}",
+            "data.limit=5",
+            "model.max_length=40",
+            "model.prompt_reserve=8",
+        ],
+    )
+    assert dry.exit_code == 0, dry.output
+    assert dry.output.count("[CLS]") >= 3
+    assert "answers cut:" in dry.output
+    assert "prompt cut: yes" in dry.output
+
+
+def test_export_and_eval_verbs(model, tmp_path):
+    done = ranker_cli("export", model.parent / "checkpoint", "-o", tmp_path / "m.onnx")
+    assert done.returncode == 0, done.stderr
+    assert "Kendall tau-b" in done.stdout
+    done = ranker_cli(
+        "eval", "--onnx", tmp_path / "m.onnx", "--data", "data/validation.jsonl", "-o", tmp_path / "metrics.json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "longer wins" in done.stdout
+    assert json.loads((tmp_path / "metrics.json").read_text())["accuracy"]["n"] == 2438
+
+
+@pytest.mark.parametrize("args", [["--help"], ["score", "--help"]])
+def test_help_needs_no_torch(args):
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['ranker', *{args!r}]\n"
+        "try:\n    runpy.run_module('ranker', run_name='__main__')\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'onnxruntime', 'pyarrow', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_scoring_needs_no_torch(model):
+    code = (
+        "import sys, ranker\n"
+        f"ranker.load({str(model)!r}).rank('p', ['a', 'b'])\n"
+        "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

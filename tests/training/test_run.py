@@ -1,0 +1,127 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ranker.checkpoints import native
+from ranker.config import dump_config, load_config, recipes
+from ranker.errors import CheckpointError, ConfigError
+from ranker.training.run import train
+from tests.conftest import LAYOUTS, ROOT
+
+DATA = ROOT / "data"
+
+
+def tiny_config(tiny_backbone, output, *overrides):
+    return load_config(
+        "pairrm",
+        [
+            f"output_dir={output}",
+            f"model.backbone={tiny_backbone}",
+            f"data.train=[{DATA / 'train.jsonl'}]",
+            f"data.validation=[{DATA / 'validation.jsonl'}]",
+            "data.test=[]",
+            "data.limit=24",
+            "data.validation_limit=8",
+            "training.tensorboard=false",
+            "training.precision=fp32",
+            "training.batch_tokens=1024",
+            "training.evaluations=2",
+            *overrides,
+        ],
+    )
+
+
+@pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
+def test_train_save_reload_same_scores(layout, exchange, tiny_backbone, tmp_path):
+    trained = train(
+        tiny_config(tiny_backbone, tmp_path, f"model.layout={layout}", f"model.exchange={str(exchange).lower()}")
+    )
+    groups = [p.group for p in trained.validation]
+    reloaded = type(trained.scorer)(*native.load(trained.folder))
+    for a, b in zip(trained.scorer.score(groups), reloaded.score(groups), strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-6)
+    assert any("eval_accuracy" in entry for entry in trained.history)
+    assert any("margin" in entry for entry in trained.history) or trained.steps < 20
+
+
+def test_resume_equals_an_uninterrupted_run(tiny_backbone, tmp_path):
+    config = tiny_config(tiny_backbone, tmp_path / "a", "training.epochs=2")
+    train(config)
+    interrupted = tmp_path / "b"
+    shutil.copytree(tmp_path / "a" / "steps", interrupted / "steps")
+    steps = sorted(int(p.name.split("-")[1]) for p in (interrupted / "steps").glob("checkpoint-*"))
+    for step in steps[1:]:
+        shutil.rmtree(interrupted / "steps" / f"checkpoint-{step}")
+    train(tiny_config(tiny_backbone, interrupted, "training.epochs=2"), resume=True)
+    a, b = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in "ab")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_checkpoint_that_scores_differently_fails_the_run(tiny_backbone, tmp_path, monkeypatch):
+    from transformers import PreTrainedModel
+
+    honest = PreTrainedModel.save_pretrained
+
+    def broken(self, folder, *args, **kwargs):
+        honest(self, folder, *args, **kwargs)
+        file = Path(folder, "model.safetensors")
+        tensors = load_file(file)
+        tensors["head.out.weight"] += 1.0
+        save_file(tensors, file, metadata={"format": "pt"})
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", broken)
+    with pytest.raises(CheckpointError, match="scores differently from the live one"):
+        train(tiny_config(tiny_backbone, tmp_path))
+
+
+def test_config_round_trips_and_overrides_win():
+    config = load_config("pairrm", ["training.learning_rate=3e-6", "model.layout=hub"])
+    assert config.training.learning_rate == 3e-6
+    assert config.model.layout == "hub"
+    assert "pairrm" in recipes()
+
+
+def test_config_dump_loads_back(tmp_path):
+    config = load_config("pairrm")
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    assert load_config(str(tmp_path / "c.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.learning_rat=1", r"unknown key 'training\.learning_rat'; did you mean 'learning_rate'"),
+        ("modle.layout=hub", r"unknown key 'modle'; did you mean 'model'"),
+        ("model.layout=star", r"'model\.layout'"),
+        ("training.epochs=-1", r"'training\.epochs'.*got -1"),
+        ("model.backbone=no", r"'model\.backbone'"),
+        ("training", "expected key=value"),
+        ("training.epochs.x=1", "is a value, not a section"),
+    ],
+)
+def test_bad_config_is_named(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config("pairrm", [override])
+
+
+def test_all_config_errors_come_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load_config("pairrm", ["training.a=1", "model.b=2"])
+    assert str(caught.value).count("unknown key") == 2
+
+
+def test_unknown_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'pairrm'"):
+        load_config("pairm")
+
+
+def test_metrics_are_json(tmp_path):
+    from ranker.evaluation.run import write_report
+
+    write_report({"a": float("nan"), "b": [1.0]}, tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text()) == {"a": None, "b": [1.0]}

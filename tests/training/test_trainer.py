@@ -1,0 +1,74 @@
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from ranker.text.pipeline import TextPipeline
+from ranker.training.batches import Groups
+from ranker.training.trainer import RankerTrainer
+from tests.conftest import LAYOUTS, tiny
+from tests.training.test_batches import plan, preferences
+
+
+def trainer_for(layout, exchange, tmp_path, **kwargs):
+    model, tokenizer = tiny(layout, exchange=exchange)
+    groups = Groups(preferences(10), TextPipeline(model.layout, tokenizer))
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to=[], disable_tqdm=True, learning_rate=1e-3, max_steps=1
+    )
+    return RankerTrainer(
+        model, arguments, groups=groups, plan=plan(groups), validation=preferences(2), tokenizer=tokenizer, **kwargs
+    )
+
+
+@pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
+def test_the_gradient_does_not_depend_on_how_a_step_is_cut(layout, exchange, tmp_path):
+    """Micro-batches divide by the weight of the whole step, not by their own."""
+    trainer = trainer_for(layout, exchange, tmp_path)
+    model = trainer.model.eval()
+    items = [(row, tuple(range(min(3, len(p.candidates))))) for row, p in enumerate(trainer.train_dataset.preferences)]
+    gradients = []
+    for size in (len(items), 3):
+        model.zero_grad()
+        cut = [items[i : i + size] for i in range(0, len(items), size)]
+        batches = [trainer.data_collator([trainer.train_dataset[item] for item in part]) for part in cut]
+        _, total = trainer.get_batch_samples(iter(batches), len(batches), torch.device("cpu"))
+        for batch in batches:
+            trainer.compute_loss(model, batch, num_items_in_batch=total).backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_the_head_learns_at_its_own_rate_and_only_matrices_decay(tmp_path):
+    trainer = trainer_for("set", True, tmp_path, head_lr_multiplier=10.0)
+    optimizer = trainer.create_optimizer()
+    rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+    named = dict(trainer.model.named_parameters())
+    assert len(rates) == len(named)
+    assert rates[id(named["head.out.weight"])][0] == pytest.approx(1e-2)
+    assert rates[id(named["backbone.embeddings.word_embeddings.weight"])][0] == pytest.approx(1e-3)
+    assert rates[id(named["head.out.bias"])][1] == 0.0
+
+
+def test_consistency_penalises_position_bias(tmp_path):
+    plain, penalised = (trainer_for("published", True, tmp_path, consistency=c) for c in (0.0, 1.0))
+    items = [(0, (0, 1)), (1, (0, 1))]
+    batch = plain.data_collator([plain.train_dataset[i] for i in items])
+    model = plain.model.eval()
+    scores = model(**{k: batch[k] for k in ("input_ids", "block_ids", "position_ids", "readout")}).detach()[..., 0]
+    logits = scores[:, 0] - scores[:, 1]
+    expected = ((logits[0::2] + logits[1::2]) ** 2).mean()
+    difference = penalised.compute_loss(model, batch) - plain.compute_loss(model, batch)
+    torch.testing.assert_close(difference.detach(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_held_out_numbers_come_from_the_serving_path(tmp_path):
+    from ranker.metrics import pairwise_summary
+    from ranker.models.scorer import TorchScorer
+
+    trainer = trainer_for("set", True, tmp_path)
+    expected = pairwise_summary(
+        trainer.validation,
+        TorchScorer(trainer.model, trainer.tokenizer).score([p.group for p in trainer.validation]),
+    )
+    assert trainer.evaluate()["eval_accuracy"] == expected.accuracy.value
