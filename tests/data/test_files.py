@@ -84,3 +84,17 @@ def test_a_file_without_comparisons_is_an_error(tmp_path):
     path.write_text('{"prompt": "p", "candidates": ["a"], "scores": [1]}\n')
     with pytest.raises(DataError, match="at least one labelled comparison"):
         load_preferences([str(path)])
+
+
+def test_a_dataset_name_with_a_split_is_loaded_by_the_datasets_library(monkeypatch):
+    import datasets
+
+    asked = []
+
+    def fake(name, split):
+        asked.append((name, split))
+        return datasets.Dataset.from_list(ROWS)
+
+    monkeypatch.setattr(datasets, "load_dataset", fake)
+    assert len(load_preferences(["some-org/some-pairs:test", "some-org/other"]).preferences) == 4
+    assert asked == [("some-org/some-pairs", "test"), ("some-org/other", "train")]
