@@ -18,6 +18,7 @@ CONFIG_BYTES: Final = 1_000_000
 
 Precision = Literal["auto", "bf16", "fp32"]
 ExportPrecision = Literal["fp32", "int8"]
+LossName = Literal["bradley_terry", "log_exp", "list_net", "list_mle", "rank_net"]
 Scheduler = Literal["linear", "cosine", "constant_with_warmup"]
 
 
@@ -58,6 +59,9 @@ class DataConfig(_Section):
 
 class TrainingConfig(_Section):
     """How it is trained."""
+
+    loss: LossName = Field("bradley_terry", description="comparisons: bradley_terry, log_exp; lists: list_net, ...")
+    centring: float = Field(0.0, ge=0, description="weight of (r_left + r_right)^2; TRL recommends 0.01")
 
     epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(1e-4, gt=0)
@@ -100,6 +104,14 @@ class RunConfig(_Section):
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _lists_need_order_free_scores(self) -> Self:
+        if self.model.layout == "published" and self.training.loss not in ("bradley_terry", "log_exp"):
+            raise ValueError(
+                f"loss '{self.training.loss}' needs one score per candidate; layout 'published' gives pairs"
+            )
+        return self
 
 
 def recipes() -> dict[str, Path]:

@@ -65,6 +65,13 @@ class Preference:
             for j in range(i + 1, count)
         ]
 
+    def labels(self) -> tuple[tuple[float, ...], ...]:
+        """Graded labels (candidates, tasks); of a pair with a ``label``, the probability that each is better."""
+        if self.label is not None and len(self.candidates) == 2:
+            tasks = len(self.scores[0])
+            return (self.label,) * tasks, (1 - self.label,) * tasks
+        return self.scores
+
 
 def _preference(left: float, right: float) -> float:
     if left != left or right != right:

@@ -141,7 +141,8 @@ class PairwiseCollator:
     Adds to ``collate``'s arrays, over C comparisons: ``left`` and ``right`` (C, 2), each a (row, column) into the
     model's output, ``targets`` (C, tasks), ``margin`` (C,), and ``weight`` (C,), which sums to 1 over each group so
     that a long list counts as much as a pair. The published layout compares within a row and sees both orders, each
-    with half the weight; they lie next to each other.
+    with half the weight; they lie next to each other. For list losses, over G groups of at most N candidates:
+    ``cells`` (G, N, 2), the place of every candidate's score, and ``labels`` (G, N, tasks), NaN absent or missing.
     """
 
     def __init__(self, pipeline: TextPipeline) -> None:
@@ -152,6 +153,7 @@ class PairwiseCollator:
         arrays = batching.collate(self.layout, [unit for e in examples for unit in e.unit_rows])
         batch: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in arrays.items()}
         left, right, targets, margin, weight = [], [], [], [], []
+        cells, labels = [], []
         start = 0
         for example in examples:
             rows = [row for unit in example.unit_rows for row in unit.rows]
@@ -164,7 +166,13 @@ class PairwiseCollator:
                     targets.append(t)
                     margin.append(example.preference.margin or 0.0)
                     weight.append(1.0 / len(pairs) / (1 if self.layout.order_free else 2))
+            if self.layout.order_free:
+                count = len(example.preference.candidates)
+                cells.append([self._cell(place, start, i, i, first=True) for i in range(count)])
+                labels.append(example.preference.labels())
             start += len(rows)
+        if self.layout.order_free:
+            batch["cells"], batch["labels"] = _padded_lists(cells, labels)
         batch["left"], batch["right"] = torch.tensor(left), torch.tensor(right)
         batch["targets"] = torch.tensor(np.array(targets), dtype=torch.float32)
         batch["margin"] = torch.tensor(margin)
@@ -180,3 +188,15 @@ class PairwiseCollator:
         if self.layout.layout == "hub":
             return start, a if first else b
         return place[(a, b)], 0 if first else 1
+
+
+def _padded_lists(
+    cells: Sequence[Sequence[tuple[int, int]]], labels: Sequence[Sequence[tuple[float, ...]]]
+) -> tuple[Tensor, Tensor]:
+    width = max(map(len, cells))
+    places = torch.zeros(len(cells), width, 2, dtype=torch.long)
+    values = torch.full((len(cells), width, len(labels[0][0])), torch.nan)
+    for group, (places_of, labels_of) in enumerate(zip(cells, labels, strict=True)):
+        places[group, : len(places_of)] = torch.tensor(places_of)
+        values[group, : len(labels_of)] = torch.tensor(labels_of)
+    return places, values

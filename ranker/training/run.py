@@ -86,6 +86,8 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         validation=validation,
         tokenizer=tokenizer,
         head_lr_multiplier=config.training.head_lr_multiplier,
+        loss=config.training.loss,
+        centring=config.training.centring,
         consistency=config.training.consistency,
         callbacks=_callbacks(config, model, tokenizer, [p.group for p in training[:PROBES]]),
     )

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments
 
+from ranker.config import LossName
 from ranker.metrics import pairwise_summary
 from ranker.models.pairwise import PairwiseModel
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
 from ranker.text.tokenizer import FILE_NAME, TextTokenizer
 from ranker.training.batches import Groups, PairwiseCollator, RunPlan
-from ranker.training.losses import bradley_terry, order_consistency
+from ranker.training.losses.pairwise import centring, order_consistency
+from ranker.training.losses.table import LISTWISE, PAIRWISE
 
-TARGETS = ("left", "right", "targets", "margin", "weight")
+TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels")
 
 
 class RankerTrainer(Trainer):  # type: ignore[misc]
@@ -33,6 +35,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         validation: held-out groups, scored by the same path that serves the model.
         tokenizer: the model's tokenizer.
         head_lr_multiplier: learning rate of the head over that of the backbone.
+        loss: name of the loss of comparisons or lists.
+        centring: weight of the penalty on the level of a pair's rewards.
         consistency: weight of the order-consistency penalty (published layout only).
         eval_batch_tokens: padded tokens of a held-out batch.
     """
@@ -50,6 +54,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         validation: Sequence[Preference],
         tokenizer: TextTokenizer,
         head_lr_multiplier: float = 1.0,
+        loss: LossName = "bradley_terry",
+        centring: float = 0.0,
         consistency: float = 0.0,
         eval_batch_tokens: int = 16384,
         **kwargs: Any,
@@ -58,6 +64,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.validation = list(validation)
         self.tokenizer = tokenizer
         self.head_lr_multiplier = head_lr_multiplier
+        self.loss = loss
+        self.centring = centring
         self.consistency = consistency
         self.eval_batch_tokens = eval_batch_tokens
         self._seen: dict[str, list[float]] = {"accuracy": [], "margin": []}
@@ -90,22 +98,31 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Weighted mean comparison loss of one micro-batch over the whole step's weight."""
+        """Weighted mean loss of one micro-batch over the whole step's weight."""
         scores = model(**{k: v for k, v in inputs.items() if k not in TARGETS})
         left, right = (scores[inputs[side][:, 0], inputs[side][:, 1]] for side in ("left", "right"))
         logits = left - right
-        loss = bradley_terry(logits, inputs["targets"], inputs["margin"])
-        if self.consistency and not self.plan_is_order_free:
-            penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
-            loss = loss + self.consistency * penalty
         self._note(logits.detach().mean(dim=-1), inputs["targets"].nanmean(dim=-1))
         total = inputs["weight"].sum() if num_items_in_batch is None else num_items_in_batch
+        if self.loss in LISTWISE:
+            return self._list_loss(scores, inputs) / total
+        loss = PAIRWISE[self.loss](logits, inputs["targets"], inputs["margin"])
+        if self.centring:
+            loss = loss + self.centring * centring(left, right)
+        if self.consistency and not self.data_collator.layout.order_free:
+            penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
+            loss = loss + self.consistency * penalty
         return (loss * inputs["weight"]).sum() / total
 
-    @property
-    def plan_is_order_free(self) -> bool:
-        """Whether the model's layout has no order to be consistent about."""
-        return bool(self.data_collator.layout.order_free)
+    def _list_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Sum over groups of the list loss, averaged over tasks that have a label."""
+        cells, labels = inputs["cells"], inputs["labels"].movedim(-1, 0)
+        values = scores[cells[..., 0], cells[..., 1]].movedim(-1, 0)
+        present = ~labels.isnan()
+        tasks = zip(values, labels.nan_to_num(), present, strict=True)
+        losses = torch.stack([LISTWISE[self.loss](*task) for task in tasks])
+        known = present.any(dim=-1)
+        return ((losses * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum()
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with decay only on matrices and ``head_lr_multiplier`` on the head."""

@@ -109,6 +109,26 @@ def test_bad_config_is_named(override, message):
         load_config("pairrm", [override])
 
 
+def test_list_losses_want_scores():
+    with pytest.raises(ConfigError, match="layout 'published' gives pairs"):
+        load_config("pairrm-published", ["training.loss=list_mle"])
+
+
+@pytest.mark.parametrize("recipe", sorted(recipes()))
+def test_every_recipe_loads_and_says_how_to_launch_it(recipe):
+    config = load_config(recipe)
+    assert config.output_dir == f"runs/{recipe}"
+    header = recipes()[recipe].read_text().split("output_dir")[0]
+    assert "Reproduces:" in header
+    assert "Data:" in header
+    assert f"ranker train {recipe}" in header
+
+
+def test_a_list_recipe_trains(tiny_backbone, tmp_path):
+    trained = train(tiny_config(tiny_backbone, tmp_path, "training.loss=list_mle", "model.exchange=false"))
+    assert trained.steps > 1
+
+
 def test_all_config_errors_come_at_once():
     with pytest.raises(ConfigError) as caught:
         load_config("pairrm", ["training.a=1", "model.b=2"])

@@ -62,6 +62,34 @@ def test_consistency_penalises_position_bias(tmp_path):
     torch.testing.assert_close(difference.detach(), expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["list_net", "list_mle", "rank_net"])
+def test_list_losses_read_the_scores_of_their_group(name, tmp_path):
+    from ranker.models.scorer import TorchScorer
+    from ranker.training.losses.table import LISTWISE
+
+    trainer = trainer_for("hub", True, tmp_path, loss=name)
+    model, rows = trainer.model.eval(), trainer.train_dataset.preferences
+    items = [(0, tuple(range(4))), (1, tuple(range(3))), (len(rows) - 1, (0, 1))]
+    examples = [trainer.train_dataset[item] for item in items]
+    got = trainer.compute_loss(model, trainer.data_collator(examples)).item()
+    expected = []
+    for example in examples:
+        (result,) = TorchScorer(model, trainer.tokenizer).score([example.preference.group])
+        labels = torch.tensor([[row[0] for row in example.preference.labels()]])
+        scores = torch.from_numpy(result.scores)[None]
+        expected.append(LISTWISE[name](scores, labels, torch.ones_like(labels, dtype=torch.bool)).item())
+    assert got == pytest.approx(sum(expected) / 3, rel=1e-4)
+
+
+def test_the_loss_table_is_the_config_literal():
+    from typing import get_args
+
+    from ranker.config import LossName
+    from ranker.training.losses.table import LISTWISE, PAIRWISE
+
+    assert set(PAIRWISE) | set(LISTWISE) == set(get_args(LossName))
+
+
 def test_held_out_numbers_come_from_the_serving_path(tmp_path):
     from ranker.metrics import pairwise_summary
     from ranker.models.scorer import TorchScorer

@@ -1,0 +1,70 @@
+"""Losses of single answers: one value per answer, missing labels masked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def cross_entropy(
+    logits: Tensor, labels: Tensor, *, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy of accept/reject or any classes.
+
+    Args:
+        logits: (answers, classes).
+        labels: (answers,) class numbers, -100 a missing label.
+        class_weights: (classes,) factor of each class.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+
+    Returns:
+        (answers,), 0 where the label is missing.
+    """
+    weight = None if class_weights is None else class_weights.to(logits.device).float()
+    return nn.functional.cross_entropy(
+        logits.float(), labels, weight=weight, label_smoothing=label_smoothing, reduction="none"
+    )
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of one logit per answer against a probability in [0, 1], NaN a missing label; as ``mse``."""
+    known = ~labels.isnan()
+    loss = nn.functional.binary_cross_entropy_with_logits(
+        logits.float(), torch.where(known, labels, 0.5), reduction="none"
+    )
+    return _mean_known(loss, known)
+
+
+def mse(scores: Tensor, labels: Tensor) -> Tensor:
+    """Squared error; with several aspects the mean over those that have a label (ArmoRM's first stage, NaN masked).
+
+    Args:
+        scores: (answers, aspects).
+        labels: (answers, aspects), NaN a missing label.
+
+    Returns:
+        (answers,), 0 where no aspect has a label.
+    """
+    known = ~labels.isnan()
+    return _mean_known((scores.float() - torch.where(known, labels, 0.0)).square(), known)
+
+
+def huber(scores: Tensor, labels: Tensor, *, delta: float = 1.0) -> Tensor:
+    """Huber's loss: squared up to ``delta``, linear beyond (Huber 1964); arguments and result as in ``mse``."""
+    known = ~labels.isnan()
+    target = torch.where(known, labels, 0.0)
+    return _mean_known(nn.functional.huber_loss(scores.float(), target, delta=delta, reduction="none"), known)
+
+
+def rmse(scores: Tensor, labels: Tensor, *, epsilon: float = 1e-12) -> Tensor:
+    """Root of the batch's mean squared error, as a 0-d tensor: the one loss that is no mean over answers.
+
+    ``epsilon`` keeps the gradient finite at zero error. Arguments as in ``mse``; batches without a label give ~0.
+    """
+    known = ~labels.isnan()
+    error = torch.where(known, scores.float() - torch.where(known, labels, 0.0), 0.0)
+    return (error.square().sum() / known.sum().clamp(min=1) + epsilon).sqrt()
+
+
+def _mean_known(loss: Tensor, known: Tensor) -> Tensor:
+    return torch.where(known, loss, 0.0).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)

@@ -1,0 +1,24 @@
+"""The losses by name, as ``training.loss`` names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from torch import Tensor
+
+from ranker.config import LossName
+from ranker.training.losses import listwise, pairwise
+
+PAIRWISE: Final[dict[LossName, Callable[[Tensor, Tensor, Tensor | None], Tensor]]] = {
+    "bradley_terry": pairwise.bradley_terry,
+    "log_exp": pairwise.log_exp,
+}
+"""(logits, targets, margin) -> (comparisons,)."""
+
+LISTWISE: Final[dict[LossName, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
+    "list_net": listwise.list_net,
+    "list_mle": listwise.list_mle,
+    "rank_net": listwise.rank_net,
+}
+"""(scores, labels, present) -> (groups,)."""
