@@ -31,7 +31,7 @@ def export(
         checkpoint: a native checkpoint folder.
         targets: where the file of each precision goes; it appears only after the parity gate has passed. ``int8`` has
             weights per channel and dynamic activations; the head is fp32 always.
-        rows: labelled rows on which the parity is measured, the first ``parity.ROWS`` of them.
+        rows: labelled rows on which the parity is measured, a seeded sample of ``parity.ROWS``.
         evaluation: what is known about the model's quality; stored in the manifest.
 
     Returns:
@@ -43,7 +43,7 @@ def export(
     """
     model, tokenizer = native.load(checkpoint)
     source = TorchScorer(model, tokenizer)
-    reference = parity.Reference(source, rows[: parity.ROWS], max_length=model.layout.max_length)
+    reference = parity.Reference(source, rows, max_length=model.layout.max_length)
     source_sha256 = hashlib.sha256((checkpoint / native.WEIGHTS).read_bytes()).hexdigest()
     tables: dict[ExportPrecision, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="ranker-export-") as folder:
@@ -53,11 +53,9 @@ def export(
             final = PRECISIONS[precision](bare)
             modelfile.write(draft, final, {})
             facts: dict[str, Any] = {
-                "scheme": "pairwise",
+                **native.facts(model),
                 "text": model.layout,
-                "n_tasks": model.config.n_tasks,
                 "precision": precision,
-                "backbone": model.config.backbone["model_type"],
                 "source": checkpoint.name,
                 "source_sha256": source_sha256,
                 "graph_sha256": modelfile.read(draft)[1],

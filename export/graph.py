@@ -14,9 +14,10 @@ from typing import Final
 import onnx
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ranker.errors import ExportError
-from ranker.models.pairwise import PairwiseModel
+from ranker.text.layout import CandidateLayout
 
 OPSET: Final = 20
 SCOPES: Final = "pkg.torch.onnx.name_scopes"
@@ -31,13 +32,16 @@ AXES: Final = {
 """Inputs and their axes; all are dynamic."""
 
 
+LAST_INPUT: Final[dict[CandidateLayout, str]] = {"hub": "readout", "published": "readout", "set": "members"}
+
+
 class Traceable(nn.Module):
     """Fixes the order of a ranker's inputs; masks are built inside the graph from ``block_ids``."""
 
-    def __init__(self, model: PairwiseModel) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self.last = "readout" if model.layout.layout != "set" else "members" if model.layout.exchange else None
+        self.last = LAST_INPUT.get(model.layout.layout) if model.layout.pairwise else None
 
     def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, last: Tensor | None = None) -> Tensor:
         """Logits (batch, candidates, tasks)."""
@@ -46,13 +50,13 @@ class Traceable(nn.Module):
         return scores
 
 
-def input_names(model: PairwiseModel) -> list[str]:
+def input_names(model: PreTrainedModel) -> list[str]:
     """The names of the graph's inputs, in order."""
     last = Traceable(model).last
     return ["input_ids", "block_ids", "position_ids", *([last] if last else [])]
 
 
-def to_onnx(model: PairwiseModel, path: Path) -> None:
+def to_onnx(model: PreTrainedModel, path: Path) -> None:
     """Write the fp32 graph of ``model`` to ``path``; output ``scores`` (batch, candidates, tasks)."""
     wrapper = Traceable(model.eval().float())
     names = input_names(model)
@@ -114,7 +118,7 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _examples(model: PairwiseModel, names: list[str]) -> list[Tensor]:
+def _examples(model: PreTrainedModel, names: list[str]) -> list[Tensor]:
     rows, length = 3, 24
     blocks = torch.zeros(rows, length, dtype=torch.long)
     blocks[:, 8:16], blocks[:, 16:] = 1, 2

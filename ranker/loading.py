@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, get_args, overload
 
 import numpy as np
 
-from ranker.errors import ConfigError, ScoringError
+from ranker.errors import ConfigError, ModelFileError, ScoringError, nearest
 from ranker.ranking import Ranking, rank_scores
-from ranker.records import Group, Prompt
+from ranker.records import Group, Message, Prompt
 from ranker.runtime.scorer import OnnxScorer
 from ranker.runtime.session import Device
 from ranker.scorer import Floats, GroupScores, Scorer
@@ -69,7 +69,7 @@ class Ranker:
             ConfigError: lists of different lengths.
             ScoringError: a pair could not be scored.
         """
-        if isinstance(prompt, list) and len(a) != len(b):
+        if isinstance(prompt, list) and (isinstance(a, str) or isinstance(b, str) or len(a) != len(b)):
             raise ConfigError(f"expected as many a as b, got {len(a)} and {len(b)}")
         pairs = list(zip(a, b, strict=True)) if isinstance(prompt, list) else [a, b]
         logits = self.scorer.compare(_groups(prompt, pairs))  # type: ignore[arg-type]
@@ -87,22 +87,31 @@ def load(path: str | Path, *, device: Device = "auto", threads: int | None = Non
         threads: processor threads; default those this process may use.
 
     Raises:
-        ModelFileError: the file is damaged, foreign or from a newer version.
+        ConfigError: an unknown device, or CUDA asked for and absent.
+        ModelFileError: there is no such file, or it is damaged, foreign or from a newer version.
         CheckpointError: the folder is incomplete.
         MissingExtraError: what the model needs is not installed.
     """
     path = Path(path)
+    if device not in get_args(Device):
+        raise ConfigError(
+            f"expected device {', '.join(get_args(Device))}, got '{device}'{nearest(device, get_args(Device))}"
+        )
+    if not path.exists():
+        raise ModelFileError(f"{path}: found no file or folder; check the path")
     if path.suffix == ".onnx" or path.is_file():
         return Ranker(OnnxScorer(path, device=device, threads=threads))
-    return Ranker(_torch_scorer(path, device))
+    return Ranker(_torch_scorer(path, device, threads))
 
 
-def _torch_scorer(folder: Path, device: Device) -> Scorer:
+def _torch_scorer(folder: Path, device: Device, threads: int | None) -> Scorer:
     from ranker.extras import require
 
     torch = require("torch")
     native = require("ranker.checkpoints.native")
     scorer: Scorer = require("ranker.models.scorer").TorchScorer(*native.load(folder))
+    if threads is not None:
+        torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("CUDA was asked for, but torch finds none; check the driver with nvidia-smi")
     if device != "cpu" and torch.cuda.is_available():
@@ -112,10 +121,20 @@ def _torch_scorer(folder: Path, device: Device) -> Scorer:
 
 def _groups(prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]) -> list[Group]:
     if not isinstance(prompt, list):
-        return [Group(prompt, tuple(candidates))]  # type: ignore[arg-type]
-    if len(prompt) != len(candidates):
+        return [_group(prompt, candidates)]
+    if isinstance(candidates, str) or len(prompt) != len(candidates):
         raise ConfigError(f"expected one list of candidates per prompt ({len(prompt)}), got {len(candidates)}")
-    return [Group(p, tuple(c)) for p, c in zip(prompt, candidates, strict=True)]
+    return [_group(p, c) for p, c in zip(prompt, candidates, strict=True)]
+
+
+def _group(prompt: Any, candidates: Any) -> Group:
+    if isinstance(candidates, str) or not all(isinstance(c, str) for c in candidates):
+        raise ConfigError(f"expected a list of texts as candidates, got {candidates!r:.60}")
+    if not isinstance(prompt, str) and not (
+        isinstance(prompt, tuple) and all(isinstance(message, Message) for message in prompt)
+    ):
+        raise ConfigError(f"expected a prompt as text or as a tuple of ranker.Message, got {prompt!r:.60}")
+    return Group(prompt, tuple(candidates))
 
 
 def _checked(result: GroupScores) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +29,36 @@ class Share:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
 
 
-def wilson(successes: float, n: int) -> Share:
+def wilson(successes: float, n: float) -> Share:
     """Share of ``successes`` in ``n`` trials with its Wilson 95 % interval (Wilson 1927); n = 0 gives NaN."""
     if n == 0:
         return Share(math.nan, math.nan, math.nan, 0)
     p = successes / n
     centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-    return Share(p, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Share(p, max(0.0, centre - half), min(1.0, centre + half), round(n))
+
+
+def clustered(credit: NDArray[np.float64], groups: NDArray[np.intp]) -> Share:
+    """Share of ``credit`` with a Wilson 95 % interval that knows that comparisons of one group are not independent.
+
+    The interval is Wilson's for the effective count ``p (1 - p) / v``, where ``v`` is the variance of the ratio
+    estimator over groups (Cochran, Sampling Techniques, section 9A.2); with one comparison per group it is Wilson's
+    own. Where the variance is zero the count is that of the groups.
+    """
+    n = len(credit)
+    if n == 0:
+        return wilson(0, 0)
+    p = float(credit.mean())
+    _, index = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(index)
+    count = len(sizes)
+    if count == n:
+        return wilson(float(credit.sum()), n)
+    residuals = np.bincount(index, weights=credit) - p * sizes
+    variance = float((residuals**2).sum()) / n**2 * count / max(1, count - 1)
+    effective = min(float(n), p * (1 - p) / variance) if variance > 0 else float(count)
+    return replace(wilson(p * effective, effective), value=p, n=n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +104,12 @@ def comparisons(preferences: Sequence[Preference], results: Sequence[GroupScores
 
 
 def accuracy(found: Comparisons) -> Share:
-    """Share of decided comparisons (target not 0.5) whose sign is right; a logit of exactly 0 counts half."""
+    """Share of decided comparisons (target not 0.5) whose sign is right; a logit of exactly 0 counts half.
+
+    The interval is ``clustered`` by group.
+    """
     decided = found.where(found.targets != 0.5)
-    return wilson(float(_credit(decided).sum()), len(decided.logits))
+    return clustered(_credit(decided), decided.groups)
 
 
 def log_loss(found: Comparisons) -> float:

@@ -34,7 +34,8 @@ class Preference:
 
     ``scores`` is (candidates, tasks), higher is better, NaN where a label is missing. A pair has two candidates, the
     preferred one first; ``label`` is then the probability that the first is better (1.0 a clear win, 0.5 a tie) and
-    ``margin`` how much better, in the units of the labels. ``kinds`` optionally names what each candidate is.
+    ``margin`` by how many logits it should lead. ``kinds`` optionally names what each candidate is, ``tasks`` what each
+    column of ``scores`` is.
     """
 
     prompt: Prompt
@@ -45,6 +46,7 @@ class Preference:
     id: str = ""
     subset: str = ""
     kinds: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
 
     @property
     def group(self) -> Group:
@@ -97,4 +99,5 @@ def subset_of(preference: Preference, chosen: Sequence[int]) -> Preference:
         id=preference.id,
         subset=preference.subset,
         kinds=tuple(preference.kinds[i] for i in chosen) if preference.kinds else (),
+        tasks=preference.tasks,
     )

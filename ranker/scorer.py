@@ -37,8 +37,12 @@ class Scorer(Protocol):
     pairwise: bool
     """True when a score has meaning only within its group."""
 
-    def score(self, groups: Sequence[Group]) -> list[GroupScores]:
-        """Score each group's candidates; one result per group, in order. A bad group gets an error, never raises."""
+    def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
+        """Score each group's candidates; one result per group, in order. A bad group gets an error, never raises.
+
+        ``as_given`` reads the candidates in the order they come, for measuring; otherwise an order-free model may
+        choose an order, and read equal answers once.
+        """
         ...
 
     def compare(self, pairs: Sequence[Group]) -> Floats:

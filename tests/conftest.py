@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # trained tokenizers are then the same in every process
 
 import pytest
 import torch
@@ -134,7 +135,9 @@ def tiny(
         position_offset=1 if family in ("roberta", "xlm-roberta") else 0,
     )
     config = PairwiseConfig(backbone=inner, text=text.model_dump(), n_tasks=n_tasks)
-    return PairwiseModel(config).eval(), TextTokenizer(tokenizer_json(), text.markers)
+    model = PairwiseModel(config).eval()
+    model.head.out.weight.data.mul_(10)
+    return model, TextTokenizer(tokenizer_json(), text.markers)
 
 
 @pytest.fixture(scope="session")

@@ -78,6 +78,26 @@ def test_bad_rows_keep_their_place_and_say_why(model):
     assert len(done.stdout.splitlines()) == 7
 
 
+def test_scoring_a_scored_file_loses_no_column(model, tmp_path):
+    row = json.dumps({"prompt": "p", "candidates": ["a", "b"], "scores": [1, 0]})
+    once = ranker_cli("score", "--onnx", model, stdin=row).stdout
+    (twice,) = [json.loads(line) for line in ranker_cli("score", "--onnx", model, stdin=once).stdout.splitlines()]
+    assert twice["input_scores"] == [1, 0]
+    assert twice["input_input_scores"] == twice["scores"]
+
+
+def test_misused_options_are_said(model):
+    for args, message in (
+        (["--device", "gpu"], "expected device auto, cpu, cuda, got 'gpu'"),
+        (["--column", "prompt:q"], "expected --column name=column"),
+        (["--column", "promt=q"], "did you mean 'prompt'"),
+    ):
+        done = ranker_cli("score", "--onnx", model, *args, stdin='{"prompt": "p", "candidates": []}')
+        assert done.returncode == 2
+        assert message in done.stderr
+    assert ranker_cli("score", "--onnx", model, stdin="{bad").returncode == 3, "every row failed"
+
+
 def test_rank_and_compare(model):
     row = json.dumps({"prompt": "Sort: b, a", "candidates": ["a, b", "b, a", "c"]})
     (ranked,) = [json.loads(x) for x in ranker_cli("rank", "--onnx", model, stdin=row).stdout.splitlines()]
@@ -103,6 +123,12 @@ def test_python_says_what_the_command_line_says(model):
     assert logits.shape == (2,)
     with pytest.raises(ranker.RankerError, match="one list of candidates per prompt"):
         r.score(["p", "q"], [["a"]])
+    with pytest.raises(ranker.RankerError, match="a list of texts as candidates, got 'abc'"):
+        r.score("p", "abc")
+    with pytest.raises(ranker.RankerError, match="as many a as b"):
+        r.compare(["p"], "a", "b")
+    with pytest.raises(ranker.RankerError, match="found no file or folder"):
+        ranker.load("modle.onxx")
 
 
 def test_checkpoint_and_file_agree(model):
@@ -113,7 +139,7 @@ def test_checkpoint_and_file_agree(model):
 
 def test_errors_are_one_line_with_an_exit_code(tmp_path):
     done = ranker_cli("score", "--onnx", tmp_path / "none.onnx")
-    assert done.returncode == 4
+    assert done.returncode == 4, done.stderr
     assert done.stderr.count("\n") == 1
     assert "found no file" in done.stderr
     assert "Traceback" not in done.stderr

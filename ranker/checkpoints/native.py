@@ -9,41 +9,46 @@ from typing import Any, Final
 import numpy as np
 import torch
 from safetensors import safe_open
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from ranker.errors import CheckpointError
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
+from ranker.models.reward import attention_options, prepare, reward_class
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group
-from ranker.text.tokenizer import FILE_NAME, TextTokenizer
+from ranker.text.tokenizer import TextTokenizer
 
 WEIGHTS: Final = "model.safetensors"
 SAME: Final = 1e-5
 """Largest difference of fp32 logits between a live model and its reloaded checkpoint."""
 
 
-def save(model: PairwiseModel, tokenizer: TextTokenizer, folder: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None:
     """Write a checkpoint that ``load`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    (folder / FILE_NAME).write_text(tokenizer.text, encoding="utf-8")
+    tokenizer.save(folder)
 
 
-def load(folder: Path) -> tuple[PairwiseModel, TextTokenizer]:
+def load(folder: Path) -> tuple[PreTrainedModel, TextTokenizer]:
     """Read a checkpoint; every tensor must be there, of the right shape and finite.
 
     Raises:
         CheckpointError: naming the missing, unexpected, empty or non-finite tensor and what to do.
     """
-    config = _config(folder)
-    tokenizer = TextTokenizer.from_folder(folder, config.layout.markers)
+    config, cls = _config(folder)
     with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in PairwiseModel(config).state_dict().items()}
+        empty = cls(config)
+    tokenizer = TextTokenizer.from_folder(folder, empty.layout.markers)
+    wanted = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
     check_tensors(folder / WEIGHTS, wanted)
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        model = PairwiseModel.from_pretrained(folder, dtype=torch.float32)
+        options: dict[str, Any] = attention_options(config) if cls is not PairwiseModel else {}
+        model = prepare(cls.from_pretrained(folder, config=config, dtype=torch.float32, **options))
     finally:
         if bar:
             transformers_logging.enable_progress_bar()
@@ -78,7 +83,7 @@ def check_tensors(file: Path, wanted: dict[str, tuple[int, ...]]) -> None:
             raise CheckpointError(f"{file}: tensor '{name}' has shape {list(shape)}, expected {list(wanted[name])}")
 
 
-def check_reload(model: PairwiseModel, tokenizer: TextTokenizer, folder: Path, probes: list[Group]) -> float:
+def check_reload(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path, probes: list[Group]) -> float:
     """Load ``folder`` and score ``probes`` with it and with the live model.
 
     Returns:
@@ -101,14 +106,31 @@ def check_reload(model: PairwiseModel, tokenizer: TextTokenizer, folder: Path, p
     return difference
 
 
-def _config(folder: Path) -> PairwiseConfig:
+def facts(model: PreTrainedModel) -> dict[str, Any]:
+    """What a manifest says of a model: its scheme, the names of its outputs, its backbone's family."""
+    if isinstance(model.config, PairwiseConfig):
+        labels = [f"task {i}" for i in range(model.config.n_tasks)]
+        return {"scheme": "pairwise", "labels": labels, "backbone": model.config.backbone["model_type"]}
+    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+    return {"scheme": "reward", "labels": labels, "backbone": model.config.model_type}
+
+
+def _config(folder: Path) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
+    """The configuration and the class that reads it."""
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: expected a checkpoint folder with config.json, found none")
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if values.get("model_type") != PairwiseConfig.model_type:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}); copy the checkpoint again from its source") from error
+    family = values.get("model_type")
+    if family == PairwiseConfig.model_type:
+        return PairwiseConfig.from_dict(values), PairwiseModel
+    if "ranker" not in values or family not in CONFIG_MAPPING:
         raise CheckpointError(
-            f"{path}: expected model_type '{PairwiseConfig.model_type}', got '{values.get('model_type')}'"
+            f"{path}: expected a checkpoint written by ranker train (model_type '{PairwiseConfig.model_type}', or a "
+            f"'ranker' section), got model_type '{family}'"
         )
-    config: PairwiseConfig = PairwiseConfig.from_dict(values)
-    return config
+    config = CONFIG_MAPPING[family].from_dict(values)
+    return config, reward_class(config)

@@ -13,8 +13,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ranker.data.files import Row, read_rows, write_rows
-from ranker.data.formats import Columns, group_of
+from ranker.data.files import Row, finite, read_rows, write_rows
+from ranker.data.formats import Columns, check_columns, group_of
 from ranker.errors import DataError
 from ranker.loading import load
 from ranker.ranking import rank_scores
@@ -47,8 +47,9 @@ def run(
     place, with null results and the reason in ``error``.
 
     Raises:
-        DataError: more than ``fail_on_error_rate`` of the rows had an error (the output is complete by then).
+        DataError: more than ``fail_on_error_rate`` of the rows, or all of them, had an error; the output is complete.
     """
+    check_columns(columns or {})
     scorer = load(Path(model), device=device, threads=threads).scorer
     rows = errors = 0
     bar = tqdm(desc=verb, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
@@ -59,9 +60,9 @@ def run(
             bar.update()
     if errors:
         logger.warning("%d of %d rows have an error; see their 'error' column", errors, rows)
-    if rows and errors / rows > fail_on_error_rate:
+    if rows and (errors / rows > fail_on_error_rate or errors == rows):
         raise DataError(
-            source, "error", f"{errors} of {rows} rows failed, more than the allowed {fail_on_error_rate:.1%}"
+            source, "error", f"{errors} of {rows} rows failed (allowed {fail_on_error_rate:.1%}, never all of them)"
         )
 
 
@@ -95,16 +96,22 @@ def _line(verb: Verb, row: Row | DataError, group: Group | DataError, result: Gr
     fields["error"] = result.error
     for name in fields:
         if name in columns:
-            columns[f"input_{name}"] = columns.pop(name)
+            free = f"input_{name}"
+            while free in columns or free in fields:
+                free = f"input_{free}"
+            columns[free] = columns.pop(name)
     return _json(columns | fields)
 
 
 def _json(row: Row) -> str:
-    line = json.dumps(row, ensure_ascii=False, default=str)
+    try:
+        line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:  # NaN or infinity in a column of the input, which JSON does not have
+        line = json.dumps(finite(row), ensure_ascii=False, default=str)
     try:
         line.encode()
     except UnicodeEncodeError:  # a lone surrogate of the input, kept as its escape
-        return json.dumps(row, default=str)
+        return json.dumps(json.loads(line))
     return line
 
 

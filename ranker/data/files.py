@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import math
 import os
 import sys
 import tempfile
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ranker.errors import DataError
-from ranker.extras import require
 
 Row = dict[str, Any]
+OUTPUTS = (".jsonl", ".json", ".ndjson", ".gz", ".zst", ".out", ".tmp", "")
+"""Endings of an output's name; .gz and .zst are compressed."""
+
 LINE_LIMIT = 64 * 1024 * 1024
 """Longest line that is read, in characters; a compressed file cannot make a larger one."""
 
@@ -31,16 +34,19 @@ def read_rows(path: str) -> Iterator[tuple[str, Row | DataError]]:
         DataError: the file does not exist or is of an unknown kind.
     """
     if path == "-":
-        yield from _json_lines("stdin", io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", newline="\n"))
+        yield from _json_lines("stdin", sys.stdin.buffer)
         return
     file = Path(path)
     if not file.is_file():
         raise DataError(path, "file", "expected an existing file, found none; check the path")
-    if file.suffix == ".parquet":
-        yield from _parquet(file)
-        return
-    with _open_text(file) as stream:
-        yield from _json_lines(path, stream)
+    try:
+        if file.suffix == ".parquet":
+            yield from _parquet(file)
+            return
+        with _open_binary(file) as stream:
+            yield from _json_lines(path, stream)
+    except (EOFError, OSError, ValueError) as error:
+        raise DataError(path, "file", f"damaged or truncated ({error}); copy it again from its source") from error
 
 
 @contextlib.contextmanager
@@ -54,7 +60,13 @@ def write_rows(path: str) -> Iterator[IO[str]]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    target = Path(path)
+    target = Path(path).resolve()
+    if target.suffix not in OUTPUTS:
+        raise DataError(path, "output", f"expected a name ending in {', '.join(OUTPUTS)}; JSON lines are written")
+    if target.exists() and not target.is_file():  # a pipe or a device has no name to take over
+        with target.open("w", encoding="utf-8", newline="\n") as device:
+            yield device
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     temporary = Path(name)
@@ -73,15 +85,29 @@ def write_rows(path: str) -> Iterator[IO[str]]:
         raise
 
 
-def _json_lines(name: str, stream: IO[str]) -> Iterator[tuple[str, Row | DataError]]:
+def finite(value: Any) -> Any:
+    """A JSON value with NaN and infinity as None; JSON has neither."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json_lines(name: str, stream: Any) -> Iterator[tuple[str, Row | DataError]]:
     number = 0
     while line := stream.readline(LINE_LIMIT):
         number += 1
         where = f"{name}:{number}"
         if len(line) == LINE_LIMIT:
-            raise DataError(where, "line", f"longer than {LINE_LIMIT} characters; split the row")
-        if line.strip():
-            yield where, _json_row(where, line)
+            raise DataError(where, "line", f"longer than {LINE_LIMIT} bytes; split the row")
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace")
+        if not text.strip():
+            continue
+        if "\ufffd" in text and "\ufffd".encode() not in line:
+            yield where, DataError(where, "line", "expected UTF-8, got other bytes; convert the file", text)
+            continue
+        yield where, _json_row(where, text)
 
 
 def _json_row(where: str, line: str) -> Row | DataError:
@@ -110,17 +136,16 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
 
 
 @contextlib.contextmanager
-def _open_text(file: Path) -> Iterator[IO[str]]:
+def _open_binary(file: Path) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
-        binary: Any
         if file.suffix == ".gz":
-            binary = stack.enter_context(gzip.open(file, "rb"))
+            yield stack.enter_context(gzip.open(file, "rb"))
         elif file.suffix == ".zst":
-            raw = stack.enter_context(file.open("rb"))
-            binary = stack.enter_context(require("zstandard").ZstdDecompressor().stream_reader(raw))
+            import pyarrow as pa  # raises on a truncated frame, which other readers take for the end
+
+            yield io.BufferedReader(stack.enter_context(pa.input_stream(str(file), compression="zstd")))
         else:
-            binary = stack.enter_context(file.open("rb"))
-        yield stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", errors="replace", newline="\n"))
+            yield stack.enter_context(file.open("rb"))
 
 
 @contextlib.contextmanager
@@ -129,7 +154,9 @@ def _compressed(raw: IO[bytes], suffix: str) -> Iterator[Any]:
         with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as stream:
             yield stream
     elif suffix == ".zst":
-        with require("zstandard").ZstdCompressor().stream_writer(raw, closefd=False) as stream:
+        import pyarrow as pa
+
+        with pa.CompressedOutputStream(_Unclosed(raw), "zstd") as stream:
             yield stream
     else:
         with io.BufferedWriter(_Unclosed(raw)) as stream:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, get_args
 
-from ranker.errors import DataError
+from ranker.errors import ConfigError, DataError, nearest
 from ranker.records import Group, Message, Preference, Prompt, Role
 
 Row = Mapping[str, Any]
@@ -15,6 +15,13 @@ Columns = Mapping[str, str]
 
 PROMPTS: Final = ("prompt", "instruction", "input", "query", "question")
 CANDIDATES: Final = ("candidates", "responses", "generations", "completions", "answers")
+KNOWN: Final = (
+    "prompt", "candidates", "scores", "chosen", "rejected", "label", "margin", "response", "score", "accept",
+    "messages", "id", "subset", "kinds",
+)  # fmt: skip
+"""Names that ``columns`` may map."""
+
+LABELS: Final = ("scores", "score", "label", "accept")
 SINGLE: Final = ("response", "completion", "answer", "output")
 
 
@@ -34,10 +41,10 @@ def group_of(row: Row, where: str, columns: Columns | None = None) -> Group:
         return Group(prompt, (chosen, rejected))
     for name in CANDIDATES:
         if name in row:
-            return Group(_prompt(row, where), tuple(_texts(row[name], where, name)))
+            return Group(_prompt(row, where), tuple(_answers(row[name], where, name)))
     for name in SINGLE:
         if name in row and any(prompt in row for prompt in PROMPTS if prompt != name):
-            return Group(_prompt(row, where), (_text(row[name], where, name),))
+            return Group(_prompt(row, where), (_answer(row[name], where, name),))
     for name in ("messages", "conversation"):
         if name in row:
             prompt, answer = _split_last(_messages(row[name], where, name), where, name)
@@ -55,7 +62,8 @@ def preference_of(row: Row, where: str, columns: Columns | None = None) -> Prefe
 
     Shapes: pairs ``[prompt,] chosen, rejected [, label, margin]`` with strings or chat messages; lists ``prompt,
     candidates, scores``; LLM-Blender's ``instruction, input, candidates: [{text, scores: {metric: value}}]``.
-    ``id``, ``subset`` (or ``family``, ``source``) and ``kinds`` are kept.
+    Single answers: ``prompt, response`` with ``score``, ``label`` or ``accept`` (a number, true or false), or ``scores:
+    {aspect: value}``. ``id``, ``subset`` (or ``family``, ``source``) and ``kinds`` are kept.
 
     Raises:
         DataError: no known shape, or a field of the wrong type or range.
@@ -67,15 +75,17 @@ def preference_of(row: Row, where: str, columns: Columns | None = None) -> Prefe
     }
     if "chosen" in row and "rejected" in row:
         return _pair(row, where, facts)
-    if isinstance(row.get("candidates"), list) and row["candidates"] and isinstance(row["candidates"][0], Mapping):
+    if _is_blender(row):
         return _blender(row, where, facts)
     if any(name in row for name in CANDIDATES) and "scores" in row:
         return _list(row, where, facts)
+    if any(name in row for name in SINGLE) and any(name in row for name in LABELS):
+        return _single(row, where, facts)
     raise DataError(
         where,
         "columns",
-        f"expected chosen and rejected, or candidates and scores; got {', '.join(row) or 'nothing'}"
-        "; name them with data.columns.chosen=...",
+        "expected chosen and rejected, candidates and scores, or a response and a score; "
+        f"got {', '.join(row) or 'nothing'}; name them with data.columns.chosen=...",
     )
 
 
@@ -90,23 +100,35 @@ def _pair(row: Row, where: str, facts: dict[str, Any]) -> Preference:
 
 def _list(row: Row, where: str, facts: dict[str, Any]) -> Preference:
     group = group_of(row, where)
-    scores = row["scores"]
-    if isinstance(scores, Mapping):
-        columns = [_scores(values, where, f"scores.{name}", len(group.candidates)) for name, values in scores.items()]
-        table = tuple(zip(*columns, strict=True))
-    else:
-        table = tuple((value,) for value in _scores(scores, where, "scores", len(group.candidates)))
-    kinds = row.get("kinds")
-    return Preference(
-        group.prompt, group.candidates, table, kinds=tuple(_texts(kinds, where, "kinds")) if kinds else (), **facts
-    )
+    count = len(group.candidates)
+    by_task = row["scores"] if isinstance(row["scores"], Mapping) else {"": row["scores"]}
+    tasks = sorted(by_task)
+    columns = [_scores(by_task[task], where, f"scores.{task}".rstrip("."), count) for task in tasks]
+    kinds = _texts(row["kinds"], where, "kinds") if row.get("kinds") else []
+    if kinds and len(kinds) != count:
+        raise DataError(where, "kinds", f"expected one kind per candidate ({count}), got {len(kinds)}")
+    table = tuple(zip(*columns, strict=True))
+    names = () if tasks == [""] else tuple(tasks)
+    return Preference(group.prompt, group.candidates, table, kinds=tuple(kinds), tasks=names, **facts)
+
+
+def _single(row: Row, where: str, facts: dict[str, Any]) -> Preference:
+    group = group_of(row, where)
+    if len(group.candidates) != 1:
+        raise DataError(where, "response", f"expected one response, got {len(group.candidates)}")
+    name = next(name for name in LABELS if name in row)
+    by_task = row[name] if isinstance(row[name], Mapping) else {"": row[name]}
+    tasks = sorted(by_task)
+    values = [float(by_task[t]) if isinstance(by_task[t], bool) else by_task[t] for t in tasks]
+    table = (tuple(_score(value, where, name) for value in values),)
+    return Preference(group.prompt, group.candidates, table, tasks=() if tasks == [""] else tuple(tasks), **facts)
 
 
 def _blender(row: Row, where: str, facts: dict[str, Any]) -> Preference:
-    parts = (_text(row.get(name) or "", where, name) for name in ("instruction", "input"))
     candidates = row["candidates"]
-    metrics = list(candidates[0].get("scores") or {})
-    if not metrics:
+    first = candidates[0].get("scores")
+    tasks = sorted(first) if isinstance(first, Mapping) else []
+    if not tasks:
         raise DataError(where, "candidates[0].scores", "expected at least one metric, got none")
     texts, table = [], []
     for i, candidate in enumerate(candidates):
@@ -114,8 +136,8 @@ def _blender(row: Row, where: str, facts: dict[str, Any]) -> Preference:
         if not isinstance(candidate, Mapping) or not isinstance(candidate.get("scores"), Mapping):
             raise DataError(where, name, "expected an object with text and scores")
         texts.append(_text(candidate.get("text"), where, f"{name}.text"))
-        table.append(tuple(_score(candidate["scores"].get(m), where, f"{name}.scores.{m}") for m in metrics))
-    return Preference("".join(parts), tuple(texts), tuple(table), **facts)
+        table.append(tuple(_score(candidate["scores"].get(m), where, f"{name}.scores.{m}") for m in tasks))
+    return Preference(_prompt(row, where), tuple(texts), tuple(table), tasks=tuple(tasks), **facts)
 
 
 def _pair_texts(row: Row, where: str) -> tuple[Prompt, str, str]:
@@ -131,17 +153,35 @@ def _pair_texts(row: Row, where: str) -> tuple[Prompt, str, str]:
         return context, left, right
     given = _prompt(row, where)
     before = (Message("user", given),) if isinstance(given, str) else given
-    return (before if context in ((), before) else (*before, *context)), left, right
+    if context and not all(message in context for message in before):
+        raise DataError(
+            where, "prompt", "expected the turns of 'prompt' to be part of 'chosen', or 'chosen' to be answers alone"
+        )
+    return context or before, left, right
 
 
 def _prompt(row: Row, where: str) -> Prompt:
-    if "instruction" in row and isinstance(row.get("input"), str):
-        return f"{_text(row['instruction'], where, 'instruction')}{row['input']}"
     for name in PROMPTS:
-        if row.get(name) is not None:
-            value = row[name]
-            return value if isinstance(value, str) else _messages(value, where, name)
+        value = row.get(name)
+        if value is None:
+            continue
+        if name == "instruction" and isinstance(value, str) and isinstance(row.get("input"), str):
+            # LLM-Blender joins the two without a separator; everyone else writes them apart.
+            return f"{value}{row['input']}" if _is_blender(row) else "\n".join(filter(None, (value, row["input"])))
+        return value if isinstance(value, str) else _messages(value, where, name)
+    if "chosen" in row:
+        return ""
     raise DataError(where, "prompt", f"expected one of {', '.join(PROMPTS)}, got {', '.join(row)}")
+
+
+def _is_blender(row: Row) -> bool:
+    candidates = row.get("candidates")
+    return (
+        isinstance(candidates, list)
+        and bool(candidates)
+        and isinstance(candidates[0], Mapping)
+        and "text" in candidates[0]
+    )
 
 
 def _messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
@@ -170,6 +210,21 @@ def _texts(value: Any, where: str, name: str) -> list[str]:
     return [_text(item, where, f"{name}[{i}]") for i, item in enumerate(value)]
 
 
+def _answers(value: Any, where: str, name: str) -> list[str]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise DataError(where, name, f"expected a list of answers, got {type(value).__name__}")
+    return [_answer(item, where, f"{name}[{i}]") for i, item in enumerate(value)]
+
+
+def _answer(value: Any, where: str, name: str) -> str:
+    """An answer as text, as LLM-Blender's ``{text}``, or as messages that end with the assistant."""
+    if isinstance(value, Mapping) and "text" in value:
+        return _text(value["text"], where, f"{name}.text")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return _split_last(_messages(value, where, name), where, name)[1]
+    return _text(value, where, name)
+
+
 def _text(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str):
         raise DataError(where, name, f"expected text, got {type(value).__name__} ({value!r:.60})")
@@ -194,13 +249,26 @@ def _number(value: Any, where: str, name: str) -> float:
     return float(value)
 
 
+def check_columns(columns: Columns) -> Columns:
+    """Refuse names that no shape knows.
+
+    Raises:
+        ConfigError: naming the unknown one and the nearest known one.
+    """
+    for name in columns:
+        if name not in KNOWN:
+            raise ConfigError(f"unknown column name '{name}'{nearest(name, KNOWN)}")
+    return columns
+
+
 def _renamed(row: Row, columns: Columns | None, where: str) -> dict[str, Any]:
-    renamed = dict(row)
-    for name, column in (columns or {}).items():
+    if not columns:
+        return dict(row)
+    for name, column in columns.items():
         if column not in row:
             raise DataError(where, column, f"expected the column named for '{name}', got {', '.join(row)}")
-        renamed[name] = renamed.pop(column)
-    return renamed
+    taken = set(columns.values()) | (set(PROMPTS) if "prompt" in columns else set())
+    return {k: v for k, v in row.items() if k not in taken} | {name: row[column] for name, column in columns.items()}
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ranker.data.files import Row, read_rows
-from ranker.data.formats import Columns, preference_of
+from ranker.data.formats import Columns, check_columns, preference_of
 from ranker.errors import DataError
 from ranker.extras import require
 from ranker.records import Preference
@@ -29,9 +29,10 @@ class Loaded:
     reasons: list[str] = field(default_factory=list)
     unusable: int = 0
 
-    def add(self, preference: Preference) -> None:
-        """Keep a record, or count it when it holds no comparison."""
-        if any(t == t for _, _, target in preference.pairs() for t in target):
+    def add(self, preference: Preference, single: bool) -> None:
+        """Keep a record, or count it when it holds no comparison (``single``: no label)."""
+        labels = preference.labels() if single else [target for _, _, target in preference.pairs()]
+        if any(value == value for values in labels for value in values):
             self.preferences.append(preference)
         else:
             self.unusable += 1
@@ -44,34 +45,43 @@ class Loaded:
 
 
 def load_preferences(
-    sources: Sequence[str], *, columns: Columns | None = None, on_error: OnError = "raise", limit: int | None = None
+    sources: Sequence[str],
+    *,
+    columns: Columns | None = None,
+    on_error: OnError = "raise",
+    limit: int | None = None,
+    single: bool = False,
 ) -> Loaded:
     """Read labelled rows from files or ``datasets`` names, in order.
 
-    A name that is no file is ``name[:split]`` of the ``datasets`` library. Rows with fewer than two candidates or no
-    comparison between them are counted as ``unusable`` and left out.
+    A name that is no file is ``name[:split]`` of the ``datasets`` library. Rows without a comparison (with ``single``:
+    without a label) are counted as ``unusable`` and left out.
 
     Args:
         sources: paths (.jsonl, .jsonl.gz, .jsonl.zst, .parquet) or dataset names.
         columns: names of the columns where they differ from the known ones.
         on_error: ``raise`` stops at the first bad row, ``skip`` counts it.
         limit: most records in all.
+        single: labels of single answers are enough; no comparison is needed.
 
     Raises:
         DataError: a bad row under ``raise``, or no record at all.
     """
+    check_columns(columns or {})
     loaded = Loaded()
     for where, row in chain.from_iterable(map(_rows, sources)):
         if limit is not None and len(loaded.preferences) >= limit:
             break
         try:
-            loaded.add(_preference(row, where, columns))
+            loaded.add(_preference(row, where, columns), single)
         except DataError as error:
             if on_error == "raise":
                 raise
             loaded.skip(error)
     if loaded.skipped:
         logger.warning("%d bad rows skipped, the first: %s", loaded.skipped, loaded.reasons[0])
+    if loaded.unusable:
+        logger.warning("%d rows left out: they hold no comparison%s", loaded.unusable, " or label" if single else "")
     if not loaded.preferences:
         reason = loaded.reasons[0] if loaded.reasons else f"{loaded.unusable} rows had no comparison"
         raise DataError(", ".join(sources), "rows", f"expected at least one labelled comparison, got none ({reason})")
@@ -89,6 +99,12 @@ def _rows(source: str) -> Iterator[tuple[str, Row | DataError]]:
         yield from read_rows(source)
         return
     name, _, split = source.partition(":")
-    dataset = require("datasets").load_dataset(name, split=split or "train")
+    try:
+        dataset = require("datasets").load_dataset(name, split=split or "train")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            source, "source", f"expected a file or a dataset's name; found neither ({reason:.200})"
+        ) from error
     for number, row in enumerate(dataset, 1):
         yield f"{source}:{number}", row

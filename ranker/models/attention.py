@@ -132,13 +132,13 @@ class BlockDisentangledAttention(DisentangledSelfAttention):  # type: ignore[mis
         if members is not None:
             key = torch.cat([key, exchanged(key[:, :, :1], members)], dim=2)
             value = torch.cat([value, exchanged(value[:, :, :1], members)], dim=2)
-            attention_mask = torch.cat([attention_mask, _present(members, attention_mask)], dim=3)
+            attention_mask = torch.cat([attention_mask.bool(), _present(members, attention_mask)], dim=3)
         factor = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         scale = float(query.shape[-1] * factor) ** -0.5
         scores = query @ (key * scale).transpose(-1, -2)
         if self.relative_attention and relative_pos is not None and rel_embeddings is not None:
             scores = scores + self._bias(query, key, relative_pos.buckets, rel_embeddings) * scale
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~attention_mask.bool(), torch.finfo(scores.dtype).min)
         context = self.dropout(scores.softmax(dim=-1)) @ value
         return context.transpose(1, 2).flatten(2), None
 

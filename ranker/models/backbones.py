@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from ranker.errors import CheckpointError
+from ranker.errors import CheckpointError, ConfigError
 from ranker.models.attention import (
     NAME,
     BlockDisentangledAttention,
@@ -37,7 +37,7 @@ def build(config: PretrainedConfig) -> PreTrainedModel:
     Raises:
         CheckpointError: the family has no block-mask reading here.
     """
-    return prepare(AutoModel.from_config(_supported(config), attn_implementation=_attention(config)))
+    return prepare(AutoModel.from_config(_supported(config), attn_implementation=attention(config)))
 
 
 def pretrained(name_or_path: str, config: PretrainedConfig) -> PreTrainedModel:
@@ -46,7 +46,7 @@ def pretrained(name_or_path: str, config: PretrainedConfig) -> PreTrainedModel:
     Raises:
         CheckpointError: the family has no block-mask reading here.
     """
-    implementation = _attention(_supported(config))
+    implementation = attention(_supported(config))
     return prepare(
         AutoModel.from_pretrained(name_or_path, config=config, dtype=torch.float32, attn_implementation=implementation)
     )
@@ -56,11 +56,16 @@ def prepare(backbone: PreTrainedModel) -> PreTrainedModel:
     """Drop what no ranker reads (BERT's pooler) and give DeBERTa the attention that takes per-row positions."""
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
+    per_row_attention(backbone)
+    return backbone
+
+
+def per_row_attention(backbone: PreTrainedModel) -> None:
+    """Give DeBERTa the attention that takes relative positions per row; other families need nothing."""
     if backbone.config.model_type == "deberta-v2":
         for layer in backbone.encoder.layer:
             # Same parameters, other forward: assigning the class keeps the loaded weights where they are.
             layer.attention.self.__class__ = BlockDisentangledAttention
-    return backbone
 
 
 def encode(
@@ -89,9 +94,15 @@ def position_offset(config: PretrainedConfig) -> int:
     return int(config.pad_token_id) + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
 
 
-def length_limit(config: PretrainedConfig) -> int:
-    """Most tokens of one block: the learned absolute positions, less the offset. DeBERTa's relative ones go on."""
-    return int(config.max_position_embeddings) - position_offset(config)
+def check_length(config: PretrainedConfig, max_length: int) -> None:
+    """Refuse more tokens per block than the family has positions; purely relative ones (DeBERTa-v3) have no limit.
+
+    Raises:
+        ConfigError: naming both numbers.
+    """
+    limit = int(config.max_position_embeddings) - position_offset(config)
+    if max_length > limit and getattr(config, "position_biased_input", True):
+        raise ConfigError(f"model.max_length {max_length} is more than the backbone's {limit} positions; lower it")
 
 
 def _absolute(
@@ -140,7 +151,8 @@ def _disentangled(
     )
     out: Tensor = backbone.encoder(
         embedded,
-        mask[:, 0],
+        # DeBERTa-v2's convolution takes a padding mask alone; layouts with another mask refuse such backbones.
+        mask[:, 0] if backbone.encoder.conv is None else (block_ids >= 0).long(),
         output_hidden_states=False,
         relative_pos=relations(backbone.encoder, position_ids, members),
     ).last_hidden_state
@@ -163,5 +175,6 @@ def _supported(config: PretrainedConfig) -> PretrainedConfig:
     return config
 
 
-def _attention(config: PretrainedConfig) -> str:
+def attention(config: PretrainedConfig) -> str:
+    """The name of the attention implementation a family runs under."""
     return "eager" if config.model_type == "deberta-v2" else NAME

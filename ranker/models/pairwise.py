@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from ranker.errors import CheckpointError
 from ranker.models import backbones
 from ranker.models.attention import row_mask, star_mask
 from ranker.models.heads import PairwiseHead
+from ranker.models.tokenizers import text_tokenizer
 from ranker.text.layout import CandidateLayout, TextLayout
+from ranker.text.tokenizer import TextTokenizer
 
-MARKERS: Final[dict[CandidateLayout, int]] = {"hub": 2, "set": 0, "published": 3}
+MARKERS: Final[dict[CandidateLayout, int]] = {"hub": 2, "set": 0, "published": 3, "single": 0}
 """How many marker ids a layout adds after the backbone's vocabulary."""
 
 
@@ -148,20 +151,27 @@ def from_backbone(
     n_tasks: int = 1,
     head_dropout: float = 0.05,
     backbone_dropout: float = 0.0,
-) -> tuple[PairwiseModel, str]:
+) -> tuple[PairwiseModel, TextTokenizer]:
     """A ranker with a pretrained encoder and a newly initialised head, for training.
 
     Markers are new embedding rows after the backbone's vocabulary, started at the [CLS] embedding.
 
     Returns:
-        The model in fp32 and the text of its ``tokenizer.json``.
+        The model in fp32 and its tokenizer.
 
     Raises:
-        CheckpointError: the backbone's family cannot read block masks.
+        CheckpointError: the backbone's family cannot read block masks, or not in this layout.
+        ConfigError: more tokens than the backbone has positions.
     """
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     inner = backbones.set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
+    backbones.check_length(inner, max_length)
     encoder = backbones.pretrained(name_or_path, inner)
+    if layout == "hub" and getattr(inner, "conv_kernel_size", 0) > 0:
+        raise CheckpointError(
+            f"{name_or_path}: its convolution reads across candidates, so layout 'hub' would depend on their order; "
+            "take model.layout=set"
+        )
     cls_id = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
     sep_id = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     first = max(int(inner.vocab_size), len(tokenizer))
@@ -169,14 +179,11 @@ def from_backbone(
     if markers:
         encoder.resize_token_embeddings(first + len(markers), mean_resizing=False)
         with torch.no_grad():
-            table = encoder.get_input_embeddings().weight
-            table[list(markers)] = table[cls_id] + 0.01 * table[cls_id].std() * torch.randn(
-                len(markers), table.shape[1]
-            )
+            _start_markers(encoder.get_input_embeddings().weight, markers, cls_id, layout, inner)
     text = TextLayout(
         layout=layout,
         exchange=exchange,
-        max_length=min(max_length, backbones.length_limit(inner)),
+        max_length=max_length,
         prompt_reserve=prompt_reserve,
         cls_id=cls_id,
         sep_id=sep_id,
@@ -189,4 +196,19 @@ def from_backbone(
     )
     model = PairwiseModel(config)
     model.backbone.load_state_dict(encoder.state_dict())
-    return model, tokenizer.backend_tokenizer.to_str()
+    return model, text_tokenizer(tokenizer, markers)
+
+
+def _start_markers(
+    table: Tensor, markers: Sequence[int], cls_id: int, layout: CandidateLayout, config: PretrainedConfig
+) -> None:
+    """Start the marker rows of an embedding table in place.
+
+    ``hub``'s markers start at [CLS], whose place they take. ``published`` tells its two candidates apart by their
+    markers alone, so they are drawn at random as LLM-Blender's are: started alike, both would be read alike.
+    """
+    noise = torch.randn(len(markers), table.shape[1])
+    if layout == "hub":
+        table[list(markers)] = table[cls_id] + 0.01 * table[cls_id].std() * noise
+    else:
+        table[list(markers)] = getattr(config, "initializer_range", 0.02) * noise

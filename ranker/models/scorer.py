@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from transformers import PreTrainedModel
 
-from ranker.models.pairwise import PairwiseModel
 from ranker.records import Group
 from ranker.scorer import Floats, GroupScores, margins
 from ranker.text.batching import Arrays
@@ -18,24 +18,24 @@ class TorchScorer:
     """Scores with a torch model, in its own precision and on its own device.
 
     Args:
-        model: the ranker; it is put in evaluation mode for each call and left as it was.
+        model: the ranker or reward model; it is put in evaluation mode for each call and left as it was.
         tokenizer: its tokenizer.
         batch_tokens: most padded tokens of one forward pass.
     """
 
-    def __init__(self, model: PairwiseModel, tokenizer: TextTokenizer, *, batch_tokens: int = 16384) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, *, batch_tokens: int = 16384) -> None:
         self.model = model
         self.pipeline = TextPipeline(model.layout, tokenizer)
         self.batch_tokens = batch_tokens
-        self.pairwise = model.layout.layout != "set" or model.layout.exchange
+        self.pairwise = model.layout.pairwise
 
-    def score(self, groups: Sequence[Group]) -> list[GroupScores]:
+    def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
         training = self.model.training
         self.model.eval()
         try:
             with torch.inference_mode():
-                return self.pipeline.score(groups, self._forward, self.batch_tokens)
+                return self.pipeline.score(groups, self._forward, self.batch_tokens, as_given=as_given)
         finally:
             self.model.train(training)
 

@@ -19,7 +19,7 @@ MANIFEST_KEY: Final = "ranker.manifest"
 TOKENIZER_KEY: Final = "ranker.tokenizer.json"
 DIGEST_KEY: Final = "ranker.manifest.sha256"
 
-Scheme = Literal["pairwise"]
+Scheme = Literal["pairwise", "reward"]
 
 
 class Manifest(BaseModel):
@@ -30,7 +30,7 @@ class Manifest(BaseModel):
     format_version: int = FORMAT_VERSION
     scheme: Scheme
     text: TextLayout
-    n_tasks: int
+    labels: tuple[str, ...]
     output: str = "raw fp32 logits, higher is better; a difference of two is the log-odds of preference"
     precision: Literal["fp32", "int8"]
     backbone: str

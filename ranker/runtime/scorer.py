@@ -34,16 +34,16 @@ class OnnxScorer:
         self.session = open_session(path, device=device, threads=threads)
         self.pipeline = TextPipeline(self.manifest.text, tokenizer)
         self.batch_tokens = batch_tokens
-        self.pairwise = self.manifest.text.layout != "set" or self.manifest.text.exchange
+        self.pairwise = self.manifest.text.pairwise
 
     @property
     def providers(self) -> list[str]:
         """Where the session runs, as onnxruntime names it."""
         return list(self.session.get_providers())
 
-    def score(self, groups: Sequence[Group]) -> list[GroupScores]:
+    def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
-        return self.pipeline.score(groups, self._forward, self.batch_tokens)
+        return self.pipeline.score(groups, self._forward, self.batch_tokens, as_given=as_given)
 
     def compare(self, pairs: Sequence[Group]) -> Floats:
         """See ``Scorer.compare``."""

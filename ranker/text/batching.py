@@ -78,9 +78,9 @@ def collate(layout: TextLayout, batch: Sequence[Unit]) -> Arrays:
         arrays["input_ids"][i, : len(row.ids)] = row.ids
         arrays["block_ids"][i, : len(row.ids)] = row.blocks
         arrays["position_ids"][i, : len(row.ids)] = row.positions
-    if layout.layout != "set":
+    if layout.layout in ("hub", "published"):
         arrays["readout"] = _padded([row.readout for row in rows])
-    elif layout.exchange:
+    elif layout.layout == "set" and layout.exchange:
         arrays["members"] = _padded(_others([len(unit.rows) for unit in batch]))
     return arrays
 

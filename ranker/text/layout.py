@@ -6,7 +6,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-CandidateLayout = Literal["hub", "set", "published"]
+CandidateLayout = Literal["hub", "set", "published", "single"]
+Output = Literal["tasks", "classes", "aspects"]
+"""What the numbers of a candidate mean: preference criteria, reject/accept logits, or regressed aspects."""
 
 
 class TextLayout(BaseModel):
@@ -19,6 +21,8 @@ class TextLayout(BaseModel):
     - ``set``: one row per candidate, ``[CLS] prompt [SEP] answer_i [SEP]``. With ``exchange`` a row also sees the
       [CLS] of the other rows of its group in every layer (Set-Encoder, arXiv 2404.06912); without it the model is
       pointwise. N (S + C) tokens.
+    - ``single``: one row per candidate for a pointwise reward model, ``prefix prompt between answer suffix``; the parts
+      between are ids, of an encoder's pair (``[CLS]``, ``[SEP]``) or of a decoder's chat template.
     - ``published``: LLM-Blender's PairRM (arXiv 2306.02561), one sequence per ordered pair, full attention, running
       positions, two candidate markers.
 
@@ -31,9 +35,14 @@ class TextLayout(BaseModel):
     exchange: bool = True
     max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set) or sequence (published)")
     prompt_reserve: int = Field(64, ge=1, description="tokens the prompt keeps before an answer is cut")
-    cls_id: int
-    sep_id: int
+    cls_id: int = Field(-1, description="hub, set, published: opens a block")
+    sep_id: int = Field(-1, description="hub, set, published: closes a block")
     pad_id: int
+    prefix: tuple[int, ...] = Field((), description="single: before the prompt")
+    between: tuple[int, ...] = Field((), description="single: between a user turn and the answer")
+    suffix: tuple[int, ...] = Field((), description="single: after the answer; a decoder's scored token is its last")
+    turn: tuple[int, ...] | None = Field(None, description="single: between an answer and the next user turn")
+    output: Output = "tasks"
     markers: tuple[int, ...] = Field((), description="ids of <source>, then <candidate> or <candidate1>, <candidate2>")
     position_offset: int = Field(0, description="added to every position (RoBERTa: padding index + 1)")
 
@@ -47,6 +56,16 @@ class TextLayout(BaseModel):
     def character_limit(self) -> int:
         """Characters of one text that are read at all, so that tokenisation time is bounded before truncation."""
         return 64 * self.max_length
+
+    @property
+    def chat(self) -> bool:
+        """Whether conversations keep their turns (a chat template); else they are rendered as text."""
+        return self.turn is not None
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether a score has meaning only within its group."""
+        return not (self.layout == "single" or (self.layout == "set" and not self.exchange))
 
     @property
     def order_free(self) -> bool:

@@ -94,6 +94,23 @@ def _set(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
     return Packed(tuple(rows), np.array(truncated, np.bool_), prompt_truncated, together=layout.exchange)
 
 
+def _single(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
+    between, suffix = (np.array(part, np.int32) for part in (layout.between, layout.suffix))
+    prefix = np.array(layout.prefix, np.int32)
+    room = layout.max_length - len(prefix) - len(between) - len(suffix)
+    rows, truncated, prompt_truncated = [], [], False
+    for i, answer in enumerate(answers):
+        kept, (length,) = split_budget(room, len(prompt), [len(answer)], layout.prompt_reserve)
+        ids = np.concatenate([prefix, prompt[len(prompt) - kept :], between, answer[:length], suffix])
+        blocks = np.zeros(len(ids), np.int32)
+        blocks[len(prefix) + kept + len(between) :] = 1
+        positions = np.arange(layout.position_offset, layout.position_offset + len(ids), dtype=np.int32)
+        rows.append(Row(ids, blocks, positions, (), (i,)))
+        truncated.append(length < len(answer))
+        prompt_truncated |= kept < len(prompt)
+    return Packed(tuple(rows), np.array(truncated, np.bool_), prompt_truncated, together=False)
+
+
 def _published(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
     source, first, second = layout.markers
     truncated, prompt_truncated = np.zeros(len(answers), np.bool_), False
@@ -119,6 +136,7 @@ PACKERS: Final[dict[CandidateLayout, Callable[[TextLayout, Ids, Sequence[Ids]], 
     "hub": _hub,
     "set": _set,
     "published": _published,
+    "single": _single,
 }
 
 
@@ -153,5 +171,8 @@ def cost(layout: TextLayout, prompt: int, answers: Sequence[int]) -> tuple[int, 
         return 1, sum(min(limit, length + 3) for length in (prompt, *answers))
     if layout.layout == "set":
         return len(answers), min(limit, prompt + max(answers) + 3)
+    if layout.layout == "single":
+        structure = len(layout.prefix) + len(layout.between) + len(layout.suffix)
+        return len(answers), min(limit, prompt + max(answers) + structure)
     longest = sorted(answers)[-2:]
     return len(answers) * (len(answers) - 1), min(limit, prompt + sum(longest) + 9)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.records import Group
+from ranker.records import Group, Prompt
 from ranker.scorer import Floats, GroupScores, failed
 from ranker.text import batching
-from ranker.text.layout import TextLayout
-from ranker.text.packing import Packed, pack
+from ranker.text.chat import join_turns, turns
+from ranker.text.layout import Output, TextLayout
+from ranker.text.packing import Packed, cost, pack
 from ranker.text.templates import clean, render_prompt
 from ranker.text.tokenizer import Ids, TextTokenizer
 
 Forward = Callable[[batching.Arrays], Floats]
 """From ``collate``'s arrays to logits: (rows, candidates, tasks)."""
+
+
+SLICE_TOKENS: Final = 1 << 20
+"""Padded tokens that are packed at a time."""
+
+REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
+    "tasks": lambda logits: logits.mean(-1),
+    "aspects": lambda logits: logits.mean(-1),
+    "classes": lambda logits: logits[..., 1] - logits[..., 0],
+}
+"""From a candidate's outputs (last axis, numpy or torch) to its score: their mean, or the log-odds of accept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +58,25 @@ class TextPipeline:
     def tokenize(self, groups: Sequence[Group]) -> list[Tokens]:
         """Ids of every group; each distinct text is tokenised once."""
         limit = self.layout.character_limit
-        prompts = [clean(render_prompt(group.prompt)) for group in groups]
+        prompts = [self._contents(group.prompt) for group in groups]
         answers = [tuple(map(clean, group.candidates)) for group in groups]
-        distinct = dict.fromkeys(prompt[-limit:] for prompt in prompts)
+        distinct = dict.fromkeys(content[-limit:] for contents in prompts for content in contents)
         distinct.update(dict.fromkeys(answer[:limit] for group in answers for answer in group))
         ids = dict(zip(distinct, self.tokenizer.encode(list(distinct)), strict=True))
         return [
             Tokens(
-                prompt=ids[prompt[-limit:]],
+                prompt=join_turns(self.layout, [content[-limit:] for content in contents], ids),
                 candidates=tuple(ids[answer[:limit]] for answer in group),
-                prompt_cut=len(prompt) > limit,
+                prompt_cut=any(len(content) > limit for content in contents),
                 candidates_cut=tuple(len(answer) > limit for answer in group),
             )
-            for prompt, group in zip(prompts, answers, strict=True)
+            for contents, group in zip(prompts, answers, strict=True)
         ]
+
+    def _contents(self, prompt: Prompt) -> list[str]:
+        """The texts of a prompt: its turns under a chat layout, else one rendering of it all."""
+        texts = [text for _, text in turns(prompt)] if self.layout.chat else [render_prompt(prompt)]
+        return list(map(clean, texts))
 
     def pack(self, tokens: Tokens) -> Packed:
         """The rows of one group."""
@@ -70,40 +88,80 @@ class TextPipeline:
             packed.together,
         )
 
-    def score(self, groups: Sequence[Group], forward: Forward, batch_tokens: int) -> list[GroupScores]:
+    def score(
+        self, groups: Sequence[Group], forward: Forward, batch_tokens: int, *, as_given: bool = False
+    ) -> list[GroupScores]:
         """Score groups with ``forward`` in batches of at most ``batch_tokens`` padded tokens.
 
         Order-free layouts read each distinct answer of a group once, in an order of their own, so scores are bitwise
-        the same whatever order the candidates come in. The published layout reads every ordered pair; its scores are
-        the least-squares solution of the order-averaged logits, ``s_i - s_j`` for two candidates being
-        ``(logit(i, j) - logit(j, i)) / 2``.
+        the same whatever order the candidates come in; ``as_given`` reads them as they come, which is how the model
+        itself is measured. The published layout reads every ordered pair; its scores are the least-squares solution of
+        the order-averaged logits, ``s_i - s_j`` for two candidates being ``(logit(i, j) - logit(j, i)) / 2``.
+
+        Memory is bounded: groups are packed in slices of about ``SLICE_TOKENS``. A batch that fails is halved; a group
+        that fails alone gets an error.
         """
-        if self.layout.order_free:
-            canonical = [Group(g.prompt, tuple(sorted(set(g.candidates)))) for g in groups]
-        else:
-            canonical = list(groups)
-        packed = [self.pack(tokens) for tokens in self.tokenize(canonical)]
-        raw = self._forward(packed, forward, batch_tokens)
-        return [self._result(*item) for item in zip(groups, canonical, packed, raw, strict=True)]
+        keep = as_given or not self.layout.order_free
+        canonical = list(groups) if keep else [Group(g.prompt, tuple(sorted(set(g.candidates)))) for g in groups]
+        results: list[GroupScores] = []
+        for part in self._slices(self.tokenize(canonical)):
+            packed = [self.pack(tokens) for tokens in part]
+            start, end = len(results), len(results) + len(part)
+            raw, errors = self._forward(packed, forward, batch_tokens)
+            parts = zip(groups[start:end], canonical[start:end], packed, raw, errors, strict=True)
+            results += [self._result(*item) for item in parts]
+        return results
 
-    def _forward(self, packed: Sequence[Packed], forward: Forward, batch_tokens: int) -> list[NDArray[np.float32]]:
-        """Per group a (N, N) matrix of directed logits (published) or (N,) scores."""
+    def _slices(self, tokens: Sequence[Tokens]) -> Iterator[list[Tokens]]:
+        """Consecutive groups of about ``SLICE_TOKENS`` padded tokens."""
+        part: list[Tokens] = []
+        filled = 0
+        for item in tokens:
+            part.append(item)
+            rows, longest = cost(self.layout, len(item.prompt), [len(c) for c in item.candidates])
+            filled += rows * longest
+            if filled >= SLICE_TOKENS:
+                yield part
+                part, filled = [], 0
+        if part:
+            yield part
+
+    def _forward(
+        self, packed: Sequence[Packed], forward: Forward, batch_tokens: int
+    ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
+        """Per group a (N, N) matrix of directed logits (published) or (N,) scores, and why it failed."""
         counts = [len(item.truncated) for item in packed]
-        shape = (lambda n: (n,)) if self.layout.order_free else (lambda n: (n, n))
-        out = [np.zeros(shape(count), np.float32) for count in counts]
-        for batch in batching.batches(batching.units(packed), batch_tokens):
-            logits = forward(batching.collate(self.layout, batch)).mean(axis=-1)
-            row_logits = iter(logits)
-            for unit in batch:
-                for row in unit.rows:
-                    values = next(row_logits)
-                    if self.layout.order_free:
-                        out[unit.group][list(row.candidates)] = values[: len(row.candidates)]
-                    else:
-                        out[unit.group][row.candidates] = values[0] - values[1]
-        return out
+        out = [np.zeros((n,) if self.layout.order_free else (n, n), np.float32) for n in counts]
+        errors: list[str | None] = [None] * len(packed)
+        waiting = list(batching.batches(batching.units(packed), batch_tokens))
+        while waiting:
+            batch = waiting.pop()
+            try:
+                logits = REDUCTIONS[self.layout.output](forward(batching.collate(self.layout, batch)))
+            except Exception as error:  # whatever the engine raises, most often for want of memory
+                if len(batch) > 1:
+                    waiting += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                else:
+                    errors[batch[0].group] = f"the model failed on this row: {str(error).strip().splitlines()[-1]:.200}"
+                continue
+            self._place(batch, logits, out)
+        return out, errors
 
-    def _result(self, group: Group, canonical: Group, packed: Packed, raw: NDArray[np.float32]) -> GroupScores:
+    def _place(self, batch: Sequence[batching.Unit], logits: Floats, out: Sequence[NDArray[np.float32]]) -> None:
+        values = iter(logits)
+        for unit in batch:
+            for row in unit.rows:
+                found = next(values)
+                if self.layout.order_free:
+                    out[unit.group][list(row.candidates)] = found[: len(row.candidates)]
+                else:
+                    out[unit.group][row.candidates] = found[0] - found[1]
+
+    def _result(
+        self, group: Group, canonical: Group, packed: Packed, raw: NDArray[np.float32], error: str | None
+    ) -> GroupScores:
+        if error is not None:
+            return failed(group, error)
         if not np.isfinite(raw).all():
             return failed(group, "the model gave NaN or infinity for this row; its weights or precision are at fault")
         if self.layout.order_free:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from ranker.errors import CheckpointError
 
 Ids = NDArray[np.int32]
 FILE_NAME: Final = "tokenizer.json"
+COMPANIONS: Final = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+"""Files that other libraries read beside ``tokenizer.json``; kept with a checkpoint, not needed to score."""
 
 
 class TextTokenizer:
@@ -27,16 +29,17 @@ class TextTokenizer:
     Args:
         text: the content of a ``tokenizer.json``.
         structure: ids that only the packer may insert, besides the tokenizer's own special tokens.
+        companions: the other files of a tokenizer's folder, by name.
     """
 
-    def __init__(self, text: str, structure: Iterable[int] = ()) -> None:
+    def __init__(self, text: str, structure: Iterable[int] = (), companions: Mapping[str, str] | None = None) -> None:
         self.text = text
+        self.companions = dict(companions or {})
         self._tokenizer: Tokenizer = Tokenizer.from_str(text)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        unknown = (json.loads(text).get("model") or {}).get("unk_token")
-        self._unknown = self._tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
+        self._unknown = _unknown_id(self._tokenizer, json.loads(text)["model"])
         special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         self.structure = frozenset((special | set(structure)) - {self._unknown})
         size = max(self._tokenizer.get_vocab_size(with_added_tokens=True), *self.structure, 0) + 1
@@ -45,7 +48,7 @@ class TextTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, structure: Iterable[int] = ()) -> TextTokenizer:
-        """Read ``tokenizer.json`` from a checkpoint folder.
+        """Read ``tokenizer.json`` and its companions from a checkpoint folder.
 
         Raises:
             CheckpointError: the folder has none.
@@ -56,7 +59,13 @@ class TextTokenizer:
                 f"{folder}: expected {FILE_NAME}; a slow tokenizer is converted by "
                 "transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
             )
-        return cls(path.read_text(encoding="utf-8"), structure)
+        companions = {n: (folder / n).read_text(encoding="utf-8") for n in COMPANIONS if (folder / n).is_file()}
+        return cls(path.read_text(encoding="utf-8"), structure, companions)
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and its companions."""
+        for name, text in {**self.companions, FILE_NAME: self.text}.items():
+            (folder / name).write_text(text, encoding="utf-8")
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of each text, no specials added, never an id of ``structure``. Texts must hold no lone surrogates."""
@@ -89,3 +98,10 @@ class TextTokenizer:
         if not self._is_structure[spelled].any():
             return spelled
         return np.array([] if self._unknown is None else [self._unknown], np.int32)
+
+
+def _unknown_id(tokenizer: Tokenizer, model: Mapping[str, Any]) -> int | None:
+    """The id of unknown text: WordPiece and BPE name its token, Unigram its id; byte-level vocabularies have none."""
+    if isinstance(model.get("unk_token"), str):
+        return tokenizer.token_to_id(model["unk_token"])
+    return model.get("unk_id")

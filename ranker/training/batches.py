@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ class RunPlan(Sampler[list[Item]]):
         seed: decides everything here.
 
     Raises:
-        ConfigError: there is nothing to train on.
+        ConfigError: there is nothing to train on, or two candidates of a row pass ``batch_tokens``.
     """
 
     def __init__(
@@ -91,11 +92,9 @@ class RunPlan(Sampler[list[Item]]):
     ) -> None:
         rng = random.Random(seed)
         self.batches: list[list[Item]] = []
-        epoch_batches = 0
         remaining = epochs
         while remaining > 0:
             epoch = self._epoch(groups, batch_tokens, group_size, rng)
-            epoch_batches = epoch_batches or len(epoch)
             self.batches += epoch[: max(1, round(len(epoch) * min(1.0, remaining)))]
             remaining -= 1
         if not self.batches:
@@ -109,7 +108,7 @@ class RunPlan(Sampler[list[Item]]):
 
     @staticmethod
     def _epoch(groups: Groups, budget: int, group_size: tuple[int, int], rng: random.Random) -> list[list[Item]]:
-        items = [(row, _company(p, group_size, rng)) for row, p in enumerate(groups.preferences)]
+        items = [(row, _company(groups, row, group_size, budget, rng)) for row in range(len(groups))]
         rng.shuffle(items)
         costs = [groups.cost(item) for item in items]
         batches: list[list[Item]] = []
@@ -127,12 +126,26 @@ class RunPlan(Sampler[list[Item]]):
         return batches
 
 
-def _company(preference: Preference, group_size: tuple[int, int], rng: random.Random) -> tuple[int, ...]:
+def _company(groups: Groups, row: int, group_size: tuple[int, int], budget: int, rng: random.Random) -> tuple[int, ...]:
+    """A random subset in random order, made smaller until it fits the budget.
+
+    Raises:
+        ConfigError: not even two candidates fit.
+    """
+    preference = groups.preferences[row]
     count = len(preference.candidates)
-    if preference.label is not None:
-        return tuple(range(count))
     low, high = (min(size, count) for size in group_size)
-    return tuple(rng.sample(range(count), rng.randint(low, high)))
+    chosen = (
+        tuple(range(count)) if preference.label is not None else tuple(rng.sample(range(count), rng.randint(low, high)))
+    )
+    while (need := prod(groups.cost((row, chosen)))) > budget:
+        if len(chosen) <= 2:
+            raise ConfigError(
+                f"row '{preference.id}' takes {need} tokens, more than training.batch_tokens {budget}; "
+                "raise it or lower model.max_length"
+            )
+        chosen = chosen[:-1]
+    return chosen
 
 
 class PairwiseCollator:
@@ -158,7 +171,7 @@ class PairwiseCollator:
         for example in examples:
             rows = [row for unit in example.unit_rows for row in unit.rows]
             place = {row.candidates: start + i for i, row in enumerate(rows)}
-            pairs = example.preference.pairs()
+            pairs = [pair for pair in example.preference.pairs() if any(t == t for t in pair[2])]
             for i, j, target in pairs:
                 for a, b, t in self._orders(i, j, np.array(target)):
                     left.append(self._cell(place, start, a, b, first=True))
@@ -173,8 +186,9 @@ class PairwiseCollator:
             start += len(rows)
         if self.layout.order_free:
             batch["cells"], batch["labels"] = _padded_lists(cells, labels)
-        batch["left"], batch["right"] = torch.tensor(left), torch.tensor(right)
-        batch["targets"] = torch.tensor(np.array(targets), dtype=torch.float32)
+        tasks = len(examples[0].preference.scores[0])
+        batch["left"], batch["right"] = (torch.tensor(side, dtype=torch.long).view(-1, 2) for side in (left, right))
+        batch["targets"] = torch.tensor(np.array(targets).reshape(len(left), tasks), dtype=torch.float32)
         batch["margin"] = torch.tensor(margin)
         batch["weight"] = torch.tensor(weight)
         return batch
@@ -183,7 +197,7 @@ class PairwiseCollator:
         return [(i, j, target)] if self.layout.order_free else [(i, j, target), (j, i, 1 - target)]
 
     def _cell(self, place: dict[tuple[int, ...], int], start: int, a: int, b: int, *, first: bool) -> tuple[int, int]:
-        if self.layout.layout == "set":
+        if self.layout.layout in ("set", "single"):
             return place[(a if first else b,)], 0
         if self.layout.layout == "hub":
             return start, a if first else b

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args
 
 import torch
 from transformers import (
     EarlyStoppingCallback,
+    PreTrainedModel,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -21,10 +24,11 @@ from transformers import (
 )
 
 from ranker.checkpoints import native
-from ranker.config import RunConfig, dump_config
+from ranker.config import PointLoss, RunConfig, Scheme, dump_config
 from ranker.data.load import load_preferences
+from ranker.errors import ConfigError
 from ranker.extras import offline_backbone
-from ranker.models.pairwise import PairwiseModel, from_backbone
+from ranker.models import pairwise, reward
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
 from ranker.text.pipeline import TextPipeline
@@ -59,14 +63,16 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         resume: go on from the last checkpoint in ``output_dir``.
 
     Raises:
+        ConfigError: settings that do not fit the data, the backbone or the run that is resumed.
         DataError: a row that cannot be used (``on_error: raise``).
         CheckpointError: a saved checkpoint that does not score like the live model.
     """
     started = time.monotonic()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("training runs in one process; start it without torchrun or accelerate launch")
     set_seed(config.training.seed)
     output = Path(config.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    prepare_output(config, output, resume)
     training, validation = load(config)
     model, tokenizer = start(config)
     groups = Groups(training, TextPipeline(model.layout, tokenizer))
@@ -87,6 +93,7 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         tokenizer=tokenizer,
         head_lr_multiplier=config.training.head_lr_multiplier,
         loss=config.training.loss,
+        accept_threshold=config.training.accept_threshold,
         centring=config.training.centring,
         consistency=config.training.consistency,
         callbacks=_callbacks(config, model, tokenizer, [p.group for p in training[:PROBES]]),
@@ -106,31 +113,91 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
     )
 
 
+def prepare_output(config: RunConfig, output: Path, resume: bool) -> None:
+    """Make the run's folder; a resumed run must be the same run, a new one starts without old checkpoints.
+
+    Raises:
+        ConfigError: nothing to resume, or a configuration that differs from the one that was interrupted.
+    """
+    text, record = dump_config(config), output / "config.yaml"
+    checkpoints = sorted((output / "steps").glob("checkpoint-*"))
+    if resume:
+        if not checkpoints or not record.is_file():
+            raise ConfigError(f"{output}: expected checkpoints to resume from, found none; run without --resume")
+        before = record.read_text(encoding="utf-8").splitlines()
+        changed = [line.strip() for line in text.splitlines() if line not in before]
+        if changed:
+            raise ConfigError(
+                f"{output}: the interrupted run had other settings; differing now: {'; '.join(changed)}. "
+                "Resume with the same, or start anew without --resume"
+            )
+        return
+    if checkpoints:
+        logger.warning("%s: removing %d checkpoints of an earlier run", output / "steps", len(checkpoints))
+        for folder in checkpoints:
+            shutil.rmtree(folder)
+    output.mkdir(parents=True, exist_ok=True)
+    record.write_text(text, encoding="utf-8")
+
+
 def load(config: RunConfig) -> tuple[list[Preference], list[Preference]]:
     """Training and validation records."""
     data = config.data
-    options: dict[str, Any] = {"columns": data.columns, "on_error": data.on_error}
+    options: dict[str, Any] = {
+        "columns": data.columns,
+        "on_error": data.on_error,
+        "single": config.training.loss in get_args(PointLoss),
+    }
     training = load_preferences(data.train, limit=data.limit, **options)
     validation = load_preferences(data.validation, limit=data.validation_limit, **options)
+    check_tasks(config, [*training.preferences, *validation.preferences])
     return training.preferences, validation.preferences
 
 
-def start(config: RunConfig) -> tuple[PairwiseModel, TextTokenizer]:
+def check_tasks(config: RunConfig, preferences: Sequence[Preference]) -> None:
+    """Refuse labels that are not one per output of the model, or that change their names between rows.
+
+    Raises:
+        ConfigError: naming the row, its tasks and what the model has.
+    """
+    outputs = len(config.model.aspects) or (config.model.n_tasks if config.model.scheme == "pairwise" else 1)
+    expected = tuple(sorted(config.model.aspects)) or preferences[0].tasks
+    for preference in preferences:
+        if len(preference.scores[0]) != outputs or preference.tasks != expected:
+            named = f" ({', '.join(preference.tasks)})" if preference.tasks else ""
+            raise ConfigError(
+                f"row '{preference.id}' has {len(preference.scores[0])} labels{named} per answer, the model {outputs} "
+                f"outputs{f' ({chr(44).join(expected)})' if expected else ''}; set model.n_tasks or model.aspects"
+            )
+
+
+def start(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
     """A new model on its pretrained backbone; its head is newly initialised, on purpose."""
-    name = offline_backbone() if config.model.backbone == "offline" else config.model.backbone
-    logger.warning(
-        "head newly initialised on backbone '%s': scores mean nothing before training", config.model.backbone
-    )
-    options = config.model.model_dump(exclude={"backbone"})
-    model, tokenizer = from_backbone(name, **options)
-    return model, TextTokenizer(tokenizer, model.layout.markers)
+    model = config.model
+    name = offline_backbone() if model.backbone == "offline" else model.backbone
+    logger.warning("head newly initialised on backbone '%s': scores mean nothing before training", model.backbone)
+    make, ignored = MAKERS[model.scheme]
+    try:
+        return make(name, **model.model_dump(exclude={"backbone", "scheme", *ignored}))
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"model.backbone '{model.backbone}': expected a folder or a hub name ({reason:.200})"
+        ) from error
+
+
+MAKERS: Final[dict[Scheme, tuple[Callable[..., tuple[PreTrainedModel, TextTokenizer]], tuple[str, ...]]]] = {
+    "pairwise": (pairwise.from_backbone, ("output", "aspects")),
+    "reward": (reward.from_backbone, ("layout", "exchange", "n_tasks", "head_dropout")),
+}
+"""How a scheme's model is made, and the settings of the other scheme."""
 
 
 def arguments(config: RunConfig, output: Path, steps: int) -> TrainingArguments:
     """The library's arguments for this run; ``steps`` are its optimizer steps."""
     training = config.training
-    interval = max(1, steps // training.evaluations)
-    return TrainingArguments(
+    interval = -(-steps // training.evaluations)
+    made = TrainingArguments(
         output_dir=str(output / "steps"),
         num_train_epochs=1,  # the plan holds all epochs
         learning_rate=training.learning_rate,
@@ -156,6 +223,8 @@ def arguments(config: RunConfig, output: Path, steps: int) -> TrainingArguments:
         remove_unused_columns=False,
         disable_tqdm=True,  # AccuracyBar is the bar
     )
+    made._n_gpu = min(1, made.n_gpu)  # DataParallel would tear groups apart
+    return made
 
 
 def bf16(precision: str) -> bool:
@@ -170,7 +239,7 @@ def bf16(precision: str) -> bool:
 class CheckSaved(TrainerCallback):  # type: ignore[misc]
     """Reloads every saved checkpoint and compares its scores with the live model's."""
 
-    def __init__(self, model: PairwiseModel, tokenizer: TextTokenizer, probes: Sequence[Any]) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, probes: Sequence[Any]) -> None:
         self.model, self.tokenizer, self.probes = model, tokenizer, list(probes)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -179,10 +248,19 @@ class CheckSaved(TrainerCallback):  # type: ignore[misc]
         native.check_reload(self.model, self.tokenizer, folder, self.probes)
 
 
+class EvaluateLast(TrainerCallback):  # type: ignore[misc]
+    """Evaluates and saves at the last step too, which need not be a multiple of the interval."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for both at the end."""
+        if state.global_step >= state.max_steps:
+            control.should_evaluate = control.should_save = True
+
+
 def _callbacks(
-    config: RunConfig, model: PairwiseModel, tokenizer: TextTokenizer, probes: Sequence[Any]
+    config: RunConfig, model: PreTrainedModel, tokenizer: TextTokenizer, probes: Sequence[Any]
 ) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [AccuracyBar(), CheckSaved(model, tokenizer, probes)]
+    callbacks: list[TrainerCallback] = [AccuracyBar(), EvaluateLast(), CheckSaved(model, tokenizer, probes)]
     if config.training.patience is not None:
         callbacks.append(EarlyStoppingCallback(config.training.patience))
     return callbacks

@@ -9,23 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl, TrainingArguments
 
 from ranker.config import LossName
 from ranker.metrics import pairwise_summary
-from ranker.models.pairwise import PairwiseModel
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
-from ranker.text.tokenizer import FILE_NAME, TextTokenizer
+from ranker.text.pipeline import REDUCTIONS
+from ranker.text.tokenizer import TextTokenizer
 from ranker.training.batches import Groups, PairwiseCollator, RunPlan
 from ranker.training.losses.pairwise import centring, order_consistency
-from ranker.training.losses.table import LISTWISE, PAIRWISE
+from ranker.training.losses.table import LISTWISE, PAIRWISE, POINTWISE
+
+HEADS = ("head", "classifier", "score")
+"""First parts of the names of newly initialised parameters."""
 
 TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels")
 
 
 class RankerTrainer(Trainer):  # type: ignore[misc]
-    """Trains a ``PairwiseModel`` on the batches of a ``RunPlan``.
+    """Trains a ranker or reward model on the batches of a ``RunPlan``.
 
     Args:
         model: the ranker.
@@ -35,7 +38,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         validation: held-out groups, scored by the same path that serves the model.
         tokenizer: the model's tokenizer.
         head_lr_multiplier: learning rate of the head over that of the backbone.
-        loss: name of the loss of comparisons or lists.
+        loss: name of the loss of comparisons, lists or single answers.
+        accept_threshold: ``cross_entropy``: an answer with at least this score is accepted.
         centring: weight of the penalty on the level of a pair's rewards.
         consistency: weight of the order-consistency penalty (published layout only).
         eval_batch_tokens: padded tokens of a held-out batch.
@@ -46,7 +50,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: PairwiseModel,
+        model: PreTrainedModel,
         args: TrainingArguments,
         *,
         groups: Groups,
@@ -55,6 +59,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         tokenizer: TextTokenizer,
         head_lr_multiplier: float = 1.0,
         loss: LossName = "bradley_terry",
+        accept_threshold: float = 0.5,
         centring: float = 0.0,
         consistency: float = 0.0,
         eval_batch_tokens: int = 16384,
@@ -65,6 +70,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.tokenizer = tokenizer
         self.head_lr_multiplier = head_lr_multiplier
         self.loss = loss
+        self.accept_threshold = accept_threshold
         self.centring = centring
         self.consistency = consistency
         self.eval_batch_tokens = eval_batch_tokens
@@ -86,10 +92,14 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
-        """The micro-batches of one step and the weight of their comparisons, by which the loss is divided."""
+        """The micro-batches of one step and what their loss is divided by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        total = sum((batch["weight"].sum() for batch in batches), torch.zeros(()))
+        total = sum((self._size(batch) for batch in batches), torch.zeros(()))
         return batches, total.to(device) if batches else None
+
+    def _size(self, batch: dict[str, Tensor]) -> Tensor:
+        """What a batch's loss is divided by: its groups; of comparisons, the weight of those with a label."""
+        return batch["weight"].sum() if self.loss in PAIRWISE else torch.tensor(float(len(batch["cells"])))
 
     def compute_loss(
         self,
@@ -100,19 +110,25 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
     ) -> Tensor:
         """Weighted mean loss of one micro-batch over the whole step's weight."""
         scores = model(**{k: v for k, v in inputs.items() if k not in TARGETS})
-        left, right = (scores[inputs[side][:, 0], inputs[side][:, 1]] for side in ("left", "right"))
-        logits = left - right
-        self._note(logits.detach().mean(dim=-1), inputs["targets"].nanmean(dim=-1))
-        total = inputs["weight"].sum() if num_items_in_batch is None else num_items_in_batch
+        self._note(scores.detach(), inputs)
+        total = self._size(inputs) if num_items_in_batch is None else num_items_in_batch
+        if self.loss in PAIRWISE:
+            return self._pair_loss(scores, inputs) / total
         if self.loss in LISTWISE:
             return self._list_loss(scores, inputs) / total
+        return self._point_loss(scores, inputs) / total
+
+    def _pair_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Sum over comparisons by their weight; a group's weights sum to 1."""
+        left, right = _sides(scores, inputs)
+        logits = left - right
         loss = PAIRWISE[self.loss](logits, inputs["targets"], inputs["margin"])
         if self.centring:
             loss = loss + self.centring * centring(left, right)
         if self.consistency and not self.data_collator.layout.order_free:
             penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
             loss = loss + self.consistency * penalty
-        return (loss * inputs["weight"]).sum() / total
+        return (loss * inputs["weight"]).sum()
 
     def _list_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """Sum over groups of the list loss, averaged over tasks that have a label."""
@@ -124,6 +140,16 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         known = present.any(dim=-1)
         return ((losses * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum()
 
+    def _point_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Mean over the labelled answers of the batch, times its groups, so that it sums like the others."""
+        cells, labels = inputs["cells"], inputs["labels"]
+        values = scores[cells[..., 0], cells[..., 1]]
+        answers = ~labels.isnan().all(dim=-1)
+        values, labels = values[answers], labels[answers]
+        if self.loss == "cross_entropy":
+            labels = (labels[:, 0] >= self.accept_threshold).long()
+        return POINTWISE[self.loss](values, labels).mean() * len(cells)
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with decay only on matrices and ``head_lr_multiplier`` on the head."""
         target = self.model if model is None else model
@@ -134,7 +160,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
                 "params": [
                     p
                     for n, p in target.named_parameters()
-                    if p.requires_grad and (n in decayed) == decay and ("head." in n) == head
+                    if p.requires_grad and (n in decayed) == decay and (n.split(".")[0] in HEADS) == head
                 ],
                 "weight_decay": self.args.weight_decay if decay else 0.0,
                 "lr": rates[head],
@@ -164,7 +190,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write the tokenizer beside the model, so that every checkpoint can be loaded on its own."""
         super()._save(output_dir, state_dict)
-        Path(output_dir or self.args.output_dir, FILE_NAME).write_text(self.tokenizer.text, encoding="utf-8")
+        self.tokenizer.save(Path(output_dir or self.args.output_dir))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add accuracy and margin of the training comparisons since the last log."""
@@ -174,10 +200,18 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
                 values.clear()
         super().log(logs, *args, **kwargs)
 
-    def _note(self, logits: Tensor, targets: Tensor) -> None:
-        decided = (targets - 0.5).sign()
-        correct = torch.where(logits == 0, 0.5, (logits.sign() == decided).float())[decided != 0]
-        margin = (logits * decided)[decided != 0]
-        if len(correct):
-            self._seen["accuracy"].append(float(correct.mean()))
+    def _note(self, scores: Tensor, inputs: dict[str, Tensor]) -> None:
+        """Remember accuracy and margin of the batch's decided comparisons, for the next log."""
+        reduce = REDUCTIONS[self.data_collator.layout.output]
+        left, right = (reduce(side) for side in _sides(scores, inputs))
+        decided = (inputs["targets"].nanmean(dim=-1) - 0.5).sign()
+        margin = ((left - right) * decided)[decided != 0]
+        if len(margin):
+            self._seen["accuracy"].append(float(((margin > 0) + 0.5 * (margin == 0)).mean()))
             self._seen["margin"].append(float(margin.mean()))
+
+
+def _sides(scores: Tensor, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Outputs (comparisons, outputs) of the left and of the right answers."""
+    left, right = (scores[inputs[side][:, 0], inputs[side][:, 1]] for side in ("left", "right"))
+    return left, right

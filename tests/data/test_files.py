@@ -98,3 +98,40 @@ def test_a_dataset_name_with_a_split_is_loaded_by_the_datasets_library(monkeypat
     monkeypatch.setattr(datasets, "load_dataset", fake)
     assert len(load_preferences(["some-org/some-pairs:test", "some-org/other"]).preferences) == 4
     assert asked == [("some-org/some-pairs", "test"), ("some-org/other", "train")]
+
+
+def test_a_byte_order_mark_and_foreign_bytes(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": "caf\xe9"}\n{"a": "\xef\xbf\xbd"}\n')
+    first, second, third = (row for _, row in read_rows(str(path)))
+    assert first == {"a": 1}
+    assert isinstance(second, DataError)
+    assert "expected UTF-8" in str(second)
+    assert third == {"a": "\ufffd"}
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.parquet", "rows.jsonl.zst"])
+def test_damaged_files_are_named(name, tmp_path):
+    path = tmp_path / name
+    if name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(ROWS * 100), path)
+    else:
+        with write_rows(str(path)) as out:
+            out.writelines(json.dumps(row) + "\n" for row in ROWS * 100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(DataError, match=f"{name}: field 'file': damaged or truncated"):
+        list(read_rows(str(path)))
+
+
+def test_outputs_that_are_no_plain_files(tmp_path):
+    real, link = tmp_path / "real.jsonl", tmp_path / "link.jsonl"
+    real.write_text("old")
+    link.symlink_to(real)
+    with write_rows(str(link)) as out:
+        out.write("new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    with write_rows("/dev/null") as out:
+        out.write("gone")
+    with pytest.raises(DataError, match="expected a name ending in"), write_rows(str(tmp_path / "out.parquet")):
+        pass

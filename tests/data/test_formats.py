@@ -16,7 +16,19 @@ USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "Hi"), ("assi
         ({"prompt": "p", "responses": ["a"]}, Group("p", ("a",))),
         ({"instruction": "i", "generations": ["a", "b"]}, Group("i", ("a", "b"))),
         ({"input": "i", "candidates": ["a", "b"]}, Group("i", ("a", "b"))),
-        ({"instruction": "do ", "input": "this", "candidates": []}, Group("do this", ())),
+        ({"instruction": "do", "input": "this", "candidates": []}, Group("do\nthis", ())),
+        ({"prompt": "p", "instruction": "i", "input": "x", "response": "a"}, Group("p", ("a",))),
+        ({"prompt": "p", "candidates": [{"text": "a"}, {"text": "b"}]}, Group("p", ("a", "b"))),
+        ({"prompt": "p", "completions": [[GOOD], [BAD]]}, Group("p", ("yes", "no"))),
+        ({"chosen": "a", "rejected": "b"}, Group("", ("a", "b"))),
+        (
+            {
+                "prompt": "Hi",
+                "chosen": [{"role": "system", "content": "s"}, USER, GOOD],
+                "rejected": [{"role": "system", "content": "s"}, USER, BAD],
+            },
+            Group((Message("system", "s"), Message("user", "Hi")), ("yes", "no")),
+        ),
         ({"prompt": "p", "chosen": "a", "rejected": "b"}, Group("p", ("a", "b"))),
         ({"instruction": "i", "response": "a"}, Group("i", ("a",))),
         ({"query": "q", "response": "a"}, Group("q", ("a",))),
@@ -62,14 +74,20 @@ def test_pairs_lists_and_blender_rows():
 @pytest.mark.parametrize(
     ("row", "field", "message"),
     [
-        ({"prompt": "p"}, "columns", "expected chosen and rejected, or candidates and scores; got prompt"),
+        ({"prompt": "p"}, "columns", "or a response and a score; got prompt"),
         ({}, "columns", "got nothing"),
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt", "expected text or a list of messages, got int"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "label": 1.2}, "label", r"probability in \[0, 1\]"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": float("inf")}, "margin", "finite number"),
         ({"prompt": "p", "candidates": ["a", None], "scores": [1, 2]}, "candidates[1]", "expected text, got NoneType"),
         ({"prompt": "p", "candidates": ["a", "b"], "scores": [1]}, "scores", r"one score per candidate \(2\), got 1"),
-        ({"prompt": "p", "candidates": "ab", "scores": [1, 2]}, "candidates", "expected a list of texts, got str"),
+        ({"prompt": "p", "candidates": "ab", "scores": [1, 2]}, "candidates", "expected a list of answers, got str"),
+        ({"prompt": "other", "chosen": [USER, GOOD], "rejected": [USER, BAD]}, "prompt", "part of 'chosen'"),
+        (
+            {"prompt": "p", "candidates": ["a", "b"], "scores": [1, 2], "kinds": ["x"]},
+            "kinds",
+            "one kind per candidate",
+        ),
         ({"chosen": [USER, GOOD], "rejected": [BAD]}, "rejected", "same turns"),
         ({"chosen": [USER], "rejected": [USER]}, "chosen/rejected", "end with an assistant turn"),
         ({"chosen": [{"role": "robot", "content": "x"}], "rejected": [BAD]}, "chosen[0]", "role"),
@@ -94,3 +112,27 @@ def test_columns_can_be_named():
     assert preference_of(row, "f:1", columns).candidates == ("a", "b")
     with pytest.raises(DataError, match="expected the column named for 'prompt'"):
         preference_of({"good": "a"}, "f:1", columns)
+
+
+def test_tasks_have_one_order_whatever_the_rows_say():
+    a = preference_of({"prompt": "p", "candidates": ["x"], "scores": {"safe": [0], "help": [1]}}, "f:1")
+    b = preference_of({"prompt": "p", "candidates": ["x"], "scores": {"help": [1], "safe": [0]}}, "f:1")
+    assert a.tasks == b.tasks == ("help", "safe")
+    assert a.scores == b.scores == ((1.0, 0.0),)
+
+
+def test_an_explicit_prompt_column_wins_and_swapping_columns_loses_nothing():
+    row = {"instruction": "i", "input": "x", "question": "q", "response": "a"}
+    assert group_of(row, "f:1", {"prompt": "question"}).prompt == "q"
+    swapped = preference_of(
+        {"prompt": "p", "chosen": "a", "rejected": "b"}, "f:1", {"chosen": "rejected", "rejected": "chosen"}
+    )
+    assert swapped.candidates == ("b", "a")
+
+
+def test_unknown_column_names_are_refused():
+    from ranker.data.formats import check_columns
+    from ranker.errors import ConfigError
+
+    with pytest.raises(ConfigError, match="unknown column name 'promt'; did you mean 'prompt'"):
+        check_columns({"promt": "q"})

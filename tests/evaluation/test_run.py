@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from ranker.evaluation import baselines, plots
-from ranker.evaluation.run import evaluate, order_flips, table, write_report
+from ranker.evaluation.run import evaluate, order_effects, table, write_report
 from ranker.metrics import Comparisons, accuracy, brier, comparisons, summarise, wilson
 from ranker.metrics import log_loss as ours
 from ranker.models.scorer import TorchScorer
@@ -33,7 +33,7 @@ class Fixed:
     def __init__(self, score):
         self.rule = score
 
-    def score(self, groups):
+    def score(self, groups, *, as_given=False):
         return [scored(*(self.rule(i, c) for i, c in enumerate(g.candidates))) for g in groups]
 
     def compare(self, pairs):
@@ -47,6 +47,22 @@ def test_wilson_is_scipys(k, n):
     assert (share.value, share.n) == (k / n, n)
     assert share.low == pytest.approx(expected.low, abs=1e-12)
     assert share.high == pytest.approx(expected.high, abs=1e-12)
+
+
+def test_the_interval_knows_that_comparisons_of_a_group_hang_together():
+    """Against a cluster bootstrap: whole groups resampled."""
+    from ranker.metrics import clustered
+
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(120), 10)
+    credit = (rng.random(1200) < np.repeat(rng.beta(4, 1.5, 120), 10)).astype(float)
+    share = clustered(credit, groups)
+    sums = np.bincount(groups, weights=credit)
+    draws = np.sort([sums[rng.integers(0, 120, 120)].sum() / 1200 for _ in range(4000)])
+    assert share.low == pytest.approx(draws[100], abs=0.006)
+    assert share.high == pytest.approx(draws[3900], abs=0.006)
+    assert share.high - share.low > 1.2 * (wilson(credit.sum(), 1200).high - wilson(credit.sum(), 1200).low)
+    assert clustered(np.ones(30), np.repeat(np.arange(3), 10)).low == wilson(3, 3).low
 
 
 def test_ties_count_half_and_undecided_labels_not_at_all():
@@ -75,9 +91,38 @@ def test_failed_groups_are_counted_not_scored():
 def test_a_scorer_that_prefers_the_first_answer_flips_every_pair():
     rows = [pair() for _ in range(20)]
     scorer = Fixed(lambda i, _: -float(i))
-    assert order_flips(scorer, rows, scorer.score([r.group for r in rows])) == wilson(20, 20)
-    honest = Fixed(lambda _, c: float(len(c)))
-    assert order_flips(honest, rows, honest.score([r.group for r in rows])).value == 0.0
+    effects = order_effects(scorer, rows)
+    assert effects["order_flips"]["value"] == 1.0
+    assert effects["label_swap"] == {"accuracy": 1.0, "expected": 0.0, "n": 20}
+    effects = order_effects(Fixed(lambda _, c: float(len(c))), rows)
+    assert effects["order_flips"]["value"] == 0.0
+    assert effects["label_swap"] == {"accuracy": 0.0, "expected": 0.0, "n": 20}
+
+
+def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
+    """The measurement reads candidates as given: a hub that sees everything shows flips."""
+    from ranker.models import pairwise
+    from ranker.models.attention import row_mask
+
+    rows = [Preference("p", (f"a{i} saw", f"hammer {i}", "pear"), ((2.0,), (1.0,), (0.0,))) for i in range(8)]
+    scorer = TorchScorer(*tiny("hub"))
+    assert order_effects(scorer, rows)["order_flips"]["value"] == 0.0
+    order = {"n": 0}
+
+    def positional(ids):
+        order["n"] += 1
+        return row_mask(ids)
+
+    monkeypatch.setattr(pairwise, "star_mask", positional)
+    forward = scorer._forward
+    scorer._forward = lambda arrays: forward(
+        arrays | {"position_ids": np.arange(arrays["input_ids"].shape[1])[None] % 160 + 0 * arrays["position_ids"]}
+    )
+    given, turned = (
+        scorer.score([type(r.group)(r.prompt, r.candidates[::step]) for r in rows], as_given=True) for step in (1, -1)
+    )
+    assert order["n"] > 0
+    assert max(np.abs(a.scores - b.scores[::-1]).max() for a, b in zip(given, turned, strict=True)) > 1e-3
 
 
 def test_the_published_layout_reports_its_own_flips():
@@ -96,7 +141,7 @@ def test_the_published_layout_reports_its_own_flips():
             forward, backward = out[:, 0] - out[:, 1]
             directed += np.sign(forward) != -np.sign(backward)
     assert sum(r.order_flips for r in results) == directed
-    assert order_flips(scorer, rows, results).value == pytest.approx(directed / 24)
+    assert order_effects(scorer, rows)["order_flips"]["value"] == pytest.approx(directed / 24)
 
 
 def test_a_report_holds_counts_and_intervals(tmp_path):
@@ -104,7 +149,6 @@ def test_a_report_holds_counts_and_intervals(tmp_path):
     evaluation = evaluate(Fixed(lambda _, c: float(len(c))), rows, train=rows)
     report = evaluation.report
     assert report["accuracy"]["value"] == 1.0
-    assert report["label_swap"] == {"accuracy": 0.0, "expected": 0.0, "n": 20}
     assert report["subsets"]["x"]["n"] == 10
     assert set(report["baselines"]) == {"random", "longer_wins", "bag_of_words"}
     for share in (report["accuracy"], report["order_flips"], *report["baselines"].values()):
@@ -129,6 +173,13 @@ def test_bag_of_words_learns_words_and_longer_wins_counts_characters():
     ]
     assert accuracy(baselines.longer_wins(rows)).value == 0.5
     assert 0.3 < accuracy(baselines.random_scores(train * 5)).value < 0.7
+
+
+def test_a_baseline_that_cannot_be_fitted_says_why_and_ends_nothing():
+    rows = [Preference("p", ("\u4f60", "\u597d"), ((1.0,), (0.0,)), label=1.0) for _ in range(5)]
+    words = evaluate(Fixed(lambda _, c: 1.0), rows, train=rows).report["baselines"]["bag_of_words"]
+    assert "reason" in words
+    assert words["n"] == 0
 
 
 def test_plots_are_written(tmp_path):

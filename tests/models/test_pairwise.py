@@ -3,6 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from ranker.checkpoints import native
@@ -12,7 +13,7 @@ from ranker.models.scorer import TorchScorer
 from ranker.records import Group
 from ranker.text import batching
 from ranker.text.pipeline import TextPipeline
-from tests.conftest import FAMILIES, LAYOUTS, backbone_config, tiny
+from tests.conftest import FAMILIES, LAYOUTS, backbone_config, tiny, tokenizer_json
 
 PROMPT = "Which of these are tools: hammer, apple, saw, pear?"
 ANSWERS = ("hammer, saw", "[apple, pear]", "The answer is hammer.", "- saw\n- hammer", "", "1) 42 metres")
@@ -74,7 +75,7 @@ def test_company_matters_only_with_exchange(layout):
     assert np.abs(few - many).max() > 1e-4
     model, tokenizer = tiny("set", exchange=False)
     few, many = (raw_scores(model, tokenizer, ANSWERS[:n])[:2] for n in (2, 5))
-    np.testing.assert_allclose(few, many, atol=1e-6)
+    np.testing.assert_allclose(few, many, atol=1e-5)
 
 
 def test_hub_candidates_do_not_see_each_other_in_the_first_layer():
@@ -218,3 +219,65 @@ def test_head_computes_in_fp32_under_autocast():
         under = model.head(features)
     assert under.dtype == torch.float32
     torch.testing.assert_close(under, model.head(features))
+
+
+def test_published_reads_its_two_candidates_apart_from_the_start(tiny_backbone):
+    """Markers that start alike are read alike, and the layout learns nothing."""
+    from ranker.models.pairwise import from_backbone
+
+    torch.manual_seed(0)
+    model, tokenizer = from_backbone(str(tiny_backbone), layout="published", max_length=128, prompt_reserve=16)
+    pipeline = TextPipeline(model.layout, tokenizer)
+    packed = pipeline.pack(pipeline.tokenize([Group(PROMPT, ANSWERS[:2])])[0])
+    arrays = {k: torch.from_numpy(v) for k, v in batching.collate(model.layout, batching.units([packed])).items()}
+    from ranker.models.attention import row_mask
+
+    with torch.no_grad():
+        hidden = model.eval().encode(
+            arrays["input_ids"], arrays["block_ids"], arrays["position_ids"], row_mask(arrays["block_ids"]), None
+        )
+    first, second = (hidden[0, arrays["readout"][0, k]] for k in (1, 2))
+    assert (first - second).norm() / first.norm() > 0.05
+
+
+def test_a_convolution_that_would_leak_across_candidates_is_refused(tmp_path):
+    from transformers import AutoModel, PreTrainedTokenizerFast
+
+    from ranker.errors import CheckpointError
+    from ranker.models.pairwise import from_backbone
+
+    config = PairwiseConfig(backbone=backbone_config("deberta-v2") | {"conv_kernel_size": 3}).backbone_config()
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    PreTrainedTokenizerFast(
+        tokenizer_file=None, tokenizer_object=Tokenizer.from_str(tokenizer_json()),
+        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+    ).save_pretrained(tmp_path)  # fmt: skip
+    with pytest.raises(CheckpointError, match="convolution reads across candidates"):
+        from_backbone(str(tmp_path), layout="hub", max_length=128, prompt_reserve=16)
+    model, tokenizer = from_backbone(str(tmp_path), layout="set", max_length=128, prompt_reserve=16)
+    (result,) = TorchScorer(model, tokenizer).score([Group(PROMPT, ANSWERS[:3])])
+    assert np.isfinite(result.scores).all()
+
+
+def test_more_tokens_than_positions_is_said(tiny_backbone):
+    from ranker.errors import ConfigError
+    from ranker.models.pairwise import from_backbone
+
+    with pytest.raises(ConfigError, match="max_length 512 is more than the backbone's 160 positions"):
+        from_backbone(str(tiny_backbone), layout="set")
+
+
+def test_one_group_that_fails_leaves_the_others_scored():
+    model, tokenizer = tiny()
+    scorer = TorchScorer(model, tokenizer)
+    forward = scorer._forward
+
+    def no_memory(arrays):
+        if len(arrays["input_ids"]) > 3:
+            raise RuntimeError("trace\nfailed to allocate 7 GB")
+        return forward(arrays)
+
+    scorer._forward = no_memory
+    big, *small = scorer.score([Group(PROMPT, ANSWERS[:5]), Group(PROMPT, ANSWERS[:2]), Group("Hi", ("a", "b", "c"))])
+    assert big.error == "the model failed on this row: failed to allocate 7 GB"
+    assert all(s.error is None for s in small)

@@ -43,15 +43,16 @@ def test_a_marker_added_as_an_ordinary_token_is_neutralised():
 def test_plain_text_is_what_the_tokenizer_gives(algorithm):
     from tokenizers import Tokenizer
 
-    text = "Sort the list apple, pear from a to z."
+    text = "Sort the list apple, pear \U0001f642 from a to z \u4f60\u597d."
     expected = Tokenizer.from_str(tokenizer_json(algorithm)).encode(text, add_special_tokens=False).ids
     (ids,) = TextTokenizer(tokenizer_json(algorithm)).encode([text])
     assert ids.tolist() == expected
     assert ids.dtype == np.int32
 
 
-def test_unknown_is_no_structure():
-    tokenizer = TextTokenizer(tokenizer_json())
+@pytest.mark.parametrize("algorithm", ["wordpiece", "unigram", "unigram-nfkc"])
+def test_unknown_is_no_structure(algorithm):
+    tokenizer = TextTokenizer(tokenizer_json(algorithm))
     assert SPECIALS.index("[UNK]") not in tokenizer.structure
     assert {PAD, CLS, SEP} <= tokenizer.structure
 

@@ -32,6 +32,16 @@ def test_every_group_once_per_epoch_within_the_budget(layout, exchange):
     assert sorted(seen) == sorted(list(range(len(groups))) * 2)
 
 
+def test_groups_shrink_to_the_budget_and_a_pair_that_does_not_fit_is_named():
+    model, tokenizer = tiny("published")
+    groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
+    for batch in plan(groups, batch_tokens=400, group_size=(4, 4)):
+        rows, longest = zip(*(groups.cost(item) for item in batch), strict=True)
+        assert sum(rows) * max(longest) <= 400
+    with pytest.raises(ConfigError, match=r"more than training\.batch_tokens 64"):
+        plan(groups, batch_tokens=64)
+
+
 def test_the_plan_is_decided_by_its_seed():
     model, tokenizer = tiny()
     groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))

@@ -31,6 +31,7 @@ def tiny_config(tiny_backbone, output, *overrides):
             "training.precision=fp32",
             "training.batch_tokens=1024",
             "training.evaluations=2",
+            "model.max_length=128",
             *overrides,
         ],
     )
@@ -60,6 +61,35 @@ def test_resume_equals_an_uninterrupted_run(tiny_backbone, tmp_path):
     train(tiny_config(tiny_backbone, interrupted, "training.epochs=2"), resume=True)
     a, b = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in "ab")
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
+    with pytest.raises(ConfigError, match="expected checkpoints to resume from"):
+        train(tiny_config(tiny_backbone, tmp_path), resume=True)
+    train(tiny_config(tiny_backbone, tmp_path))
+    with pytest.raises(ConfigError, match="differing now: seed: 5"):
+        train(tiny_config(tiny_backbone, tmp_path, "training.seed=5"), resume=True)
+    before = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
+    trained = train(tiny_config(tiny_backbone, tmp_path, "training.epochs=0.5"))
+    after = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
+    assert f"checkpoint-{trained.steps}" in after
+    assert max(int(n.split("-")[1]) for n in after) < max(int(n.split("-")[1]) for n in before)
+
+
+def test_labels_that_are_not_one_per_output_are_refused(tiny_backbone, tmp_path):
+    with pytest.raises(ConfigError, match="has 1 labels per answer, the model 2 outputs"):
+        train(tiny_config(tiny_backbone, tmp_path, "model.n_tasks=2"))
+
+
+def test_an_unknown_backbone_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.backbone 'no/where': expected a folder or a hub name"):
+        train(tiny_config("no/where", tmp_path))
+
+
+def test_several_processes_are_refused(tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="runs in one process"):
+        train(tiny_config(tiny_backbone, tmp_path))
 
 
 def test_a_checkpoint_that_scores_differently_fails_the_run(tiny_backbone, tmp_path, monkeypatch):
@@ -102,6 +132,8 @@ def test_config_dump_loads_back(tmp_path):
         ("model.backbone=no", r"'model\.backbone'"),
         ("training", "expected key=value"),
         ("training.epochs.x=1", "is a value, not a section"),
+        ("training.group_size=[5,3]", "fewest <= most"),
+        ("data.train=[a", "expected a YAML value"),
     ],
 )
 def test_bad_config_is_named(override, message):

@@ -84,10 +84,12 @@ def test_list_losses_read_the_scores_of_their_group(name, tmp_path):
 def test_the_loss_table_is_the_config_literal():
     from typing import get_args
 
-    from ranker.config import LossName
-    from ranker.training.losses.table import LISTWISE, PAIRWISE
+    from ranker.config import ListLoss, PairLoss, PointLoss
+    from ranker.training.losses.table import LISTWISE, PAIRWISE, POINTWISE
 
-    assert set(PAIRWISE) | set(LISTWISE) == set(get_args(LossName))
+    assert [*PAIRWISE] == [*get_args(PairLoss)]
+    assert [*LISTWISE] == [*get_args(ListLoss)]
+    assert [*POINTWISE] == [*get_args(PointLoss)]
 
 
 def test_held_out_numbers_come_from_the_serving_path(tmp_path):

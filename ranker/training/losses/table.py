@@ -7,18 +7,26 @@ from typing import Final
 
 from torch import Tensor
 
-from ranker.config import LossName
-from ranker.training.losses import listwise, pairwise
+from ranker.training.losses import listwise, pairwise, pointwise
 
-PAIRWISE: Final[dict[LossName, Callable[[Tensor, Tensor, Tensor | None], Tensor]]] = {
+PAIRWISE: Final[dict[str, Callable[[Tensor, Tensor, Tensor | None], Tensor]]] = {
     "bradley_terry": pairwise.bradley_terry,
     "log_exp": pairwise.log_exp,
 }
 """(logits, targets, margin) -> (comparisons,)."""
 
-LISTWISE: Final[dict[LossName, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
+LISTWISE: Final[dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
     "list_net": listwise.list_net,
     "list_mle": listwise.list_mle,
     "rank_net": listwise.rank_net,
 }
 """(scores, labels, present) -> (groups,)."""
+
+POINTWISE: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "cross_entropy": pointwise.cross_entropy,
+    "binary_cross_entropy": pointwise.binary_cross_entropy,
+    "mse": pointwise.mse,
+    "rmse": pointwise.rmse,
+    "huber": pointwise.huber,
+}
+"""(outputs, labels) -> (answers,), of ``rmse`` one number for the batch."""

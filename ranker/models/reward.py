@@ -1,0 +1,226 @@
+"""Pointwise reward models: the library's own sequence classifiers, reading our arrays with an fp32 head.
+
+A reward model is saved as what it is, a ``*ForSequenceClassification``: plain transformers loads it with
+``AutoModelForSequenceClassification.from_pretrained(path)`` and no argument, sentence-transformers loads the encoder
+ones with ``CrossEncoder(path)``, and both give the same raw logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ranker.errors import CheckpointError
+from ranker.models import backbones
+from ranker.models.attention import row_mask
+from ranker.models.pairwise import PairwiseModel
+from ranker.models.pooling import first_token, last_token
+from ranker.models.tokenizers import text_tokenizer
+from ranker.text.chat import template_parts
+from ranker.text.layout import Output, TextLayout
+from ranker.text.tokenizer import TextTokenizer
+
+PAD_TOKEN: Final = "<|pad|>"
+"""Added where a tokenizer pads with its end-of-text token: plain transformers would skip the scored token."""
+
+
+class RewardReading:
+    """Mixed into a library classifier: reads ``collate``'s arrays and computes the head in fp32."""
+
+    config: PretrainedConfig
+
+    @property
+    def layout(self) -> TextLayout:
+        """The text layout stored in the configuration."""
+        return TextLayout.model_validate(self.config.ranker["text"])
+
+    def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """Raw fp32 logits (rows, 1, outputs); arguments as made by ``ranker.text.batching.collate``."""
+        return reading(self.config)(self, input_ids, block_ids, position_ids)[:, None]
+
+
+def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The library's classifier of a family, reading our arrays; it keeps its name, so checkpoints say what they are.
+
+    Raises:
+        CheckpointError: the family has no sequence classifier, or none that is read here.
+    """
+    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+        raise CheckpointError(f"expected a backbone with a sequence classifier, got '{config.model_type}'")
+    reading(config)
+    return _reward_class(AutoModelForSequenceClassification._model_mapping[type(config)])
+
+
+@cache
+def _reward_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    return type(base.__name__, (RewardReading, base), {"__module__": base.__module__})
+
+
+def reading(config: PretrainedConfig) -> Callable[[Any, Tensor, Tensor, Tensor], Tensor]:
+    """How a family is read: the function from arrays to logits (rows, outputs).
+
+    Raises:
+        CheckpointError: an encoder family that is not supported.
+    """
+    if config.model_type in HEADS:
+        return _encoder
+    if getattr(config, "is_encoder_decoder", False) or config.model_type not in DECODERS:
+        raise CheckpointError(
+            f"expected an encoder ({', '.join(HEADS)}) or a decoder ({', '.join(DECODERS)}), got '{config.model_type}'"
+        )
+    return _decoder
+
+
+def _encoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
+    hidden = backbones.encode(model.base_model, input_ids, block_ids, position_ids, row_mask(block_ids), None)
+    with torch.autocast(hidden.device.type, enabled=False):
+        logits: Tensor = HEADS[model.config.model_type](model, first_token(hidden.float()))
+        return logits
+
+
+def _decoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
+    mask = block_ids >= 0
+    hidden = model.base_model(
+        input_ids=input_ids, attention_mask=mask.long(), position_ids=position_ids, use_cache=False
+    ).last_hidden_state
+    with torch.autocast(hidden.device.type, enabled=False):
+        logits: Tensor = model.score(last_token(hidden.float(), mask))
+        return logits
+
+
+def _bert(model: Any, first: Tensor) -> Tensor:
+    pooled = torch.tanh(model.bert.pooler.dense(first))
+    return _tensor(model.classifier(model.dropout(pooled)))
+
+
+def _deberta(model: Any, first: Tensor) -> Tensor:
+    return _tensor(model.classifier(model.dropout(model.pooler(first[:, None]))))
+
+
+def _own_head(model: Any, first: Tensor) -> Tensor:
+    return _tensor(model.classifier(first[:, None]))
+
+
+def _modernbert(model: Any, first: Tensor) -> Tensor:
+    return _tensor(model.classifier(model.drop(model.head(first))))
+
+
+def _tensor(value: Tensor) -> Tensor:
+    return value
+
+
+HEADS: Final[dict[str, Callable[[Any, Tensor], Tensor]]] = {
+    "bert": _bert,
+    "roberta": _own_head,
+    "xlm-roberta": _own_head,
+    "electra": _own_head,
+    "deberta-v2": _deberta,
+    "modernbert": _modernbert,
+}
+"""Encoder families: from the first token's state (rows, hidden) to logits (rows, outputs)."""
+
+DECODERS: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
+"""Decoder families, all with a bias-free ``score`` on the last token."""
+
+
+def from_backbone(
+    name_or_path: str,
+    *,
+    output: Output,
+    aspects: Sequence[str] = (),
+    max_length: int = 512,
+    prompt_reserve: int = 64,
+    backbone_dropout: float = 0.0,
+) -> tuple[PreTrainedModel, TextTokenizer]:
+    """A reward model with a pretrained backbone and a newly initialised head, for training.
+
+    ``num_labels``, ``id2label``, the head's kind, the pooling rule and the text layout are always written to the
+    configuration. A decoder whose padding is its end-of-text token gets a padding token of its own.
+
+    Returns:
+        The model in fp32 and its tokenizer.
+
+    Raises:
+        CheckpointError: the family is not supported.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    config = backbones.set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
+    is_encoder = config.model_type in HEADS
+    labels = {"classes": ("reject", "accept"), "aspects": tuple(aspects), "tasks": ("reward",)}[output]
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.problem_type = "single_label_classification" if output == "classes" else "regression"
+    cls = reward_class(config)
+    if not is_encoder and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    new_pad = tokenizer.pad_token_id >= config.vocab_size
+    config.pad_token_id = None if new_pad else tokenizer.pad_token_id
+    backbones.check_length(config, max_length)
+    parts = _pair_parts(tokenizer) if is_encoder else _decoder_parts(tokenizer)
+    text = TextLayout(
+        layout="single",
+        output=output,
+        max_length=max_length,
+        prompt_reserve=prompt_reserve,
+        pad_id=tokenizer.pad_token_id,
+        position_offset=backbones.position_offset(config) if is_encoder else 0,
+        **parts,
+    )
+    config.ranker = {
+        "text": text.model_dump(),
+        "head": output,
+        "pooling": "first_token" if is_encoder else "last_token",
+        "aspects": list(aspects),
+    }
+    model = cls.from_pretrained(name_or_path, config=config, dtype=torch.float32, **attention_options(config))
+    if new_pad:
+        model.resize_token_embeddings(len(tokenizer))
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return prepare(model), text_tokenizer(tokenizer)
+
+
+def attention_options(config: PretrainedConfig) -> dict[str, str]:
+    """Options of ``from_pretrained``: block-mask attention for encoders, the library's default for decoders."""
+    return {} if config.model_type in DECODERS else {"attn_implementation": backbones.attention(config)}
+
+
+def prepare(model: PreTrainedModel) -> PreTrainedModel:
+    """Give a DeBERTa reward model the attention that takes positions per row; others are ready as they are."""
+    if not isinstance(model, PairwiseModel):
+        backbones.per_row_attention(model.base_model)
+    return model
+
+
+def _pair_parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What the tokenizer's own pair template puts around two texts, as sentence-transformers will encode them."""
+    first, second = (tokenizer.encode(text, add_special_tokens=False) for text in ("a", "b"))
+    ids = tokenizer.encode("a", "b")
+    start = ids.index(first[0])
+    middle = ids.index(second[-1], start + len(first))
+    opening = middle - len(second) + 1
+    return {"prefix": ids[:start], "between": ids[start + len(first) : opening], "suffix": ids[middle + 1 :]}
+
+
+def _decoder_parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """The chat template's structure; without a template ``[BOS] prompt, blank line, answer EOS``."""
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    if tokenizer.chat_template is not None:
+        return dict(template_parts(lambda turns: str(tokenizer.apply_chat_template(turns, tokenize=False)), encode))
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    return {"prefix": bos, "between": encode("\n\n"), "turn": encode("\n\n"), "suffix": [tokenizer.eos_token_id]}

@@ -1,0 +1,73 @@
+"""Every recipe trains, saves, reloads with the same scores, evaluates, exports and scores, on tiny models."""
+
+import numpy as np
+import pytest
+
+from ranker.checkpoints import native
+from ranker.config import load_config, recipes
+from ranker.evaluation.run import evaluate
+from ranker.export.command import export
+from ranker.runtime.scorer import OnnxScorer
+from ranker.training.run import train
+from tests.conftest import ROOT
+from tests.models.test_reward import save_backbone
+
+
+def backbone_of(recipe):
+    return "llama" if recipe.startswith("decoder") else "bert"
+
+
+@pytest.mark.parametrize("recipe", sorted(recipes()))
+def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
+    backbone = save_backbone(tmp_path / "backbone", backbone_of(recipe))
+    config = load_config(
+        recipe,
+        [
+            f"output_dir={tmp_path / 'run'}",
+            f"model.backbone={backbone}",
+            "model.max_length=128",
+            f"data.train=[{ROOT / 'data' / 'train.jsonl'}]",
+            f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+            "data.limit=16",
+            "data.validation_limit=8",
+            "training.tensorboard=false",
+            "training.precision=fp32",
+            "training.batch_tokens=1024",
+            "training.step_tokens=2048",
+            "training.evaluations=1",
+        ],
+    )
+    trained = train(config)
+    groups = [p.group for p in trained.validation]
+    live = trained.scorer.score(groups)
+    reloaded = type(trained.scorer)(*native.load(trained.folder))
+    for a, b in zip(live, reloaded.score(groups), strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+    report = evaluate(trained.scorer, trained.validation, train=trained.train).report
+    assert report["accuracy"]["n"] > 50
+    table = export(trained.folder, {"fp32": tmp_path / "model.onnx"}, rows=trained.validation)["fp32"]
+    assert table["max_difference"] <= 1e-4
+    for a, b in zip(live, OnnxScorer(tmp_path / "model.onnx").score(groups), strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
+
+
+def test_single_answers_with_labels_are_enough_for_pointwise_losses(tmp_path):
+    import json
+
+    rows = [{"prompt": f"p {i}", "response": "good" if i % 2 else "bad", "accept": bool(i % 2)} for i in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    backbone = save_backbone(tmp_path / "backbone", "bert")
+    config = load_config(
+        "encoder-classify",
+        [
+            f"output_dir={tmp_path / 'run'}",
+            f"model.backbone={backbone}",
+            f"data.train=[{tmp_path / 'rows.jsonl'}]",
+            f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+            "data.validation_limit=4",
+            "model.max_length=128",
+            "training.tensorboard=false",
+            "training.evaluations=1",
+        ],
+    )
+    assert len(train(config).train) == 12
