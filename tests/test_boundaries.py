@@ -72,7 +72,7 @@ def test_import_contracts_hold():
 def test_every_module_imports():
     for name in modules():
         if name != "ranker.__main__":
-            importlib.import_module(name)
+            assert importlib.import_module(name).__doc__, name
 
 
 def test_no_utils_and_no_long_files():

@@ -15,7 +15,7 @@ from ranker.models.scorer import TorchScorer
 from ranker.records import Group, Message
 from tests.conftest import FAMILIES, backbone_config, tokenizer_json
 
-DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gpt2")
+DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
 TEMPLATE = (
     "{% for m in messages %}{{ '[MASK]' + m['role'] + ' : ' + m['content'] + '[SEP]' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '[MASK]assistant : ' }}{% endif %}"
