@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 CUDA: Final = "CUDAExecutionProvider"
+QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 CPU: Final = "CPUExecutionProvider"
 
 
@@ -60,7 +61,7 @@ def available_cores() -> int:
     """Processors this process may use: its affinity, limited by the cgroup's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        quota, period = QUOTA.read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
