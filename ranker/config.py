@@ -36,7 +36,7 @@ class ModelConfig(_Section):
     scheme: Scheme = Field("pairwise", description="pairwise ranker, or a pointwise reward model (encoder or decoder)")
     backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
     output: Output = Field("tasks", description="reward: tasks (a scalar), classes (reject, accept) or aspects")
-    aspects: tuple[str, ...] = Field((), description="reward: names of the regressed aspects")
+    aspects: tuple[str, ...] = Field((), description="reward: names of the regressed aspects; sorted")
     layout: CandidateLayout = Field("set", description="hub, set (order-free) or published (LLM-Blender's PairRM)")
     exchange: bool = Field(True, description="set layout: rows of a group see each other's [CLS]; false is pointwise")
     max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set) or sequence (published)")
@@ -44,6 +44,11 @@ class ModelConfig(_Section):
     n_tasks: int = Field(1, ge=1, description="outputs of the head; scores of several aspects train one each")
     head_dropout: float = Field(0.05, ge=0, lt=1)
     backbone_dropout: float = Field(0.0, ge=0, lt=1, description="0 trains faster and is usual for reward models")
+
+    @field_validator("aspects")
+    @classmethod
+    def _in_the_order_of_labels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(value))  # labels by name are read in this order, whatever a row's own
 
     @model_validator(mode="after")
     def _answers_have_room(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -105,6 +106,14 @@ class RunPlan(Sampler[list[Item]]):
 
     def __iter__(self) -> Iterator[list[Item]]:
         return iter(self.batches)
+
+    def digest(self, groups: Groups) -> str:
+        """SHA-256 in hex of the batches and of every token in them."""
+        found = hashlib.sha256(repr(self.batches).encode())
+        for tokens in groups.tokens:
+            for ids in (tokens.prompt, *tokens.candidates):
+                found.update(ids.tobytes() + b"|")
+        return found.hexdigest()
 
     @staticmethod
     def _epoch(groups: Groups, budget: int, group_size: tuple[int, int], rng: random.Random) -> list[list[Item]]:

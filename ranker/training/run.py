@@ -83,6 +83,7 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         group_size=config.training.group_size,
         seed=config.training.seed,
     )
+    check_plan(output / "steps" / "plan.sha256", plan.digest(groups), resume)
     steps = -(-len(plan) // config.training.accumulation)
     trainer = RankerTrainer(
         model,
@@ -124,12 +125,12 @@ def prepare_output(config: RunConfig, output: Path, resume: bool) -> None:
     if resume:
         if not checkpoints or not record.is_file():
             raise ConfigError(f"{output}: expected checkpoints to resume from, found none; run without --resume")
-        before = record.read_text(encoding="utf-8").splitlines()
-        changed = [line.strip() for line in text.splitlines() if line not in before]
-        if changed:
+        before = record.read_text(encoding="utf-8")
+        if text != before:
+            changed = [line.strip() for line in text.splitlines() if line not in before.splitlines()]
             raise ConfigError(
-                f"{output}: the interrupted run had other settings; differing now: {'; '.join(changed)}. "
-                "Resume with the same, or start anew without --resume"
+                f"{output}: the interrupted run had other settings; differing now: "
+                f"{'; '.join(changed) or 'the order of entries'}. Resume with the same, or start anew without --resume"
             )
         return
     if checkpoints:
@@ -138,6 +139,18 @@ def prepare_output(config: RunConfig, output: Path, resume: bool) -> None:
             shutil.rmtree(folder)
     output.mkdir(parents=True, exist_ok=True)
     record.write_text(text, encoding="utf-8")
+
+
+def check_plan(path: Path, digest: str, resume: bool) -> None:
+    """Bind a run to its data: a resumed run must go on with the same rows in the same batches.
+
+    Raises:
+        ConfigError: the data are not those of the interrupted run.
+    """
+    if resume and path.is_file() and path.read_text(encoding="ascii") != digest:
+        raise ConfigError(f"{path.parent}: the training data changed since the run was interrupted; start it anew")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(digest, encoding="ascii")
 
 
 def load(config: RunConfig) -> tuple[list[Preference], list[Preference]]:

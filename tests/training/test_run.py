@@ -51,16 +51,16 @@ def test_train_save_reload_same_scores(layout, exchange, tiny_backbone, tmp_path
 
 
 def test_resume_equals_an_uninterrupted_run(tiny_backbone, tmp_path):
-    config = tiny_config(tiny_backbone, tmp_path / "a", "training.epochs=2")
+    config = tiny_config(tiny_backbone, tmp_path, "training.epochs=2")
     train(config)
-    interrupted = tmp_path / "b"
-    shutil.copytree(tmp_path / "a" / "steps", interrupted / "steps")
-    steps = sorted(int(p.name.split("-")[1]) for p in (interrupted / "steps").glob("checkpoint-*"))
-    for step in steps[1:]:
-        shutil.rmtree(interrupted / "steps" / f"checkpoint-{step}")
-    train(tiny_config(tiny_backbone, interrupted, "training.epochs=2"), resume=True)
-    a, b = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in "ab")
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    whole = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    steps = sorted(int(p.name.split("-")[1]) for p in (tmp_path / "steps").glob("checkpoint-*"))
+    assert len(steps) == 2
+    shutil.rmtree(tmp_path / "steps" / f"checkpoint-{steps[1]}")  # as if interrupted after the first
+    shutil.rmtree(tmp_path / "checkpoint")
+    train(config, resume=True)
+    resumed = load_file(tmp_path / "checkpoint" / "model.safetensors")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
@@ -69,6 +69,9 @@ def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
     train(tiny_config(tiny_backbone, tmp_path))
     with pytest.raises(ConfigError, match="differing now: seed: 5"):
         train(tiny_config(tiny_backbone, tmp_path, "training.seed=5"), resume=True)
+    (tmp_path / "steps" / "plan.sha256").write_text("of other data")
+    with pytest.raises(ConfigError, match="training data changed"):
+        train(tiny_config(tiny_backbone, tmp_path), resume=True)
     before = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
     trained = train(tiny_config(tiny_backbone, tmp_path, "training.epochs=0.5"))
     after = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
