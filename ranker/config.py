@@ -23,6 +23,7 @@ ListLoss = Literal["list_net", "list_mle", "rank_net"]
 PointLoss = Literal["cross_entropy", "binary_cross_entropy", "mse", "rmse", "huber"]
 LossName = PairLoss | ListLoss | PointLoss
 Scheme = Literal["pairwise", "reward"]
+Pooling = Literal["first_token", "mean"]
 Scheduler = Literal["linear", "cosine", "constant_with_warmup"]
 
 
@@ -37,6 +38,7 @@ class ModelConfig(_Section):
     backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
     output: Output = Field("tasks", description="reward: tasks (a scalar), classes (reject, accept) or aspects")
     aspects: tuple[str, ...] = Field((), description="reward: names of the regressed aspects; sorted")
+    pooling: Pooling = Field("first_token", description="reward, encoders: [CLS] or the mean over tokens")
     layout: CandidateLayout = Field("set", description="hub, set (order-free) or published (LLM-Blender's PairRM)")
     exchange: bool = Field(True, description="set layout: rows of a group see each other's [CLS]; false is pointwise")
     max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set) or sequence (published)")

@@ -14,8 +14,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from ranker.errors import CheckpointError
+from ranker.models.backbones import MEAN_POOLED
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
-from ranker.models.reward import attention_options, prepare, reward_class
+from ranker.models.reward import attention_options, mean_pooled, prepare, reward_class
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group
 from ranker.text.tokenizer import TextTokenizer
@@ -127,10 +128,12 @@ def _config(folder: Path) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
     family = values.get("model_type")
     if family == PairwiseConfig.model_type:
         return PairwiseConfig.from_dict(values), PairwiseModel
-    if "ranker" not in values or family not in CONFIG_MAPPING:
+    known = str(family).removeprefix(MEAN_POOLED)
+    if "ranker" not in values or known not in CONFIG_MAPPING:
         raise CheckpointError(
             f"{path}: expected a checkpoint written by ranker train (model_type '{PairwiseConfig.model_type}', or a "
             f"'ranker' section), got model_type '{family}'"
         )
-    config = CONFIG_MAPPING[family].from_dict(values)
+    config_class = CONFIG_MAPPING[known]
+    config = (config_class if known == family else mean_pooled(config_class)).from_dict(values)
     return config, reward_class(config)

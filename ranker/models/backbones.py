@@ -24,6 +24,9 @@ DROPOUTS: Final = (
     "mlp_dropout",
 )
 
+MEAN_POOLED: Final = "ranker_mean_"
+"""Prefix of the model type of mean-pooled classifiers, which the library's classes would silently read at [CLS]."""
+
 Encode = Callable[[PreTrainedModel, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
 """(backbone, input_ids, block_ids, position_ids, mask, members) -> hidden states (rows, sequence, hidden).
 
@@ -62,7 +65,7 @@ def prepare(backbone: PreTrainedModel) -> PreTrainedModel:
 
 def per_row_attention(backbone: PreTrainedModel) -> None:
     """Give DeBERTa the attention that takes relative positions per row; other families need nothing."""
-    if backbone.config.model_type == "deberta-v2":
+    if family(backbone.config) == "deberta-v2":
         for layer in backbone.encoder.layer:
             # Same parameters, other forward: assigning the class keeps the loaded weights where they are.
             layer.attention.self.__class__ = BlockDisentangledAttention
@@ -77,8 +80,8 @@ def encode(
     members: Tensor | None,
 ) -> Tensor:
     """Hidden states (rows, sequence, hidden) of any supported family; arguments as in ``Encode``."""
-    family = FAMILIES[backbone.config.model_type]
-    return family(backbone, input_ids, block_ids, position_ids, mask, members)
+    read = FAMILIES[family(backbone.config)]
+    return read(backbone, input_ids, block_ids, position_ids, mask, members)
 
 
 def set_dropout(config: PretrainedConfig, probability: float) -> PretrainedConfig:
@@ -89,9 +92,14 @@ def set_dropout(config: PretrainedConfig, probability: float) -> PretrainedConfi
     return config
 
 
+def family(config: PretrainedConfig) -> str:
+    """The architecture, whatever our own model types put before its name."""
+    return str(config.model_type).removeprefix(MEAN_POOLED)
+
+
 def position_offset(config: PretrainedConfig) -> int:
     """What the family adds to every position: RoBERTa counts from its padding index + 1."""
-    return int(config.pad_token_id) + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    return int(config.pad_token_id) + 1 if family(config) in ("roberta", "xlm-roberta") else 0
 
 
 def check_length(config: PretrainedConfig, max_length: int) -> None:
@@ -170,11 +178,11 @@ FAMILIES: Final[dict[str, Encode]] = {
 
 
 def _supported(config: PretrainedConfig) -> PretrainedConfig:
-    if config.model_type not in FAMILIES:
+    if family(config) not in FAMILIES:
         raise CheckpointError(f"expected an encoder backbone of type {', '.join(FAMILIES)}; got '{config.model_type}'")
     return config
 
 
 def attention(config: PretrainedConfig) -> str:
     """The name of the attention implementation a family runs under."""
-    return "eager" if config.model_type == "deberta-v2" else NAME
+    return "eager" if family(config) == "deberta-v2" else NAME

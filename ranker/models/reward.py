@@ -22,11 +22,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ranker.errors import CheckpointError
+from ranker.config import Pooling
+from ranker.errors import CheckpointError, ConfigError
 from ranker.models import backbones
 from ranker.models.attention import row_mask
 from ranker.models.pairwise import PairwiseModel
-from ranker.models.pooling import first_token, last_token
+from ranker.models.pooling import POOLINGS
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.chat import template_parts
 from ranker.text.layout import Output, TextLayout
@@ -57,10 +58,17 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     Raises:
         CheckpointError: the family has no sequence classifier, or none that is read here.
     """
-    if type(config) not in AutoModelForSequenceClassification._model_mapping:
+    known = type(config) if backbones.family(config) == config.model_type else type(config).__base__
+    if known not in AutoModelForSequenceClassification._model_mapping:
         raise CheckpointError(f"expected a backbone with a sequence classifier, got '{config.model_type}'")
     reading(config)
-    return _reward_class(AutoModelForSequenceClassification._model_mapping[type(config)])
+    return _reward_class(AutoModelForSequenceClassification._model_mapping[known])
+
+
+@cache
+def mean_pooled(base: type[PretrainedConfig]) -> type[PretrainedConfig]:
+    """A configuration class under a model type of ours, so that no other library reads the checkpoint at [CLS]."""
+    return type(base.__name__, (base,), {"model_type": backbones.MEAN_POOLED + base.model_type})
 
 
 @cache
@@ -74,7 +82,7 @@ def reading(config: PretrainedConfig) -> Callable[[Any, Tensor, Tensor, Tensor],
     Raises:
         CheckpointError: an encoder family that is not supported.
     """
-    if config.model_type in HEADS:
+    if backbones.family(config) in HEADS:
         return _encoder
     if getattr(config, "is_encoder_decoder", False) or config.model_type not in DECODERS:
         raise CheckpointError(
@@ -86,7 +94,8 @@ def reading(config: PretrainedConfig) -> Callable[[Any, Tensor, Tensor, Tensor],
 def _encoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
     hidden = backbones.encode(model.base_model, input_ids, block_ids, position_ids, row_mask(block_ids), None)
     with torch.autocast(hidden.device.type, enabled=False):
-        logits: Tensor = HEADS[model.config.model_type](model, first_token(hidden.float()))
+        pooled = POOLINGS[model.config.ranker["pooling"]](hidden.float(), block_ids >= 0)
+        logits: Tensor = HEADS[backbones.family(model.config)](model, pooled)
         return logits
 
 
@@ -96,25 +105,24 @@ def _decoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Ten
         input_ids=input_ids, attention_mask=mask.long(), position_ids=position_ids, use_cache=False
     ).last_hidden_state
     with torch.autocast(hidden.device.type, enabled=False):
-        logits: Tensor = model.score(last_token(hidden.float(), mask))
+        logits: Tensor = model.score(POOLINGS["last_token"](hidden.float(), mask))
         return logits
 
 
-def _bert(model: Any, first: Tensor) -> Tensor:
-    pooled = torch.tanh(model.bert.pooler.dense(first))
-    return _tensor(model.classifier(model.dropout(pooled)))
+def _bert(model: Any, pooled: Tensor) -> Tensor:
+    return _tensor(model.classifier(model.dropout(torch.tanh(model.bert.pooler.dense(pooled)))))
 
 
-def _deberta(model: Any, first: Tensor) -> Tensor:
-    return _tensor(model.classifier(model.dropout(model.pooler(first[:, None]))))
+def _deberta(model: Any, pooled: Tensor) -> Tensor:
+    return _tensor(model.classifier(model.dropout(model.pooler(pooled[:, None]))))
 
 
-def _own_head(model: Any, first: Tensor) -> Tensor:
-    return _tensor(model.classifier(first[:, None]))
+def _own_head(model: Any, pooled: Tensor) -> Tensor:
+    return _tensor(model.classifier(pooled[:, None]))
 
 
-def _modernbert(model: Any, first: Tensor) -> Tensor:
-    return _tensor(model.classifier(model.drop(model.head(first))))
+def _modernbert(model: Any, pooled: Tensor) -> Tensor:
+    return _tensor(model.classifier(model.drop(model.head(pooled))))
 
 
 def _tensor(value: Tensor) -> Tensor:
@@ -129,7 +137,7 @@ HEADS: Final[dict[str, Callable[[Any, Tensor], Tensor]]] = {
     "deberta-v2": _deberta,
     "modernbert": _modernbert,
 }
-"""Encoder families: from the first token's state (rows, hidden) to logits (rows, outputs)."""
+"""Encoder families: from a pooled state (rows, hidden) to logits (rows, outputs)."""
 
 DECODERS: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
 """Decoder families, all with a bias-free ``score`` on the last token."""
@@ -140,6 +148,7 @@ def from_backbone(
     *,
     output: Output,
     aspects: Sequence[str] = (),
+    pooling: Pooling = "first_token",
     max_length: int = 512,
     prompt_reserve: int = 64,
     backbone_dropout: float = 0.0,
@@ -154,15 +163,24 @@ def from_backbone(
 
     Raises:
         CheckpointError: the family is not supported.
+        ConfigError: more tokens than positions, or mean pooling of a decoder.
     """
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     config = backbones.set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
     is_encoder = config.model_type in HEADS
+    if pooling == "mean" and not is_encoder:
+        raise ConfigError(
+            f"model.pooling 'mean' is for encoders; a decoder ('{config.model_type}') is read at its last token"
+        )
     labels = {"classes": ("reject", "accept"), "aspects": tuple(aspects), "tasks": ("reward",)}[output]
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
     config.problem_type = "single_label_classification" if output == "classes" else "regression"
+    if hasattr(config, "classifier_pooling"):  # ModernBERT's own setting, which the library honours
+        config.classifier_pooling = "mean" if pooling == "mean" else "cls"
+    elif pooling == "mean":
+        config = mean_pooled(config.__class__).from_dict(config.to_dict())
     cls = reward_class(config)
     if not is_encoder and tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
@@ -182,7 +200,7 @@ def from_backbone(
     config.ranker = {
         "text": text.model_dump(),
         "head": output,
-        "pooling": "first_token" if is_encoder else "last_token",
+        "pooling": pooling if is_encoder else "last_token",
         "aspects": list(aspects),
     }
     model = cls.from_pretrained(name_or_path, config=config, dtype=torch.float32, **attention_options(config))

@@ -200,7 +200,7 @@ def start(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
 
 
 MAKERS: Final[dict[Scheme, tuple[Callable[..., tuple[PreTrainedModel, TextTokenizer]], tuple[str, ...]]]] = {
-    "pairwise": (pairwise.from_backbone, ("output", "aspects")),
+    "pairwise": (pairwise.from_backbone, ("output", "aspects", "pooling")),
     "reward": (reward.from_backbone, ("layout", "exchange", "n_tasks", "head_dropout")),
 }
 """How a scheme's model is made, and the settings of the other scheme."""

@@ -67,13 +67,13 @@ def save_backbone(folder, family, *, pad="[PAD]", template=None):
     return folder
 
 
-def trained(tmp_path, family, output="tasks", **kwargs):
+def trained(tmp_path, family, output="tasks", pooling="first_token", **kwargs):
     """A reward model as training would leave it: new head, saved."""
     folder = save_backbone(tmp_path / "backbone", family, **kwargs)
     torch.manual_seed(1)
     aspects = ("helpful", "brief", "polite") if output == "aspects" else ()
     model, tokenizer = reward.from_backbone(
-        str(folder), output=output, aspects=aspects, max_length=128, prompt_reserve=16
+        str(folder), output=output, pooling=pooling, aspects=aspects, max_length=128, prompt_reserve=16
     )
     native.save(model.eval(), tokenizer, tmp_path / "checkpoint")
     return tmp_path / "checkpoint", TorchScorer(model, tokenizer)
@@ -139,6 +139,27 @@ def test_decoders_score_the_same_in_plain_transformers(family, pad, tmp_path):
     np.testing.assert_allclose(alone, result.scores, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2"])
+def test_a_mean_pooled_model_is_refused_by_libraries_that_would_read_its_first_token(family, tmp_path):
+    folder, scorer = trained(tmp_path, family, pooling="mean")
+    groups = [Group(PROMPT, ANSWERS)]
+    assert native.check_reload(scorer.model, scorer.pipeline.tokenizer, folder, groups) <= 1e-6
+    with pytest.raises(ValueError, match=f"ranker_mean_{family}"):
+        AutoModelForSequenceClassification.from_pretrained(folder)
+    first = trained(tmp_path / "first", family)[1].score(groups)[0].scores
+    assert np.abs(scorer.score(groups)[0].scores - first).max() > 1e-3
+
+
+def test_modernbert_pools_by_its_own_setting(tmp_path):
+    folder, scorer = trained(tmp_path, "modernbert", pooling="mean")
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer([PROMPT] * len(ANSWERS), list(ANSWERS), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        got = model(**batch).logits[:, 0].numpy()
+    np.testing.assert_allclose(got, scorer.score([Group(PROMPT, ANSWERS)])[0].scores, atol=1e-5)
+
+
 def test_a_chat_template_is_kept_to_the_id(tmp_path):
     """Our ids of a conversation equal the template's, and user text cannot spell the template's structure."""
     folder, scorer = trained(tmp_path, "qwen2", template=TEMPLATE)
@@ -195,11 +216,17 @@ def test_the_head_is_fp32_under_autocast(tmp_path):
 
 
 def test_pooling_is_decided_by_the_mask():
-    from ranker.models.pooling import first_token, last_token, mean
+    from typing import get_args
+
+    from ranker.config import Pooling
+    from ranker.models.pooling import POOLINGS, first_token, last_token, mean
+
+    assert set(get_args(Pooling)) == set(POOLINGS) - {"last_token"}
 
     hidden = torch.arange(12.0).view(2, 3, 2)
     left, right = torch.tensor([[0, 1, 1], [1, 1, 1]]).bool(), torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
-    assert first_token(hidden).tolist() == [[0, 1], [6, 7]]
+    assert first_token(hidden, left).tolist() == [[2, 3], [6, 7]]
+    assert first_token(hidden, right).tolist() == [[0, 1], [6, 7]]
     assert last_token(hidden, left).tolist() == [[4, 5], [10, 11]]
     assert last_token(hidden, right).tolist() == [[2, 3], [6, 7]]
     assert mean(hidden, right).tolist() == [[1, 2], [6, 7]]
