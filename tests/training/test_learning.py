@@ -1,12 +1,12 @@
 """The encoder recipes learn: held-out accuracy on the sample significantly above every baseline."""
 
 import pytest
-from tests.conftest import ROOT
 
 from ranker.config import load_config
 from ranker.data.load import load_preferences
 from ranker.evaluation.run import evaluate
 from ranker.training.run import train
+from tests.conftest import ROOT
 
 ENCODERS = ("pairrm", "listwise", "encoder-bt", "encoder-regress", "encoder-classify", "encoder-classify-pooled")
 
