@@ -41,6 +41,8 @@ def export(
         ParityError: an fp32 graph differs from the torch model by more than 1e-4.
         CheckpointError: the checkpoint is incomplete.
     """
+    if not targets:
+        return {}
     model, tokenizer = native.load(checkpoint)
     source = TorchScorer(model, tokenizer)
     reference = parity.Reference(source, rows, max_length=model.layout.max_length)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ranker.errors import ExportError
-from ranker.text.layout import CandidateLayout
+from ranker.models.heads import HEAD_MODULES
 
 OPSET: Final = 20
 SCOPES: Final = "pkg.torch.onnx.name_scopes"
@@ -32,16 +32,14 @@ AXES: Final = {
 """Inputs and their axes; all are dynamic."""
 
 
-LAST_INPUT: Final[dict[CandidateLayout, str]] = {"hub": "readout", "published": "readout", "set": "members"}
-
-
 class Traceable(nn.Module):
     """Fixes the order of a ranker's inputs; masks are built inside the graph from ``block_ids``."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self.last = LAST_INPUT.get(model.layout.layout) if model.layout.pairwise else None
+        layout = model.layout
+        self.last = "readout" if layout.readout else "members" if layout.layout == "set" and layout.exchange else None
 
     def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, last: Tensor | None = None) -> Tensor:
         """Logits (batch, candidates, tasks)."""
@@ -80,7 +78,8 @@ def to_onnx(model: PreTrainedModel, path: Path) -> None:
 
 def head_nodes(path: Path) -> list[str]:
     """Names of the nodes of the head, which is never quantised."""
-    return [node.name for node in onnx.load(path, load_external_data=False).graph.node if ".head/" in node.name]
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return [node.name for node in nodes if set(HEAD_MODULES) & set(node.name.partition("/")[0].split("."))]
 
 
 def _tidy(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ranker.errors import ConfigError, nearest
-from ranker.text.layout import CandidateLayout, Output
+from ranker.text.layout import Output, PairwiseLayout
 
 RECIPES: Final = Path(__file__).parent / "training" / "recipes"
 CONFIG_BYTES: Final = 1_000_000
@@ -21,8 +21,11 @@ ExportPrecision = Literal["fp32", "int8"]
 PairLoss = Literal["bradley_terry", "log_exp"]
 ListLoss = Literal["list_net", "list_mle", "rank_net"]
 PointLoss = Literal["cross_entropy", "binary_cross_entropy", "mse", "rmse", "huber"]
-LossName = PairLoss | ListLoss | PointLoss
-Scheme = Literal["pairwise", "reward"]
+TokenLoss = Literal["token_pairwise"]
+AnswerLoss = Literal["answer_token"]
+LossName = PairLoss | ListLoss | PointLoss | TokenLoss | AnswerLoss
+Scheme = Literal["pairwise", "reward", "gated", "seq2seq"]
+Quantization = Literal["none", "4bit", "8bit"]
 Pooling = Literal["first_token", "mean"]
 Scheduler = Literal["linear", "cosine", "constant_with_warmup"]
 
@@ -34,14 +37,17 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The model that is trained."""
 
-    scheme: Scheme = Field("pairwise", description="pairwise ranker, or a pointwise reward model (encoder or decoder)")
+    scheme: Scheme = Field(
+        "pairwise",
+        description="pairwise ranker, pointwise reward model, gated aspects (ArmoRM) or seq2seq A/B answer (SteamSHP)",
+    )
     backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
     output: Output = Field("tasks", description="reward: tasks (a scalar), classes (reject, accept) or aspects")
-    aspects: tuple[str, ...] = Field((), description="reward: names of the regressed aspects; sorted")
-    pooling: Pooling = Field("first_token", description="reward, encoders: [CLS] or the mean over tokens")
-    layout: CandidateLayout = Field("set", description="hub, set (order-free) or published (LLM-Blender's PairRM)")
+    aspects: tuple[str, ...] = Field((), description="reward, gated: names of the regressed aspects; sorted")
+    pooling: Pooling = Field("first_token", description="reward, gated: [CLS] or the mean, of encoders")
+    layout: PairwiseLayout = Field("set", description="hub, set (order-free) or published (LLM-Blender's PairRM)")
     exchange: bool = Field(True, description="set layout: rows of a group see each other's [CLS]; false is pointwise")
-    max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set) or sequence (published)")
+    max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set, reward) or pair (published)")
     prompt_reserve: int = Field(64, ge=1, description="tokens the prompt keeps before an answer is cut")
     n_tasks: int = Field(1, ge=1, description="outputs of the head; scores of several aspects train one each")
     head_dropout: float = Field(0.05, ge=0, lt=1)
@@ -63,6 +69,8 @@ class DataConfig(_Section):
     """Where rows come from."""
 
     train: tuple[str, ...] = Field(description="files or dataset names (name:split)")
+    aspects: tuple[str, ...] = Field((), description="gated: rows with scores per aspect; train holds the preferences")
+    aspect_columns: dict[str, str] = Field({}, description="the same as columns, for the rows of aspects")
     validation: tuple[str, ...] = Field(description="held out; decides early stopping")
     test: tuple[str, ...] = Field((), description="held out; reported at the end. Empty: validation is reported")
     columns: dict[str, str] = Field({}, description="names of the columns where they differ from the known ones")
@@ -90,7 +98,7 @@ class TrainingConfig(_Section):
         None, ge=64, description="padded tokens of one optimizer step; default batch_tokens"
     )
     group_size: tuple[int, int] = Field((2, 8), description="fewest and most candidates shown together")
-    consistency: float = Field(0.0, ge=0, description="published layout: weight of the order-consistency penalty")
+    consistency: float = Field(0.0, ge=0, description="ordered pairs: weight of the order-consistency penalty")
     precision: Precision = Field("auto", description="auto: bf16 where the processor has it")
     evaluations: int = Field(4, ge=1, description="evaluations (and checkpoints) during the run, evenly spaced")
     patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better accuracy")
@@ -106,16 +114,46 @@ class TrainingConfig(_Section):
             raise ValueError("expected [fewest, most] with 2 <= fewest <= most")
         return value
 
-    @property
-    def accumulation(self) -> int:
-        """Forward passes per optimizer step."""
-        return max(1, round((self.step_tokens or self.batch_tokens) / self.batch_tokens))
+    def accumulation(self, processes: int = 1) -> int:
+        """Forward passes of each process per optimizer step; all together read about ``step_tokens``."""
+        return max(1, round((self.step_tokens or self.batch_tokens) / self.batch_tokens / processes))
 
 
 class ExportConfig(_Section):
     """What is exported after training."""
 
     precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
+
+
+class AdapterConfig(_Section):
+    """Low-rank adapters (LoRA, arXiv 2106.09685; QLoRA, arXiv 2305.14314); the head always trains whole."""
+
+    rank: int = Field(0, ge=0, description="rank of the updates; 0 trains all weights")
+    alpha: float = Field(32.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[str, ...] = Field((), description="last names of the linear layers; empty: all of the backbone")
+    quantization: Quantization = Field("none", description="of the frozen weights; needs bitsandbytes")
+    continue_from: str | None = Field(None, description="folder of an adapter to go on with")
+
+    @model_validator(mode="after")
+    def _needs_a_rank(self) -> Self:
+        if not self.rank and (self.quantization != "none" or self.continue_from is not None):
+            raise ValueError("adapter.quantization and adapter.continue_from need adapter.rank")
+        return self
+
+
+class GateConfig(_Section):
+    """Gated aspects (ArmoRM): how the gate is trained on frozen features; defaults are the published ones."""
+
+    verbosity: str | None = Field(None, description="aspect whose correlation with the others is taken out")
+    max_correlation: float = Field(0.03, ge=0, description="Spearman correlation with verbosity that may remain")
+    hidden: int = Field(1024, ge=1, description="width of the gate's hidden layers")
+    layers: int = Field(3, ge=1, description="hidden layers of the gate")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    temperature: float = Field(10.0, gt=0)
+    steps: int = Field(2000, ge=1)
+    batch_pairs: int = Field(1024, ge=1, description="comparisons of one step")
+    learning_rate: float = Field(1e-3, gt=0)
 
 
 class RunConfig(_Section):
@@ -125,22 +163,55 @@ class RunConfig(_Section):
     model: ModelConfig = ModelConfig()
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    gate: GateConfig = GateConfig()
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
-    def _loss_fits_the_output(self) -> Self:
-        loss, output, pairwise = self.training.loss, self.model.output, self.model.scheme == "pairwise"
-        if self.model.layout == "published" and pairwise and loss not in get_args(PairLoss):
-            raise ValueError(f"loss '{loss}' needs one score per candidate; layout 'published' gives pairs")
+    def _loss_fits_the_model(self) -> Self:
+        loss, output, scheme = self.training.loss, self.model.output, self.model.scheme
+        allowed = losses_of(scheme, self.model.layout)
+        if loss not in allowed:
+            pairs_only = scheme == "pairwise" and self.model.layout == "published"
+            what = "model.layout 'published'" if pairs_only else f"model.scheme '{scheme}'"
+            raise ValueError(f"{what} trains with {', '.join(allowed)}; got training.loss '{loss}'")
         if (loss == "cross_entropy") != (output == "classes"):
             raise ValueError(
                 f"loss 'cross_entropy' and model.output 'classes' belong together; got '{loss}', '{output}'"
             )
-        if pairwise and output != "tasks":
-            raise ValueError(f"model.output '{output}' needs model.scheme=reward")
-        if (output == "aspects") != bool(self.model.aspects):
-            raise ValueError("model.output=aspects and the names in model.aspects belong together")
+        if output not in OUTPUTS[scheme]:
+            raise ValueError(f"model.scheme '{scheme}' has output {', '.join(OUTPUTS[scheme])}; got '{output}'")
+        if (output in ("aspects", "gated")) != bool(self.model.aspects):
+            raise ValueError("model.output=aspects or gated and the names in model.aspects belong together")
+        if scheme == "gated" and self.adapter.rank:
+            raise ValueError("model.scheme=gated freezes its backbone; adapter.rank must be 0")
+        if (scheme == "gated") != bool(self.data.aspects):
+            raise ValueError("model.scheme=gated and the rows in data.aspects belong together")
+        if self.gate.verbosity is not None and self.gate.verbosity not in self.model.aspects:
+            raise ValueError(f"gate.verbosity '{self.gate.verbosity}' is not in model.aspects")
         return self
+
+
+OUTPUTS: Final[dict[Scheme, tuple[Output, ...]]] = {
+    "pairwise": ("tasks",),
+    "reward": ("tasks", "classes", "aspects"),
+    "gated": ("gated",),
+    "seq2seq": ("tasks",),
+}
+"""What the models of a scheme can put out."""
+
+
+def losses_of(scheme: Scheme, layout: PairwiseLayout = "set") -> tuple[str, ...]:
+    """The losses that a scheme trains with; lists and single answers need one score per candidate."""
+    pairs = get_args(PairLoss)
+    if scheme == "seq2seq":
+        return (*get_args(AnswerLoss), *pairs)
+    if scheme == "gated":
+        return ("bradley_terry",)
+    if scheme == "pairwise" and layout == "published":
+        return tuple(pairs)
+    alone = (*pairs, *get_args(ListLoss), *get_args(PointLoss))
+    return (*alone, *get_args(TokenLoss)) if scheme == "reward" else alone
 
 
 def recipes() -> dict[str, Path]:
@@ -202,6 +273,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
 def _explain(detail: Any) -> str:
     path = [str(part) for part in detail["loc"]]
     name = ".".join(path)
+    if detail["type"] == "value_error":
+        return f"{name + ': ' if name else ''}{detail['msg'].removeprefix('Value error, ')}"
     if detail["type"] != "extra_forbidden":
         return f"'{name}': {detail['msg']}; got {detail['input']!r:.80}"
     section: Any = RunConfig

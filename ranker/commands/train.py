@@ -39,6 +39,8 @@ def _train(config: RunConfig, console: Console, resume: bool) -> None:
 
     output = Path(config.output_dir)
     trained = train(config, resume=resume)
+    if not trained.main:
+        return
     data = config.data
     test = trained.validation
     if data.test:
@@ -66,11 +68,12 @@ def _train(config: RunConfig, console: Console, resume: bool) -> None:
 
 def _show_examples(config: RunConfig, console: Console) -> None:
     require("transformers").utils.logging.disable_progress_bar()
+    from ranker.models.build import start
     from ranker.text.pipeline import TextPipeline
-    from ranker.training.run import load, start
+    from ranker.training.run import load
 
     training, validation = load(config)
-    model, tokenizer = start(config)
+    model, tokenizer = start(config.model, gate=config.gate)
     pipeline = TextPipeline(model.layout, tokenizer)
     console.print(f"{len(training)} training groups, {len(validation)} validation groups; {model.layout}")
     for preference in training[:EXAMPLES]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
+
+HEAD_MODULES: Final = ("head", "classifier", "score", "pooler", "lm_head", "regression_layer", "gating")
+"""Names of the modules after the backbone, in every family: never quantised, saved whole with every adapter."""
 
 
 class PairwiseHead(nn.Module):

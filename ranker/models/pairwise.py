@@ -15,10 +15,10 @@ from ranker.models import backbones
 from ranker.models.attention import row_mask, star_mask
 from ranker.models.heads import PairwiseHead
 from ranker.models.tokenizers import text_tokenizer
-from ranker.text.layout import CandidateLayout, TextLayout
+from ranker.text.layout import PairwiseLayout, TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
-MARKERS: Final[dict[CandidateLayout, int]] = {"hub": 2, "set": 0, "published": 3, "single": 0}
+MARKERS: Final[dict[PairwiseLayout, int]] = {"hub": 2, "set": 0, "published": 3}
 """How many marker ids a layout adds after the backbone's vocabulary."""
 
 
@@ -138,13 +138,13 @@ def _first_token(
 
 
 Reader = Callable[[PairwiseModel, Tensor, Tensor, Tensor, Tensor | None, Tensor | None], Tensor]
-READERS: Final[dict[CandidateLayout, Reader]] = {"hub": _with_source, "set": _first_token, "published": _with_source}
+READERS: Final[dict[str, Reader]] = {"hub": _with_source, "set": _first_token, "published": _with_source}
 
 
 def from_backbone(
     name_or_path: str,
     *,
-    layout: CandidateLayout,
+    layout: PairwiseLayout,
     exchange: bool = True,
     max_length: int = 512,
     prompt_reserve: int = 64,
@@ -200,7 +200,7 @@ def from_backbone(
 
 
 def _start_markers(
-    table: Tensor, markers: Sequence[int], cls_id: int, layout: CandidateLayout, config: PretrainedConfig
+    table: Tensor, markers: Sequence[int], cls_id: int, layout: PairwiseLayout, config: PretrainedConfig
 ) -> None:
     """Start the marker rows of an embedding table in place.
 

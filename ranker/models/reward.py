@@ -26,7 +26,6 @@ from ranker.config import Pooling
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import backbones
 from ranker.models.attention import row_mask
-from ranker.models.pairwise import PairwiseModel
 from ranker.models.pooling import POOLINGS
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.chat import template_parts
@@ -47,8 +46,13 @@ class RewardReading:
         """The text layout stored in the configuration."""
         return TextLayout.model_validate(self.config.ranker["text"])
 
-    def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
-        """Raw fp32 logits (rows, 1, outputs); arguments as made by ``ranker.text.batching.collate``."""
+    def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, every_token: bool = False) -> Tensor:
+        """Raw fp32 logits (rows, 1, outputs); arguments as made by ``ranker.text.batching.collate``.
+
+        ``every_token`` gives a decoder's (rows, sequence, outputs): the value of the text up to each token.
+        """
+        if every_token:
+            return decoder_values(self, input_ids, block_ids, position_ids)
         return reading(self.config)(self, input_ids, block_ids, position_ids)[:, None]
 
 
@@ -100,13 +104,25 @@ def _encoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Ten
 
 
 def _decoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
-    mask = block_ids >= 0
-    hidden = model.base_model(
-        input_ids=input_ids, attention_mask=mask.long(), position_ids=position_ids, use_cache=False
-    ).last_hidden_state
+    hidden = _decoder_states(model, input_ids, block_ids, position_ids)
     with torch.autocast(hidden.device.type, enabled=False):
-        logits: Tensor = model.score(POOLINGS["last_token"](hidden.float(), mask))
+        logits: Tensor = model.score(POOLINGS["last_token"](hidden.float(), block_ids >= 0))
         return logits
+
+
+def decoder_values(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
+    """The head of a decoder on every token: fp32 values (rows, sequence, outputs)."""
+    hidden = _decoder_states(model, input_ids, block_ids, position_ids)
+    with torch.autocast(hidden.device.type, enabled=False):
+        values: Tensor = model.score(hidden.float())
+        return values
+
+
+def _decoder_states(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
+    hidden: Tensor = model.base_model(
+        input_ids=input_ids, attention_mask=(block_ids >= 0).long(), position_ids=position_ids, use_cache=False
+    ).last_hidden_state
+    return hidden
 
 
 def _bert(model: Any, pooled: Tensor) -> Tensor:
@@ -152,11 +168,13 @@ def from_backbone(
     max_length: int = 512,
     prompt_reserve: int = 64,
     backbone_dropout: float = 0.0,
+    **options: Any,
 ) -> tuple[PreTrainedModel, TextTokenizer]:
     """A reward model with a pretrained backbone and a newly initialised head, for training.
 
     ``num_labels``, ``id2label``, the head's kind, the pooling rule and the text layout are always written to the
-    configuration. A decoder whose padding is its end-of-text token gets a padding token of its own.
+    configuration. A decoder whose padding is its end-of-text token gets a padding token of its own. ``options``
+    are passed on to ``from_pretrained``.
 
     Returns:
         The model in fp32 and its tokenizer.
@@ -168,10 +186,6 @@ def from_backbone(
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     config = backbones.set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
     is_encoder = config.model_type in HEADS
-    if pooling == "mean" and not is_encoder:
-        raise ConfigError(
-            f"model.pooling 'mean' is for encoders; a decoder ('{config.model_type}') is read at its last token"
-        )
     labels = {"classes": ("reject", "accept"), "aspects": tuple(aspects), "tasks": ("reward",)}[output]
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
@@ -186,9 +200,46 @@ def from_backbone(
         tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     new_pad = tokenizer.pad_token_id >= config.vocab_size
     config.pad_token_id = None if new_pad else tokenizer.pad_token_id
+    text = text_layout(
+        tokenizer, config, output=output, pooling=pooling, max_length=max_length, prompt_reserve=prompt_reserve
+    )
+    config.ranker = {
+        "text": text.model_dump(),
+        "head": output,
+        "pooling": pooling if is_encoder else "last_token",
+        "aspects": list(aspects),
+    }
+    model = cls.from_pretrained(
+        name_or_path, config=config, dtype=torch.float32, **attention_options(config), **options
+    )
+    if new_pad:
+        model.resize_token_embeddings(len(tokenizer))
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return prepare(model), text_tokenizer(tokenizer)
+
+
+def text_layout(
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainedConfig,
+    *,
+    output: Output,
+    pooling: Pooling,
+    max_length: int,
+    prompt_reserve: int,
+) -> TextLayout:
+    """How a pointwise model over this backbone and tokenizer reads one answer.
+
+    Raises:
+        ConfigError: more tokens than positions, or mean pooling of a decoder.
+    """
+    is_encoder = backbones.family(config) in HEADS
+    if pooling == "mean" and not is_encoder:
+        raise ConfigError(
+            f"model.pooling 'mean' is for encoders; a decoder ('{config.model_type}') is read at its last token"
+        )
     backbones.check_length(config, max_length)
     parts = _pair_parts(tokenizer) if is_encoder else _decoder_parts(tokenizer)
-    text = TextLayout(
+    return TextLayout(
         layout="single",
         output=output,
         max_length=max_length,
@@ -197,17 +248,6 @@ def from_backbone(
         position_offset=backbones.position_offset(config) if is_encoder else 0,
         **parts,
     )
-    config.ranker = {
-        "text": text.model_dump(),
-        "head": output,
-        "pooling": pooling if is_encoder else "last_token",
-        "aspects": list(aspects),
-    }
-    model = cls.from_pretrained(name_or_path, config=config, dtype=torch.float32, **attention_options(config))
-    if new_pad:
-        model.resize_token_embeddings(len(tokenizer))
-        model.config.pad_token_id = tokenizer.pad_token_id
-    return prepare(model), text_tokenizer(tokenizer)
 
 
 def attention_options(config: PretrainedConfig) -> dict[str, str]:
@@ -215,10 +255,10 @@ def attention_options(config: PretrainedConfig) -> dict[str, str]:
     return {} if config.model_type in DECODERS else {"attn_implementation": backbones.attention(config)}
 
 
-def prepare(model: PreTrainedModel) -> PreTrainedModel:
+def prepare(model: Any) -> Any:
     """Give a DeBERTa reward model the attention that takes positions per row; others are ready as they are."""
-    if not isinstance(model, PairwiseModel):
-        backbones.per_row_attention(model.base_model)
+    if isinstance(model, RewardReading):
+        backbones.per_row_attention(model.base_model)  # type: ignore[attr-defined]
     return model
 
 

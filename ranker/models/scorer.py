@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ranker.records import Group
@@ -21,12 +23,22 @@ class TorchScorer:
         model: the ranker or reward model; it is put in evaluation mode for each call and left as it was.
         tokenizer: its tokenizer.
         batch_tokens: most padded tokens of one forward pass.
+        forward: called in the place of the model's own forward, where its weights are sharded over processes.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, *, batch_tokens: int = 16384) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: TextTokenizer,
+        *,
+        batch_tokens: int = 16384,
+        forward: Callable[..., Tensor] | None = None,
+    ) -> None:
         self.model = model
         self.pipeline = TextPipeline(model.layout, tokenizer)
         self.batch_tokens = batch_tokens
+        # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.
+        self._call = forward or partial(type(model).forward, model)
         self.pairwise = model.layout.pairwise
 
     def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
@@ -45,6 +57,5 @@ class TorchScorer:
 
     def _forward(self, arrays: Arrays) -> Floats:
         tensors = {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
-        # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.
-        logits: Floats = type(self.model).forward(self.model, **tensors).float().cpu().numpy()
+        logits: Floats = self._call(**tensors).float().cpu().numpy()
         return logits

@@ -19,7 +19,7 @@ MANIFEST_KEY: Final = "ranker.manifest"
 TOKENIZER_KEY: Final = "ranker.tokenizer.json"
 DIGEST_KEY: Final = "ranker.manifest.sha256"
 
-Scheme = Literal["pairwise", "reward"]
+Scheme = Literal["pairwise", "reward", "gated", "seq2seq"]
 
 
 class Manifest(BaseModel):

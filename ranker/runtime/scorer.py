@@ -32,6 +32,7 @@ class OnnxScorer:
     ) -> None:
         self.manifest, tokenizer = manifests.read(path)
         self.session = open_session(path, device=device, threads=threads)
+        self._inputs = [node.name for node in self.session.get_inputs()]
         self.pipeline = TextPipeline(self.manifest.text, tokenizer)
         self.batch_tokens = batch_tokens
         self.pairwise = self.manifest.text.pairwise
@@ -50,5 +51,5 @@ class OnnxScorer:
         return margins(pairs, self.score(pairs))
 
     def _forward(self, arrays: Arrays) -> Floats:
-        logits: Floats = self.session.run(["scores"], arrays)[0]
+        logits: Floats = self.session.run(["scores"], {name: arrays[name] for name in self._inputs})[0]
         return logits

@@ -64,7 +64,8 @@ def collate(layout: TextLayout, batch: Sequence[Unit]) -> Arrays:
     """The arrays of one forward pass.
 
     ``input_ids``, ``block_ids`` (-1 padding) and ``position_ids`` are (rows, sequence). ``hub`` and ``published`` add
-    ``readout`` (rows, 1 + candidates): the positions of the source marker and of each candidate marker, -1 absent.
+    ``readout`` (rows, 1 + candidates): the positions of the source marker and of each candidate marker, -1 absent; a
+    gated model (rows, 1): where the gate reads the prompt.
     ``set`` with exchange adds ``members`` (rows, others): the row numbers of the group's other candidates, -1 absent.
     """
     rows = [row for unit in batch for row in unit.rows]
@@ -78,7 +79,7 @@ def collate(layout: TextLayout, batch: Sequence[Unit]) -> Arrays:
         arrays["input_ids"][i, : len(row.ids)] = row.ids
         arrays["block_ids"][i, : len(row.ids)] = row.blocks
         arrays["position_ids"][i, : len(row.ids)] = row.positions
-    if layout.layout in ("hub", "published"):
+    if layout.readout:
         arrays["readout"] = _padded([row.readout for row in rows])
     elif layout.layout == "set" and layout.exchange:
         arrays["members"] = _padded(_others([len(unit.rows) for unit in batch]))

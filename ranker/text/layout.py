@@ -6,9 +6,13 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-CandidateLayout = Literal["hub", "set", "published", "single"]
-Output = Literal["tasks", "classes", "aspects"]
-"""What the numbers of a candidate mean: preference criteria, reject/accept logits, or regressed aspects."""
+PairwiseLayout = Literal["hub", "set", "published"]
+"""Layouts of the pairwise encoder."""
+
+CandidateLayout = Literal[PairwiseLayout, "single", "steamshp"]
+Output = Literal["tasks", "classes", "aspects", "gated"]
+"""What the numbers of a candidate mean: preference criteria, reject/accept logits, regressed aspects, or a gated score
+before its aspects."""
 
 
 class TextLayout(BaseModel):
@@ -25,6 +29,8 @@ class TextLayout(BaseModel):
       between are ids, of an encoder's pair (``[CLS]``, ``[SEP]``) or of a decoder's chat template.
     - ``published``: LLM-Blender's PairRM (arXiv 2306.02561), one sequence per ordered pair, full attention, running
       positions, two candidate markers.
+    - ``steamshp``: SteamSHP's question, one sequence per ordered pair: ``POST: prompt RESPONSE A: left RESPONSE B:
+      right Which response is better? RESPONSE``. An answer that is alone is read against the empty answer ``.``.
 
     Structure is inserted by id. Markers need no string in the tokenizer, so no text can spell one.
     """
@@ -38,9 +44,11 @@ class TextLayout(BaseModel):
     cls_id: int = Field(-1, description="hub, set, published: opens a block")
     sep_id: int = Field(-1, description="hub, set, published: closes a block")
     pad_id: int
-    prefix: tuple[int, ...] = Field((), description="single: before the prompt")
-    between: tuple[int, ...] = Field((), description="single: between a user turn and the answer")
-    suffix: tuple[int, ...] = Field((), description="single: after the answer; a decoder's scored token is its last")
+    prefix: tuple[int, ...] = Field((), description="single, steamshp: before the prompt")
+    between: tuple[int, ...] = Field((), description="single, steamshp: between a user turn and the (first) answer")
+    second: tuple[int, ...] = Field((), description="steamshp: between the two answers")
+    suffix: tuple[int, ...] = Field((), description="single, steamshp: after the answer; a decoder is read at its end")
+    empty: tuple[int, ...] = Field((), description="steamshp: the answer that a lone one is read against")
     turn: tuple[int, ...] | None = Field(None, description="single: between an answer and the next user turn")
     output: Output = "tasks"
     markers: tuple[int, ...] = Field((), description="ids of <source>, then <candidate> or <candidate1>, <candidate2>")
@@ -70,4 +78,14 @@ class TextLayout(BaseModel):
     @property
     def order_free(self) -> bool:
         """Whether scores cannot depend on the order of the candidates."""
-        return self.layout != "published"
+        return self.layout not in ("published", "steamshp")
+
+    @property
+    def readout(self) -> bool:
+        """Whether rows record positions that the head reads."""
+        return self.layout in ("hub", "published") or self.output == "gated"
+
+    @property
+    def one_line(self) -> bool:
+        """Whether line breaks within texts become spaces (they are structure here)."""
+        return self.layout == "steamshp"

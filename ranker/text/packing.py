@@ -37,12 +37,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """The rows of one group. ``together`` says that they need one batch (they exchange states)."""
+    """The rows of one group.
+
+    ``together`` says that they need one batch (they exchange states), ``empty`` that one candidate more than the group
+    has was read, an empty answer as its last.
+    """
 
     rows: tuple[Row, ...]
     truncated: NDArray[np.bool_]
     prompt_truncated: bool
     together: bool
+    empty: bool = False
 
     @property
     def length(self) -> int:
@@ -105,7 +110,8 @@ def _single(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
         blocks = np.zeros(len(ids), np.int32)
         blocks[len(prefix) + kept + len(between) :] = 1
         positions = np.arange(layout.position_offset, layout.position_offset + len(ids), dtype=np.int32)
-        rows.append(Row(ids, blocks, positions, (), (i,)))
+        gate = len(prefix) + kept - (0 if len(between) else 1)
+        rows.append(Row(ids, blocks, positions, (gate,) if layout.readout else (), (i,)))
         truncated.append(length < len(answer))
         prompt_truncated |= kept < len(prompt)
     return Packed(tuple(rows), np.array(truncated, np.bool_), prompt_truncated, together=False)
@@ -113,23 +119,60 @@ def _single(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
 
 def _published(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
     source, first, second = layout.markers
+
+    def row(kept: Ids, left: Ids, right: Ids, candidates: tuple[int, int]) -> Row:
+        blocks: list[Block] = [
+            ([layout.cls_id, source], kept),
+            ([layout.cls_id, first], left),
+            ([layout.cls_id, second], right),
+        ]
+        return _row(layout, blocks, restart=False, marker_at=1, candidates=candidates)
+
+    return _ordered_pairs(layout, prompt, answers, row)
+
+
+def _steamshp(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
+    parts = [np.array(part, np.int32) for part in (layout.prefix, layout.between, layout.second, layout.suffix)]
+
+    def row(kept: Ids, left: Ids, right: Ids, candidates: tuple[int, int]) -> Row:
+        texts = (kept, left, right)
+        pieces = [piece for pair in zip(parts, texts, strict=False) for piece in pair] + parts[3:]
+        ids = np.concatenate(pieces)
+        blocks = np.repeat([0, 0, 0, 1, 1, 2, 2], [len(piece) for piece in pieces]).astype(np.int32)
+        return Row(ids, blocks, np.arange(len(ids), dtype=np.int32), (), candidates)
+
+    if len(answers) != 1:
+        return _ordered_pairs(layout, prompt, answers, row)
+    packed = _ordered_pairs(layout, prompt, [answers[0], np.array(layout.empty, np.int32)], row)
+    return Packed(packed.rows, packed.truncated[:1], packed.prompt_truncated, together=False, empty=True)
+
+
+def _ordered_pairs(
+    layout: TextLayout,
+    prompt: Ids,
+    answers: Sequence[Ids],
+    make: Callable[[Ids, Ids, Ids, tuple[int, int]], Row],
+) -> Packed:
+    """One row per ordered pair, made by ``make(prompt, left, right, (i, j))`` from texts cut to the budget."""
+    total = layout.max_length - pair_structure(layout)
     truncated, prompt_truncated = np.zeros(len(answers), np.bool_), False
     rows = []
     for i, left in enumerate(answers):
         for j, right in enumerate(answers):
             if i == j:
                 continue
-            lengths = [len(left), len(right)]
-            kept, room = split_budget(layout.max_length - 9, len(prompt), lengths, layout.prompt_reserve)
-            blocks: list[Block] = [
-                ([layout.cls_id, source], prompt[len(prompt) - kept :]),
-                ([layout.cls_id, first], left[: room[0]]),
-                ([layout.cls_id, second], right[: room[1]]),
-            ]
-            rows.append(_row(layout, blocks, restart=False, marker_at=1, candidates=(i, j)))
+            kept, room = split_budget(total, len(prompt), [len(left), len(right)], layout.prompt_reserve)
+            rows.append(make(prompt[len(prompt) - kept :], left[: room[0]], right[: room[1]], (i, j)))
             truncated[[i, j]] |= np.array([room[0] < len(left), room[1] < len(right)])
             prompt_truncated |= kept < len(prompt)
     return Packed(tuple(rows), truncated, prompt_truncated, together=False)
+
+
+def pair_structure(layout: TextLayout) -> int:
+    """Structure tokens of a row that holds an ordered pair."""
+    if layout.layout == "published":
+        return 9  # [CLS], marker and [SEP] of three segments
+    return sum(len(part) for part in (layout.prefix, layout.between, layout.second, layout.suffix))
 
 
 PACKERS: Final[dict[CandidateLayout, Callable[[TextLayout, Ids, Sequence[Ids]], Packed]]] = {
@@ -137,6 +180,7 @@ PACKERS: Final[dict[CandidateLayout, Callable[[TextLayout, Ids, Sequence[Ids]], 
     "set": _set,
     "published": _published,
     "single": _single,
+    "steamshp": _steamshp,
 }
 
 
@@ -174,5 +218,6 @@ def cost(layout: TextLayout, prompt: int, answers: Sequence[int]) -> tuple[int, 
     if layout.layout == "single":
         structure = len(layout.prefix) + len(layout.between) + len(layout.suffix)
         return len(answers), min(limit, prompt + max(answers) + structure)
-    longest = sorted(answers)[-2:]
-    return len(answers) * (len(answers) - 1), min(limit, prompt + sum(longest) + 9)
+    longest = sum(sorted(answers)[-2:]) + (len(layout.empty) if len(answers) == 1 else 0)
+    count = max(2, len(answers)) if layout.layout == "steamshp" else len(answers)
+    return count * (count - 1), min(limit, prompt + longest + pair_structure(layout))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -28,9 +28,10 @@ SLICE_TOKENS: Final = 1 << 20
 REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
     "tasks": lambda logits: logits.mean(-1),
     "aspects": lambda logits: logits.mean(-1),
+    "gated": lambda logits: logits[..., 0],
     "classes": lambda logits: logits[..., 1] - logits[..., 0],
 }
-"""From a candidate's outputs (last axis, numpy or torch) to its score: their mean, or the log-odds of accept."""
+"""From a candidate's outputs (last axis, numpy or torch) to its score: mean, log-odds of accept, or gated score."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class TextPipeline:
         """Ids of every group; each distinct text is tokenised once."""
         limit = self.layout.character_limit
         prompts = [self._contents(group.prompt) for group in groups]
-        answers = [tuple(map(clean, group.candidates)) for group in groups]
+        answers = [tuple(map(self._clean, group.candidates)) for group in groups]
         distinct = dict.fromkeys(content[-limit:] for contents in prompts for content in contents)
         distinct.update(dict.fromkeys(answer[:limit] for group in answers for answer in group))
         ids = dict(zip(distinct, self.tokenizer.encode(list(distinct)), strict=True))
@@ -76,16 +77,18 @@ class TextPipeline:
     def _contents(self, prompt: Prompt) -> list[str]:
         """The texts of a prompt: its turns under a chat layout, else one rendering of it all."""
         texts = [text for _, text in turns(prompt)] if self.layout.chat else [render_prompt(prompt)]
-        return list(map(clean, texts))
+        return list(map(self._clean, texts))
+
+    def _clean(self, text: str) -> str:
+        return clean(text).replace("\n", " ") if self.layout.one_line else clean(text)
 
     def pack(self, tokens: Tokens) -> Packed:
         """The rows of one group."""
         packed = pack(self.layout, tokens.prompt, tokens.candidates)
-        return Packed(
-            packed.rows,
-            packed.truncated | np.array(tokens.candidates_cut, np.bool_),
-            packed.prompt_truncated or tokens.prompt_cut,
-            packed.together,
+        return replace(
+            packed,
+            truncated=packed.truncated | np.array(tokens.candidates_cut, np.bool_),
+            prompt_truncated=packed.prompt_truncated or tokens.prompt_cut,
         )
 
     def score(
@@ -95,8 +98,9 @@ class TextPipeline:
 
         Order-free layouts read each distinct answer of a group once, in an order of their own, so scores are bitwise
         the same whatever order the candidates come in; ``as_given`` reads them as they come, which is how the model
-        itself is measured. The published layout reads every ordered pair; its scores are the least-squares solution of
-        the order-averaged logits, ``s_i - s_j`` for two candidates being ``(logit(i, j) - logit(j, i)) / 2``.
+        itself is measured. ``published`` reads every ordered pair; its scores are the least-squares solution of
+        the order-averaged logits, ``s_i - s_j`` for two candidates being ``(logit(i, j) - logit(j, i)) / 2``. SteamSHP
+        is read like it, a lone answer against an empty one: ``(logit(i, empty) - logit(empty, i)) / 2``.
 
         Memory is bounded: groups are packed in slices of about ``SLICE_TOKENS``. A batch that fails is halved; a group
         that fails alone gets an error.
@@ -129,8 +133,8 @@ class TextPipeline:
     def _forward(
         self, packed: Sequence[Packed], forward: Forward, batch_tokens: int
     ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
-        """Per group a (N, N) matrix of directed logits (published) or (N,) scores, and why it failed."""
-        counts = [len(item.truncated) for item in packed]
+        """Per group a (N, N) matrix of directed logits (ordered pairs) or (N,) scores, and why it failed."""
+        counts = [len(item.truncated) + item.empty for item in packed]
         out = [np.zeros((n,) if self.layout.order_free else (n, n), np.float32) for n in counts]
         errors: list[str | None] = [None] * len(packed)
         waiting = list(batching.batches(batching.units(packed), batch_tokens))
@@ -170,4 +174,6 @@ class TextPipeline:
             return GroupScores(raw[order], packed.truncated[order], packed.prompt_truncated)
         flips = int((np.triu(np.sign(raw) + np.sign(raw.T), 1) != 0).sum())
         scores = ((raw - raw.T) / 2).sum(axis=1) / max(1, len(raw))
+        if packed.empty:
+            scores, flips = scores[:-1] - scores[-1], 0
         return GroupScores(scores, packed.truncated, packed.prompt_truncated, order_flips=flips)

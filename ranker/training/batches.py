@@ -23,7 +23,10 @@ CHUNK_BATCHES = 50
 """Batches whose items are sorted by length together: long enough to pad little, short enough to stay shuffled."""
 
 Item = tuple[int, tuple[int, ...]]
-"""A row of the data and the candidates of it that appear, in order."""
+"""A row of the data and the candidates of it that appear, in order.
+
+A row ``-1 - row`` is ballast: read like ``row`` so that all processes take the same number of steps, and not counted.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,7 @@ class Example:
 
     unit_rows: tuple[batching.Unit, ...]
     preference: Preference
+    counted: bool = True
 
 
 class Groups(Dataset[Example]):
@@ -52,9 +56,10 @@ class Groups(Dataset[Example]):
 
     def __getitem__(self, item: Item) -> Example:
         row, chosen = item
+        counted, row = row >= 0, max(row, -1 - row)
         tokens = self._chosen(row, chosen)
         units = batching.units([self.pipeline.pack(tokens)])
-        return Example(tuple(units), subset_of(self.preferences[row], chosen))
+        return Example(tuple(units), subset_of(self.preferences[row], chosen), counted)
 
     def cost(self, item: Item) -> tuple[int, int]:
         """(rows, longest row) of one item, without packing it."""
@@ -83,13 +88,23 @@ class RunPlan(Sampler[list[Item]]):
         batch_tokens: most padded tokens of one batch.
         group_size: fewest and most candidates shown together.
         seed: decides everything here.
+        world: processes that train together; each takes every ``world``-th batch.
+        rank: which of them this is.
 
     Raises:
         ConfigError: there is nothing to train on, or two candidates of a row pass ``batch_tokens``.
     """
 
     def __init__(
-        self, groups: Groups, *, epochs: float, batch_tokens: int, group_size: tuple[int, int], seed: int
+        self,
+        groups: Groups,
+        *,
+        epochs: float,
+        batch_tokens: int,
+        group_size: tuple[int, int],
+        seed: int,
+        world: int = 1,
+        rank: int = 0,
     ) -> None:
         rng = random.Random(seed)
         self.batches: list[list[Item]] = []
@@ -100,12 +115,15 @@ class RunPlan(Sampler[list[Item]]):
             remaining -= 1
         if not self.batches:
             raise ConfigError("expected at least one group with two candidates to train on, got none")
+        ballast = [(-1 - row, chosen) for row, chosen in self.batches[-1]]
+        self.own = (self.batches + [ballast] * (-len(self.batches) % world))[rank::world]
 
     def __len__(self) -> int:
-        return len(self.batches)
+        """Batches of this process; the same number in every process."""
+        return len(self.own)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        return iter(self.batches)
+        return iter(self.own)
 
     def digest(self, groups: Groups) -> str:
         """SHA-256 in hex of the batches and of every token in them."""
@@ -164,7 +182,8 @@ class PairwiseCollator:
     model's output, ``targets`` (C, tasks), ``margin`` (C,), and ``weight`` (C,), which sums to 1 over each group so
     that a long list counts as much as a pair. The published layout compares within a row and sees both orders, each
     with half the weight; they lie next to each other. For list losses, over G groups of at most N candidates:
-    ``cells`` (G, N, 2), the place of every candidate's score, and ``labels`` (G, N, tasks), NaN absent or missing.
+    ``cells`` (G, N, 2), the place of every candidate's score, ``labels`` (G, N, tasks), NaN absent or missing, and
+    ``counted`` (), how many of the groups are not ballast; ballast has no weight and no labels.
     """
 
     def __init__(self, pipeline: TextPipeline) -> None:
@@ -187,11 +206,13 @@ class PairwiseCollator:
                     right.append(self._cell(place, start, a, b, first=False))
                     targets.append(t)
                     margin.append(example.preference.margin or 0.0)
-                    weight.append(1.0 / len(pairs) / (1 if self.layout.order_free else 2))
+                    share = 1.0 / len(pairs) / (1 if self.layout.order_free else 2)
+                    weight.append(share if example.counted else 0.0)
             if self.layout.order_free:
                 count = len(example.preference.candidates)
                 cells.append([self._cell(place, start, i, i, first=True) for i in range(count)])
-                labels.append(example.preference.labels())
+                known = example.preference.labels()
+                labels.append(known if example.counted else tuple((float("nan"),) * len(row) for row in known))
             start += len(rows)
         if self.layout.order_free:
             batch["cells"], batch["labels"] = _padded_lists(cells, labels)
@@ -199,6 +220,7 @@ class PairwiseCollator:
         batch["left"], batch["right"] = (torch.tensor(side, dtype=torch.long).view(-1, 2) for side in (left, right))
         batch["targets"] = torch.tensor(np.array(targets).reshape(len(left), tasks), dtype=torch.float32)
         batch["margin"] = torch.tensor(margin)
+        batch["counted"] = torch.tensor(float(sum(example.counted for example in examples)))
         batch["weight"] = torch.tensor(weight)
         return batch
 

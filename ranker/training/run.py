@@ -4,42 +4,39 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import torch
-from transformers import (
-    EarlyStoppingCallback,
-    PreTrainedModel,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
+from ranker.checkpoints import adapters as adapter_folders
 from ranker.checkpoints import native
-from ranker.config import PointLoss, RunConfig, Scheme, dump_config
+from ranker.config import PointLoss, RunConfig, TokenLoss
 from ranker.data.load import load_preferences
 from ranker.errors import ConfigError
-from ranker.extras import offline_backbone
-from ranker.models import pairwise, reward
+from ranker.models.build import start
+from ranker.models.reward import DECODERS
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
 from ranker.text.pipeline import TextPipeline
-from ranker.text.tokenizer import TextTokenizer
+from ranker.training import adapters, gated
 from ranker.training.batches import Groups, RunPlan
-from ranker.training.progress import AccuracyBar
+from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, TrimMemory
+from ranker.training.launch import Launch, launched
+from ranker.training.resume import check_plan, prepare_output
 from ranker.training.trainer import RankerTrainer
 
 logger = logging.getLogger(__name__)
-PROBES = 8
+PROBES: Final = 8
 """Training groups that every saved checkpoint must score like the live model."""
+MERGED: Final = 1e-3
+"""Largest difference in logits between an adapter beside the weights and merged into them, in fp32."""
+GATHERED: Final = 0.05
+"""Largest difference in logits where weights are gathered in 16 bits from shards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +50,8 @@ class Trained:
     history: list[dict[str, Any]]
     seconds: float
     steps: int
+    main: bool = True
+    """Whether this process goes on to evaluate and export; of several, one does."""
 
 
 def train(config: RunConfig, *, resume: bool = False) -> Trained:
@@ -68,13 +67,45 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         CheckpointError: a saved checkpoint that does not score like the live model.
     """
     started = time.monotonic()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("training runs in one process; start it without torchrun or accelerate launch")
+    launch = launched(config)
     set_seed(config.training.seed)
     output = Path(config.output_dir)
-    prepare_output(config, output, resume)
     training, validation = load(config)
-    model, tokenizer = start(config)
+    args = None
+    if config.model.scheme != "gated":
+        args = arguments(config, output, launch)  # sets up the processes' group
+    if launch.main:
+        prepare_output(config, output, resume)
+    if args is None:
+        folder, scorer, history, steps = gated.fit(config, training)
+    else:
+        folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume)
+    return Trained(
+        folder=folder,
+        scorer=scorer,
+        train=training,
+        validation=validation,
+        history=history,
+        seconds=time.monotonic() - started,
+        steps=steps,
+        main=launch.main,
+    )
+
+
+def _fit(
+    config: RunConfig,
+    args: TrainingArguments,
+    launch: Launch,
+    training: list[Preference],
+    validation: list[Preference],
+    resume: bool,
+) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
+    """Train on the batches of a plan; the checkpoint folder, a scorer, the log and the number of steps."""
+    output = Path(config.output_dir)
+    if config.model.scheme != "seq2seq":
+        logger.warning("new head on backbone '%s': scores mean nothing before training", config.model.backbone)
+    model, tokenizer = start(config.model, options=adapters.options(config.adapter, config.model))
+    check_loss(config, model)
     groups = Groups(training, TextPipeline(model.layout, tokenizer))
     plan = RunPlan(
         groups,
@@ -82,12 +113,17 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         batch_tokens=config.training.batch_tokens,
         group_size=config.training.group_size,
         seed=config.training.seed,
+        world=launch.world,
+        rank=launch.rank,
     )
-    check_plan(output / "steps" / "plan.sha256", plan.digest(groups), resume)
-    steps = -(-len(plan) // config.training.accumulation)
+    if launch.main:
+        check_plan(output / "steps" / "plan.sha256", plan.digest(groups), resume)
+    steps = -(-len(plan) // args.gradient_accumulation_steps)
+    args.eval_steps = args.save_steps = -(-steps // config.training.evaluations)
+    adapted = config.adapter.rank > 0
     trainer = RankerTrainer(
-        model,
-        arguments(config, output, steps),
+        adapters.attach(model, config.adapter, config.model.backbone) if adapted else model,
+        args,
         groups=groups,
         plan=plan,
         validation=validation,
@@ -97,60 +133,51 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         accept_threshold=config.training.accept_threshold,
         centring=config.training.centring,
         consistency=config.training.consistency,
-        callbacks=_callbacks(config, model, tokenizer, [p.group for p in training[:PROBES]]),
+        adapter=config.model if adapted else None,
+        callbacks=_callbacks(config),
     )
+    probes = [p.group for p in training[:PROBES]]
+    limit = GATHERED if launch.sharded else native.SAME
+
+    def check(folder: Path) -> None:
+        live = trainer.score(probes)
+        if launch.main and config.adapter.quantization == "none":
+            native.compare(live, TorchScorer(*native.load(folder)).score(probes), folder, limit=limit)
+        elif launch.main:
+            adapter_folders.check_head(folder)
+
+    trainer.add_callback(CheckSaved(check))
     trainer.train(resume_from_checkpoint=resume or None)
     final = output / "checkpoint"
-    native.save(model, tokenizer, final)
-    native.check_reload(model, tokenizer, final, [p.group for p in training[:PROBES]])
-    return Trained(
-        folder=final,
-        scorer=TorchScorer(model.eval(), tokenizer),
-        train=training,
-        validation=validation,
-        history=trainer.state.log_history,
-        seconds=time.monotonic() - started,
-        steps=trainer.state.global_step,
-    )
+    if adapted:
+        return *_merged(config, trainer, launch, probes), trainer.state.log_history, trainer.state.global_step
+    trainer.save_model(str(final))
+    check(final)
+    scorer = TorchScorer(*native.load(final)) if launch.sharded and launch.main else trainer.scorer
+    scorer.model.eval()
+    return final, scorer, trainer.state.log_history, trainer.state.global_step
 
 
-def prepare_output(config: RunConfig, output: Path, resume: bool) -> None:
-    """Make the run's folder; a resumed run must be the same run, a new one starts without old checkpoints.
+def _merged(
+    config: RunConfig, trainer: RankerTrainer, launch: Launch, probes: Sequence[Any]
+) -> tuple[Path, TorchScorer]:
+    """Save the adapter, merge it into full-precision weights, and save and check those as the checkpoint.
 
-    Raises:
-        ConfigError: nothing to resume, or a configuration that differs from the one that was interrupted.
+    Quantised weights are merged from the unquantised backbone: the result differs from what was trained by the
+    quantisation's error, and is what is evaluated.
     """
-    text, record = dump_config(config), output / "config.yaml"
-    checkpoints = sorted((output / "steps").glob("checkpoint-*"))
-    if resume:
-        if not checkpoints or not record.is_file():
-            raise ConfigError(f"{output}: expected checkpoints to resume from, found none; run without --resume")
-        before = record.read_text(encoding="utf-8")
-        if text != before:
-            changed = [line.strip() for line in text.splitlines() if line not in before.splitlines()]
-            raise ConfigError(
-                f"{output}: the interrupted run had other settings; differing now: "
-                f"{'; '.join(changed) or 'the order of entries'}. Resume with the same, or start anew without --resume"
-            )
-        return
-    if checkpoints:
-        logger.warning("%s: removing %d checkpoints of an earlier run", output / "steps", len(checkpoints))
-        for folder in checkpoints:
-            shutil.rmtree(folder)
-    output.mkdir(parents=True, exist_ok=True)
-    record.write_text(text, encoding="utf-8")
-
-
-def check_plan(path: Path, digest: str, resume: bool) -> None:
-    """Bind a run to its data: a resumed run must go on with the same rows in the same batches.
-
-    Raises:
-        ConfigError: the data are not those of the interrupted run.
-    """
-    if resume and path.is_file() and path.read_text(encoding="ascii") != digest:
-        raise ConfigError(f"{path.parent}: the training data changed since the run was interrupted; start it anew")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(digest, encoding="ascii")
+    output = Path(config.output_dir)
+    folder, final = output / "adapter", output / "checkpoint"
+    if launch.main:
+        adapter_folders.save(trainer.model, trainer.tokenizer, config.model, folder)
+    trainer.accelerator.wait_for_everyone()
+    scorer = TorchScorer(*adapter_folders.load(folder))
+    if launch.main:
+        if config.adapter.quantization == "none":
+            native.compare(trainer.scorer.score(probes), scorer.score(probes), folder, limit=MERGED)
+        native.save(scorer.model, trainer.tokenizer, final)
+        native.check_reload(scorer, final, probes)
+    return final, scorer
 
 
 def load(config: RunConfig) -> tuple[list[Preference], list[Preference]]:
@@ -173,8 +200,9 @@ def check_tasks(config: RunConfig, preferences: Sequence[Preference]) -> None:
     Raises:
         ConfigError: naming the row, its tasks and what the model has.
     """
-    outputs = len(config.model.aspects) or (config.model.n_tasks if config.model.scheme == "pairwise" else 1)
-    expected = tuple(sorted(config.model.aspects)) or preferences[0].tasks
+    aspects = config.model.aspects if config.model.output == "aspects" else ()
+    outputs = len(aspects) or (config.model.n_tasks if config.model.scheme == "pairwise" else 1)
+    expected = tuple(sorted(aspects)) or preferences[0].tasks
     for preference in preferences:
         if len(preference.scores[0]) != outputs or preference.tasks != expected:
             named = f" ({', '.join(preference.tasks)})" if preference.tasks else ""
@@ -184,32 +212,22 @@ def check_tasks(config: RunConfig, preferences: Sequence[Preference]) -> None:
             )
 
 
-def start(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
-    """A new model on its pretrained backbone; its head is newly initialised, on purpose."""
-    model = config.model
-    name = offline_backbone() if model.backbone == "offline" else model.backbone
-    logger.warning("head newly initialised on backbone '%s': scores mean nothing before training", model.backbone)
-    make, ignored = MAKERS[model.scheme]
-    try:
-        return make(name, **model.model_dump(exclude={"backbone", "scheme", *ignored}))
-    except OSError as error:
-        reason = str(error).splitlines()[0]
+def check_loss(config: RunConfig, model: PreTrainedModel) -> None:
+    """Refuse a loss of every token on a backbone whose tokens see what follows them.
+
+    Raises:
+        ConfigError: token-level losses on an encoder.
+    """
+    if config.training.loss in get_args(TokenLoss) and model.config.model_type not in DECODERS:
         raise ConfigError(
-            f"model.backbone '{model.backbone}': expected a folder or a hub name ({reason:.200})"
-        ) from error
+            f"training.loss '{config.training.loss}' needs a decoder ({', '.join(DECODERS)}), got "
+            f"'{model.config.model_type}': an encoder's tokens see the whole answer"
+        )
 
 
-MAKERS: Final[dict[Scheme, tuple[Callable[..., tuple[PreTrainedModel, TextTokenizer]], tuple[str, ...]]]] = {
-    "pairwise": (pairwise.from_backbone, ("output", "aspects", "pooling")),
-    "reward": (reward.from_backbone, ("layout", "exchange", "n_tasks", "head_dropout")),
-}
-"""How a scheme's model is made, and the settings of the other scheme."""
-
-
-def arguments(config: RunConfig, output: Path, steps: int) -> TrainingArguments:
-    """The library's arguments for this run; ``steps`` are its optimizer steps."""
+def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArguments:
+    """The library's arguments for this run, without the interval of evaluations, which the plan decides."""
     training = config.training
-    interval = -(-steps // training.evaluations)
     made = TrainingArguments(
         output_dir=str(output / "steps"),
         num_train_epochs=1,  # the plan holds all epochs
@@ -218,15 +236,13 @@ def arguments(config: RunConfig, output: Path, steps: int) -> TrainingArguments:
         warmup_steps=training.warmup_ratio,
         lr_scheduler_type=training.scheduler,
         max_grad_norm=training.max_grad_norm,
-        gradient_accumulation_steps=training.accumulation,
+        gradient_accumulation_steps=training.accumulation(launch.world),
         activation_checkpointing=training.gradient_checkpointing,
         bf16=bf16(training.precision),
         use_cpu=not torch.cuda.is_available(),
         seed=training.seed,
         eval_strategy="steps",
-        eval_steps=interval,
         save_strategy="steps",
-        save_steps=interval,
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="accuracy",
@@ -249,31 +265,8 @@ def bf16(precision: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-class CheckSaved(TrainerCallback):  # type: ignore[misc]
-    """Reloads every saved checkpoint and compares its scores with the live model's."""
-
-    def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, probes: Sequence[Any]) -> None:
-        self.model, self.tokenizer, self.probes = model, tokenizer, list(probes)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Check the checkpoint just written."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        native.check_reload(self.model, self.tokenizer, folder, self.probes)
-
-
-class EvaluateLast(TrainerCallback):  # type: ignore[misc]
-    """Evaluates and saves at the last step too, which need not be a multiple of the interval."""
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ask for both at the end."""
-        if state.global_step >= state.max_steps:
-            control.should_evaluate = control.should_save = True
-
-
-def _callbacks(
-    config: RunConfig, model: PreTrainedModel, tokenizer: TextTokenizer, probes: Sequence[Any]
-) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [AccuracyBar(), EvaluateLast(), CheckSaved(model, tokenizer, probes)]
+def _callbacks(config: RunConfig) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [AccuracyBar(), EvaluateLast(), TrimMemory()]
     if config.training.patience is not None:
         callbacks.append(EarlyStoppingCallback(config.training.patience))
     return callbacks

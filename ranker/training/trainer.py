@@ -10,21 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl, TrainingArguments
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
-from ranker.config import LossName
+from ranker.checkpoints import adapters
+from ranker.config import LossName, ModelConfig
 from ranker.metrics import pairwise_summary
 from ranker.models.scorer import TorchScorer
-from ranker.records import Preference
+from ranker.records import Group, Preference
+from ranker.scorer import GroupScores
 from ranker.text.pipeline import REDUCTIONS
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training.batches import Groups, PairwiseCollator, RunPlan
-from ranker.training.losses.pairwise import centring, order_consistency
-from ranker.training.losses.table import LISTWISE, PAIRWISE, POINTWISE
+from ranker.training.losses.pairwise import centring, differing_span, held_values, order_consistency
+from ranker.training.losses.table import ANSWERS, LISTWISE, PAIRWISE, POINTWISE, TOKENWISE
 
-HEADS = ("head", "classifier", "score")
-"""First parts of the names of newly initialised parameters."""
+NEW_HEADS = ("head", "classifier", "score")
+"""Parts of the names of newly initialised parameters."""
 
-TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels")
+TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels", "counted")
 
 
 class RankerTrainer(Trainer):  # type: ignore[misc]
@@ -41,7 +44,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         loss: name of the loss of comparisons, lists or single answers.
         accept_threshold: ``cross_entropy``: an answer with at least this score is accepted.
         centring: weight of the penalty on the level of a pair's rewards.
-        consistency: weight of the order-consistency penalty (published layout only).
+        consistency: weight of the order-consistency penalty (layouts that read ordered pairs).
+        adapter: the model's settings where ``model`` is a ``PeftModel``; written beside every checkpoint.
         eval_batch_tokens: padded tokens of a held-out batch.
     """
 
@@ -62,6 +66,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         accept_threshold: float = 0.5,
         centring: float = 0.0,
         consistency: float = 0.0,
+        adapter: ModelConfig | None = None,
         eval_batch_tokens: int = 16384,
         **kwargs: Any,
     ) -> None:
@@ -73,6 +78,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.accept_threshold = accept_threshold
         self.centring = centring
         self.consistency = consistency
+        self.adapter = adapter
         self.eval_batch_tokens = eval_batch_tokens
         self._seen: dict[str, list[float]] = {"accuracy": [], "margin": []}
         super().__init__(
@@ -94,12 +100,14 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
         """The micro-batches of one step and what their loss is divided by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        total = sum((self._size(batch) for batch in batches), torch.zeros(()))
-        return batches, total.to(device) if batches else None
+        total = sum((self._size(batch) for batch in batches), torch.zeros(())).to(device)
+        return batches, self.accelerator.gather(total).sum() if batches else None
 
     def _size(self, batch: dict[str, Tensor]) -> Tensor:
         """What a batch's loss is divided by: its groups; of comparisons, the weight of those with a label."""
-        return batch["weight"].sum() if self.loss in PAIRWISE else torch.tensor(float(len(batch["cells"])))
+        if self.loss in POINTWISE or self.loss in LISTWISE:
+            return batch["counted"]
+        return batch["weight"].sum()
 
     def compute_loss(
         self,
@@ -108,26 +116,52 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Weighted mean loss of one micro-batch over the whole step's weight."""
-        scores = model(**{k: v for k, v in inputs.items() if k not in TARGETS})
+        """Weighted mean loss of one micro-batch over the whole step's weight, in all processes together."""
+        arrays = {k: v for k, v in inputs.items() if k not in TARGETS}
+        if self.loss in TOKENWISE:
+            values = model(**arrays, every_token=True)[..., 0]
+            values = held_values(values, inputs["block_ids"] >= 0)
+            scores = values[:, -1, None, None]  # what the last real token says
+        else:
+            scores = model(**arrays)
         self._note(scores.detach(), inputs)
         total = self._size(inputs) if num_items_in_batch is None else num_items_in_batch
-        if self.loss in PAIRWISE:
-            return self._pair_loss(scores, inputs) / total
-        if self.loss in LISTWISE:
-            return self._list_loss(scores, inputs) / total
-        return self._point_loss(scores, inputs) / total
+        total = total / self.accelerator.num_processes  # gradients are averaged over processes
+        if self.loss in TOKENWISE:
+            loss = self._token_loss(values, inputs)
+        elif self.loss in PAIRWISE or self.loss in ANSWERS:
+            loss = self._pair_loss(scores, inputs)
+        elif self.loss in LISTWISE:
+            loss = self._list_loss(scores, inputs)
+        else:
+            loss = self._point_loss(scores, inputs)
+        share: Tensor = loss / total
+        return share
 
     def _pair_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
         """Sum over comparisons by their weight; a group's weights sum to 1."""
         left, right = _sides(scores, inputs)
         logits = left - right
-        loss = PAIRWISE[self.loss](logits, inputs["targets"], inputs["margin"])
+        if self.loss in ANSWERS:
+            loss = ANSWERS[self.loss](left, right, inputs["targets"])
+        else:
+            loss = PAIRWISE[self.loss](logits, inputs["targets"], inputs["margin"])
         if self.centring:
             loss = loss + self.centring * centring(left, right)
         if self.consistency and not self.data_collator.layout.order_free:
             penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
             loss = loss + self.consistency * penalty
+        return (loss * inputs["weight"]).sum()
+
+    def _token_loss(self, values: Tensor, inputs: dict[str, Tensor]) -> Tensor:
+        """Sum over comparisons of the loss of the differing tokens; prompts are not compared."""
+        rows = (inputs["left"][:, 0], inputs["right"][:, 0])
+        (ids, other), (blocks, other_blocks) = ([inputs[name][r] for r in rows] for name in ("input_ids", "block_ids"))
+        span = differing_span(ids, other, blocks >= 0, other_blocks >= 0) & ((blocks > 0) | (other_blocks > 0))
+        left, right = (values[r] for r in rows)
+        target = inputs["targets"].nanmean(dim=-1)
+        compare = TOKENWISE[self.loss]
+        loss = target * compare(left, right, span) + (1 - target) * compare(right, left, span)
         return (loss * inputs["weight"]).sum()
 
     def _list_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
@@ -148,7 +182,9 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         values, labels = values[answers], labels[answers]
         if self.loss == "cross_entropy":
             labels = (labels[:, 0] >= self.accept_threshold).long()
-        return POINTWISE[self.loss](values, labels).mean() * len(cells)
+        if not len(labels):
+            return scores.sum() * 0.0
+        return POINTWISE[self.loss](values, labels).mean() * inputs["counted"]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with decay only on matrices and ``head_lr_multiplier`` on the head."""
@@ -160,7 +196,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
                 "params": [
                     p
                     for n, p in target.named_parameters()
-                    if p.requires_grad and (n in decayed) == decay and (n.split(".")[0] in HEADS) == head
+                    if p.requires_grad and (n in decayed) == decay and bool(set(n.split(".")) & set(NEW_HEADS)) == head
                 ],
                 "weight_decay": self.args.weight_decay if decay else 0.0,
                 "lr": rates[head],
@@ -175,8 +211,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score the held-out groups in fp32 by the path that serves the model; logs accuracy, loss and margin."""
-        scorer = TorchScorer(self.model, self.tokenizer, batch_tokens=self.eval_batch_tokens)
-        results = scorer.score([p.group for p in self.validation])
+        results = self.score([p.group for p in self.validation])
         summary = pairwise_summary(self.validation, results)
         metrics = {
             f"{metric_key_prefix}_accuracy": summary.accuracy.value,
@@ -187,10 +222,45 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def score(self, groups: Sequence[Group]) -> list[GroupScores]:
+        """Scores of ``groups`` by the live model; called in all processes, each returns all results.
+
+        Weights that are whole are used in place and the groups are shared out; sharded ones need every process in every
+        forward pass, so all score everything.
+        """
+        if self.sharded:
+            return self.scorer.score(groups)
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        own = self.scorer.score(groups[rank::world])
+        parts = [own] if world == 1 else _gathered(own)
+        return [parts[i % world][i // world] for i in range(len(groups))]
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no process holds all weights (FSDP, ZeRO-3)."""
+        return (
+            bool(self.is_fsdp_enabled)
+            or self.accelerator.state.deepspeed_plugin is not None
+            and is_deepspeed_zero3_enabled()
+        )
+
+    @property
+    def scorer(self) -> TorchScorer:
+        """The live model as a scorer; of an adapted one the model inside, whose layers carry the adapter."""
+        inner = self.model.get_base_model() if self.adapter is not None else self.model
+        forward = self.model_wrapped if self.sharded else None
+        return TorchScorer(inner, self.tokenizer, batch_tokens=self.eval_batch_tokens, forward=forward)
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """Write the tokenizer beside the model, so that every checkpoint can be loaded on its own."""
+        """Write the tokenizer and what an adapter needs beside the model: every checkpoint loads on its own."""
         super()._save(output_dir, state_dict)
-        self.tokenizer.save(Path(output_dir or self.args.output_dir))
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        if self.adapter is not None:
+            adapters.complete(self.tokenizer, self.adapter, folder)
+        else:
+            self.tokenizer.save(folder)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add accuracy and margin of the training comparisons since the last log."""
@@ -209,6 +279,13 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         if len(margin):
             self._seen["accuracy"].append(float(((margin > 0) + 0.5 * (margin == 0)).mean()))
             self._seen["margin"].append(float(margin.mean()))
+
+
+def _gathered(own: list[GroupScores]) -> list[list[GroupScores]]:
+    """What every process has, in the order of the processes."""
+    parts: list[list[GroupScores]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(parts, own)
+    return parts
 
 
 def _sides(scores: Tensor, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

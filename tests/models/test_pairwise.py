@@ -184,7 +184,7 @@ def test_save_and_load_give_the_same_scores(layout, exchange, tmp_path):
     model, tokenizer = tiny(layout, exchange=exchange, n_tasks=2)
     native.save(model, tokenizer, tmp_path)
     groups = [Group(PROMPT, ANSWERS), Group("Hi", ("a",))]
-    assert native.check_reload(model, tokenizer, tmp_path, groups) <= 1e-6
+    assert native.check_reload(TorchScorer(model, tokenizer), tmp_path, groups) <= 1e-6
 
 
 def test_duplicates_and_single_and_no_candidates():

@@ -93,3 +93,23 @@ def test_collated_comparisons_are_those_of_the_scorer(layout, exchange):
             expected += [float(result.scores[i] - result.scores[j]) for i, j, _ in pairs]
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     assert batch["weight"].sum().item() == pytest.approx(len(rows))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_processes_share_out_the_plan_and_ballast_is_not_counted(world):
+    model, tokenizer = tiny("set")
+    groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
+    plans = [plan(groups, batch_tokens=700, world=world, rank=rank) for rank in range(world)]
+    assert len({len(p) for p in plans}) == 1
+    together = [batch for step in zip(*(p.own for p in plans), strict=True) for batch in step]
+    counted = [batch for batch in together if batch[0][0] >= 0]
+    assert counted == plan(groups, batch_tokens=700).batches
+    assert len(together) - len(counted) == -len(counted) % world
+    row, chosen = counted[-1][0]
+    batch = PairwiseCollator(groups.pipeline)([groups[(-1 - row, chosen)]])
+    assert batch["counted"] == 0
+    assert batch["weight"].sum() == 0
+    assert batch["labels"].isnan().all()
+    np.testing.assert_array_equal(
+        batch["input_ids"], PairwiseCollator(groups.pipeline)([groups[(row, chosen)]])["input_ids"]
+    )

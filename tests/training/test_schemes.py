@@ -14,7 +14,9 @@ from tests.models.test_reward import save_backbone
 
 
 def backbone_of(recipe):
-    return "llama" if recipe.startswith("decoder") else "bert"
+    if recipe == "steamshp":
+        return "t5"
+    return "llama" if recipe.startswith("decoder") or recipe == "armorm" else "bert"
 
 
 @pytest.mark.parametrize("recipe", sorted(recipes()))
@@ -35,6 +37,7 @@ def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
             "training.batch_tokens=1024",
             "training.step_tokens=2048",
             "training.evaluations=1",
+            *([f"data.aspects=[{ROOT / 'data' / 'train.jsonl'}]", "gate.steps=20"] if recipe == "armorm" else []),
         ],
     )
     trained = train(config)

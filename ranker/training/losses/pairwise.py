@@ -71,6 +71,38 @@ def token_pairwise(chosen: Tensor, rejected: Tensor, span: Tensor) -> Tensor:
     return torch.where(span, loss, 0.0).sum(dim=-1) / span.sum(dim=-1).clamp(min=1)
 
 
+def answer_token(left: Tensor, right: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the answer's first word, A or B, over the whole vocabulary (SteamSHP's seq2seq training).
+
+    Args:
+        left: (pairs, 1) log-probability of the word that names the left answer.
+        right: (pairs, 1) log-probability of the word that names the right one.
+        targets: (pairs, tasks) probability that the left is better, NaN a missing label.
+
+    Returns:
+        (pairs,) mean over the tasks that have a label, 0 where none has.
+    """
+    known = ~targets.isnan()
+    target = torch.where(known, targets, 0.0)
+    loss = -(target * left.float() + (1 - target) * right.float())
+    return (loss * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
+
+
+def held_values(values: Tensor, mask: Tensor) -> Tensor:
+    """Values after the end of a right-padded row: the last real token's, so that padding is never compared.
+
+    Args:
+        values: (rows, sequence) value of every token.
+        mask: (rows, sequence) bool, True for real tokens.
+
+    Returns:
+        (rows, sequence)
+    """
+    positions = torch.arange(values.shape[1], device=values.device)
+    last = mask.sum(dim=-1, keepdim=True) - 1
+    return values.gather(1, torch.minimum(positions, last))
+
+
 def differing_span(chosen: Tensor, rejected: Tensor, chosen_mask: Tensor, rejected_mask: Tensor) -> Tensor:
     """Positions from the first token at which two right-padded rows differ to the end of the longer.
 

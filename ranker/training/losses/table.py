@@ -22,6 +22,12 @@ LISTWISE: Final[dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
 }
 """(scores, labels, present) -> (groups,)."""
 
+TOKENWISE: Final[dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {"token_pairwise": pairwise.token_pairwise}
+"""(values of the better, values of the other, span) -> (pairs,)."""
+
+ANSWERS: Final[dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {"answer_token": pairwise.answer_token}
+"""(log-probabilities of the left, of the right, targets) -> (pairs,)."""
+
 POINTWISE: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "cross_entropy": pointwise.cross_entropy,
     "binary_cross_entropy": pointwise.binary_cross_entropy,

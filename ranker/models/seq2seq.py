@@ -1,0 +1,136 @@
+"""SteamSHP: an encoder-decoder that is asked which of two answers is better and says A or B.
+
+The model is saved as what it is, a ``T5ForConditionalGeneration``; ``generate(max_new_tokens=1)`` in plain transformers
+gives the same decision. Source: the model card of stanfordnlp/SteamSHP-flan-t5-xl.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5ForConditionalGeneration,
+)
+
+from ranker.errors import CheckpointError, ConfigError
+from ranker.models.backbones import set_dropout
+from ranker.models.tokenizers import text_tokenizer
+from ranker.text.layout import TextLayout
+from ranker.text.tokenizer import TextTokenizer
+
+HEAD: Final = "answer_token"
+"""What ``config.ranker['head']`` says of these models."""
+
+FAMILIES: Final = {"t5": T5ForConditionalGeneration}
+"""Encoder-decoder families and the library's class of each."""
+
+QUESTION: Final = ("POST:", "RESPONSE A:", "RESPONSE B:", "Which response is better? RESPONSE")
+ANSWERS: Final = ("A", "B")
+EMPTY: Final = "."
+"""The answer that a lone one is compared with."""
+
+
+class AnswerReading:
+    """Mixed into the library's encoder-decoder: reads ``collate``'s arrays and answers with two log-probabilities."""
+
+    config: PretrainedConfig
+
+    @property
+    def layout(self) -> TextLayout:
+        """The text layout stored in the configuration."""
+        return TextLayout.model_validate(self.config.ranker["text"])
+
+    def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """Log-probabilities (rows, 2, 1) in fp32, over the whole vocabulary, of the first word being A and being B.
+
+        Their difference is the logit that the left answer is better. T5 has relative positions: ``position_ids`` are
+        not read.
+        """
+        model: Any = self
+        mask = (block_ids >= 0).long()
+        encoded = model.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        start = torch.full_like(input_ids[:, :1], self.config.decoder_start_token_id)
+        decoded = model.decoder(
+            input_ids=start, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+        ).last_hidden_state[:, 0]
+        with torch.autocast(decoded.device.type, enabled=False):
+            scale = model.model_dim**-0.5 if self.config.scale_decoder_outputs else 1.0
+            words = model.lm_head(decoded.float() * scale).log_softmax(dim=-1)
+        return torch.stack([words[:, answer] for answer in self.config.ranker["answers"]], dim=1)[:, :, None]
+
+
+@cache
+def _answer_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    return type(base.__name__, (AnswerReading, base), {"__module__": base.__module__})
+
+
+def answer_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The library's encoder-decoder of a family, reading our arrays.
+
+    Raises:
+        CheckpointError: the family is not supported.
+    """
+    if config.model_type not in FAMILIES:
+        raise CheckpointError(f"expected an encoder-decoder ({', '.join(FAMILIES)}), got '{config.model_type}'")
+    return _answer_class(FAMILIES[config.model_type])
+
+
+def from_backbone(
+    name_or_path: str, *, max_length: int = 512, prompt_reserve: int = 64, backbone_dropout: float = 0.0, **options: Any
+) -> tuple[PreTrainedModel, TextTokenizer]:
+    """A pretrained encoder-decoder that answers A or B; nothing in it is newly initialised.
+
+    Args:
+        name_or_path: hub name or folder, google/flan-t5-large for example.
+        max_length: tokens of the whole question; SteamSHP was trained with 512.
+        prompt_reserve: tokens the post keeps before an answer is cut.
+        backbone_dropout: probability.
+        options: passed on to ``from_pretrained``.
+
+    Returns:
+        The model in fp32 and its tokenizer.
+
+    Raises:
+        CheckpointError: the family is not supported.
+        ConfigError: the tokenizer has no single token for A or for B.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    config = set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
+    cls = answer_class(config)
+    config.ranker = {
+        "text": _layout(tokenizer, max_length, prompt_reserve).model_dump(),
+        "head": HEAD,
+        "answers": [_one_token(tokenizer, answer) for answer in ANSWERS],
+    }
+    model = cls.from_pretrained(name_or_path, config=config, dtype=torch.float32, **options)
+    return model, text_tokenizer(tokenizer)
+
+
+def _layout(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve: int) -> TextLayout:
+    prefix, between, second, question = (tokenizer.encode(part, add_special_tokens=False) for part in QUESTION)
+    return TextLayout(
+        layout="steamshp",
+        max_length=max_length,
+        prompt_reserve=prompt_reserve,
+        pad_id=tokenizer.pad_token_id,
+        prefix=prefix,
+        between=between,
+        second=second,
+        suffix=[*question, tokenizer.eos_token_id],
+        empty=tokenizer.encode(EMPTY, add_special_tokens=False),
+    )
+
+
+def _one_token(tokenizer: PreTrainedTokenizerBase, answer: str) -> int:
+    ids = tokenizer.encode(answer, add_special_tokens=False)
+    if len(ids) != 1:
+        raise ConfigError(f"expected one token for '{answer}', got {len(ids)}; this tokenizer cannot answer A or B")
+    return int(ids[0])

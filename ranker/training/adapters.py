@@ -1,0 +1,111 @@
+"""LoRA and QLoRA through peft: the backbone's linear layers are adapted, the head is trained and saved whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ranker.config import AdapterConfig, ModelConfig, Quantization
+from ranker.errors import ConfigError
+from ranker.extras import require
+from ranker.models.heads import HEAD_MODULES
+from ranker.models.pairwise import PairwiseModel
+
+FROZEN_HEADS = ("lm_head",)
+"""Heads that come with the backbone; they stay as they are."""
+
+
+def options(config: AdapterConfig, model: ModelConfig) -> dict[str, Any]:
+    """Options of ``from_pretrained``: the quantisation of the frozen weights; heads are never quantised.
+
+    Raises:
+        ConfigError: a quantisation without an adapter, or of a model that has no use for it.
+        MissingExtraError: bitsandbytes is not installed.
+    """
+    return quantization_options(config.quantization, model) if config.quantization != "none" else {}
+
+
+def quantization_options(kind: Quantization, model: ModelConfig) -> dict[str, Any]:
+    """The same for one kind of quantisation."""
+    if model.scheme not in ("reward", "seq2seq"):
+        raise ConfigError(f"adapter.quantization is for model.scheme reward or seq2seq, got '{model.scheme}'")
+    require("bitsandbytes")
+    quantization = require("transformers").BitsAndBytesConfig(
+        load_in_4bit=kind == "4bit",
+        load_in_8bit=kind == "8bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=list(HEAD_MODULES),
+    )
+    return {"quantization_config": quantization}
+
+
+def attach(model: PreTrainedModel, config: AdapterConfig, backbone: str) -> Any:
+    """The model with trainable low-rank updates on its linear layers and a head that trains as it is.
+
+    Args:
+        model: a model with its backbone in place.
+        config: rank and targets; ``continue_from`` goes on with a saved adapter.
+        backbone: what ``model.backbone`` names; written to the adapter.
+
+    Returns:
+        A ``peft.PeftModel`` around ``model``, whose modules are changed in place.
+
+    Raises:
+        ConfigError: ``adapter.targets`` names no linear layer of the backbone.
+    """
+    peft = require("peft")
+    if config.continue_from is not None:
+        return peft.PeftModel.from_pretrained(model, config.continue_from, is_trainable=True)
+    linears = linear_layers(model)
+    wanted = [name for name in linears if not config.targets or name.rpartition(".")[2] in config.targets]
+    if not wanted:
+        known = sorted({name.rpartition(".")[2] for name in linears})
+        raise ConfigError(f"adapter.targets {', '.join(config.targets)}: expected some of {', '.join(known)}")
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        bias="none",
+        target_modules=wanted,
+        modules_to_save=heads(model) or None,
+        trainable_token_indices=_new_tokens(model),
+    )
+    settings.base_model_name_or_path = backbone
+    return peft.get_peft_model(model, settings)
+
+
+def heads(model: PreTrainedModel) -> list[str]:
+    """Full names of the outermost modules of the head, which are trained and saved whole."""
+    found: list[str] = []
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if last not in HEAD_MODULES or last in FROZEN_HEADS or module is None:
+            continue
+        if not any(name.startswith(f"{outer}.") for outer in found):
+            found.append(name)
+    return found
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Full names of the backbone's linear layers, heads excluded (GPT-2 has ``Conv1D`` in their place)."""
+    excluded = (*heads(model), *FROZEN_HEADS)
+    return [
+        name
+        for name, module in model.named_modules()
+        if (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+        and not any(name == head or name.startswith(f"{head}.") for head in excluded)
+    ]
+
+
+def _new_tokens(model: PreTrainedModel) -> dict[str, list[int]] | None:
+    """The rows of new markers in the embedding table, which must train and be saved too."""
+    if not isinstance(model, PairwiseModel) or not model.layout.markers:
+        return None
+    table = model.backbone.get_input_embeddings()
+    name = next(name for name, module in model.named_modules() if module is table)
+    return {name: list(model.layout.markers)}

@@ -1,0 +1,212 @@
+"""ArmoRM's two stages on frozen features: ridge regression of the aspects, then a gate trained on preferences.
+
+Source: arXiv 2406.12845 and RLHFlow's scripts, without their two faults (see ``ranker.models.gated``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from ranker.checkpoints import native
+from ranker.config import RunConfig
+from ranker.data.load import load_preferences
+from ranker.errors import ConfigError
+from ranker.extras import require
+from ranker.models.build import start
+from ranker.models.gated import GatedModel
+from ranker.models.scorer import TorchScorer
+from ranker.records import Group, Preference
+from ranker.text import batching
+from ranker.text.pipeline import TextPipeline
+from ranker.training.losses.pairwise import bradley_terry
+
+logger = logging.getLogger(__name__)
+
+ALPHAS: Final = tuple(10.0**power for power in range(-4, 5))
+"""Ridge penalties that are tried for every aspect."""
+
+PENALTIES: Final = (0.0, 0.01, *(round(0.025 * k, 3) for k in range(1, 7)), *(round(0.05 * k, 2) for k in range(4, 20)))
+"""Shares of verbosity that are taken out of an aspect, tried in order: 0, .01, .025, .05, .. .15, .2, .25, .. .95."""
+
+HELD_OUT: Final = 0.2
+"""Share of the labelled answers that choose a ridge penalty."""
+
+Matrix = NDArray[np.float64]
+
+
+def fit(config: RunConfig, preferences: Sequence[Preference]) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
+    """Fit the aspects on ``data.aspects`` and the gate on ``preferences``; the backbone stays as it is.
+
+    Returns:
+        The checkpoint folder, a scorer, the log of the gate's loss, and its steps.
+
+    Raises:
+        ConfigError: rows of ``data.aspects`` whose labels are not those of ``model.aspects``.
+    """
+    rows = load_preferences(
+        config.data.aspects, columns=config.data.aspect_columns, on_error=config.data.on_error, single=True,
+        limit=config.data.limit,
+    ).preferences  # fmt: skip
+    check_aspects(rows, config.model.aspects)
+    made, tokenizer = start(config.model, gate=config.gate)
+    model: Any = made.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline = TextPipeline(model.layout, tokenizer)
+
+    answers, _ = features(model, pipeline, [p.group for p in rows], config.training.batch_tokens)
+    labels = np.array([scores for p in rows for scores in p.scores], np.float64)
+    weights = ridge(answers.double().cpu().numpy(), labels, seed=config.training.seed)
+    model.regression_layer.weight.data.copy_(torch.from_numpy(weights))
+    transform = np.eye(len(config.model.aspects))
+    if config.gate.verbosity is not None:
+        column = config.model.aspects.index(config.gate.verbosity)
+        predicted = answers.double().cpu().numpy() @ weights.T
+        transform = decorrelation(predicted, column, config.gate.max_correlation)
+    model.reward_transform_matrix.data.copy_(torch.from_numpy(transform))
+
+    answers, prompts = features(model, pipeline, [p.group for p in preferences], config.training.batch_tokens)
+    history = train_gate(model, answers, prompts, preferences, config)
+    folder = Path(config.output_dir) / "checkpoint"
+    native.save(model.eval(), tokenizer, folder)
+    scorer = TorchScorer(model, tokenizer)
+    native.check_reload(scorer, folder, [p.group for p in preferences[:8]])
+    return folder, scorer, history, config.gate.steps
+
+
+def check_aspects(rows: Sequence[Preference], aspects: Sequence[str]) -> None:
+    """Refuse rows whose labels have other names than the model's aspects.
+
+    Raises:
+        ConfigError: naming the row and both lists.
+    """
+    for row in rows:
+        if row.tasks != tuple(aspects):
+            raise ConfigError(
+                f"row '{row.id}' of data.aspects has labels {', '.join(row.tasks) or 'without names'}, expected "
+                f"{', '.join(aspects)}; set model.aspects, or data.aspect_columns.scores to their column"
+            )
+
+
+@torch.no_grad()
+def features(
+    model: GatedModel, pipeline: TextPipeline, groups: Sequence[Group], batch_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """States (answers, hidden) of all answers of ``groups`` in order, and of their prompts."""
+    packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(groups)]
+    starts = np.cumsum([0, *(len(group.candidates) for group in groups)])
+    out: tuple[Tensor, Tensor] | None = None
+    units = batching.units(packed)
+    for batch in tqdm(list(batching.batches(units, batch_tokens)), desc="features", disable=None):
+        arrays = batching.collate(model.layout, batch)
+        found = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
+        places = [int(starts[unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]
+        out = out or tuple(torch.zeros(int(starts[-1]), f.shape[1], device=f.device) for f in found)  # type: ignore[assignment]
+        for whole, part in zip(out, found, strict=True):  # type: ignore[arg-type]
+            whole[places] = part
+    if out is None:
+        raise ConfigError("expected at least one answer to read, got none")
+    return out
+
+
+def ridge(features: Matrix, labels: Matrix, *, seed: int = 0) -> Matrix:
+    """Weights (aspects, hidden) of a ridge regression without intercept per aspect, missing labels left out.
+
+    The penalty of each aspect is the one of ``ALPHAS`` with the least squared error on a held-out fifth of its labels.
+
+    Args:
+        features: (answers, hidden).
+        labels: (answers, aspects), NaN a missing label.
+        seed: of the split.
+
+    Raises:
+        ConfigError: an aspect with fewer than ten labels.
+    """
+    linear, selection = require("sklearn.linear_model"), require("sklearn.model_selection")
+    weights = []
+    for aspect in range(labels.shape[1]):
+        known = ~np.isnan(labels[:, aspect])
+        if known.sum() < 10:
+            raise ConfigError(f"aspect {aspect} has {known.sum()} labels in data.aspects; expected at least 10")
+        parts = selection.train_test_split(
+            features[known], labels[known, aspect], test_size=HELD_OUT, random_state=seed
+        )
+        train_x, test_x, train_y, test_y = parts
+        models = [linear.Ridge(alpha=alpha, fit_intercept=False).fit(train_x, train_y) for alpha in ALPHAS]
+        errors = [float(((model.predict(test_x) - test_y) ** 2).mean()) for model in models]
+        weights.append(models[int(np.argmin(errors))].coef_)
+    return np.stack(weights)
+
+
+def decorrelation(aspects: Matrix, verbosity: int, limit: float) -> Matrix:
+    """ArmoRM's transform T (aspects, aspects): ``(r T)_j = r_j - p_j r_verbosity``, verbosity itself becoming zero.
+
+    ``p_j`` is the first of ``PENALTIES`` at which the Spearman correlation of aspect j with verbosity is at most
+    ``limit``; 1 where none is.
+
+    Args:
+        aspects: (answers, aspects) predicted on a reference set.
+        verbosity: the column of verbosity.
+        limit: correlation that may remain.
+    """
+    spearman = require("scipy.stats").spearmanr
+    transform = np.eye(aspects.shape[1])
+    length = aspects[:, verbosity]
+    for j in range(aspects.shape[1]):
+        tried = (p for p in PENALTIES if spearman(aspects[:, j] - p * length, length).statistic <= limit)
+        transform[verbosity, j] -= 1.0 if j == verbosity else next(tried, 1.0)
+    return transform
+
+
+def train_gate(
+    model: GatedModel, answers: Tensor, prompts: Tensor, preferences: Sequence[Preference], config: RunConfig
+) -> list[dict[str, Any]]:
+    """Train the gate by Bradley-Terry on comparisons of the mixed scores; everything else is frozen.
+
+    Returns:
+        The log: step and mean loss (nats) since the last entry.
+    """
+    torch.manual_seed(config.training.seed)
+    left, right, targets = _comparisons(preferences)
+    gate = config.gate
+    optimizer = torch.optim.AdamW(model.gating.parameters(), lr=gate.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, gate.steps)
+    history: list[dict[str, Any]] = []
+    seen: list[float] = []
+    model.train()
+    for step in tqdm(range(1, gate.steps + 1), desc="gate", disable=None):
+        chosen = torch.randint(len(left), (min(gate.batch_pairs, len(left)),))
+        sides = [model.mix(answers[side[chosen]], prompts[side[chosen]])[:, :1] for side in (left, right)]
+        loss = bradley_terry(sides[0] - sides[1], targets[chosen].to(answers.device)).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        seen.append(loss.item())
+        if step % max(1, gate.steps // 20) == 0 or step == gate.steps:
+            history.append({"step": step, "loss": sum(seen) / len(seen)})
+            seen.clear()
+    logger.info("gate trained on %d comparisons, last loss %.3f nats", len(left), history[-1]["loss"])
+    return history
+
+
+def _comparisons(preferences: Sequence[Preference]) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of the left and of the right answers, and targets (comparisons, 1); ties and missing labels are left out."""
+    left, right, targets, start = [], [], [], 0
+    for preference in preferences:
+        for i, j, target in preference.pairs():
+            if target[0] == target[0] and target[0] != 0.5:
+                left.append(start + i)
+                right.append(start + j)
+                targets.append(target[0])
+        start += len(preference.candidates)
+    if not left:
+        raise ConfigError("expected at least one decided comparison in data.train to train the gate, got none")
+    return torch.tensor(left), torch.tensor(right), torch.tensor(targets, dtype=torch.float32)[:, None]

@@ -1,0 +1,116 @@
+"""LoRA: the head is always in the adapter, the merged checkpoint scores the same, a lost head is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from ranker.checkpoints import adapters as folders
+from ranker.checkpoints import native
+from ranker.config import load_config
+from ranker.errors import CheckpointError, ConfigError
+from ranker.models import reward
+from ranker.models.scorer import TorchScorer
+from ranker.training import adapters
+from ranker.training.run import train
+from tests.conftest import FAMILIES, ROOT, tiny
+from tests.models.test_reward import save_backbone
+
+
+def run(recipe, family, tmp_path, *overrides):
+    backbone = tmp_path / "backbone"
+    if not backbone.exists():
+        save_backbone(backbone, family)
+    config = load_config(
+        recipe,
+        [
+            f"output_dir={tmp_path / 'run'}", f"model.backbone={backbone}", "model.max_length=128",
+            f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+            "data.limit=16", "data.validation_limit=6", "training.tensorboard=false", "training.precision=fp32",
+            "training.batch_tokens=1024", "training.step_tokens=1024", "training.evaluations=2",
+            "training.learning_rate=1e-2", "adapter.rank=4", *overrides,
+        ],
+    )  # fmt: skip
+    return train(config)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "family"),
+    [("decoder-bt", "llama"), ("decoder-bt", "gpt2"), ("encoder-bt", "bert"), ("encoder-bt", "deberta-v2"),
+     ("encoder-bt", "modernbert"), ("pairrm", "bert"), ("pairrm-published", "bert"), ("steamshp", "t5")],
+)  # fmt: skip
+def test_adapter_and_merged_checkpoint_score_like_the_live_model(recipe, family, tmp_path):
+    trained = run(recipe, family, tmp_path)
+    groups = [p.group for p in trained.validation]
+    live = trained.scorer.score(groups)
+    merged = TorchScorer(*native.load(trained.folder)).score(groups)
+    adapter = TorchScorer(*native.load(tmp_path / "run" / "adapter")).score(groups)
+    for a, b, c in zip(live, merged, adapter, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+        np.testing.assert_allclose(a.scores, c.scores, atol=1e-4)
+    saved = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
+    if recipe != "steamshp":  # its words come with the backbone
+        assert saved["modules_to_save"]
+        assert not set(saved["modules_to_save"]) & set(saved["target_modules"])
+
+
+def test_only_the_head_and_the_updates_are_trained(tmp_path):
+    folder = save_backbone(tmp_path / "backbone", "llama")
+    model, _ = reward.from_backbone(str(folder), output="tasks", max_length=128, prompt_reserve=16)
+    from ranker.config import AdapterConfig
+
+    adapted = adapters.attach(model, AdapterConfig(rank=2), str(folder))
+    trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert all("lora_" in name or ".score." in name for name in trained)
+    assert any(".score." in name for name in trained)
+    model, _ = reward.from_backbone(str(folder), output="tasks", max_length=128, prompt_reserve=16)
+    with pytest.raises(ConfigError, match=r"adapter\.targets nothing: expected some of .*q_proj"):
+        adapters.attach(model, AdapterConfig(rank=2, targets=("nothing",)), str(folder))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_pooler_of_every_encoder_is_part_of_the_head(family, tmp_path):
+    folder = save_backbone(tmp_path / "backbone", family)
+    model, _ = reward.from_backbone(str(folder), output="tasks", max_length=128, prompt_reserve=16)
+    expected = {
+        "bert": ["bert.pooler", "classifier"], "deberta-v2": ["pooler", "classifier"], "modernbert": ["head", "classifier"],
+    }.get(family, ["classifier"])  # fmt: skip
+    assert adapters.heads(model) == expected
+    assert adapters.heads(tiny("set", family=family)[0]) == ["head"]
+
+
+def test_an_adapter_without_its_head_is_refused_by_name(tmp_path):
+    run("decoder-bt", "llama", tmp_path)
+    folder = tmp_path / "run" / "adapter"
+    file = folder / folders.WEIGHTS
+    tensors = load_file(file)
+    kept = {name: tensor for name, tensor in tensors.items() if ".score." not in name}
+    assert len(kept) < len(tensors)
+    save_file(kept, file)
+    with pytest.raises(CheckpointError, match="the head 'score' is missing"):
+        native.load(folder)
+    save_file({**tensors, next(iter(tensors)): next(iter(tensors.values()))[:0]}, file)
+    with pytest.raises(CheckpointError, match="is empty or holds NaN"):
+        native.load(folder)
+
+
+def test_training_goes_on_from_an_adapter_and_resumes(tmp_path):
+    first = run("encoder-bt", "bert", tmp_path)
+    before = first.scorer.score([p.group for p in first.validation])
+    (tmp_path / "run" / "adapter").rename(tmp_path / "first")
+    again = run(
+        "encoder-bt", "bert", tmp_path, f"adapter.continue_from={tmp_path / 'first'}", "training.learning_rate=1e-9"
+    )
+    after = again.scorer.score([p.group for p in again.validation])
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-3)
+
+
+def test_what_cannot_work_is_refused_before_training(tmp_path):
+    with pytest.raises(ConfigError, match=r"need adapter\.rank"):
+        load_config("decoder-bt", ["adapter.quantization=4bit"])
+    with pytest.raises(ConfigError, match=r"gated freezes its backbone"):
+        load_config("armorm", ["adapter.rank=4"])
+    with pytest.raises(ConfigError, match="is for model.scheme reward or seq2seq, got 'pairwise'"):
+        run("pairrm", "bert", tmp_path, "adapter.quantization=4bit")

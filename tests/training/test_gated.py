@@ -1,0 +1,65 @@
+"""The two stages of ArmoRM against independent formulas."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from ranker.config import load_config
+from ranker.errors import ConfigError
+from ranker.training.gated import ALPHAS, PENALTIES, decorrelation, ridge
+from ranker.training.run import train
+from tests.conftest import ROOT
+from tests.models.test_reward import save_backbone
+
+
+def test_nine_penalties_and_the_published_steps():
+    assert ALPHAS == (1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100, 1000, 10000)
+    assert PENALTIES[:9] == (0, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2)
+    assert PENALTIES[-1] == 0.95
+
+
+def test_ridge_is_the_closed_form_of_the_best_penalty_and_skips_missing_labels():
+    from sklearn.model_selection import train_test_split
+
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((80, 5))
+    y = np.stack([x @ rng.standard_normal(5) + 0.1 * rng.standard_normal(80) for _ in range(2)], axis=1)
+    y[:30, 1] = np.nan
+    got = ridge(x, y)
+    for aspect in range(2):
+        known = ~np.isnan(y[:, aspect])
+        a, b, c, d = train_test_split(x[known], y[known, aspect], test_size=0.2, random_state=0)
+        best = min(
+            (np.linalg.solve(a.T @ a + alpha * np.eye(5), a.T @ c) for alpha in ALPHAS),
+            key=lambda w: ((b @ w - d) ** 2).mean(),
+        )
+        np.testing.assert_allclose(got[aspect], best, atol=1e-8)
+    with pytest.raises(ConfigError, match="aspect 0 has 5 labels"):
+        ridge(x[:5], y[:5])
+
+
+def test_verbosity_is_taken_out_of_the_other_aspects():
+    rng = np.random.default_rng(0)
+    length = rng.standard_normal(500)
+    aspects = np.stack([0.3 * length + rng.standard_normal(500), rng.standard_normal(500), length], axis=1)
+    transform = decorrelation(aspects, 2, 0.03)
+    assert spearmanr(aspects[:, 0], length).statistic > 0.2
+    after = aspects @ transform
+    assert spearmanr(after[:, 0], length).statistic <= 0.03
+    assert -transform[2, 0] in PENALTIES
+    np.testing.assert_array_equal(transform[:2, :2], np.eye(2))
+    np.testing.assert_array_equal(after[:, 2], 0)
+
+
+def test_labels_with_other_names_are_refused(tmp_path):
+    backbone = save_backbone(tmp_path / "backbone", "llama")
+    config = load_config(
+        "armorm",
+        [
+            f"output_dir={tmp_path / 'run'}", f"model.backbone={backbone}", "model.max_length=128", "data.limit=4",
+            "model.aspects=[truth, style]", f"data.aspects=[{ROOT / 'data' / 'train.jsonl'}]",
+            f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+        ],
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="has labels concision, correctness, format.*expected style, truth"):
+        train(config)

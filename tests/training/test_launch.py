@@ -1,0 +1,96 @@
+"""Several processes: two on CPU over gloo train what one process trains; what cannot work is refused in plain words."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from ranker.checkpoints import native
+from ranker.config import load_config
+from ranker.errors import ConfigError
+from ranker.models.scorer import TorchScorer
+from ranker.records import Group
+from ranker.training.launch import DEEPSPEED, FSDP, STAGE, STATE_DICT, launched
+from ranker.training.run import train
+from tests.conftest import ROOT
+from tests.models.test_reward import save_backbone
+
+
+def settings(tmp_path, name, *overrides):
+    return [
+        f"output_dir={tmp_path / name}", f"model.backbone={tmp_path / 'backbone'}", "model.max_length=128",
+        f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+        "data.test=[]", "data.limit=21", "data.validation_limit=5", "training.tensorboard=false",
+        "training.precision=fp32", "training.batch_tokens=512", "training.step_tokens=1024", "training.evaluations=2",
+        "training.learning_rate=1e-3", "model.head_dropout=0", *overrides,
+    ]  # fmt: skip
+
+
+def launch(recipe, overrides, env=None):
+    """Run ``ranker train`` in two processes over gloo on the loopback interface."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
+        f"--master-port={port}", "-m", "ranker", "train", recipe, *overrides,
+    ]  # fmt: skip
+    clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    clean |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"} | (env or {})
+    done = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-20000:]
+    return done
+
+
+@pytest.mark.parametrize(
+    ("recipe", "family"), [("pairrm", "bert"), ("encoder-regress", "bert"), ("decoder-bt", "llama")]
+)
+def test_two_processes_train_what_one_trains(recipe, family, tmp_path):
+    """The same batches in the same steps: every step's loss is the mean over both processes, ballast not counted."""
+    save_backbone(tmp_path / "backbone", family)
+    trained = train(load_config(recipe, settings(tmp_path, "one")))
+    done = launch(recipe, [*settings(tmp_path, "two"), "export.precisions=[]"])
+    assert done.stdout.count("held-out evaluation") == 1, "one process reports"
+    one, two = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("one", "two"))
+    groups = [p.group for p in trained.validation]
+    a, b = (TorchScorer(*native.load(tmp_path / name / "checkpoint")).score(groups) for name in ("one", "two"))
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x.scores, y.scores, atol=1e-3)
+    assert set(one) == set(two)
+    logs = [json.loads((p / "trainer_state.json").read_text()) for p in sorted((tmp_path / "two" / "steps").glob("c*"))]
+    assert logs[-1]["global_step"] == trained.steps
+
+
+def test_a_lora_adapter_of_two_processes_holds_its_head(tmp_path):
+    save_backbone(tmp_path / "backbone", "llama")
+    launch("decoder-bt", [*settings(tmp_path, "two", "adapter.rank=4"), "export.precisions=[]"])
+    groups = [Group("Name a tool.", ("a hammer", "an apple"))]
+    scorers = [TorchScorer(*native.load(tmp_path / "two" / part)) for part in ("checkpoint", "adapter")]
+    merged, adapter = (scorer.score(groups)[0].scores for scorer in scorers)
+    np.testing.assert_allclose(merged, adapter, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("env", "overrides", "reason"),
+    [
+        ({DEEPSPEED: "true", STAGE: "3"}, ["adapter.rank=8", "adapter.quantization=4bit"], "use ZeRO stage 2"),
+        ({FSDP: "true"}, ["adapter.rank=8"], "adapters under ZeRO-3 or FSDP"),
+        ({FSDP: "true", STATE_DICT: "SHARDED_STATE_DICT"}, [], "fsdp_state_dict_type: FULL_STATE_DICT"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_training(env, overrides, reason, monkeypatch):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=reason):
+        launched(load_config("decoder-bt", overrides))
+
+
+def test_gated_models_are_fitted_in_one_process(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="in one process"):
+        launched(load_config("armorm"))
