@@ -136,6 +136,10 @@ def _fit(
         adapter=config.model if adapted else None,
         callbacks=_callbacks(config),
     )
+    if launch.sharded != trainer.sharded:
+        raise ConfigError(
+            "FSDP or ZeRO-3 was asked for, but accelerate does not shard here (it never does on CPU); start it as DDP"
+        )
     probes = [p.group for p in training[:PROBES]]
     limit = GATHERED if launch.sharded else native.SAME
 
@@ -151,11 +155,22 @@ def _fit(
     final = output / "checkpoint"
     if adapted:
         return *_merged(config, trainer, launch, probes), trainer.state.log_history, trainer.state.global_step
+    if launch.sharded:
+        return final, _sharded(trainer, launch, final), trainer.state.log_history, trainer.state.global_step
     trainer.save_model(str(final))
     check(final)
-    scorer = TorchScorer(*native.load(final)) if launch.sharded and launch.main else trainer.scorer
-    scorer.model.eval()
-    return final, scorer, trainer.state.log_history, trainer.state.global_step
+    trainer.model.eval()
+    return final, trainer.scorer, trainer.state.log_history, trainer.state.global_step
+
+
+def _sharded(trainer: RankerTrainer, launch: Launch, final: Path) -> TorchScorer:
+    """The best checkpoint, already whole and checked on disk, as the final one."""
+    best = Path(trainer.state.best_model_checkpoint)
+    scorer = TorchScorer(*native.load(best))
+    if launch.main:
+        native.save(scorer.model, trainer.tokenizer, final)
+    trainer.accelerator.wait_for_everyone()
+    return scorer
 
 
 def _merged(
@@ -244,7 +259,7 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         eval_strategy="steps",
         save_strategy="steps",
         save_total_limit=2,
-        load_best_model_at_end=True,
+        load_best_model_at_end=not launch.sharded,  # shards cannot take whole weights back; see _sharded
         metric_for_best_model="accuracy",
         greater_is_better=True,
         logging_steps=training.logging_steps,

@@ -114,3 +114,21 @@ def test_what_cannot_work_is_refused_before_training(tmp_path):
         load_config("armorm", ["adapter.rank=4"])
     with pytest.raises(ConfigError, match="is for model.scheme reward or seq2seq, got 'pairwise'"):
         run("pairrm", "bert", tmp_path, "adapter.quantization=4bit")
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_quantized_backbones_train_and_the_head_is_never_quantized(kind, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    import torch
+
+    from ranker.config import ModelConfig
+    from ranker.models.build import start
+
+    trained = run("decoder-bt", "llama", tmp_path, f"adapter.quantization={kind}")
+    saved = load_file(trained.folder / "model.safetensors")
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    settings = ModelConfig(scheme="reward", backbone=str(tmp_path / "backbone"), max_length=128)
+    model, _ = start(settings, options=adapters.quantization_options(kind, settings))
+    assert type(model.score) is torch.nn.Linear
+    assert type(model.model.layers[0].self_attn.q_proj) is not torch.nn.Linear
+    assert (tmp_path / "run" / "adapter").is_dir()

@@ -31,14 +31,14 @@ def settings(tmp_path, name, *overrides):
     ]  # fmt: skip
 
 
-def launch(recipe, overrides, env=None):
+def launch(recipe, overrides, env=None, module="ranker"):
     """Run ``ranker train`` in two processes over gloo on the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
-        f"--master-port={port}", "-m", "ranker", "train", recipe, *overrides,
+        f"--master-port={port}", "-m", module, "train", recipe, *overrides,
     ]  # fmt: skip
     clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     clean |= {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"} | (env or {})
@@ -64,6 +64,31 @@ def test_two_processes_train_what_one_trains(recipe, family, tmp_path):
     assert set(one) == set(two)
     logs = [json.loads((p / "trainer_state.json").read_text()) for p in sorted((tmp_path / "two" / "steps").glob("c*"))]
     assert logs[-1]["global_step"] == trained.steps
+
+
+FSDP2 = {
+    FSDP: "true", "FSDP_VERSION": "2", STATE_DICT: "FULL_STATE_DICT", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "family"), [("pairrm", "bert"), ("decoder-bt", "llama")])
+def test_sharded_weights_train_alike_and_are_saved_whole(recipe, family, tmp_path):
+    """FSDP2 over two processes: the head is in the checkpoint, whole, and every checkpoint scores like the live model."""
+    save_backbone(tmp_path / "backbone", family)
+    trained = train(load_config(recipe, settings(tmp_path, "one", "training.evaluations=1")))
+    overrides = [*settings(tmp_path, "two", "training.evaluations=1"), "export.precisions=[]"]
+    launch(recipe, overrides, FSDP2, "tests.training.fsdp_on_cpu")
+    groups = [p.group for p in trained.validation]
+    sharded = TorchScorer(*native.load(tmp_path / "two" / "checkpoint")).score(groups)
+    for x, y in zip(trained.scorer.score(groups), sharded, strict=True):
+        np.testing.assert_allclose(x.scores, y.scores, atol=1e-3)
+
+
+def test_sharding_that_does_not_happen_is_said(tmp_path):
+    save_backbone(tmp_path / "backbone", "bert")
+    with pytest.raises(AssertionError, match="does not shard here"):
+        launch("pairrm", settings(tmp_path, "two"), FSDP2)
 
 
 def test_a_lora_adapter_of_two_processes_holds_its_head(tmp_path):
