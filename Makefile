@@ -6,10 +6,10 @@ ONNXRUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: help setup check format test test-slow train-pairrm constraints clean
+.PHONY: help setup check format test test-slow train-pairrm docs constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(VENV)/.ready ## make .venv with everything, GPU runtime where an NVIDIA driver answers
 
@@ -24,6 +24,9 @@ train-pairrm: setup ## train, evaluate, export and score a PairRM ranker on the 
 	$(BIN)/ranker train pairrm
 	$(BIN)/ranker score --onnx runs/pairrm/model.onnx --input data/test.jsonl --output runs/pairrm/scored.jsonl
 	@head -c 600 runs/pairrm/scored.jsonl; echo ' ...'
+
+train-%: setup ## train, evaluate and export any recipe, by its name (see docs/schemes.md); SET="key=value ..."
+	$(BIN)/ranker train $* $(SET)
 
 test: setup ## run the tests (no network, no GPU)
 	$(BIN)/python -m pytest -q -n 2
@@ -41,6 +44,9 @@ check: setup ## format, lint, types, import contracts, tests
 format: setup ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: setup ## write docs/schemes.md from the recipes
+	$(BIN)/python docs/schemes.py
 
 constraints: setup ## write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|onnxruntime-gpu|triton|cuda)' | sed 's/+cpu$$//; s/ @ .*//' > constraints.txt

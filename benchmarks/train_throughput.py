@@ -4,9 +4,9 @@
     python benchmarks/train_throughput.py ROWS.jsonl.gz HELD_OUT.jsonl.gz [--pairs 800] [--seeds 0 1 2] [--out FILE]
 
 Both sides train a BERT classifier with one output by -log sigmoid(r_chosen - r_rejected) for one epoch. Speed is real
-(non-padding) tokens per second of the training steps alone, after a warm-up of ``WARM`` steps. Every run is a process of
-its own, in the order ours, TRL, ours, TRL, ...; precisions and TRL's batch size are arguments, so that each side can be
-given its best. Ratios are of runs with the same seed.
+(non-padding) tokens per second of the training steps alone, after a warm-up of ``WARM`` steps. Every run is a process
+of its own, in the order ours, TRL, ours, TRL, ...; precisions and TRL's batch size are arguments, so that each side can
+be given its best. Ratios are of runs with the same seed.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ AnswerLoss = Literal["answer_token"]
 LossName = PairLoss | ListLoss | PointLoss | TokenLoss | AnswerLoss
 Scheme = Literal["pairwise", "reward", "gated", "seq2seq"]
 Quantization = Literal["none", "4bit", "8bit"]
-Pooling = Literal["first_token", "mean"]
+Pooling = Literal["auto", "first_token", "mean"]
 Scheduler = Literal["linear", "cosine", "constant_with_warmup"]
 
 
@@ -44,7 +44,7 @@ class ModelConfig(_Section):
     backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
     output: Output = Field("tasks", description="reward: tasks (a scalar), classes (reject, accept) or aspects")
     aspects: tuple[str, ...] = Field((), description="reward, gated: names of the regressed aspects; sorted")
-    pooling: Pooling = Field("first_token", description="reward, gated: [CLS] or the mean, of encoders")
+    pooling: Pooling = Field("first_token", description="of encoders; auto: the checkpoint's own setting")
     layout: PairwiseLayout = Field("set", description="hub, set (order-free) or published (LLM-Blender's PairRM)")
     exchange: bool = Field(True, description="set layout: rows of a group see each other's [CLS]; false is pointwise")
     max_length: int = Field(512, ge=16, description="tokens per block (hub), row (set, reward) or pair (published)")
@@ -73,10 +73,17 @@ class DataConfig(_Section):
     aspect_columns: dict[str, str] = Field({}, description="the same as columns, for the rows of aspects")
     validation: tuple[str, ...] = Field(description="held out; decides early stopping")
     test: tuple[str, ...] = Field((), description="held out; reported at the end. Empty: validation is reported")
+    weights: tuple[float, ...] = Field((), description="how often each source of train is taken; empty: once each")
     columns: dict[str, str] = Field({}, description="names of the columns where they differ from the known ones")
     on_error: Literal["raise", "skip"] = "raise"
-    limit: int | None = Field(None, ge=1, description="most training groups, for trials")
+    limit: int | None = Field(None, ge=1, description="most training groups of each source, for trials")
     validation_limit: int | None = Field(None, ge=1)
+    streaming: bool = Field(False, description="read datasets of the hub row by row; use with limit")
+    deduplicate: Literal["none", "exact", "near"] = Field("none", description="drop repeated training rows")
+    leaks: Literal["ignore", "warn", "drop", "raise"] = Field(
+        "warn", description="training rows whose prompt is also held out; found as deduplicate says, else exactly"
+    )
+    similarity: float = Field(0.8, gt=0, le=0.95, description="Jaccard similarity of what counts as near")
 
 
 class TrainingConfig(_Section):

@@ -70,7 +70,7 @@ def _show_examples(config: RunConfig, console: Console) -> None:
     require("transformers").utils.logging.disable_progress_bar()
     from ranker.models.build import start
     from ranker.text.pipeline import TextPipeline
-    from ranker.training.run import load
+    from ranker.training.data import load
 
     training, validation = load(config)
     model, tokenizer = start(config.model, gate=config.gate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -11,7 +12,8 @@ from typing import Literal
 
 from ranker.data.files import Row, read_rows
 from ranker.data.formats import Columns, check_columns, preference_of
-from ranker.errors import DataError
+from ranker.data.hub import HUB, HubDataset
+from ranker.errors import ConfigError, DataError, nearest
 from ranker.extras import require
 from ranker.records import Preference
 
@@ -51,11 +53,12 @@ def load_preferences(
     on_error: OnError = "raise",
     limit: int | None = None,
     single: bool = False,
+    streaming: bool = False,
 ) -> Loaded:
-    """Read labelled rows from files or ``datasets`` names, in order.
+    """Read labelled rows from files or dataset names, in order.
 
-    A name that is no file is ``name[:split]`` of the ``datasets`` library. Rows without a comparison (with ``single``:
-    without a label) are counted as ``unusable`` and left out.
+    A name that is no file is ``name[:split]`` of ``ranker.data.hub.HUB`` or of the ``datasets`` library. Rows without a
+    comparison (with ``single``: without a label) are counted as ``unusable`` and left out.
 
     Args:
         sources: paths (.jsonl, .jsonl.gz, .jsonl.zst, .parquet) or dataset names.
@@ -63,13 +66,14 @@ def load_preferences(
         on_error: ``raise`` stops at the first bad row, ``skip`` counts it.
         limit: most records in all.
         single: labels of single answers are enough; no comparison is needed.
+        streaming: read datasets of the hub row by row, so that with ``limit`` only what is used is fetched.
 
     Raises:
         DataError: a bad row under ``raise``, or no record at all.
     """
     check_columns(columns or {})
     loaded = Loaded()
-    for where, row in chain.from_iterable(map(_rows, sources)):
+    for where, row in chain.from_iterable(_rows(source, streaming) for source in sources):
         if limit is not None and len(loaded.preferences) >= limit:
             break
         try:
@@ -94,17 +98,47 @@ def _preference(row: Row | DataError, where: str, columns: Columns | None) -> Pr
     return preference_of(row, where, columns)
 
 
-def _rows(source: str) -> Iterator[tuple[str, Row | DataError]]:
+def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed: int) -> list[Preference]:
+    """Rows of several sources, each taken as often as its weight: 1 once, 0.5 a random half, 2 twice.
+
+    Raises:
+        ConfigError: not one weight per source, or a negative one.
+    """
+    if len(weights) != len(parts) or any(weight < 0 for weight in weights):
+        raise ConfigError(f"expected one weight >= 0 per source of data.train ({len(parts)}), got {list(weights)}")
+    rng = random.Random(seed)
+    rows: list[Preference] = []
+    for part, weight in zip(parts, weights, strict=True):
+        rows += list(part) * int(weight) + rng.sample(list(part), round((weight % 1) * len(part)))
+    return rows
+
+
+def _rows(source: str, streaming: bool) -> Iterator[tuple[str, Row | DataError]]:
     if Path(source).suffix in (".jsonl", ".gz", ".zst", ".parquet", ".json") or Path(source).exists():
         yield from read_rows(source)
         return
     name, _, split = source.partition(":")
+    known = HUB.get(name, HubDataset(name, "as its card says", (), dict))
+    options = {"split": split or known.split, "revision": known.revision, "streaming": streaming}
     try:
-        dataset = require("datasets").load_dataset(name, split=split or "train")
+        dataset = require("datasets").load_dataset(known.path, known.config, **options)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            source, "source", f"expected a file or a dataset's name; found neither ({reason:.200})"
+            source, "source", f"expected a file or a dataset's name{nearest(name, HUB)} ({reason:.200})"
         ) from error
-    for number, row in enumerate(dataset, 1):
-        yield f"{source}:{number}", row
+    logger.info("%s: %s, licence %s", source, known.path, known.licence)
+    for number, row in enumerate(known.gather(dataset) if known.gather else dataset, 1):
+        where = f"{source}:{number}"
+        adapted = _adapted(known, row, where)
+        if adapted is not None:
+            yield where, adapted
+
+
+def _adapted(known: HubDataset, row: Row, where: str) -> Row | DataError | None:
+    try:
+        return known.adapt(row)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        fields = ", ".join(known.columns) or "columns"
+        reason = f"expected {fields} as {known.path} has them ({type(error).__name__}: {error})"
+        return DataError(where, known.columns[0] if known.columns else "row", reason)

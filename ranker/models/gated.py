@@ -18,7 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from ranker.config import GateConfig, Pooling
 from ranker.models import backbones, reward
 from ranker.models.attention import row_mask
-from ranker.models.pooling import POOLINGS
+from ranker.models.pooling import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer
@@ -157,6 +157,7 @@ def from_backbone(
         CheckpointError: the backbone's family is not supported.
         ConfigError: more tokens than the backbone has positions, or mean pooling of a decoder.
     """
+    pooling = resolve(pooling, name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     inner = backbones.set_dropout(AutoConfig.from_pretrained(name_or_path), 0.0)
     if tokenizer.pad_token_id is None:

@@ -26,7 +26,7 @@ from ranker.config import Pooling
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import backbones
 from ranker.models.attention import row_mask
-from ranker.models.pooling import POOLINGS
+from ranker.models.pooling import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.chat import template_parts
 from ranker.text.layout import Output, TextLayout
@@ -183,6 +183,7 @@ def from_backbone(
         CheckpointError: the family is not supported.
         ConfigError: more tokens than positions, or mean pooling of a decoder.
     """
+    pooling = resolve(pooling, name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     config = backbones.set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
     is_encoder = config.model_type in HEADS

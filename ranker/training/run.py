@@ -15,8 +15,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 
 from ranker.checkpoints import adapters as adapter_folders
 from ranker.checkpoints import native
-from ranker.config import PointLoss, RunConfig, TokenLoss
-from ranker.data.load import load_preferences
+from ranker.config import RunConfig, TokenLoss
 from ranker.errors import ConfigError
 from ranker.models.build import start
 from ranker.models.reward import DECODERS
@@ -26,6 +25,7 @@ from ranker.text.pipeline import TextPipeline
 from ranker.training import adapters, gated
 from ranker.training.batches import Groups, RunPlan
 from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, TrimMemory
+from ranker.training.data import load
 from ranker.training.launch import Launch, launched
 from ranker.training.resume import check_plan, prepare_output
 from ranker.training.trainer import RankerTrainer
@@ -193,38 +193,6 @@ def _merged(
         native.save(scorer.model, trainer.tokenizer, final)
         native.check_reload(scorer, final, probes)
     return final, scorer
-
-
-def load(config: RunConfig) -> tuple[list[Preference], list[Preference]]:
-    """Training and validation records."""
-    data = config.data
-    options: dict[str, Any] = {
-        "columns": data.columns,
-        "on_error": data.on_error,
-        "single": config.training.loss in get_args(PointLoss),
-    }
-    training = load_preferences(data.train, limit=data.limit, **options)
-    validation = load_preferences(data.validation, limit=data.validation_limit, **options)
-    check_tasks(config, [*training.preferences, *validation.preferences])
-    return training.preferences, validation.preferences
-
-
-def check_tasks(config: RunConfig, preferences: Sequence[Preference]) -> None:
-    """Refuse labels that are not one per output of the model, or that change their names between rows.
-
-    Raises:
-        ConfigError: naming the row, its tasks and what the model has.
-    """
-    aspects = config.model.aspects if config.model.output == "aspects" else ()
-    outputs = len(aspects) or (config.model.n_tasks if config.model.scheme == "pairwise" else 1)
-    expected = tuple(sorted(aspects)) or preferences[0].tasks
-    for preference in preferences:
-        if len(preference.scores[0]) != outputs or preference.tasks != expected:
-            named = f" ({', '.join(preference.tasks)})" if preference.tasks else ""
-            raise ConfigError(
-                f"row '{preference.id}' has {len(preference.scores[0])} labels{named} per answer, the model {outputs} "
-                f"outputs{f' ({chr(44).join(expected)})' if expected else ''}; set model.n_tasks or model.aspects"
-            )
 
 
 def check_loss(config: RunConfig, model: PreTrainedModel) -> None:

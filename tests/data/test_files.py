@@ -91,7 +91,7 @@ def test_a_dataset_name_with_a_split_is_loaded_by_the_datasets_library(monkeypat
 
     asked = []
 
-    def fake(name, split):
+    def fake(name, config, *, split, **options):
         asked.append((name, split))
         return datasets.Dataset.from_list(ROWS)
 

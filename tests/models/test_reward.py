@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, processors
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
 
 from ranker.checkpoints import native
+from ranker.errors import ConfigError
 from ranker.models import reward
 from ranker.models.pairwise import PairwiseConfig
 from ranker.models.scorer import TorchScorer
@@ -50,7 +51,13 @@ def save_backbone(folder, family, *, pad="[PAD]", template=None):
     else:
         config = PairwiseConfig(backbone=backbone_config(family, 600)).backbone_config()
     AutoModel.from_config(config).save_pretrained(folder)
-    backend = Tokenizer.from_str(tokenizer_json())
+    save_tokenizer(folder, family, tokenizer_json(), pad=pad, template=template)
+    return folder
+
+
+def save_tokenizer(folder, family, text, *, pad="[PAD]", template=None):
+    """A family's tokenizer as transformers saves it."""
+    backend = Tokenizer.from_str(text)
     if family not in DECODERS:
         double = "[SEP] [SEP]" if family == "roberta" else "[SEP]"
         kind = 0 if family in ("roberta", "deberta-v2", "modernbert") else 1
@@ -66,7 +73,6 @@ def save_backbone(folder, family, *, pad="[PAD]", template=None):
     )  # fmt: skip
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 def save_t5(folder, **size):
@@ -240,7 +246,7 @@ def test_pooling_is_decided_by_the_mask():
     from ranker.config import Pooling
     from ranker.models.pooling import POOLINGS, first_token, last_token, mean
 
-    assert set(get_args(Pooling)) == set(POOLINGS) - {"last_token"}
+    assert set(get_args(Pooling)) - {"auto"} == set(POOLINGS) - {"last_token"}
 
     hidden = torch.arange(12.0).view(2, 3, 2)
     left, right = torch.tensor([[0, 1, 1], [1, 1, 1]]).bool(), torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
@@ -249,3 +255,29 @@ def test_pooling_is_decided_by_the_mask():
     assert last_token(hidden, left).tolist() == [[4, 5], [10, 11]]
     assert last_token(hidden, right).tolist() == [[2, 3], [6, 7]]
     assert mean(hidden, right).tolist() == [[1, 2], [6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first_token"),
+        ({"embedding_dimension": 32, "pooling_mode": "mean"}, "mean"),
+        (None, "first_token"),
+    ],
+)
+def test_a_sentence_transformers_checkpoint_keeps_its_own_pooling(setting, expected, tmp_path):
+    folder = save_backbone(tmp_path / "backbone", "bert")
+    if setting is not None:
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(setting))
+    model, _ = reward.from_backbone(str(folder), output="tasks", pooling="auto", max_length=128, prompt_reserve=16)
+    assert model.config.ranker["pooling"] == expected
+
+
+def test_a_pooling_that_is_not_known_is_refused(tmp_path):
+    folder = save_backbone(tmp_path / "backbone", "bert")
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
+    with pytest.raises(ConfigError, match="pools by pooling_mode_max_tokens; expected cls or mean"):
+        reward.from_backbone(str(folder), output="tasks", pooling="auto", max_length=128, prompt_reserve=16)

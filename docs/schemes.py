@@ -1,0 +1,101 @@
+"""Writes ``docs/schemes.md`` from the recipes' headers, the code's tables and the figures of the slow tests.
+
+python docs/schemes.py            # or: make docs
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from ranker.config import RECIPES, RunConfig, load_config, losses_of, recipes
+from ranker.models.backbones import FAMILIES as PAIRWISE
+from ranker.models.reward import DECODERS, HEADS
+from ranker.models.seq2seq import FAMILIES as SEQ2SEQ
+
+DOCS = Path(__file__).parent
+FIGURES = DOCS / "learned.json"
+FIELDS = ("Scheme", "Formula", "Paper", "Reproduces", "Data", "Launch")
+
+INTRODUCTION = """# Schemes
+
+Every reward-model scheme is a recipe: `ranker train NAME`, or `make train-NAME` from a clone. Each trains, saves,
+reloads with the same scores, evaluates, exports to one `model.onnx` and scores. This file is written by `make docs`; a
+test fails when it and the code differ.
+
+*Held-out accuracy* is what the recipe's slow test (`make test-slow`) reached, with its 95 % interval, beside the best
+of the baselines random, longer wins and bag of words on the same rows of the sample. Encoders start from the packaged
+MiniLM; decoders and the encoder-decoder start from random weights of a few layers, because the tests use no model hub:
+the figures prove that a scheme learns and do not compare schemes.
+"""
+
+
+def header(name: str) -> dict[str, str]:
+    """The fields of a recipe's header comment."""
+    lines = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    comment = [line[1:].strip() for line in lines if line.startswith("#")]
+    fields: dict[str, str] = {"title": comment[0]}
+    last = "title"
+    for line in comment[1:]:
+        found = re.match(rf"({'|'.join(FIELDS)}):\s*(.*)", line)
+        if found:
+            last = found[1]
+            fields[last] = found[2]
+        elif line and last != "Launch":
+            fields[last] += f" {line}"
+    return fields
+
+
+def backbones(config: RunConfig) -> str:
+    """The families that a recipe's scheme reads."""
+    scheme = config.model.scheme
+    if scheme == "seq2seq":
+        return ", ".join(SEQ2SEQ)
+    if scheme == "pairwise":
+        return ", ".join(PAIRWISE)
+    if scheme == "gated":
+        return ", ".join([*DECODERS, *HEADS])
+    return ", ".join(HEADS if config.output_dir.startswith("runs/encoder") else DECODERS)
+
+
+def figure(name: str, figures: dict[str, dict]) -> str:
+    """Accuracy with interval and count, and the best baseline."""
+    if name not in figures:
+        return "not run"
+    found = figures[name]
+    a, best = found["accuracy"], found["baseline"]
+    return (
+        f"{a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}] (n={a['n']}); "
+        f"{best['name'].replace('_', ' ')} {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]"
+    )
+
+
+def document() -> str:
+    """The whole file."""
+    figures = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
+    lines = [
+        INTRODUCTION,
+        "| scheme | recipe | formula | paper | backbones | held-out accuracy; best baseline |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in recipes():
+        fields, config = header(name), load_config(name)
+        formula = fields["Formula"].replace("|", "\\|")
+        recipe = f"[`{name}`](../ranker/training/recipes/{name}.yaml)"
+        cells = (fields["Scheme"], recipe, formula, fields["Paper"], backbones(config), figure(name, figures))
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "## What each reads, and what it reproduces", "", "| recipe | data | reproduces |", "|---|---|---|"]
+    for name in recipes():
+        fields = header(name)
+        lines.append(f"| `{name}` | {fields['Data']} | {fields['Reproduces']} |")
+    lines += ["", "## Losses", "", "`training.loss` may be any loss of the recipe's kind of model:", ""]
+    lines += [
+        f"- `model.scheme: {scheme}`: {', '.join(f'`{loss}`' for loss in losses_of(scheme))}"
+        for scheme in ("pairwise", "reward", "gated", "seq2seq")
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    (DOCS / "schemes.md").write_text(document(), encoding="utf-8")

@@ -1,0 +1,92 @@
+"""The rows of a run: loaded, mixed, without repeats and leaks, and checked against the model's outputs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, get_args
+
+from ranker.config import PointLoss, RunConfig
+from ranker.data.load import load_preferences, mixed
+from ranker.data.overlap import Sameness, duplicates, leaks
+from ranker.errors import ConfigError, DataError
+from ranker.records import Preference
+
+logger = logging.getLogger(__name__)
+
+
+def load(config: RunConfig) -> tuple[list[Preference], list[Preference]]:
+    """Training and validation records.
+
+    Raises:
+        DataError: a bad row under ``on_error: raise``, or a leak under ``leaks: raise``.
+        ConfigError: weights or labels that do not fit.
+    """
+    data = config.data
+    options: dict[str, Any] = {
+        "columns": data.columns,
+        "on_error": data.on_error,
+        "single": config.training.loss in get_args(PointLoss),
+        "streaming": data.streaming,
+    }
+    parts = [load_preferences([source], limit=data.limit, **options).preferences for source in data.train]
+    validation = load_preferences(data.validation, limit=data.validation_limit, **options).preferences
+    if data.deduplicate != "none":
+        parts = without_repeats(parts, data.deduplicate, data.similarity)
+    training = mixed(parts, data.weights or (1.0,) * len(parts), config.training.seed)
+    training = without_leaks(config, training, validation)
+    check_tasks(config, [*training, *validation])
+    return training, validation
+
+
+def without_repeats(parts: Sequence[list[Preference]], same: Sameness, similarity: float) -> list[list[Preference]]:
+    """The sources without rows that an earlier row, of whichever source, already says."""
+    repeated = set(duplicates([row for part in parts for row in part], same, similarity=similarity))
+    kept, start = [], 0
+    for part in parts:
+        kept.append([row for number, row in enumerate(part, start) if number not in repeated])
+        start += len(part)
+    if repeated:
+        logger.warning("%d of %d training rows are repeats (%s); left out", len(repeated), start, same)
+    return kept
+
+
+def without_leaks(config: RunConfig, training: list[Preference], validation: list[Preference]) -> list[Preference]:
+    """The training rows, as ``data.leaks`` says, without those whose prompt is also held out.
+
+    Raises:
+        DataError: naming the first such row, under ``leaks: raise``, or when none would remain.
+    """
+    data = config.data
+    if data.leaks == "ignore":
+        return training
+    same: Sameness = "near" if data.deduplicate == "near" else "exact"
+    found = set(leaks(training, validation, same, similarity=data.similarity))
+    if not found:
+        return training
+    first = training[min(found)].id
+    what = (
+        f"{len(found)} of {len(training)} training rows have a prompt that is also held out ({same}), first '{first}'"
+    )
+    if data.leaks == "raise" or len(found) == len(training):
+        raise DataError(", ".join(data.train), "prompt", f"{what}; expected none, or set data.leaks=drop or warn")
+    logger.warning("%s; %s", what, "left out" if data.leaks == "drop" else "data.leaks=drop leaves them out")
+    return [row for number, row in enumerate(training) if number not in found] if data.leaks == "drop" else training
+
+
+def check_tasks(config: RunConfig, preferences: Sequence[Preference]) -> None:
+    """Refuse labels that are not one per output of the model, or that change their names between rows.
+
+    Raises:
+        ConfigError: naming the row, its tasks and what the model has.
+    """
+    aspects = config.model.aspects if config.model.output == "aspects" else ()
+    outputs = len(aspects) or (config.model.n_tasks if config.model.scheme == "pairwise" else 1)
+    expected = tuple(sorted(aspects)) or preferences[0].tasks
+    for preference in preferences:
+        if len(preference.scores[0]) != outputs or preference.tasks != expected:
+            named = f" ({', '.join(preference.tasks)})" if preference.tasks else ""
+            raise ConfigError(
+                f"row '{preference.id}' has {len(preference.scores[0])} labels{named} per answer, the model {outputs} "
+                f"outputs{f' ({chr(44).join(expected)})' if expected else ''}; set model.n_tasks or model.aspects"
+            )

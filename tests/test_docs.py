@@ -1,0 +1,36 @@
+"""The documents that are generated say what the code says."""
+
+import importlib.util
+
+import pytest
+
+from ranker.config import load_config, recipes
+from tests.conftest import ROOT
+
+spec = importlib.util.spec_from_file_location("schemes", ROOT / "docs" / "schemes.py")
+schemes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(schemes)
+
+
+def test_the_table_of_schemes_is_the_recipes():
+    assert (ROOT / "docs" / "schemes.md").read_text() == schemes.document(), "run: make docs"
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_says_what_it_is_and_how_to_launch_it(name):
+    fields = schemes.header(name)
+    assert set(schemes.FIELDS) <= set(fields)
+    text = (schemes.RECIPES / f"{name}.yaml").read_text()
+    for place in ("one GPU", "several GPUs"):
+        assert f"#   {place}" in text
+    assert f"ranker train {name}" in text
+    assert load_config(name).output_dir == f"runs/{name}"
+
+
+def test_the_schemes_of_the_field_are_all_there():
+    named = " ".join(schemes.header(name)["Scheme"] for name in recipes())
+    for scheme in (
+        "CLS classification", "pooled classification", "scalar regression", "paired input", "accept/reject", "scalar MSE",
+        "log-sigmoid", "log-exp", "token-level pairwise", "regressed and gated", "answers A or B", "ranked lists",
+    ):  # fmt: skip
+        assert scheme in named
