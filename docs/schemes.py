@@ -1,4 +1,5 @@
-"""Writes ``docs/schemes.md`` from the recipes' headers, the code's tables and the figures of the slow tests.
+"""Writes ``docs/schemes.md`` from the recipes' headers, the code's tables and the figures of the slow tests, and the
+table of datasets in ``docs/training.md``.
 
 python docs/schemes.py            # or: make docs
 """
@@ -10,12 +11,14 @@ import re
 from pathlib import Path
 
 from ranker.config import RECIPES, RunConfig, load_config, losses_of, recipes
+from ranker.data.hub import HUB
 from ranker.models.backbones import FAMILIES as PAIRWISE
 from ranker.models.reward import DECODERS, HEADS
 from ranker.models.seq2seq import FAMILIES as SEQ2SEQ
 
 DOCS = Path(__file__).parent
 FIGURES = DOCS / "learned.json"
+TABLE = "| name | dataset | licence | training split, held out | columns read |\n|---|---|---|---|---|\n"
 FIELDS = ("Scheme", "Formula", "Paper", "Reproduces", "Data", "Launch")
 
 INTRODUCTION = """# Schemes
@@ -97,5 +100,23 @@ def document() -> str:
     return "\n".join(lines) + "\n"
 
 
+def datasets_table() -> str:
+    """The known datasets of the hub."""
+    rows = []
+    for name, known in HUB.items():
+        path = f"[{known.path}](https://huggingface.co/datasets/{known.path})"
+        splits = f"{known.split}, {known.held_out or 'none'}" + (f" ({known.config})" if known.config else "")
+        rows.append(f"| `{name}` | {path} | {known.licence} | {splits} | {', '.join(known.columns)} |")
+    return "\n".join(rows)
+
+
+def with_datasets(guide: str) -> str:
+    """The training guide with its table of datasets as the code has it."""
+    head, rest = guide.split(TABLE, 1)
+    return f"{head}{TABLE}{datasets_table()}\n\n{rest.split(chr(10) * 2, 1)[1]}"
+
+
 if __name__ == "__main__":
+    guide = DOCS / "training.md"
+    guide.write_text(with_datasets(guide.read_text(encoding="utf-8")), encoding="utf-8")
     (DOCS / "schemes.md").write_text(document(), encoding="utf-8")

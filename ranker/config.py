@@ -91,6 +91,9 @@ class TrainingConfig(_Section):
 
     loss: LossName = Field("bradley_terry", description="of comparisons, lists or single answers; see docs")
     accept_threshold: float = Field(0.5, description="cross_entropy: an answer with at least this score is accepted")
+    class_weights: tuple[float, ...] = Field((), description="cross_entropy: factors of reject and accept")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="cross_entropy: share spread over both classes")
+    huber_delta: float = Field(1.0, gt=0, description="huber: where the loss becomes linear")
     centring: float = Field(0.0, ge=0, description="weight of (r_left + r_right)^2; TRL recommends 0.01")
 
     epochs: float = Field(1.0, gt=0)
@@ -110,6 +113,7 @@ class TrainingConfig(_Section):
     evaluations: int = Field(4, ge=1, description="evaluations (and checkpoints) during the run, evenly spaced")
     patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better accuracy")
     gradient_checkpointing: bool = False
+    compile: bool = Field(False, description="torch.compile: slow to start, faster on long runs on GPU")
     tensorboard: bool = True
     logging_steps: int = Field(20, ge=1)
     seed: int = 0
@@ -186,6 +190,8 @@ class RunConfig(_Section):
             raise ValueError(
                 f"loss 'cross_entropy' and model.output 'classes' belong together; got '{loss}', '{output}'"
             )
+        if len(self.training.class_weights) not in (0, 2):
+            raise ValueError("training.class_weights: expected two factors, of reject and of accept")
         if output not in OUTPUTS[scheme]:
             raise ValueError(f"model.scheme '{scheme}' has output {', '.join(OUTPUTS[scheme])}; got '{output}'")
         if (output in ("aspects", "gated")) != bool(self.model.aspects):

@@ -16,6 +16,11 @@ def test_the_table_of_schemes_is_the_recipes():
     assert (ROOT / "docs" / "schemes.md").read_text() == schemes.document(), "run: make docs"
 
 
+def test_the_table_of_datasets_is_the_code_s():
+    guide = (ROOT / "docs" / "training.md").read_text()
+    assert guide == schemes.with_datasets(guide), "run: make docs"
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_says_what_it_is_and_how_to_launch_it(name):
     fields = schemes.header(name)

@@ -44,12 +44,15 @@ class Groups(Dataset[Example]):
     Args:
         preferences: the training rows; groups with fewer than two candidates must have been left out.
         pipeline: the model's text path. Every text is tokenised once, here.
+
+    ``read`` counts the groups that were packed so far, ``cut`` those of them that lost tokens.
     """
 
     def __init__(self, preferences: Sequence[Preference], pipeline: TextPipeline) -> None:
         self.preferences = list(preferences)
         self.pipeline = pipeline
         self.tokens = pipeline.tokenize([p.group for p in self.preferences])
+        self.read = self.cut = 0
 
     def __len__(self) -> int:
         return len(self.preferences)
@@ -58,7 +61,10 @@ class Groups(Dataset[Example]):
         row, chosen = item
         counted, row = row >= 0, max(row, -1 - row)
         tokens = self._chosen(row, chosen)
-        units = batching.units([self.pipeline.pack(tokens)])
+        packed = self.pipeline.pack(tokens)
+        self.read += counted
+        self.cut += counted and bool(packed.prompt_truncated or packed.truncated.any())
+        units = batching.units([packed])
         return Example(tuple(units), subset_of(self.preferences[row], chosen), counted)
 
     def cost(self, item: Item) -> tuple[int, int]:

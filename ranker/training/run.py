@@ -128,11 +128,7 @@ def _fit(
         plan=plan,
         validation=validation,
         tokenizer=tokenizer,
-        head_lr_multiplier=config.training.head_lr_multiplier,
-        loss=config.training.loss,
-        accept_threshold=config.training.accept_threshold,
-        centring=config.training.centring,
-        consistency=config.training.consistency,
+        config=config.training,
         adapter=config.model if adapted else None,
         callbacks=_callbacks(config),
     )
@@ -152,6 +148,10 @@ def _fit(
 
     trainer.add_callback(CheckSaved(check))
     trainer.train(resume_from_checkpoint=resume or None)
+    if groups.cut:
+        logger.warning(
+            "%d of %d groups read had a prompt or an answer cut to model.max_length", groups.cut, groups.read
+        )
     final = output / "checkpoint"
     if adapted:
         return *_merged(config, trainer, launch, probes), trainer.state.log_history, trainer.state.global_step
@@ -220,6 +220,7 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         lr_scheduler_type=training.scheduler,
         max_grad_norm=training.max_grad_norm,
         gradient_accumulation_steps=training.accumulation(launch.world),
+        torch_compile=training.compile,
         activation_checkpointing=training.gradient_checkpointing,
         bf16=bf16(training.precision),
         use_cpu=not torch.cuda.is_available(),

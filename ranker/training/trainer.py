@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerContr
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from ranker.checkpoints import adapters
-from ranker.config import LossName, ModelConfig
+from ranker.config import ModelConfig, TrainingConfig
 from ranker.metrics import pairwise_summary
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group, Preference
@@ -40,11 +40,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         plan: all batches of the run.
         validation: held-out groups, scored by the same path that serves the model.
         tokenizer: the model's tokenizer.
-        head_lr_multiplier: learning rate of the head over that of the backbone.
-        loss: name of the loss of comparisons, lists or single answers.
-        accept_threshold: ``cross_entropy``: an answer with at least this score is accepted.
-        centring: weight of the penalty on the level of a pair's rewards.
-        consistency: weight of the order-consistency penalty (layouts that read ordered pairs).
+        config: the loss and its settings, and the head's learning rate.
         adapter: the model's settings where ``model`` is a ``PeftModel``; written beside every checkpoint.
         eval_batch_tokens: padded tokens of a held-out batch.
     """
@@ -61,11 +57,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         plan: RunPlan,
         validation: Sequence[Preference],
         tokenizer: TextTokenizer,
-        head_lr_multiplier: float = 1.0,
-        loss: LossName = "bradley_terry",
-        accept_threshold: float = 0.5,
-        centring: float = 0.0,
-        consistency: float = 0.0,
+        config: TrainingConfig,
         adapter: ModelConfig | None = None,
         eval_batch_tokens: int = 16384,
         **kwargs: Any,
@@ -73,11 +65,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.plan = plan
         self.validation = list(validation)
         self.tokenizer = tokenizer
-        self.head_lr_multiplier = head_lr_multiplier
-        self.loss = loss
-        self.accept_threshold = accept_threshold
-        self.centring = centring
-        self.consistency = consistency
+        self.config = config
+        self.loss = config.loss
         self.adapter = adapter
         self.eval_batch_tokens = eval_batch_tokens
         self._seen: dict[str, list[float]] = {"accuracy": [], "margin": []}
@@ -146,11 +135,11 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
             loss = ANSWERS[self.loss](left, right, inputs["targets"])
         else:
             loss = PAIRWISE[self.loss](logits, inputs["targets"], inputs["margin"])
-        if self.centring:
-            loss = loss + self.centring * centring(left, right)
-        if self.consistency and not self.data_collator.layout.order_free:
+        if self.config.centring:
+            loss = loss + self.config.centring * centring(left, right)
+        if self.config.consistency and not self.data_collator.layout.order_free:
             penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
-            loss = loss + self.consistency * penalty
+            loss = loss + self.config.consistency * penalty
         return (loss * inputs["weight"]).sum()
 
     def _token_loss(self, values: Tensor, inputs: dict[str, Tensor]) -> Tensor:
@@ -180,17 +169,22 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         values = scores[cells[..., 0], cells[..., 1]]
         answers = ~labels.isnan().all(dim=-1)
         values, labels = values[answers], labels[answers]
+        options: dict[str, Any] = {}
         if self.loss == "cross_entropy":
-            labels = (labels[:, 0] >= self.accept_threshold).long()
+            labels = (labels[:, 0] >= self.config.accept_threshold).long()
+            weights = torch.tensor(self.config.class_weights) if self.config.class_weights else None
+            options = {"class_weights": weights, "label_smoothing": self.config.label_smoothing}
+        elif self.loss == "huber":
+            options = {"delta": self.config.huber_delta}
         if not len(labels):
             return scores.sum() * 0.0
-        return POINTWISE[self.loss](values, labels).mean() * inputs["counted"]
+        return POINTWISE[self.loss](values, labels, **options).mean() * inputs["counted"]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with decay only on matrices and ``head_lr_multiplier`` on the head."""
         target = self.model if model is None else model
         decayed = set(self.get_decay_parameter_names(target))
-        rates = {False: self.args.learning_rate, True: self.args.learning_rate * self.head_lr_multiplier}
+        rates = {False: self.args.learning_rate, True: self.args.learning_rate * self.config.head_lr_multiplier}
         groups = [
             {
                 "params": [

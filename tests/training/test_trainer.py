@@ -1,7 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from transformers import TrainingArguments
 
+from ranker.config import TrainingConfig
 from ranker.text.pipeline import TextPipeline
 from ranker.training.batches import Groups
 from ranker.training.trainer import RankerTrainer
@@ -16,8 +18,9 @@ def trainer_for(layout, exchange, tmp_path, **kwargs):
         output_dir=str(tmp_path), use_cpu=True, report_to=[], disable_tqdm=True, learning_rate=1e-3, max_steps=1
     )
     return RankerTrainer(
-        model, arguments, groups=groups, plan=plan(groups), validation=preferences(2), tokenizer=tokenizer, **kwargs
-    )
+        model, arguments, groups=groups, plan=plan(groups), validation=preferences(2), tokenizer=tokenizer,
+        config=TrainingConfig(**kwargs),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
@@ -84,12 +87,63 @@ def test_list_losses_read_the_scores_of_their_group(name, tmp_path):
 def test_the_loss_table_is_the_config_literal():
     from typing import get_args
 
-    from ranker.config import ListLoss, PairLoss, PointLoss
-    from ranker.training.losses.table import LISTWISE, PAIRWISE, POINTWISE
+    from ranker.config import AnswerLoss, ListLoss, PairLoss, PointLoss, TokenLoss
+    from ranker.training.losses.table import ANSWERS, LISTWISE, PAIRWISE, POINTWISE, TOKENWISE
 
     assert [*PAIRWISE] == [*get_args(PairLoss)]
+    assert [*TOKENWISE] == [*get_args(TokenLoss)]
+    assert [*ANSWERS] == [*get_args(AnswerLoss)]
     assert [*LISTWISE] == [*get_args(ListLoss)]
     assert [*POINTWISE] == [*get_args(PointLoss)]
+
+
+def trainer_on(family, tmp_path, output="tasks", **settings):
+    """A trainer of a pointwise model."""
+    from ranker.models import reward
+    from tests.models.test_reward import save_backbone
+
+    folder = save_backbone(tmp_path / "backbone", family)
+    model, tokenizer = reward.from_backbone(str(folder), output=output, max_length=128, prompt_reserve=32)
+    groups = Groups(preferences(4), TextPipeline(model.layout, tokenizer))
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], remove_unused_columns=False)
+    return RankerTrainer(
+        model, arguments, groups=groups, plan=plan(groups), validation=preferences(2), tokenizer=tokenizer,
+        config=TrainingConfig(**settings),
+    )  # fmt: skip
+
+
+def test_token_loss_compares_differing_tokens_and_never_padding(tmp_path):
+    """Against a loop over tokens; a shorter answer keeps the value of its last token."""
+    trainer = trainer_on("llama", tmp_path, loss="token_pairwise")
+    groups, model = trainer.train_dataset, trainer.model.eval()
+    example = groups[(0, (0, 1))]
+    batch = trainer.data_collator([example])
+    values = model(**{k: batch[k] for k in ("input_ids", "block_ids", "position_ids")}, every_token=True)[..., 0]
+    ids, lengths = batch["input_ids"].tolist(), (batch["block_ids"] >= 0).sum(dim=1).tolist()
+    better, worse = (0, 1) if batch["targets"][0, 0] > 0.5 else (1, 0)
+    assert lengths[0] != lengths[1]
+    losses, begun = [], False
+    for t in range(max(lengths)):
+        over = [t >= length for length in lengths]
+        begun = begun or over[0] != over[1] or ids[0][t] != ids[1][t]
+        if begun:
+            held = [values[row, min(t, lengths[row] - 1)].item() for row in (0, 1)]
+            losses.append(np.log1p(np.exp(held[worse] - held[better])))
+    got = trainer.compute_loss(model, batch)
+    np.testing.assert_allclose(got.item(), np.mean(losses), rtol=1e-5)
+
+
+def test_class_weights_and_label_smoothing_reach_the_loss(tmp_path):
+    settings = {"loss": "cross_entropy", "accept_threshold": 0.7, "class_weights": (1.0, 3.0), "label_smoothing": 0.1}
+    trainer = trainer_on("bert", tmp_path, output="classes", **settings)
+    model, example = trainer.model.eval(), trainer.train_dataset[(0, (0, 1, 2))]
+    batch = trainer.data_collator([example])
+    logits = model(**{k: batch[k] for k in ("input_ids", "block_ids", "position_ids")})[:, 0]
+    labels = torch.tensor([int(row[0] >= 0.7) for row in example.preference.scores])
+    log_p, weights = logits.log_softmax(-1), torch.tensor([1.0, 3.0])
+    picked = -(weights[labels] * log_p[range(3), labels])
+    expected = 0.9 * picked + 0.1 * -(weights * log_p).sum(-1) / 2
+    torch.testing.assert_close(trainer.compute_loss(model, batch), expected.mean())
 
 
 def test_held_out_numbers_come_from_the_serving_path(tmp_path):

@@ -28,11 +28,11 @@ TOKENWISE: Final[dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {"toke
 ANSWERS: Final[dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {"answer_token": pairwise.answer_token}
 """(log-probabilities of the left, of the right, targets) -> (pairs,)."""
 
-POINTWISE: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+POINTWISE: Final[dict[str, Callable[..., Tensor]]] = {
     "cross_entropy": pointwise.cross_entropy,
     "binary_cross_entropy": pointwise.binary_cross_entropy,
     "mse": pointwise.mse,
     "rmse": pointwise.rmse,
     "huber": pointwise.huber,
 }
-"""(outputs, labels) -> (answers,), of ``rmse`` one number for the batch."""
+"""(outputs, labels, options by name) -> (answers,), of ``rmse`` one number for the batch."""
