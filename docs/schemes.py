@@ -1,7 +1,8 @@
-"""Writes ``docs/schemes.md`` from the recipes' headers, the code's tables and the figures of the slow tests, and the
-table of datasets in ``docs/training.md``.
+"""Writes ``docs/schemes.md`` and the table of datasets in ``docs/training.md``.
 
-python docs/schemes.py            # or: make docs
+    python docs/schemes.py            # or: make docs
+
+They come from the recipes' headers, the code's tables and the figures of the slow tests.
 """
 
 from __future__ import annotations

@@ -176,3 +176,10 @@ def test_metrics_are_json(tmp_path):
 
     write_report({"a": float("nan"), "b": [1.0]}, tmp_path / "m.json")
     assert json.loads((tmp_path / "m.json").read_text()) == {"a": None, "b": [1.0]}
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_and_is_saved_like_any_other(tiny_backbone, tmp_path):
+    trained = train(tiny_config(tiny_backbone, tmp_path, "training.compile=true"))
+    groups = [p.group for p in trained.validation]
+    assert native.check_reload(trained.scorer, trained.folder, groups) <= 1e-5
