@@ -77,9 +77,21 @@ def to_onnx(model: PreTrainedModel, path: Path) -> None:
 
 
 def head_nodes(path: Path) -> list[str]:
-    """Names of the nodes of the head, which is never quantised."""
+    """Names of the nodes of the head, which is never quantised: by their scope, or by the weights they read.
+
+    Raises:
+        ExportError: there are none, so quantising would not leave the head as it is.
+    """
     nodes = onnx.load(path, load_external_data=False).graph.node
-    return [node.name for node in nodes if set(HEAD_MODULES) & set(node.name.partition("/")[0].split("."))]
+    found = [node.name for node in nodes if any(map(of_head, (node.name.partition("/")[0], *node.input)))]
+    if not found:
+        raise ExportError(f"{path}: found no node of the head, which must stay fp32; export fp32 alone")
+    return found
+
+
+def of_head(name: str) -> bool:
+    """Whether a dotted name of a scope or weight belongs to the head."""
+    return not set(HEAD_MODULES).isdisjoint(name.split("."))
 
 
 def _tidy(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:

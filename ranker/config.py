@@ -190,10 +190,19 @@ class RunConfig(_Section):
             raise ValueError(
                 f"loss 'cross_entropy' and model.output 'classes' belong together; got '{loss}', '{output}'"
             )
+        if self.training.centring and loss not in (*get_args(PairLoss), *get_args(AnswerLoss)):
+            raise ValueError(f"training.centring is for losses of pairs; got training.loss '{loss}'")
+        if self.model.n_tasks > 1 and scheme != "pairwise":
+            raise ValueError(f"model.n_tasks is for model.scheme=pairwise; '{scheme}' has model.aspects")
         if len(self.training.class_weights) not in (0, 2):
             raise ValueError("training.class_weights: expected two factors, of reject and of accept")
         if output not in OUTPUTS[scheme]:
             raise ValueError(f"model.scheme '{scheme}' has output {', '.join(OUTPUTS[scheme])}; got '{output}'")
+        return self
+
+    @model_validator(mode="after")
+    def _aspects_belong_to_their_models(self) -> Self:
+        output, scheme = self.model.output, self.model.scheme
         if (output in ("aspects", "gated")) != bool(self.model.aspects):
             raise ValueError("model.output=aspects or gated and the names in model.aspects belong together")
         if scheme == "gated" and self.adapter.rank:

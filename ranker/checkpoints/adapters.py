@@ -26,29 +26,37 @@ def is_adapter(folder: Path) -> bool:
     return (folder / PEFT_CONFIG).is_file() and not (folder / "model.safetensors").is_file()
 
 
-def save(model: Any, tokenizer: TextTokenizer, settings: ModelConfig, folder: Path) -> None:
+def save(model: Any, tokenizer: TextTokenizer, config: ModelConfig, folder: Path) -> None:
     """Write an adapter (a ``PeftModel``'s) that ``load`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    complete(tokenizer, settings, folder)
+    complete(tokenizer, config, folder)
 
 
-def complete(tokenizer: TextTokenizer, settings: ModelConfig, folder: Path) -> None:
+def complete(tokenizer: TextTokenizer, config: ModelConfig, folder: Path) -> None:
     """Add to peft's files what is needed to load them again: the model's settings and the tokenizer."""
-    (folder / SETTINGS).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / SETTINGS).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)
 
 
-def load(folder: Path, *, options: dict[str, Any] | None = None) -> tuple[PreTrainedModel, TextTokenizer]:
-    """The backbone with an adapter merged into it; the head comes from the adapter.
-
-    Args:
-        folder: what ``save`` wrote.
-        options: passed on to ``from_pretrained`` (a quantisation; the adapter then stays beside the weights).
+def load(folder: Path) -> tuple[PreTrainedModel, TextTokenizer]:
+    """The backbone with an adapter that ``save`` wrote merged into it; the head comes from the adapter.
 
     Raises:
         CheckpointError: the adapter holds no head, or a tensor that is empty or not finite.
         MissingExtraError: peft is not installed.
+    """
+    check_head(folder)
+    model, tokenizer = start(settings(folder))
+    adapted = require("peft").PeftModel.from_pretrained(model, folder)
+    return adapted.merge_and_unload().eval(), tokenizer
+
+
+def settings(folder: Path) -> ModelConfig:
+    """The settings of the model that an adapter was trained on.
+
+    Raises:
+        CheckpointError: there are none.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -56,11 +64,7 @@ def load(folder: Path, *, options: dict[str, Any] | None = None) -> tuple[PreTra
             f"{folder}: expected {SETTINGS}, which ranker train writes beside an adapter; a foreign adapter is merged "
             "by peft's merge_and_unload() and loaded as a whole model"
         )
-    check_head(folder)
-    settings = ModelConfig.model_validate_json(path.read_text(encoding="utf-8"))
-    model, tokenizer = start(settings, options=options)
-    adapted = require("peft").PeftModel.from_pretrained(model, folder)
-    return (model if options else adapted.merge_and_unload()).eval(), tokenizer
+    return ModelConfig.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def check_head(folder: Path) -> None:

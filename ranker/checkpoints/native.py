@@ -110,13 +110,14 @@ def compare(
     """The largest difference between scores of a live model and of its checkpoint.
 
     Raises:
-        CheckpointError: it passes ``limit``.
+        CheckpointError: it passes ``limit``, times the largest score where that is above 1.
     """
     difference = max(
         (float(np.abs(a.scores - b.scores).max()) for a, b in zip(reloaded, live, strict=True) if len(a.scores)),
         default=0.0,
     )
-    if not difference <= limit:
+    scale = max((float(np.abs(a.scores).max()) for a in live if len(a.scores)), default=0.0)
+    if not difference <= limit * max(1.0, scale):
         raise CheckpointError(
             f"{folder}: the saved model scores differently from the live one (by {difference:.2e}, limit {limit:.0e}); "
             "the checkpoint is not usable"

@@ -31,7 +31,6 @@ def run(recipe: str, overrides: Sequence[str], *, print_config: bool, dry_run: b
 
 def _train(config: RunConfig, console: Console, resume: bool) -> None:
     require("transformers").utils.logging.disable_progress_bar()
-    from ranker.data.load import load_preferences
     from ranker.evaluation import plots
     from ranker.evaluation.run import evaluate, table, write_report
     from ranker.export.command import export
@@ -42,9 +41,7 @@ def _train(config: RunConfig, console: Console, resume: bool) -> None:
     if not trained.main:
         return
     data = config.data
-    test = trained.validation
-    if data.test:
-        test = load_preferences(data.test, columns=data.columns, on_error=data.on_error).preferences
+    test = trained.test
     evaluation = evaluate(trained.scorer, test, train=trained.train)
     report = evaluation.report | {
         "held_out": list(data.test or data.validation),
@@ -72,7 +69,7 @@ def _show_examples(config: RunConfig, console: Console) -> None:
     from ranker.text.pipeline import TextPipeline
     from ranker.training.data import load
 
-    training, validation = load(config)
+    training, validation, _ = load(config)
     model, tokenizer = start(config.model, gate=config.gate)
     pipeline = TextPipeline(model.layout, tokenizer)
     console.print(f"{len(training)} training groups, {len(validation)} validation groups; {model.layout}")

@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 Row = dict[str, Any]
@@ -77,9 +78,22 @@ def _binarized(row: Mapping[str, Any]) -> Row:
     return {"chosen": row["chosen"], "rejected": row["rejected"], "label": 0.5 if tie else 1.0}
 
 
-def _helpsteer2(row: Mapping[str, Any]) -> Row:
-    scores = {name: row[name] for name in HELPSTEER}
-    return {"prompt": row["prompt"], "response": row["response"], "scores": scores}
+def helpsteer2_lists(rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+    """HelpSteer2's responses to one prompt, which follow each other, as one row; several turns as messages."""
+    for prompt, responses in groupby(rows, key=lambda row: row["prompt"]):
+        given = list(responses)
+        yield {
+            "prompt": _extra_id_turns(prompt),
+            "candidates": [row["response"] for row in given],
+            "scores": {name: [row[name] for row in given] for name in HELPSTEER},
+        }
+
+
+def _extra_id_turns(prompt: str) -> list[dict[str, str]]:
+    """Messages of a prompt whose later turns begin with a line ``<extra_id_1>User`` or ``<extra_id_1>Assistant``."""
+    first, *later = re.split(r"\n?<extra_id_1>(User|Assistant)\n", prompt)
+    turns = zip(["User", *later[::2]], [first, *later[1::2]], strict=True)
+    return [{"role": name.lower(), "content": content} for name, content in turns]
 
 
 def _helpsteer3(row: Mapping[str, Any]) -> Row:
@@ -184,6 +198,9 @@ def _messages(turns: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 PAIR: Final = ("chosen", "rejected")
+CONVERTED: Final = "refs/convert/parquet"
+"""The hub's own Parquet copy of datasets that are scripts, which the datasets library no longer runs."""
+
 HUB: Final[dict[str, HubDataset]] = {
     "hh-rlhf": HubDataset("Anthropic/hh-rlhf", "MIT", PAIR, _hh),
     "ultrafeedback": HubDataset(
@@ -194,7 +211,8 @@ HUB: Final[dict[str, HubDataset]] = {
         split="train_prefs", held_out="test_prefs",
     ),
     "helpsteer2": HubDataset(
-        "nvidia/HelpSteer2", "CC-BY-4.0", ("prompt", "response", *HELPSTEER), _helpsteer2, held_out="validation"
+        "nvidia/HelpSteer2", "CC-BY-4.0", ("prompt", "response", *HELPSTEER), _as_it_is, held_out="validation",
+        gather=helpsteer2_lists,
     ),
     "helpsteer3": HubDataset(
         "nvidia/HelpSteer3", "CC-BY-4.0", ("context", "response1", "response2", "overall_preference"), _helpsteer3,
@@ -212,11 +230,11 @@ HUB: Final[dict[str, HubDataset]] = {
     ),
     "webgpt-comparisons": HubDataset(
         "openai/webgpt_comparisons", "not stated", ("question", "answer_0", "answer_1", "score_0", "score_1"), _webgpt,
-        held_out=None,
+        held_out=None, revision=CONVERTED,
     ),
     "summarize-from-feedback": HubDataset(
         "openai/summarize_from_feedback", "MIT", ("info", "summaries", "choice"), _summarize, config="comparisons",
-        held_out="validation",
+        held_out="validation", revision=CONVERTED,
     ),
     "preference-700k": HubDataset("hendrydong/preference_700K", "of its sources", PAIR, _as_it_is, held_out=None),
     "skywork-reward-preference": HubDataset(

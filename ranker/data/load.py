@@ -122,7 +122,7 @@ def _rows(source: str, streaming: bool) -> Iterator[tuple[str, Row | DataError]]
     options = {"split": split or known.split, "revision": known.revision, "streaming": streaming}
     try:
         dataset = require("datasets").load_dataset(known.path, known.config, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
             source, "source", f"expected a file or a dataset's name{nearest(name, HUB)} ({reason:.200})"

@@ -13,6 +13,9 @@ from ranker.text.templates import render_prompt
 
 Sameness = Literal["exact", "near"]
 PERMUTATIONS: Final = 128
+SLACK: Final = 0.3
+"""How far below the similarity the index still proposes a pair, so that it misses almost none."""
+
 SHINGLE: Final = 5
 """Characters of the pieces whose overlap is the Jaccard similarity of two texts."""
 
@@ -29,20 +32,21 @@ def duplicates(preferences: Sequence[Preference], same: Sameness, *, similarity:
 
     Args:
         preferences: the rows.
-        same: ``exact``: the same prompt and the same answers, in any order; ``near``: texts of estimated Jaccard
-            similarity at least ``similarity`` (MinHash, Broder 1997).
+        same: ``exact``: the same prompt and the same answers with the same labels, in any order; ``near``: both the
+            prompts and the answers have an estimated Jaccard similarity of at least ``similarity`` (MinHash, Broder
+            1997), whatever the labels.
         similarity: in (0, 0.95]; use ``exact`` above.
 
     Raises:
         MissingExtraError: datasketch is not installed.
     """
     if same == "near":
-        texts = [f"{_prompt(p)}\n{_answers(p)}" for p in preferences]
-        return _repeated_nearly(texts, similarity)
+        return _nearly_repeated(preferences, similarity)
     seen: set[Hashable] = set()
     found = []
     for index, preference in enumerate(preferences):
-        key = (_prompt(preference), _answers(preference))
+        labels = tuple(zip(map(normalised, preference.candidates), map(repr, preference.scores), strict=True))
+        key = (_prompt(preference), tuple(sorted(labels)), preference.label)
         if key in seen:
             found.append(index)
         seen.add(key)
@@ -61,25 +65,36 @@ def leaks(
     if same == "exact":
         known = set(other)
         return [index for index, text in enumerate(texts) if text in known]
-    index = _index(similarity)
+    index, hashes = _index(similarity), {}
     for number, text in enumerate(dict.fromkeys(other)):
-        index.insert(str(number), _minhash(text))
-    return [number for number, text in enumerate(texts) if index.query(_minhash(text))]
-
-
-def _repeated_nearly(texts: Sequence[str], similarity: float) -> list[int]:
-    index, found = _index(similarity), []
+        hashes[number] = _minhash(text)
+        index.insert(number, hashes[number])
+    found = []
     for number, text in enumerate(texts):
         hashed = _minhash(text)
-        if index.query(hashed):
+        if any(hashes[key].jaccard(hashed) >= similarity for key in index.query(hashed)):
+            found.append(number)
+    return found
+
+
+def _nearly_repeated(preferences: Sequence[Preference], similarity: float) -> list[int]:
+    """Indexed by the answers: many rows share a prompt, and are no repeats for that."""
+    index, found = _index(similarity), []
+    kept: dict[int, tuple[Any, Any]] = {}
+    for number, preference in enumerate(preferences):
+        prompt, answers = _minhash(_prompt(preference)), _minhash(_answers(preference))
+        near = (kept[key] for key in index.query(answers))
+        if any(p.jaccard(prompt) >= similarity and a.jaccard(answers) >= similarity for p, a in near):
             found.append(number)
         else:
-            index.insert(str(number), hashed)
+            kept[number] = (prompt, answers)
+            index.insert(number, answers)
     return found
 
 
 def _index(similarity: float) -> Any:
-    return require("datasketch").MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
+    """Finds candidates generously; what they share is then measured."""
+    return require("datasketch").MinHashLSH(threshold=max(0.2, similarity - SLACK), num_perm=PERMUTATIONS)
 
 
 def _minhash(text: str) -> Any:

@@ -22,6 +22,11 @@ DROPOUTS: Final = (
     "attention_dropout",
     "embedding_dropout",
     "mlp_dropout",
+    "dropout_rate",
+    "classifier_dropout",
+    "resid_pdrop",
+    "embd_pdrop",
+    "attn_pdrop",
 )
 
 MEAN_POOLED: Final = "ranker_mean_"

@@ -7,7 +7,9 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-HEAD_MODULES: Final = ("head", "classifier", "score", "pooler", "lm_head", "regression_layer", "gating")
+HEAD_MODULES: Final = (
+    "head", "classifier", "score", "pooler", "lm_head", "regression_layer", "gating", "reward_transform_matrix",
+)  # fmt: skip
 """Names of the modules after the backbone, in every family: never quantised, saved whole with every adapter."""
 
 

@@ -38,6 +38,7 @@ class TorchScorer:
         self.pipeline = TextPipeline(model.layout, tokenizer)
         self.batch_tokens = batch_tokens
         # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.
+        self._retry = forward is None  # processes that share weights must take the same number of passes
         self._call = forward or partial(type(model).forward, model)
         self.pairwise = model.layout.pairwise
 
@@ -47,7 +48,9 @@ class TorchScorer:
         self.model.eval()
         try:
             with torch.inference_mode():
-                return self.pipeline.score(groups, self._forward, self.batch_tokens, as_given=as_given)
+                return self.pipeline.score(
+                    groups, self._forward, self.batch_tokens, as_given=as_given, retry=self._retry
+                )
         finally:
             self.model.train(training)
 

@@ -92,7 +92,13 @@ class TextPipeline:
         )
 
     def score(
-        self, groups: Sequence[Group], forward: Forward, batch_tokens: int, *, as_given: bool = False
+        self,
+        groups: Sequence[Group],
+        forward: Forward,
+        batch_tokens: int,
+        *,
+        as_given: bool = False,
+        retry: bool = True,
     ) -> list[GroupScores]:
         """Score groups with ``forward`` in batches of at most ``batch_tokens`` padded tokens.
 
@@ -103,7 +109,7 @@ class TextPipeline:
         is read like it, a lone answer against an empty one: ``(logit(i, empty) - logit(empty, i)) / 2``.
 
         Memory is bounded: groups are packed in slices of about ``SLICE_TOKENS``. A batch that fails is halved; a group
-        that fails alone gets an error.
+        that fails alone gets an error. Without ``retry`` a failure is raised.
         """
         keep = as_given or not self.layout.order_free
         canonical = list(groups) if keep else [Group(g.prompt, tuple(sorted(set(g.candidates)))) for g in groups]
@@ -111,7 +117,7 @@ class TextPipeline:
         for part in self._slices(self.tokenize(canonical)):
             packed = [self.pack(tokens) for tokens in part]
             start, end = len(results), len(results) + len(part)
-            raw, errors = self._forward(packed, forward, batch_tokens)
+            raw, errors = self._forward(packed, forward, batch_tokens, retry)
             parts = zip(groups[start:end], canonical[start:end], packed, raw, errors, strict=True)
             results += [self._result(*item) for item in parts]
         return results
@@ -131,7 +137,7 @@ class TextPipeline:
             yield part
 
     def _forward(
-        self, packed: Sequence[Packed], forward: Forward, batch_tokens: int
+        self, packed: Sequence[Packed], forward: Forward, batch_tokens: int, retry: bool
     ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
         """Per group a (N, N) matrix of directed logits (ordered pairs) or (N,) scores, and why it failed."""
         counts = [len(item.truncated) + item.empty for item in packed]
@@ -143,6 +149,8 @@ class TextPipeline:
             try:
                 logits = REDUCTIONS[self.layout.output](forward(batching.collate(self.layout, batch)))
             except Exception as error:  # whatever the engine raises, most often for want of memory
+                if not retry:
+                    raise
                 if len(batch) > 1:
                     waiting += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                 else:

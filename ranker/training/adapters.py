@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ranker.checkpoints import adapters as folders
 from ranker.config import AdapterConfig, ModelConfig, Quantization
 from ranker.errors import ConfigError
 from ranker.extras import require
@@ -44,29 +47,31 @@ def quantization_options(kind: Quantization, model: ModelConfig) -> dict[str, An
     return {"quantization_config": quantization}
 
 
-def attach(model: PreTrainedModel, config: AdapterConfig, backbone: str) -> Any:
+def attach(model: PreTrainedModel, config: AdapterConfig, settings: ModelConfig) -> Any:
     """The model with trainable low-rank updates on its linear layers and a head that trains as it is.
 
     Args:
         model: a model with its backbone in place.
         config: rank and targets; ``continue_from`` goes on with a saved adapter.
-        backbone: what ``model.backbone`` names; written to the adapter.
+        settings: the model's settings; an adapter that is continued must have been trained with the same.
 
     Returns:
         A ``peft.PeftModel`` around ``model``, whose modules are changed in place.
 
     Raises:
-        ConfigError: ``adapter.targets`` names no linear layer of the backbone.
+        ConfigError: ``adapter.targets`` names no linear layer of the backbone, or ``continue_from`` another model.
+        CheckpointError: the adapter to continue is incomplete or holds no head.
     """
     peft = require("peft")
     if config.continue_from is not None:
+        check_continued(Path(config.continue_from), config, settings)
         return peft.PeftModel.from_pretrained(model, config.continue_from, is_trainable=True)
     linears = linear_layers(model)
     wanted = [name for name in linears if not config.targets or name.rpartition(".")[2] in config.targets]
     if not wanted:
         known = sorted({name.rpartition(".")[2] for name in linears})
         raise ConfigError(f"adapter.targets {', '.join(config.targets)}: expected some of {', '.join(known)}")
-    settings = peft.LoraConfig(
+    lora = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
@@ -75,8 +80,26 @@ def attach(model: PreTrainedModel, config: AdapterConfig, backbone: str) -> Any:
         modules_to_save=heads(model) or None,
         trainable_token_indices=_new_tokens(model),
     )
-    settings.base_model_name_or_path = backbone
-    return peft.get_peft_model(model, settings)
+    lora.base_model_name_or_path = settings.backbone
+    return peft.get_peft_model(model, lora)
+
+
+def check_continued(folder: Path, config: AdapterConfig, settings: ModelConfig) -> None:
+    """Refuse to go on with an adapter of another model or rank, or without its head.
+
+    Raises:
+        ConfigError: naming the settings that differ.
+        CheckpointError: the adapter is incomplete or holds no head.
+    """
+    before = folders.settings(folder)
+    folders.check_head(folder)
+    now, then = settings.model_dump(), before.model_dump()
+    differing = [f"model.{name} was {then[name]}" for name in now if now[name] != then[name]]
+    rank = json.loads((folder / folders.PEFT_CONFIG).read_text(encoding="utf-8"))["r"]
+    if rank != config.rank:
+        differing.append(f"adapter.rank was {rank}")
+    if differing:
+        raise ConfigError(f"adapter.continue_from {folder}: {'; '.join(differing)}; expected the same settings")
 
 
 def heads(model: PreTrainedModel) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 from ranker.config import PointLoss, RunConfig
@@ -15,28 +16,55 @@ from ranker.records import Preference
 logger = logging.getLogger(__name__)
 
 
-def load(config: RunConfig) -> tuple[list[Preference], list[Preference]]:
-    """Training and validation records.
+def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Preference]]:
+    """Training, validation and test records; without ``data.test`` the validation rows are the test.
 
     Raises:
         DataError: a bad row under ``on_error: raise``, or a leak under ``leaks: raise``.
-        ConfigError: weights or labels that do not fit.
+        ConfigError: weights or labels that do not fit, or validation rows that hold no comparison.
     """
     data = config.data
-    options: dict[str, Any] = {
-        "columns": data.columns,
-        "on_error": data.on_error,
-        "single": config.training.loss in get_args(PointLoss),
-        "streaming": data.streaming,
-    }
-    parts = [load_preferences([source], limit=data.limit, **options).preferences for source in data.train]
+    options: dict[str, Any] = {"columns": data.columns, "on_error": data.on_error, "streaming": data.streaming}
+    single = config.training.loss in get_args(PointLoss)
+    parts = [
+        load_preferences([source], limit=data.limit, single=single, **options).preferences for source in data.train
+    ]
     validation = load_preferences(data.validation, limit=data.validation_limit, **options).preferences
+    test = load_preferences(data.test, **options).preferences if data.test else validation
     if data.deduplicate != "none":
         parts = without_repeats(parts, data.deduplicate, data.similarity)
     training = mixed(parts, data.weights or (1.0,) * len(parts), config.training.seed)
-    training = without_leaks(config, training, validation)
+    training = without_leaks(config, training, [*validation, *test])
     check_tasks(config, [*training, *validation])
-    return training, validation
+    return training, validation, test
+
+
+def load_aspects(config: RunConfig, held_out: Sequence[Preference]) -> list[Preference]:
+    """The rows of ``data.aspects``, with the labels of ``model.aspects`` in their order, NaN where one is missing.
+
+    Raises:
+        ConfigError: a row with a label that is not among the aspects, or without names.
+    """
+    data, aspects = config.data, config.model.aspects
+    rows: list[Preference] = []
+    for source in data.aspects:
+        rows += load_preferences(
+            [source], columns=data.aspect_columns, on_error=data.on_error, single=True, limit=data.limit,
+            streaming=data.streaming,
+        ).preferences  # fmt: skip
+    for row in rows:
+        if not row.tasks or not set(row.tasks) <= set(aspects):
+            raise ConfigError(
+                f"row '{row.id}' of data.aspects has labels {', '.join(row.tasks) or 'without names'}, expected some "
+                f"of {', '.join(aspects)}; set model.aspects, or data.aspect_columns.scores to their column"
+            )
+    return without_leaks(config, [_with_aspects(row, aspects) for row in rows], held_out)
+
+
+def _with_aspects(row: Preference, aspects: Sequence[str]) -> Preference:
+    given = [dict(zip(row.tasks, scores, strict=True)) for scores in row.scores]
+    scores = tuple(tuple(labels.get(aspect, float("nan")) for aspect in aspects) for labels in given)
+    return replace(row, scores=scores, tasks=tuple(aspects))
 
 
 def without_repeats(parts: Sequence[list[Preference]], same: Sameness, similarity: float) -> list[list[Preference]]:
@@ -51,7 +79,7 @@ def without_repeats(parts: Sequence[list[Preference]], same: Sameness, similarit
     return kept
 
 
-def without_leaks(config: RunConfig, training: list[Preference], validation: list[Preference]) -> list[Preference]:
+def without_leaks(config: RunConfig, training: list[Preference], held_out: Sequence[Preference]) -> list[Preference]:
     """The training rows, as ``data.leaks`` says, without those whose prompt is also held out.
 
     Raises:
@@ -61,7 +89,7 @@ def without_leaks(config: RunConfig, training: list[Preference], validation: lis
     if data.leaks == "ignore":
         return training
     same: Sameness = "near" if data.deduplicate == "near" else "exact"
-    found = set(leaks(training, validation, same, similarity=data.similarity))
+    found = set(leaks(training, held_out, same, similarity=data.similarity))
     if not found:
         return training
     first = training[min(found)].id

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from ranker.checkpoints import native
 from ranker.config import RunConfig
-from ranker.data.load import load_preferences
 from ranker.errors import ConfigError
 from ranker.extras import require
 from ranker.models.build import start
@@ -27,6 +26,7 @@ from ranker.models.scorer import TorchScorer
 from ranker.records import Group, Preference
 from ranker.text import batching
 from ranker.text.pipeline import TextPipeline
+from ranker.training.data import load_aspects
 from ranker.training.losses.pairwise import bradley_terry
 
 logger = logging.getLogger(__name__)
@@ -37,39 +37,42 @@ ALPHAS: Final = tuple(10.0**power for power in range(-4, 5))
 PENALTIES: Final = (0.0, 0.01, *(round(0.025 * k, 3) for k in range(1, 7)), *(round(0.05 * k, 2) for k in range(4, 20)))
 """Shares of verbosity that are taken out of an aspect, tried in order: 0, .01, .025, .05, .. .15, .2, .25, .. .95."""
 
+SLICE: Final = 512
+"""Groups whose features are read at a time."""
+
 HELD_OUT: Final = 0.2
 """Share of the labelled answers that choose a ridge penalty."""
 
 Matrix = NDArray[np.float64]
 
 
-def fit(config: RunConfig, preferences: Sequence[Preference]) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
+def fit(
+    config: RunConfig, preferences: Sequence[Preference], held_out: Sequence[Preference]
+) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
     """Fit the aspects on ``data.aspects`` and the gate on ``preferences``; the backbone stays as it is.
+
+    Features wait in main memory, 8 bytes x hidden for every answer.
 
     Returns:
         The checkpoint folder, a scorer, the log of the gate's loss, and its steps.
 
     Raises:
-        ConfigError: rows of ``data.aspects`` whose labels are not those of ``model.aspects``.
+        ConfigError: rows of ``data.aspects`` with labels that are not in ``model.aspects``.
     """
-    rows = load_preferences(
-        config.data.aspects, columns=config.data.aspect_columns, on_error=config.data.on_error, single=True,
-        limit=config.data.limit,
-    ).preferences  # fmt: skip
-    check_aspects(rows, config.model.aspects)
+    rows = load_aspects(config, held_out)
     made, tokenizer = start(config.model, gate=config.gate)
     model: Any = made.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = TextPipeline(model.layout, tokenizer)
 
     answers, _ = features(model, pipeline, [p.group for p in rows], config.training.batch_tokens)
     labels = np.array([scores for p in rows for scores in p.scores], np.float64)
-    weights = ridge(answers.double().cpu().numpy(), labels, seed=config.training.seed)
+    states = answers.double().numpy()
+    weights = ridge(states, labels, seed=config.training.seed)
     model.regression_layer.weight.data.copy_(torch.from_numpy(weights))
     transform = np.eye(len(config.model.aspects))
     if config.gate.verbosity is not None:
         column = config.model.aspects.index(config.gate.verbosity)
-        predicted = answers.double().cpu().numpy() @ weights.T
-        transform = decorrelation(predicted, column, config.gate.max_correlation)
+        transform = decorrelation(states @ weights.T, column, config.gate.max_correlation)
     model.reward_transform_matrix.data.copy_(torch.from_numpy(transform))
 
     answers, prompts = features(model, pipeline, [p.group for p in preferences], config.training.batch_tokens)
@@ -81,39 +84,25 @@ def fit(config: RunConfig, preferences: Sequence[Preference]) -> tuple[Path, Tor
     return folder, scorer, history, config.gate.steps
 
 
-def check_aspects(rows: Sequence[Preference], aspects: Sequence[str]) -> None:
-    """Refuse rows whose labels have other names than the model's aspects.
-
-    Raises:
-        ConfigError: naming the row and both lists.
-    """
-    for row in rows:
-        if row.tasks != tuple(aspects):
-            raise ConfigError(
-                f"row '{row.id}' of data.aspects has labels {', '.join(row.tasks) or 'without names'}, expected "
-                f"{', '.join(aspects)}; set model.aspects, or data.aspect_columns.scores to their column"
-            )
-
-
 @torch.no_grad()
 def features(
     model: GatedModel, pipeline: TextPipeline, groups: Sequence[Group], batch_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """States (answers, hidden) of all answers of ``groups`` in order, and of their prompts."""
-    packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(groups)]
-    starts = np.cumsum([0, *(len(group.candidates) for group in groups)])
-    out: tuple[Tensor, Tensor] | None = None
-    units = batching.units(packed)
-    for batch in tqdm(list(batching.batches(units, batch_tokens)), desc="features", disable=None):
-        arrays = batching.collate(model.layout, batch)
-        found = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
-        places = [int(starts[unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]
-        out = out or tuple(torch.zeros(int(starts[-1]), f.shape[1], device=f.device) for f in found)  # type: ignore[assignment]
-        for whole, part in zip(out, found, strict=True):  # type: ignore[arg-type]
-            whole[places] = part
-    if out is None:
-        raise ConfigError("expected at least one answer to read, got none")
-    return out
+    """States (answers, hidden) of all answers of ``groups`` in order, and of their prompts; on the processor, fp32."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for first in tqdm(range(0, len(groups), SLICE), desc="features", disable=None):
+        part = groups[first : first + SLICE]
+        packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(part)]
+        starts = np.cumsum([0, *(len(group.candidates) for group in part)])
+        answers, prompts = (torch.zeros(int(starts[-1]), model.regression_layer.in_features) for _ in range(2))
+        for batch in batching.batches(batching.units(packed), batch_tokens):
+            arrays = batching.collate(model.layout, batch)
+            found = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
+            places = [int(starts[unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]
+            answers[places], prompts[places] = (states.cpu() for states in found)
+        parts.append((answers, prompts))
+    answers, prompts = (torch.cat(states) for states in zip(*parts, strict=True))
+    return answers, prompts
 
 
 def ridge(features: Matrix, labels: Matrix, *, seed: int = 0) -> Matrix:
@@ -183,8 +172,9 @@ def train_gate(
     model.train()
     for step in tqdm(range(1, gate.steps + 1), desc="gate", disable=None):
         chosen = torch.randint(len(left), (min(gate.batch_pairs, len(left)),))
-        sides = [model.mix(answers[side[chosen]], prompts[side[chosen]])[:, :1] for side in (left, right)]
-        loss = bradley_terry(sides[0] - sides[1], targets[chosen].to(answers.device)).mean()
+        rows = [side[chosen] for side in (left, right)]
+        first, second = (model.mix(*(part[r].to(model.device) for part in (answers, prompts)))[:, :1] for r in rows)
+        loss = bradley_terry(first - second, targets[chosen].to(model.device)).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from ranker.config import RunConfig
 from ranker.errors import ConfigError
@@ -11,6 +13,7 @@ from ranker.errors import ConfigError
 FSDP = "ACCELERATE_USE_FSDP"
 DEEPSPEED = "ACCELERATE_USE_DEEPSPEED"
 STAGE = "ACCELERATE_DEEPSPEED_ZERO_STAGE"
+CONFIG_FILE = "ACCELERATE_DEEPSPEED_CONFIG_FILE"
 STATE_DICT = "FSDP_STATE_DICT_TYPE"
 
 
@@ -37,11 +40,17 @@ def launched(config: RunConfig) -> Launch:
     """
     env = os.environ
     fsdp, deepspeed = (env.get(name, "false").lower() == "true" for name in (FSDP, DEEPSPEED))
-    stage = int(env.get(STAGE, "2")) if deepspeed else 0
-    world = int(env.get("WORLD_SIZE", "1"))
-    if world > 1 and config.model.scheme == "gated":
+    stage = zero_stage() if deepspeed else 0
+    world, scheme = int(env.get("WORLD_SIZE", "1")), config.model.scheme
+    if world > 1 and scheme == "gated":
         raise ConfigError("model.scheme=gated reads its frozen features in one process; start it without a launcher")
-    if fsdp and "SHARDED" in env.get(STATE_DICT, "FULL_STATE_DICT"):
+    if stage == 3 and scheme == "pairwise":
+        raise ConfigError(
+            "model.scheme=pairwise copies its backbone's weights, which ZeRO-3 holds in parts; use stage 2, DDP or FSDP"
+        )
+    # accelerate's own default is a whole checkpoint under FSDP 1 and a sharded one under FSDP 2.
+    saved = env.get(STATE_DICT, "SHARDED_STATE_DICT" if env.get("FSDP_VERSION") == "2" else "FULL_STATE_DICT")
+    if fsdp and "SHARDED" in saved:
         raise ConfigError(
             "FSDP with SHARDED_STATE_DICT saves no whole checkpoint; set fsdp_state_dict_type: FULL_STATE_DICT"
         )
@@ -53,4 +62,13 @@ def launched(config: RunConfig) -> Launch:
         raise ConfigError(
             "adapters under ZeRO-3 or FSDP lose weights that are not gathered; use ZeRO stage 2 or DDP for adapters"
         )
-    return Launch(world, int(env.get("RANK", "0")), sharded=world > 1 and (fsdp or stage == 3))
+    return Launch(world, int(env.get("RANK", "0")), sharded=fsdp or stage == 3)
+
+
+def zero_stage() -> int:
+    """DeepSpeed's ZeRO stage: of its configuration file where one is given, else as accelerate was told (2)."""
+    file = os.environ.get(CONFIG_FILE)
+    if file is None or not Path(file).is_file():
+        return int(os.environ.get(STAGE, "2"))
+    values = json.loads(Path(file).read_text(encoding="utf-8"))
+    return int(values.get("zero_optimization", {}).get("stage", 0))

@@ -46,6 +46,8 @@ def check_plan(path: Path, digest: str, resume: bool) -> None:
         ConfigError: the data are not those of the interrupted run.
     """
     if resume and path.is_file() and path.read_text(encoding="ascii") != digest:
-        raise ConfigError(f"{path.parent}: the training data changed since the run was interrupted; start it anew")
+        raise ConfigError(
+            f"{path.parent}: the training data or the number of processes changed since the run was interrupted; start it anew"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(digest, encoding="ascii")

@@ -47,6 +47,8 @@ class Trained:
     scorer: TorchScorer
     train: list[Preference]
     validation: list[Preference]
+    test: list[Preference]
+    """The rows to report on: those of ``data.test``, or the validation rows where there are none."""
     history: list[dict[str, Any]]
     seconds: float
     steps: int
@@ -70,14 +72,14 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
     launch = launched(config)
     set_seed(config.training.seed)
     output = Path(config.output_dir)
-    training, validation = load(config)
+    training, validation, test = load(config)
     args = None
     if config.model.scheme != "gated":
         args = arguments(config, output, launch)  # sets up the processes' group
     if launch.main:
         prepare_output(config, output, resume)
     if args is None:
-        folder, scorer, history, steps = gated.fit(config, training)
+        folder, scorer, history, steps = gated.fit(config, training, [*validation, *test])
     else:
         folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume)
     return Trained(
@@ -85,6 +87,7 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         scorer=scorer,
         train=training,
         validation=validation,
+        test=test,
         history=history,
         seconds=time.monotonic() - started,
         steps=steps,
@@ -117,12 +120,13 @@ def _fit(
         rank=launch.rank,
     )
     if launch.main:
-        check_plan(output / "steps" / "plan.sha256", plan.digest(groups), resume)
+        together = launch.world * args.gradient_accumulation_steps
+        check_plan(output / "steps" / "plan.sha256", f"{plan.digest(groups)} {together}", resume)
     steps = -(-len(plan) // args.gradient_accumulation_steps)
     args.eval_steps = args.save_steps = -(-steps // config.training.evaluations)
     adapted = config.adapter.rank > 0
     trainer = RankerTrainer(
-        adapters.attach(model, config.adapter, config.model.backbone) if adapted else model,
+        adapters.attach(model, config.adapter, config.model) if adapted else model,
         args,
         groups=groups,
         plan=plan,
@@ -132,17 +136,16 @@ def _fit(
         adapter=config.model if adapted else None,
         callbacks=_callbacks(config),
     )
-    if launch.sharded != trainer.sharded:
-        raise ConfigError(
-            "FSDP or ZeRO-3 was asked for, but accelerate does not shard here (it never does on CPU); start it as DDP"
-        )
+    check_sharding(launch, trainer)
     probes = [p.group for p in training[:PROBES]]
-    limit = GATHERED if launch.sharded else native.SAME
+    limit = GATHERED if launch.sharded else MERGED if adapted else native.SAME
 
     def check(folder: Path) -> None:
         live = trainer.score(probes)
         if launch.main and config.adapter.quantization == "none":
-            native.compare(live, TorchScorer(*native.load(folder)).score(probes), folder, limit=limit)
+            saved, _ = native.load(folder)
+            saved.to(trainer.args.device)
+            native.compare(live, TorchScorer(saved, tokenizer).score(probes), folder, limit=limit)
         elif launch.main:
             adapter_folders.check_head(folder)
 
@@ -165,11 +168,12 @@ def _fit(
 
 def _sharded(trainer: RankerTrainer, launch: Launch, final: Path) -> TorchScorer:
     """The best checkpoint, already whole and checked on disk, as the final one."""
-    best = Path(trainer.state.best_model_checkpoint)
-    scorer = TorchScorer(*native.load(best))
-    if launch.main:
-        native.save(scorer.model, trainer.tokenizer, final)
-    trainer.accelerator.wait_for_everyone()
+    if not launch.main:
+        return trainer.scorer
+    last = f"{trainer.args.output_dir}/checkpoint-{trainer.state.global_step}"
+    scorer = TorchScorer(*native.load(Path(trainer.state.best_model_checkpoint or last)))
+    native.save(scorer.model, trainer.tokenizer, final)
+    scorer.model.to(trainer.args.device)
     return scorer
 
 
@@ -185,14 +189,29 @@ def _merged(
     folder, final = output / "adapter", output / "checkpoint"
     if launch.main:
         adapter_folders.save(trainer.model, trainer.tokenizer, config.model, folder)
-    trainer.accelerator.wait_for_everyone()
+    if not launch.main:
+        return final, trainer.scorer
     scorer = TorchScorer(*adapter_folders.load(folder))
-    if launch.main:
-        if config.adapter.quantization == "none":
-            native.compare(trainer.scorer.score(probes), scorer.score(probes), folder, limit=MERGED)
-        native.save(scorer.model, trainer.tokenizer, final)
-        native.check_reload(scorer, final, probes)
+    native.save(scorer.model, trainer.tokenizer, final)
+    native.check_reload(scorer, final, probes)
+    scorer.model.to(trainer.args.device)
+    if config.adapter.quantization == "none":
+        native.compare(trainer.scorer.score(probes), scorer.score(probes), folder, limit=MERGED)
     return final, scorer
+
+
+def check_sharding(launch: Launch, trainer: RankerTrainer) -> None:
+    """Refuse a run whose weights are not where its launcher said.
+
+    Raises:
+        ConfigError: sharding was asked for and does not happen, or happens unasked.
+    """
+    if launch.sharded and not trainer.sharded:
+        raise ConfigError(
+            "FSDP or ZeRO-3 was asked for, but accelerate does not shard here (it never does on CPU); start it as DDP"
+        )
+    if trainer.sharded and not launch.sharded:
+        raise ConfigError("accelerate shards the weights, but its settings do not say so; start with accelerate launch")
 
 
 def check_loss(config: RunConfig, model: PreTrainedModel) -> None:

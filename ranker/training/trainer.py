@@ -143,11 +143,19 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         return (loss * inputs["weight"]).sum()
 
     def _token_loss(self, values: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """Sum over comparisons of the loss of the differing tokens; prompts are not compared."""
-        rows = (inputs["left"][:, 0], inputs["right"][:, 0])
-        (ids, other), (blocks, other_blocks) = ([inputs[name][r] for r in rows] for name in ("input_ids", "block_ids"))
-        span = differing_span(ids, other, blocks >= 0, other_blocks >= 0) & ((blocks > 0) | (other_blocks > 0))
-        left, right = (values[r] for r in rows)
+        """Sum over comparisons of the loss of the differing tokens; answers are compared from their first token on.
+
+        A prompt cut to different lengths makes two answers begin at different places, so both are moved to the front.
+        """
+        blocks = inputs["block_ids"]
+        begin = (blocks > 0).int().argmax(dim=1, keepdim=True)
+        places = begin + torch.arange(blocks.shape[1], device=blocks.device)
+        moved = places.clamp(max=blocks.shape[1] - 1)
+        ids, values = inputs["input_ids"].gather(1, moved), values.gather(1, moved)
+        mask = places < (blocks >= 0).sum(dim=1, keepdim=True)
+        a, b = inputs["left"][:, 0], inputs["right"][:, 0]
+        span = differing_span(ids[a], ids[b], mask[a], mask[b])
+        left, right = values[a], values[b]
         target = inputs["targets"].nanmean(dim=-1)
         compare = TOKENWISE[self.loss]
         loss = target * compare(left, right, span) + (1 - target) * compare(right, left, span)
@@ -269,7 +277,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         reduce = REDUCTIONS[self.data_collator.layout.output]
         left, right = (reduce(side) for side in _sides(scores, inputs))
         decided = (inputs["targets"].nanmean(dim=-1) - 0.5).sign()
-        margin = ((left - right) * decided)[decided != 0]
+        margin = ((left - right) * decided)[(decided != 0) & (inputs["weight"] > 0)]
         if len(margin):
             self._seen["accuracy"].append(float(((margin > 0) + 0.5 * (margin == 0)).mean()))
             self._seen["margin"].append(float(margin.mean()))

@@ -20,9 +20,6 @@ ROWS = {
         ],
     },
     "ultrafeedback-binarized": CONVERSATIONS | {"prompt": "Hi", "score_chosen": 8.0, "score_rejected": 2.0},
-    "helpsteer2": {
-        "prompt": "Hi", "response": "Hello", "helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 0,
-    },
     "helpsteer3": {
         "domain": "general", "language": "english", "context": [USER], "response1": "No", "response2": "Hello",
         "overall_preference": 2, "individual_preference": [],
@@ -57,6 +54,10 @@ ROWS = {
         "turns": 1, "num_responses": 2, "source": [],
     },
 }  # fmt: skip
+HELPSTEER2 = [
+    {"prompt": "Hi", "response": r, "helpfulness": h, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 0}
+    for r, h in (("No", 0), ("Hello", 3))
+]
 OASST = [
     {"message_id": "p", "parent_id": None, "text": "Hi", "role": "prompter", "rank": None, "lang": "en"},
     {"message_id": "a", "parent_id": "p", "text": "No", "role": "assistant", "rank": 1, "lang": "en"},
@@ -76,34 +77,42 @@ def online(monkeypatch):
     def load_dataset(path, config=None, **options):
         asked.append((path, config, options))
         name = next(name for name, known in hub.HUB.items() if known.path == path)
-        return OASST if name == "oasst2" else [ROWS[name]]
+        return {"oasst2": OASST, "helpsteer2": HELPSTEER2}.get(name) or [ROWS[name]]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return asked
 
 
-@pytest.mark.parametrize("name", [name for name in hub.HUB if name != "helpsteer2"])
+@pytest.mark.parametrize("name", hub.HUB)
 def test_a_name_is_enough_and_the_better_answer_wins(name, online):
     (preference,) = load_preferences([name]).preferences
     assert set(preference.candidates) == {"Hello", "No"}
     ((_, _, target),) = preference.pairs()
-    winner = preference.candidates[0 if sum(t for t in target if t == t) > 0.5 else 1]
+    known = [t for t in target if t == t]
+    winner = preference.candidates[0 if sum(known) / len(known) > 0.5 else 1]
     assert winner == "Hello"
     assert "Hi" in (preference.prompt if isinstance(preference.prompt, str) else preference.prompt[0].content)
     path, config, options = online[0]
     known = hub.HUB[name]
     assert (path, config) == (known.path, known.config)
-    assert options == {"split": known.split, "revision": "main", "streaming": False}
+    assert options == {"split": known.split, "revision": known.revision, "streaming": False}
 
 
 def test_aspects_come_by_name_with_missing_ratings(online):
-    (row,) = load_preferences(["helpsteer2"], single=True).preferences
+    (row,) = load_preferences(["helpsteer2"]).preferences
     assert row.tasks == tuple(sorted(hub.HELPSTEER))
-    assert dict(zip(row.tasks, row.scores[0], strict=True))["correctness"] == 4
+    assert [dict(zip(row.tasks, scores, strict=True))["helpfulness"] for scores in row.scores] == [0, 3]
     (row,) = load_preferences(["ultrafeedback"]).preferences
     second = dict(zip(row.tasks, row.scores[1], strict=True))
     assert math.isnan(second["honesty"])
     assert second["truthfulness"] == 1
+
+
+def test_helpsteer2_turns_are_messages():
+    prompt = "First?\n<extra_id_1>Assistant\nA.\n<extra_id_1>User\nThen?"
+    (row,) = hub.helpsteer2_lists([HELPSTEER2[0] | {"prompt": prompt}])
+    turns = [(m["role"], m["content"]) for m in row["prompt"]]
+    assert turns == [("user", "First?"), ("assistant", "A."), ("user", "Then?")]
 
 
 def test_ties_are_ties(online):

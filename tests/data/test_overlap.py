@@ -18,8 +18,21 @@ def row(prompt, *answers, name=""):
     return Preference(prompt, answers or ("yes", "no"), tuple((float(i),) for i in range(len(answers) or 2)), id=name)
 
 
+def test_rows_that_share_a_long_prompt_are_no_repeats():
+    """One post, six comparisons of different answers (SHP, summarize-from-feedback)."""
+    answers = ["cook the rice", "sell the boat", "call your sister", "ask a lawyer", "sleep on it", "read the manual"]
+    rows = [row(LONG * 10, f"{a} first and then {a} again", f"never {a} at all, whatever they say") for a in answers]
+    assert duplicates(rows, "near", similarity=0.8) == []
+    assert duplicates([*rows, rows[2]], "near", similarity=0.8) == [6]
+
+
+def test_opposite_votes_are_no_repeats():
+    assert duplicates([row("a", "x", "y"), row("a", "y", "x")], "exact") == []
+
+
 def test_exact_repeats_differ_in_case_space_and_order_alone():
-    rows = [row("A  b"), row("a B"), row("a b", "no", "yes"), row("a b", "yes", "maybe"), row("c")]
+    turned = Preference("a b", ("no", "yes"), ((1.0,), (0.0,)))
+    rows = [row("A  b"), row("a B"), turned, row("a b", "yes", "maybe"), row("c")]
     assert normalised("Ａ\n b ") == "a b"
     assert duplicates(rows, "exact") == [1, 2]
 
@@ -60,14 +73,17 @@ def config(*overrides):
 def test_a_run_leaves_out_what_it_is_told_to(caplog):
     data = ROOT / "data"
     twice = f"data.train=[{data / 'validation.jsonl'}, {data / 'train.jsonl'}, {data / 'train.jsonl'}]"
-    training, _ = load(config(twice))
+    training, _, _ = load(config(twice))
     assert len(training) == 30
     assert "10 of 30 training rows have a prompt that is also held out (exact)" in caplog.text
-    training, _ = load(config(twice, "data.leaks=drop", "data.deduplicate=exact"))
+    training, _, _ = load(config(twice, "data.leaks=drop", "data.deduplicate=exact"))
     assert len(training) == 10
     with pytest.raises(DataError, match="10 of 30 training rows have a prompt that is also held out"):
         load(config(twice, "data.leaks=raise"))
+    test = f"data.test=[{data / 'train.jsonl'}]"
+    with pytest.raises(DataError, match="20 of 30 training rows"):
+        load(config(twice, "data.leaks=raise", test, f"data.validation=[{data / 'test.jsonl'}]"))
     with pytest.raises(DataError, match="10 of 10"):
         load(config(f"data.train=[{data / 'validation.jsonl'}]", "data.leaks=drop"))
-    training, _ = load(config(twice, "data.leaks=ignore", "data.weights=[0, 1, 0.5]"))
+    training, _, _ = load(config(twice, "data.leaks=ignore", "data.weights=[0, 1, 0.5]"))
     assert len(training) == 15

@@ -18,7 +18,7 @@ from tests.conftest import FAMILIES, ROOT, tiny
 from tests.models.test_reward import save_backbone
 
 
-def run(recipe, family, tmp_path, *overrides):
+def run(recipe, family, tmp_path, *overrides, resume=False):
     backbone = tmp_path / "backbone"
     if not backbone.exists():
         save_backbone(backbone, family)
@@ -32,7 +32,7 @@ def run(recipe, family, tmp_path, *overrides):
             "training.learning_rate=1e-2", "adapter.rank=4", *overrides,
         ],
     )  # fmt: skip
-    return train(config)
+    return train(config, resume=resume)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,8 @@ def test_adapter_and_merged_checkpoint_score_like_the_live_model(recipe, family,
     for a, b, c in zip(live, merged, adapter, strict=True):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
         np.testing.assert_allclose(a.scores, c.scores, atol=1e-4)
+    updates = load_file(tmp_path / "run" / "adapter" / folders.WEIGHTS)
+    assert all(tensor.abs().max() > 0 for name, tensor in updates.items() if "lora_B" in name), "every update trained"
     saved = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     if recipe != "steamshp":  # its words come with the backbone
         assert saved["modules_to_save"]
@@ -58,15 +60,15 @@ def test_adapter_and_merged_checkpoint_score_like_the_live_model(recipe, family,
 def test_only_the_head_and_the_updates_are_trained(tmp_path):
     folder = save_backbone(tmp_path / "backbone", "llama")
     model, _ = reward.from_backbone(str(folder), output="tasks", max_length=128, prompt_reserve=16)
-    from ranker.config import AdapterConfig
+    from ranker.config import AdapterConfig, ModelConfig
 
-    adapted = adapters.attach(model, AdapterConfig(rank=2), str(folder))
+    adapted = adapters.attach(model, AdapterConfig(rank=2), ModelConfig(backbone=str(folder)))
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert all("lora_" in name or ".score." in name for name in trained)
     assert any(".score." in name for name in trained)
     model, _ = reward.from_backbone(str(folder), output="tasks", max_length=128, prompt_reserve=16)
     with pytest.raises(ConfigError, match=r"adapter\.targets nothing: expected some of .*q_proj"):
-        adapters.attach(model, AdapterConfig(rank=2, targets=("nothing",)), str(folder))
+        adapters.attach(model, AdapterConfig(rank=2, targets=("nothing",)), ModelConfig(backbone=str(folder)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -95,7 +97,32 @@ def test_an_adapter_without_its_head_is_refused_by_name(tmp_path):
         native.load(folder)
 
 
-def test_training_goes_on_from_an_adapter_and_resumes(tmp_path):
+def test_an_interrupted_adapter_run_resumes_to_the_same_weights(tmp_path):
+    import shutil
+
+    run("encoder-bt", "bert", tmp_path)
+    whole = load_file(tmp_path / "run" / "adapter" / folders.WEIGHTS)
+    steps = sorted((tmp_path / "run" / "steps").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    assert len(steps) == 2
+    shutil.rmtree(steps[1])
+    shutil.rmtree(tmp_path / "run" / "adapter")
+    run("encoder-bt", "bert", tmp_path, resume=True)
+    again = load_file(tmp_path / "run" / "adapter" / folders.WEIGHTS)
+    for name, tensor in whole.items():
+        np.testing.assert_array_equal(tensor, again[name], err_msg=name)
+
+
+def test_an_adapter_of_another_model_is_not_continued(tmp_path):
+    run("encoder-bt", "bert", tmp_path)
+    (tmp_path / "run" / "adapter").rename(tmp_path / "first")
+    onward = f"adapter.continue_from={tmp_path / 'first'}"
+    with pytest.raises(ConfigError, match=r"model\.pooling was first_token; adapter\.rank was 4"):
+        run("encoder-bt", "bert", tmp_path, onward, "model.pooling=mean", "adapter.rank=8")
+    with pytest.raises(CheckpointError, match=r"expected ranker_adapter\.json"):
+        run("encoder-bt", "bert", tmp_path, f"adapter.continue_from={tmp_path / 'nowhere'}")
+
+
+def test_training_goes_on_from_an_adapter(tmp_path):
     first = run("encoder-bt", "bert", tmp_path)
     before = first.scorer.score([p.group for p in first.validation])
     (tmp_path / "run" / "adapter").rename(tmp_path / "first")

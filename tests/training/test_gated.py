@@ -61,5 +61,24 @@ def test_labels_with_other_names_are_refused(tmp_path):
             f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
         ],
     )  # fmt: skip
-    with pytest.raises(ConfigError, match="has labels concision, correctness, format.*expected style, truth"):
+    with pytest.raises(ConfigError, match="has labels concision, correctness, format.*expected some of style, truth"):
         train(config)
+
+
+def test_rows_with_some_of_the_aspects_are_enough(tmp_path):
+    """Several datasets with labels of their own, as ArmoRM's."""
+    import json
+    import math
+
+    from ranker.training.data import load_aspects
+
+    rows = [{"prompt": f"p {i}", "response": "r", "scores": {"a": i} if i % 2 else {"b": i}} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = load_config(
+        "armorm",
+        ["model.aspects=[a, b, c]", f"data.aspects=[{tmp_path / 'rows.jsonl'}]", "data.aspect_columns={}"],
+    )
+    loaded = load_aspects(config, [])
+    assert all(row.tasks == ("a", "b", "c") for row in loaded)
+    assert [loaded[1].scores[0][0], loaded[2].scores[0][1]] == [1, 2]
+    assert all(math.isnan(row.scores[0][2]) for row in loaded)

@@ -15,7 +15,7 @@ from ranker.config import load_config
 from ranker.errors import ConfigError
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group
-from ranker.training.launch import DEEPSPEED, FSDP, STAGE, STATE_DICT, launched
+from ranker.training.launch import CONFIG_FILE, DEEPSPEED, FSDP, STAGE, STATE_DICT, launched
 from ranker.training.run import train
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
@@ -62,6 +62,8 @@ def test_two_processes_train_what_one_trains(recipe, family, tmp_path):
     for x, y in zip(a, b, strict=True):
         np.testing.assert_allclose(x.scores, y.scores, atol=1e-3)
     assert set(one) == set(two)
+    for name, tensor in one.items():
+        np.testing.assert_allclose(tensor, two[name], atol=1e-4, err_msg=name)
     logs = [json.loads((p / "trainer_state.json").read_text()) for p in sorted((tmp_path / "two" / "steps").glob("c*"))]
     assert logs[-1]["global_step"] == trained.steps
 
@@ -106,6 +108,7 @@ def test_a_lora_adapter_of_two_processes_holds_its_head(tmp_path):
         ({DEEPSPEED: "true", STAGE: "3"}, ["adapter.rank=8", "adapter.quantization=4bit"], "use ZeRO stage 2"),
         ({FSDP: "true"}, ["adapter.rank=8"], "adapters under ZeRO-3 or FSDP"),
         ({FSDP: "true", STATE_DICT: "SHARDED_STATE_DICT"}, [], "fsdp_state_dict_type: FULL_STATE_DICT"),
+        ({FSDP: "true", "FSDP_VERSION": "2"}, [], "fsdp_state_dict_type: FULL_STATE_DICT"),
     ],
 )
 def test_what_cannot_work_is_refused_before_training(env, overrides, reason, monkeypatch):
@@ -113,6 +116,22 @@ def test_what_cannot_work_is_refused_before_training(env, overrides, reason, mon
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=reason):
         launched(load_config("decoder-bt", overrides))
+
+
+def test_pairwise_models_are_refused_under_zero_3(monkeypatch):
+    monkeypatch.setenv(DEEPSPEED, "true")
+    monkeypatch.setenv(STAGE, "3")
+    with pytest.raises(ConfigError, match="use stage 2, DDP or FSDP"):
+        launched(load_config("pairrm"))
+
+
+def test_the_stage_is_read_from_deepspeed_s_own_file(tmp_path, monkeypatch):
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
+    monkeypatch.setenv(DEEPSPEED, "true")
+    monkeypatch.setenv(CONFIG_FILE, str(tmp_path / "ds.json"))
+    assert launched(load_config("decoder-bt")).sharded
+    with pytest.raises(ConfigError, match="adapters under ZeRO-3"):
+        launched(load_config("decoder-bt", ["adapter.rank=8"]))
 
 
 def test_gated_models_are_fitted_in_one_process(monkeypatch):

@@ -51,17 +51,24 @@ def small_seq2seq(folder):
 
 SMALL = [
     "model.max_length=192", "model.prompt_reserve=64", "training.batch_tokens=4096", "training.step_tokens=4096",
-    "training.learning_rate=2e-3", "training.head_lr_multiplier=1", "training.epochs=4",
-    "training.gradient_checkpointing=false", "training.group_size=[3, 4]",
+    "training.head_lr_multiplier=1", "training.gradient_checkpointing=false", "training.group_size=[3, 4]",
 ]  # fmt: skip
+FROM_SCRATCH = {
+    "decoder-bt": ["training.learning_rate=2e-3", "training.epochs=4"],
+    "decoder-bt-logexp": ["training.learning_rate=2e-3", "training.epochs=4"],
+    "decoder-classify": ["training.learning_rate=1e-3", "training.epochs=6", "training.accept_threshold=0.15"],
+    "decoder-regress": ["training.learning_rate=7e-4", "training.epochs=6"],
+    "decoder-token-pairwise": ["training.learning_rate=5e-4", "training.epochs=3"],
+    "steamshp": ["training.learning_rate=1e-3", "training.epochs=6", "training.group_size=[2, 2]"],
+}
+"""What each scheme needs to learn from random weights."""
 
 
 def settings(recipe, tmp_path):
     """What the test changes in a recipe: a backbone that is at hand, and sizes for two cores."""
-    if recipe.startswith("decoder"):
-        return [f"model.backbone={small_decoder(tmp_path / 'backbone')}", *SMALL]
-    if recipe == "steamshp":
-        return [f"model.backbone={small_seq2seq(tmp_path / 'backbone')}", *SMALL, "training.group_size=[2, 2]"]
+    if recipe in FROM_SCRATCH:
+        make = small_seq2seq if recipe == "steamshp" else small_decoder
+        return [f"model.backbone={make(tmp_path / 'backbone')}", *SMALL, *FROM_SCRATCH[recipe]]
     if recipe == "armorm":  # as the released model does, on the backbone of a trained reward model
         config = load_config("decoder-bt", common("decoder-bt", tmp_path / "bt"))
         return [f"model.backbone={train(config).folder}", "model.max_length=192", "gate.steps=300"]

@@ -1,12 +1,14 @@
 """Every recipe trains, saves, reloads with the same scores, evaluates, exports and scores, on tiny models."""
 
 import numpy as np
+import onnx
 import pytest
 
 from ranker.checkpoints import native
 from ranker.config import load_config, recipes
 from ranker.evaluation.run import evaluate
 from ranker.export.command import export
+from ranker.export.graph import of_head
 from ranker.runtime.scorer import OnnxScorer
 from ranker.training.run import train
 from tests.conftest import ROOT
@@ -48,8 +50,14 @@ def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
     report = evaluate(trained.scorer, trained.validation, train=trained.train).report
     assert report["accuracy"]["n"] > 50
-    table = export(trained.folder, {"fp32": tmp_path / "model.onnx"}, rows=trained.validation)["fp32"]
-    assert table["max_difference"] <= 1e-4
+    targets = {"fp32": tmp_path / "model.onnx", "int8": tmp_path / "model.int8.onnx"}
+    tables = export(trained.folder, targets, rows=trained.validation)
+    assert tables["fp32"]["max_difference"] <= 1e-4
+    quantized = {i.name: i.data_type for i in onnx.load(targets["int8"]).graph.initializer}
+    assert any(kind == onnx.TensorProto.INT8 for kind in quantized.values())
+    heads = {name: kind for name, kind in quantized.items() if of_head(name)}
+    assert heads
+    assert onnx.TensorProto.INT8 not in heads.values(), "a head is never quantised"
     for a, b in zip(live, OnnxScorer(tmp_path / "model.onnx").score(groups), strict=True):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
 

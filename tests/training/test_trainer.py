@@ -4,6 +4,7 @@ import torch
 from transformers import TrainingArguments
 
 from ranker.config import TrainingConfig
+from ranker.records import Preference
 from ranker.text.pipeline import TextPipeline
 from ranker.training.batches import Groups
 from ranker.training.trainer import RankerTrainer
@@ -131,6 +132,28 @@ def test_token_loss_compares_differing_tokens_and_never_padding(tmp_path):
             losses.append(np.log1p(np.exp(held[worse] - held[better])))
     got = trainer.compute_loss(model, batch)
     np.testing.assert_allclose(got.item(), np.mean(losses), rtol=1e-5)
+
+
+def test_token_loss_compares_answers_where_the_prompt_was_cut(tmp_path):
+    """The longer answer's prompt is cut, so the two begin at different places; only answer tokens are compared."""
+    trainer = trainer_on("llama", tmp_path, loss="token_pairwise")
+    groups, model = trainer.train_dataset, trainer.model.eval()
+    groups.preferences[0] = Preference("a long prompt " * 60, ("yes " * 4, "no, and " * 30), ((1.0,), (0.0,)))
+    groups.tokens[:1] = groups.pipeline.tokenize([groups.preferences[0].group])
+    batch = trainer.data_collator([groups[(0, (0, 1))]])
+    blocks = batch["block_ids"].tolist()
+    begins, ends = [row.index(1) for row in blocks], [sum(b >= 0 for b in row) for row in blocks]
+    assert begins[0] != begins[1]
+    values = model(**{k: batch[k] for k in ("input_ids", "block_ids", "position_ids")}, every_token=True)[..., 0]
+    ids, losses, begun = batch["input_ids"].tolist(), [], False
+    for t in range(max(e - b for b, e in zip(begins, ends, strict=True))):
+        at = [b + t for b in begins]
+        over = [a >= e for a, e in zip(at, ends, strict=True)]
+        begun = begun or over[0] != over[1] or ids[0][at[0]] != ids[1][at[1]]
+        if begun:
+            held = [values[row, min(at[row], ends[row] - 1)].item() for row in (0, 1)]
+            losses.append(np.log1p(np.exp(held[1] - held[0])))
+    np.testing.assert_allclose(trainer.compute_loss(model, batch).item(), np.mean(losses), rtol=1e-5)
 
 
 def test_class_weights_and_label_smoothing_reach_the_loss(tmp_path):
