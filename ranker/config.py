@@ -37,10 +37,7 @@ class _Section(BaseModel):
 class ModelConfig(_Section):
     """The model that is trained."""
 
-    scheme: Scheme = Field(
-        "pairwise",
-        description="pairwise ranker, pointwise reward model, gated aspects (ArmoRM) or seq2seq A/B answer (SteamSHP)",
-    )
+    scheme: Scheme = Field("pairwise", description="gated: ArmoRM's aspects; seq2seq: SteamSHP's A or B")
     backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
     output: Output = Field("tasks", description="reward: tasks (a scalar), classes (reject, accept) or aspects")
     aspects: tuple[str, ...] = Field((), description="reward, gated: names of the regressed aspects; sorted")
@@ -80,9 +77,7 @@ class DataConfig(_Section):
     validation_limit: int | None = Field(None, ge=1)
     streaming: bool = Field(False, description="read datasets of the hub row by row; use with limit")
     deduplicate: Literal["none", "exact", "near"] = Field("none", description="drop repeated training rows")
-    leaks: Literal["ignore", "warn", "drop", "raise"] = Field(
-        "warn", description="training rows whose prompt is also held out; found as deduplicate says, else exactly"
-    )
+    leaks: Literal["ignore", "warn", "drop", "raise"] = Field("warn", description="training prompts also held out")
     similarity: float = Field(0.8, gt=0, le=0.95, description="Jaccard similarity of what counts as near")
 
 
@@ -104,9 +99,7 @@ class TrainingConfig(_Section):
     scheduler: Scheduler = "linear"
     max_grad_norm: float = Field(1.0, ge=0)
     batch_tokens: int = Field(2048, ge=64, description="most padded tokens of one forward pass")
-    step_tokens: int | None = Field(
-        None, ge=64, description="padded tokens of one optimizer step; default batch_tokens"
-    )
+    step_tokens: int | None = Field(None, ge=64, description="padded tokens of a step; default batch_tokens")
     group_size: tuple[int, int] = Field((2, 8), description="fewest and most candidates shown together")
     consistency: float = Field(0.0, ge=0, description="ordered pairs: weight of the order-consistency penalty")
     precision: Precision = Field("auto", description="auto: bf16 where the processor has it")

@@ -47,7 +47,8 @@ def check_plan(path: Path, digest: str, resume: bool) -> None:
     """
     if resume and path.is_file() and path.read_text(encoding="ascii") != digest:
         raise ConfigError(
-            f"{path.parent}: the training data or the number of processes changed since the run was interrupted; start it anew"
+            f"{path.parent}: the training data or the number of processes changed since the run was interrupted; "
+            "start it anew"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(digest, encoding="ascii")
