@@ -145,6 +145,15 @@ def inspect(
 
 
 @app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="a folder of OpenRLHF, TRL, transformers, CrossEncoder or ours")],
+    target: Annotated[str, typer.Argument(help="a new folder")],
+) -> None:
+    """Write a reward model so that ranker and plain transformers load it with the same scores, its head by name."""
+    _command("convert").run(source, target)
+
+
+@app.command()
 def sample(folder: Annotated[str, typer.Argument(help="where the three files go")] = "data") -> None:
     """Write the sample preference set; the same bytes every time."""
     _command("sample").run(folder)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from ranker.checkpoints import adapters
+from ranker.checkpoints import adapters, foreign
 from ranker.errors import CheckpointError
 from ranker.models import seq2seq
 from ranker.models.backbones import MEAN_POOLED
@@ -27,6 +28,10 @@ from ranker.scorer import GroupScores, Scorer
 from ranker.text.tokenizer import TextTokenizer
 
 WEIGHTS: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+BUFFERS: Final = ("position_ids", "rotary_emb.inv_freq")
+"""Ends of names that older libraries saved and newer ones compute."""
+
 SAME: Final = 1e-5
 """Largest difference of fp32 logits between a live model and its reloaded checkpoint."""
 
@@ -46,18 +51,21 @@ def load(folder: Path) -> tuple[PreTrainedModel, TextTokenizer]:
     """
     if adapters.is_adapter(folder):
         return adapters.load(folder)
-    config, cls = _config(folder)
+    config, cls, renamed = _config(folder)
     with torch.device("meta"):
         empty = cls(config)
     tokenizer = TextTokenizer.from_folder(folder, empty.layout.markers)
     tied = empty.all_tied_weights_keys
     wanted = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items() if name not in tied}
-    check_tensors(folder / WEIGHTS, wanted)
+    check_tensors(folder, wanted, renamed)
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         options: dict[str, Any] = attention_options(config) if issubclass(cls, RewardReading) else {}
-        model = prepare(cls.from_pretrained(folder, config=config, dtype=torch.float32, **options))
+        tensors = renamed_tensors(folder, renamed)
+        source = folder if tensors is None else None
+        made = cls.from_pretrained(source, state_dict=tensors, config=config, dtype=torch.float32, **options)
+        model = prepare(made)
     finally:
         if bar:
             transformers_logging.enable_progress_bar()
@@ -67,28 +75,83 @@ def load(folder: Path) -> tuple[PreTrainedModel, TextTokenizer]:
     return model.eval(), tokenizer
 
 
-def check_tensors(file: Path, wanted: dict[str, tuple[int, ...]]) -> None:
-    """Compare a safetensors header with the tensors a model has.
+def convert(source: Path, target: Path) -> None:
+    """Write any checkpoint that ``load`` reads as our own folder, which plain transformers loads with the same scores.
+
+    A decoder whose padding is its end-of-text token gets a padding token of its own: the library scores the last token
+    that is not padding, and would score the one before the end.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected, empty or of another shape, or the file is damaged.
+        CheckpointError: as ``load``, or the target exists.
     """
-    if not file.is_file():
-        raise CheckpointError(f"{file.parent}: expected {file.name}, found none; is the checkpoint complete?")
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    except Exception as error:
-        raise CheckpointError(f"{file}: damaged or truncated ({error}); copy it again from its source") from error
+    if target.exists() and any(target.iterdir()):
+        raise CheckpointError(f"{target}: expected a new folder, found files in it; choose another")
+    model, tokenizer = load(source)
+    if isinstance(model, RewardReading):
+        tokenizer = foreign.own_padding(model, source) or tokenizer
+    save(model, tokenizer, target)
+
+
+def renamed_tensors(folder: Path, renamed: Mapping[str, str]) -> dict[str, torch.Tensor] | None:
+    """All tensors of a folder under the model's names; None where the names are the model's own.
+
+    The library's ``key_mapping`` would turn the names back when the model is saved.
+    """
+    if not renamed:
+        return None
+    tensors = {name: tensor for file in weight_files(folder) for name, tensor in load_file(file).items()}
+    return {_name(name, renamed): tensor for name, tensor in tensors.items()}
+
+
+def _name(name: str, renamed: Mapping[str, str]) -> str:
+    old = next((old for old in renamed if name.startswith(f"{old}.")), None)
+    return name if old is None else renamed[old] + name.removeprefix(old)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights: one, or the shards that the index names.
+
+    Raises:
+        CheckpointError: one of them is not there.
+    """
+    index = folder / INDEX
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else [WEIGHTS]
+    files = [folder / name for name in sorted(set(shards))]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{folder}: expected {file.name}, found none; is the checkpoint complete?")
+    return files
+
+
+def check_tensors(folder: Path, wanted: dict[str, tuple[int, ...]], renamed: Mapping[str, str]) -> None:
+    """Compare the headers of a folder's safetensors with the tensors a model has.
+
+    Args:
+        folder: the checkpoint.
+        wanted: shapes by name, as the model has them.
+        renamed: from beginnings of names in the files to those of the model.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, empty or of another shape, or a file is damaged.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    file = folder / WEIGHTS
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                found |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+        except Exception as error:
+            raise CheckpointError(f"{file}: damaged or truncated ({error}); copy it again from its source") from error
+    found = {_name(name, renamed): shape for name, shape in found.items()}
     for name in sorted(set(wanted) - set(found)):
         raise CheckpointError(
             f"{file}: tensor '{name}' is missing, so it would be newly initialised and the scores noise; "
             f"take the checkpoint that still holds it, or train one with: ranker train pairrm"
         )
-    for name in sorted(set(found) - set(wanted)):
+    for name in sorted(name for name in set(found) - set(wanted) if not name.endswith(BUFFERS)):
         raise CheckpointError(f"{file}: unexpected tensor '{name}'; config.json describes another model")
     for name, shape in found.items():
-        if shape != wanted[name]:
+        if name in wanted and shape != wanted[name]:
             raise CheckpointError(f"{file}: tensor '{name}' has shape {list(shape)}, expected {list(wanted[name])}")
 
 
@@ -139,8 +202,8 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
     return {"scheme": "reward", "labels": labels, "backbone": model.config.model_type}
 
 
-def _config(folder: Path) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
-    """The configuration and the class that reads it."""
+def _config(folder: Path) -> tuple[PretrainedConfig, type[PreTrainedModel], dict[str, str]]:
+    """The configuration, the class that reads it, and how names of tensors change."""
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: expected a checkpoint folder with config.json, found none")
@@ -151,13 +214,10 @@ def _config(folder: Path) -> tuple[PretrainedConfig, type[PreTrainedModel]]:
     family = values.get("model_type")
     for config_class, cls in ((PairwiseConfig, PairwiseModel), (GatedConfig, GatedModel)):
         if family == config_class.model_type:
-            return config_class.from_dict(values), cls
+            return config_class.from_dict(values), cls, {}
     known = str(family).removeprefix(MEAN_POOLED)
     if "ranker" not in values or known not in CONFIG_MAPPING:
-        raise CheckpointError(
-            f"{path}: expected a checkpoint written by ranker train (model_type '{PairwiseConfig.model_type}', or a "
-            f"'ranker' section), got model_type '{family}'"
-        )
-    foreign = CONFIG_MAPPING[known]
-    config = (foreign if known == family else mean_pooled(foreign)).from_dict(values)
-    return config, (seq2seq.answer_class if config.ranker["head"] == seq2seq.HEAD else reward_class)(config)
+        return foreign.adopt(folder, values)
+    base = CONFIG_MAPPING[known]
+    config = (base if known == family else mean_pooled(base)).from_dict(values)
+    return config, (seq2seq.answer_class if config.ranker["head"] == seq2seq.HEAD else reward_class)(config), {}

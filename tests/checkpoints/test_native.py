@@ -85,5 +85,5 @@ def test_missing_files_are_named(saved, name, message):
 
 def test_foreign_config_is_named(saved):
     (saved / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(CheckpointError, match="got model_type 'llama'"):
+    with pytest.raises(CheckpointError, match="format 'unknown' is not read as a reward model"):
         native.load(saved)
