@@ -1,93 +1,130 @@
-"""Reward models of other trainers, read as ours: a key table per format; outputs are counted in the file."""
+"""Reward models of other trainers, read as ours: one reader per format; outputs are counted in the file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker.checkpoints.inspect import inspect
-from ranker.config import Pooling
+from ranker.checkpoints.inspect import inspect, tensors
+from ranker.config import GateConfig, Pooling
 from ranker.errors import CheckpointError
-from ranker.models import backbones
+from ranker.models import backbones, seq2seq
+from ranker.models.gated import GatedConfig, GatedModel
 from ranker.models.reward import DECODERS, HEADS, PAD_TOKEN, reward_class, text_layout
 from ranker.models.tokenizers import text_tokenizer
-from ranker.text.layout import Output
+from ranker.text.layout import Output, TextLayout
 from ranker.text.tokenizer import TextTokenizer
-
-KEYS: Final[dict[str, Mapping[str, str]]] = {
-    "HF sequence classification": {},
-    "sentence-transformers CrossEncoder": {},
-    "OpenRLHF": {"HEAD": "score"},
-}
-"""By format: from the beginning of a tensor's name to ours; HEAD stands for the head's name in the file."""
 
 MAX_LENGTH: Final = 2048
 """Tokens of a row where the checkpoint sets no limit that fits."""
 
+STEAMSHP_LENGTH: Final = 512
 PROMPT_RESERVE: Final = 64
 
+Facts = Mapping[str, Any]
+Adopted = tuple[PretrainedConfig, type[PreTrainedModel], dict[str, str]]
+"""Our configuration, the class that reads it, and the head's name in the file where it has another in the model."""
 
-def adopt(folder: Path, values: dict[str, Any]) -> tuple[PretrainedConfig, type[PreTrainedModel], dict[str, str]]:
+
+def adopt(folder: Path, values: dict[str, Any]) -> Adopted:
     """How a foreign checkpoint is read.
-
-    A head of one row is a reward, of two rows reject and accept (the score is the log-odds), of more aspects. The
-    number of outputs is the head's own: a configuration without ``num_labels`` means two to the library, and is
-    corrected.
 
     Args:
         folder: the checkpoint.
         values: its ``config.json``.
 
-    Returns:
-        Our configuration, the class that reads it, and how names of tensors change.
-
     Raises:
         CheckpointError: a format that is not read, a head that is not there, or a backbone that is not supported.
     """
     facts = inspect(folder)
-    damaged = [p for p in facts["problems"] if "head" in p["what"] and "no head" in p["what"]]
-    if facts["format"] not in KEYS or damaged or facts["head"] is None:
+    damaged = [p for p in facts["problems"] if "no head" in p["what"]]
+    if facts["format"] not in READERS or damaged:
         reason = "; ".join(f"{p['what']} ({p['repair']})" for p in damaged or facts["problems"][:1])
         raise CheckpointError(
             f"{folder}: format '{facts['format']}' is not read as a reward model{': ' if reason else ''}{reason}; "
-            f"expected ours, or {', '.join(KEYS)}; see: ranker inspect {folder}"
+            f"expected ours, or {', '.join(READERS)}; see: ranker inspect {folder}"
         )
-    family = str(values["model_type"])
-    if family not in CONFIG_MAPPING:
+    if values["model_type"] not in CONFIG_MAPPING:
         raise CheckpointError(
-            f"{folder}: backbone '{family}' is not known to transformers; see: ranker inspect {folder}"
+            f"{folder}: backbone '{values['model_type']}' is not known to transformers; see: ranker inspect {folder}"
         )
-    config = CONFIG_MAPPING[family].from_dict(values)
+    return READERS[facts["format"]](folder, values, facts)
+
+
+def _classifier(folder: Path, values: dict[str, Any], facts: Facts) -> Adopted:
+    """A sequence classifier: one output is a reward, two are reject and accept (log-odds), more are aspects.
+
+    The outputs are the head's own: a configuration without ``num_labels`` means two to the library, and is corrected.
+    """
+    config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
     output, labels = _outputs(facts["outputs"], facts["labels"])
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
     cls = reward_class(config)
     pooling: Pooling = "mean" if getattr(config, "classifier_pooling", None) == "mean" else "first_token"
+    config.ranker = {
+        "text": _text(folder, config, output, pooling).model_dump(),
+        "head": output,
+        "pooling": pooling if config.model_type in HEADS else "last_token",
+        "aspects": list(labels) if output == "aspects" else [],
+    }
+    head = facts["head"]["name"]
+    ours = "classifier" if config.model_type in HEADS else "score"
+    return config, cls, {} if head.partition(".")[0] == ours else {head: ours}
+
+
+def _steamshp(folder: Path, values: dict[str, Any], _: Facts) -> Adopted:
+    """SteamSHP and any other T5 that answers A or B; it has no head of its own."""
+    config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config.ranker = seq2seq.settings(tokenizer, STEAMSHP_LENGTH, PROMPT_RESERVE)
+    return config, seq2seq.answer_class(config), {}
+
+
+def _armorm(folder: Path, values: dict[str, Any], facts: Facts) -> Adopted:
+    """ArmoRM, whose tensors have our names; the gate's size is that of its tensors."""
+    shapes, _, _ = tensors(folder, [])
+    layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
+    gate = GateConfig(
+        hidden=shapes[layers[0]][0],
+        layers=len(layers) - 1,
+        temperature=float(values.get("gating_temperature", 10.0)),
+    )
+    backbone = CONFIG_MAPPING[values["model_type"]].from_dict(values)
+    _, labels = _outputs(facts["outputs"], facts["labels"])
+    text = _text(folder, backbone, "gated", "first_token")
+    config = GatedConfig(
+        backbone=backbone.to_dict(),
+        text=text.model_dump(),
+        aspects=labels,
+        gate=gate.model_dump(),
+        pooling="last_token",
+    )
+    return config, GatedModel, {}
+
+
+READERS: Final[dict[str, Callable[[Path, dict[str, Any], Facts], Adopted]]] = {
+    "HF sequence classification": _classifier,
+    "sentence-transformers CrossEncoder": _classifier,
+    "OpenRLHF": _classifier,
+    "T5 (SteamSHP)": _steamshp,
+    "ArmoRM": _armorm,
+}
+"""The formats that are read, by their names in ``formats.FORMATS``."""
+
+
+def _text(folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling) -> TextLayout:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
     limit = min(MAX_LENGTH, int(tokenizer.model_max_length), _positions(config))
-    text = text_layout(
-        tokenizer,
-        config,
-        output=output,
-        pooling=pooling,
-        max_length=limit,
-        prompt_reserve=min(PROMPT_RESERVE, limit // 2),
-    )
-    config.ranker = {
-        "text": text.model_dump(),
-        "head": output,
-        "pooling": pooling if family in HEADS else "last_token",
-        "aspects": list(labels) if output == "aspects" else [],
-    }
-    renamed = {old.replace("HEAD", facts["head"]["name"]): new for old, new in KEYS[facts["format"]].items()}
-    return config, cls, {old: new for old, new in renamed.items() if old != new}
+    reserve = min(PROMPT_RESERVE, limit // 2)
+    return text_layout(tokenizer, config, output=output, pooling=pooling, max_length=limit, prompt_reserve=reserve)
 
 
 def own_padding(model: Any, folder: Path) -> TextTokenizer | None:

@@ -49,7 +49,7 @@ def inspect(folder: Path) -> dict[str, Any]:
     names = frozenset(path.name for path in folder.iterdir())
     problems: list[Problem] = []
     config = _json(folder / "config.json", problems) | _json(folder / "adapter_config.json", [])
-    shapes, dtypes, shards = _tensors(folder, names, problems)
+    shapes, dtypes, shards = tensors(folder, problems)
     if not config and not shapes:
         raise CheckpointError(f"{folder}: expected config.json and safetensors, found neither; is it a checkpoint?")
     files = Files(config, names, shapes)
@@ -76,10 +76,12 @@ def inspect(folder: Path) -> dict[str, Any]:
     }
 
 
-def _tensors(
-    folder: Path, names: frozenset[str], problems: list[Problem]
-) -> tuple[dict[str, tuple[int, ...]], Counter[str], int]:
-    """Shapes of all tensors by name, counts of their dtypes, and the number of weight files; from headers alone."""
+def tensors(folder: Path, problems: list[Problem]) -> tuple[dict[str, tuple[int, ...]], Counter[str], int]:
+    """Shapes of all tensors by name, counts of their dtypes, and the number of weight files; from headers alone.
+
+    What is missing or damaged is added to ``problems``.
+    """
+    names = {path.name for path in folder.iterdir()}
     index = _json(folder / INDEX, problems).get("weight_map", {})
     wanted = sorted(set(index.values())) or [name for name in SINGLE if name in names]
     extra = [name for name in ("value_head.safetensors",) if name in names]
@@ -106,7 +108,7 @@ def _tensors(
     return shapes, dtypes, len(wanted) + len(extra)
 
 
-def _incomplete(names: frozenset[str], index: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> list[Problem]:
+def _incomplete(names: set[str], index: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> list[Problem]:
     """Tensors that are indexed and absent, or empty, and weights that are not there at all."""
     problems = []
     for tensor in sorted(set(index) - set(shapes)):

@@ -105,13 +105,22 @@ def from_backbone(
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     config = set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
     cls = answer_class(config)
-    config.ranker = {
+    config.ranker = settings(tokenizer, max_length, prompt_reserve)
+    model = cls.from_pretrained(name_or_path, config=config, dtype=torch.float32, **options)
+    return model, text_tokenizer(tokenizer)
+
+
+def settings(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve: int) -> dict[str, Any]:
+    """What the configuration must say, besides the library's own, for a model to be read here.
+
+    Raises:
+        ConfigError: the tokenizer has no single token for A or for B.
+    """
+    return {
         "text": _layout(tokenizer, max_length, prompt_reserve).model_dump(),
         "head": HEAD,
         "answers": [_one_token(tokenizer, answer) for answer in ANSWERS],
     }
-    model = cls.from_pretrained(name_or_path, config=config, dtype=torch.float32, **options)
-    return model, text_tokenizer(tokenizer)
 
 
 def _layout(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve: int) -> TextLayout:

@@ -98,6 +98,55 @@ def test_two_classes_are_the_log_odds_of_the_second(family, tmp_path):
     np.testing.assert_allclose(scores, logits[:, 1] - logits[:, 0], atol=1e-5)
 
 
+def test_a_plain_t5_is_steamshp(tmp_path):
+    from ranker.models import seq2seq
+    from ranker.models.scorer import TorchScorer
+    from ranker.records import Group
+
+    folder = save_backbone(tmp_path / "t5", "t5")
+    expected = TorchScorer(*seq2seq.from_backbone(str(folder))).score([Group(PROMPT, ANSWERS)])[0].scores
+    np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, atol=1e-6)
+    native.convert(folder, tmp_path / "converted")
+    np.testing.assert_allclose(ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS)), expected, atol=1e-6)
+
+
+def test_armorm_as_it_is_released(tmp_path):
+    """Its own configuration and names; the score against the formula with numbers from the file."""
+    from transformers import AutoModel
+
+    folder = save_backbone(tmp_path / "armorm", "llama")
+    backbone = AutoModel.from_pretrained(folder).eval()
+    torch.manual_seed(2)
+    added = {
+        "regression_layer.weight": torch.randn(5, 32), "reward_transform_matrix": torch.randn(5, 5),
+        "gating.layers.0.weight": torch.randn(16, 32), "gating.layers.0.bias": torch.randn(16),
+        "gating.layers.1.weight": torch.randn(5, 16), "gating.layers.1.bias": torch.randn(5),
+        "gating.logit_scale": torch.tensor([1.5]),
+    }  # fmt: skip
+    tensors = {f"model.{name}": tensor for name, tensor in backbone.state_dict().items()} | added
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"architectures": ["LlamaForRewardModelWithGating"], "num_objectives": 5, "gating_temperature": 2.0}
+    (folder / "config.json").write_text(json.dumps(config))
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt, *answers = (tokenizer.encode(text, add_special_tokens=False) for text in (PROMPT, *ANSWERS))
+    expected = []
+    for answer in answers:
+        with torch.no_grad():
+            states = backbone(torch.tensor([[2, *prompt, *answer, 3]])).last_hidden_state[0]
+        aspects = added["regression_layer.weight"] @ states[-1]
+        at = states[len(prompt)]  # this tokenizer writes nothing between prompt and answer: the prompt's last token
+        hidden = torch.relu(added["gating.layers.0.weight"] @ at + added["gating.layers.0.bias"])
+        logits = added["gating.layers.1.weight"] @ hidden + added["gating.layers.1.bias"]
+        gate = (logits / 2.0).softmax(0) * 1.5
+        expected.append((gate * (aspects @ added["reward_transform_matrix"])).sum().item())
+    np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, rtol=1e-4, atol=1e-4)
+    native.convert(folder, tmp_path / "converted")
+    scores = ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS))
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_what_has_no_head_or_is_not_known_is_refused_with_the_repair(tmp_path):
     folder, _ = foreign(tmp_path, "llama")
     tensors = load_file(folder / "model.safetensors")
