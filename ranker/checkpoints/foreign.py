@@ -14,6 +14,7 @@ from ranker.config import GateConfig, Pooling
 from ranker.errors import CheckpointError
 from ranker.models import backbones, seq2seq
 from ranker.models.gated import GatedConfig, GatedModel
+from ranker.models.pairwise import PairwiseConfig, PairwiseModel
 from ranker.models.reward import DECODERS, HEADS, PAD_TOKEN, reward_class, text_layout
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.layout import Output, TextLayout
@@ -23,11 +24,13 @@ MAX_LENGTH: Final = 2048
 """Tokens of a row where the checkpoint sets no limit that fits."""
 
 STEAMSHP_LENGTH: Final = 512
+PAIRRM_LENGTH: Final = 2048
+PAIRRM_MARKERS: Final = ("<|source|>", "<|candidate1|>", "<|candidate2|>")
 PROMPT_RESERVE: Final = 64
 
 Facts = Mapping[str, Any]
 Adopted = tuple[PretrainedConfig, type[PreTrainedModel], dict[str, str]]
-"""Our configuration, the class that reads it, and the head's name in the file where it has another in the model."""
+"""Our configuration, the class that reads it, and from beginnings of names in the files to those of the model."""
 
 
 def adopt(folder: Path, values: dict[str, Any]) -> Adopted:
@@ -48,7 +51,7 @@ def adopt(folder: Path, values: dict[str, Any]) -> Adopted:
             f"{folder}: format '{facts['format']}' is not read as a reward model{': ' if reason else ''}{reason}; "
             f"expected ours, or {', '.join(READERS)}; see: ranker inspect {folder}"
         )
-    if values["model_type"] not in CONFIG_MAPPING:
+    if facts["format"] != "LLM-Blender PairRM" and values["model_type"] not in CONFIG_MAPPING:
         raise CheckpointError(
             f"{folder}: backbone '{values['model_type']}' is not known to transformers; see: ranker inspect {folder}"
         )
@@ -88,7 +91,7 @@ def _steamshp(folder: Path, values: dict[str, Any], _: Facts) -> Adopted:
 
 def _armorm(folder: Path, values: dict[str, Any], facts: Facts) -> Adopted:
     """ArmoRM, whose tensors have our names; the gate's size is that of its tensors."""
-    shapes, _, _ = tensors(folder, [])
+    shapes = tensors(folder, [])[0]
     layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
     gate = GateConfig(
         hidden=shapes[layers[0]][0],
@@ -108,12 +111,71 @@ def _armorm(folder: Path, values: dict[str, Any], facts: Facts) -> Adopted:
     return config, GatedModel, {}
 
 
+def _pairrm(folder: Path, values: dict[str, Any], facts: Facts) -> Adopted:
+    """LLM-Blender's PairRM, with transformers' configuration (PairRM-hf) or with its own (PairRM, pair-ranker).
+
+    Its own configuration names the base model without describing it; DeBERTa-v3's sizes are read off the tensors, the
+    rest of its architecture is the same in all sizes, so the base model is not needed.
+    """
+    shapes = tensors(folder, [])[0]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    backbone = CONFIG_MAPPING["deberta-v2"].from_dict(values if "hidden_size" in values else _deberta_v3(shapes))
+    names = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id")
+    given = [values.get(name) for name in names]
+    markers = [
+        tokenizer.convert_tokens_to_ids(m) if i is None else i for m, i in zip(PAIRRM_MARKERS, given, strict=True)
+    ]
+    text = TextLayout(
+        layout="published",
+        max_length=PAIRRM_LENGTH,
+        prompt_reserve=PROMPT_RESERVE,
+        cls_id=tokenizer.cls_token_id,
+        sep_id=tokenizer.sep_token_id,
+        pad_id=tokenizer.pad_token_id,
+        markers=tuple(markers),
+    )
+    config = PairwiseConfig(
+        backbone=backbone.to_dict(), text=text.model_dump(), n_tasks=shapes["head_layer.4.weight"][0],
+        head_dropout=float(values.get("drop_out", 0.05)),
+    )  # fmt: skip
+    return (
+        config,
+        PairwiseModel,
+        {"pretrained_model": "backbone", "head_layer.1": "head.dense", "head_layer.4": "head.out"},
+    )
+
+
+def _deberta_v3(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """DeBERTa-v3's configuration (arXiv 2111.09543), with the sizes of these tensors; a head has 64 dimensions."""
+    rows, hidden = shapes["pretrained_model.embeddings.word_embeddings.weight"]
+    layer = "pretrained_model.encoder.layer."
+    layers = {name.removeprefix(layer).partition(".")[0] for name in shapes if name.startswith(layer)}
+    buckets = shapes["pretrained_model.encoder.rel_embeddings.weight"][0] // 2
+    return {
+        "vocab_size": rows,
+        "hidden_size": hidden,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": max(1, hidden // 64),
+        "intermediate_size": shapes[f"{layer}0.intermediate.dense.weight"][0],
+        "relative_attention": True,
+        "position_buckets": buckets,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "max_relative_positions": -1,
+        "type_vocab_size": 0,
+        "layer_norm_eps": 1e-7,
+    }
+
+
 READERS: Final[dict[str, Callable[[Path, dict[str, Any], Facts], Adopted]]] = {
     "HF sequence classification": _classifier,
     "sentence-transformers CrossEncoder": _classifier,
     "OpenRLHF": _classifier,
     "T5 (SteamSHP)": _steamshp,
     "ArmoRM": _armorm,
+    "LLM-Blender PairRM": _pairrm,
 }
 """The formats that are read, by their names in ``formats.FORMATS``."""
 

@@ -1,6 +1,7 @@
 """Other trainers' checkpoints score as an independent forward says, and survive conversion to plain transformers."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +146,90 @@ def test_armorm_as_it_is_released(tmp_path):
     native.convert(folder, tmp_path / "converted")
     scores = ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS))
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["PairRM-hf", "PairRM"])
+def test_pairrm_in_both_its_layouts(own, tmp_path):
+    """Against LLM-Blender's forward written out: three segments, one head on [source; candidate], left minus right."""
+    from transformers import DebertaV2Config, DebertaV2Model
+
+    folder = save_backbone(tmp_path / "pairrm", "deberta-v2")
+    torch.manual_seed(3)
+    hidden, rows = 128, 604
+    settings = {
+        "vocab_size": rows, "hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+        "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
+        "norm_rel_ebd": "layer_norm", "position_biased_input": False, "max_relative_positions": -1, "type_vocab_size": 0,
+        "layer_norm_eps": 1e-7, "initializer_range": 0.2, "pad_token_id": 0,
+    }  # fmt: skip
+    backbone = DebertaV2Model(DebertaV2Config(**settings)).eval()
+    head = {
+        "head_layer.1.weight": torch.randn(hidden, 2 * hidden), "head_layer.1.bias": torch.randn(hidden),
+        "head_layer.4.weight": torch.randn(3, hidden), "head_layer.4.bias": torch.randn(3),
+    }  # fmt: skip
+    tensors = {f"pretrained_model.{name}": tensor for name, tensor in backbone.state_dict().items()} | head
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<|source|>", "<|candidate1|>", "<|candidate2|>", "<|candidate|>"])
+    tokenizer.save_pretrained(folder)
+    ids = [tokenizer.convert_tokens_to_ids(m) for m in ("<|source|>", "<|candidate1|>", "<|candidate2|>")]
+    names = ("source_prefix_id", "cand1_prefix_id", "cand2_prefix_id")
+    config = {
+        "model_type": "deberta-v2",
+        "architectures": ["DebertaV2PairRM"],
+        "n_tasks": 3,
+        "drop_out": 0.05,
+    } | settings
+    if own:
+        config = {
+            "ranker_type": "pairranker",
+            "model_type": "deberta",
+            "model_name": "microsoft/deberta-v3-large",
+            "n_tasks": 3,
+        }
+    else:
+        config |= dict(zip(names, ids, strict=True))
+    (folder / "config.json").write_text(json.dumps(config))
+
+    def logit(left, right):
+        texts = [tokenizer.encode(text, add_special_tokens=False) for text in (PROMPT, left, right)]
+        row, at = [], []
+        for marker, text in zip(ids, texts, strict=True):
+            at.append(len(row) + 1)
+            row += [2, marker, *text, 3]
+        with torch.no_grad():
+            states = backbone(torch.tensor([row])).last_hidden_state[0, at]
+            read = [torch.cat([states[0], states[k]]) for k in (1, 2)]
+            inner = [torch.tanh(head["head_layer.1.weight"] @ r + head["head_layer.1.bias"]) for r in read]
+            sides = [head["head_layer.4.weight"] @ i + head["head_layer.4.bias"] for i in inner]
+        return (sides[0] - sides[1]).mean().item()
+
+    a, b = ANSWERS[:2]
+    expected = (logit(a, b) - logit(b, a)) / 2
+    assert abs(expected) > 0.1
+    np.testing.assert_allclose(ranker.load(folder).compare(PROMPT, a, b), expected, rtol=1e-4)
+    native.convert(folder, tmp_path / "converted")
+    np.testing.assert_allclose(ranker.load(tmp_path / "converted").compare(PROMPT, a, b), expected, rtol=1e-4)
+
+
+@pytest.mark.network
+def test_the_golden_rows_of_pairrm_hf(tmp_path):
+    """fp32, order [A, B]: 1.9003021717 and -1.2547134161 (model card of llm-blender/PairRM-hf)."""
+    from huggingface_hub import snapshot_download
+
+    from ranker.models.scorer import TorchScorer
+    from ranker.records import Group
+    from ranker.text import batching
+
+    scorer = TorchScorer(*native.load(Path(snapshot_download("llm-blender/PairRM-hf"))))
+    rows = [
+        ("hello!", "hi!", "f**k off!", 1.9003021717),
+        ("I love you!", "I hate you!", "I love you, too!", -1.2547134161),
+    ]
+    for prompt, left, right, expected in rows:
+        packed = scorer.pipeline.pack(scorer.pipeline.tokenize([Group(prompt, (left, right))])[0])
+        first = scorer._forward(batching.collate(scorer.model.layout, batching.units([packed])[:1]))
+        assert abs((first[0, 0] - first[0, 1]).mean() - expected) < 1e-3
 
 
 def test_what_has_no_head_or_is_not_known_is_refused_with_the_repair(tmp_path):
