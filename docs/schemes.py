@@ -66,7 +66,7 @@ def backbones(config: RunConfig) -> str:
 def figure(name: str, figures: dict[str, dict]) -> str:
     """Accuracy with interval and count, and the best baseline."""
     if name not in figures:
-        return "not run"
+        return "not shown here"
     found = figures[name]
     a, best = found["accuracy"], found["baseline"]
     return (
