@@ -6,7 +6,7 @@ ONNXRUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 export TOKENIZERS_PARALLELISM ?= true
 
 # Nothing of these is fetched from the model hub.
-test check test-slow train-pairrm: export HF_HUB_OFFLINE = 1
+test check test-slow train-pairrm: export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help setup check format test test-slow train-pairrm docs constraints clean
 
