@@ -82,6 +82,8 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         folder, scorer, history, steps = gated.fit(config, training, [*validation, *test])
     else:
         folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume)
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
     return Trained(
         folder=folder,
         scorer=scorer,
