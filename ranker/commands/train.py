@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +41,8 @@ def _train(config: RunConfig, console: Console, resume: bool) -> None:
     output = Path(config.output_dir)
     trained = train(config, resume=resume)
     if not trained.main:
-        return
+        sys.stderr.flush()
+        os._exit(0)  # a helper process is done; threads of its process group can abort an orderly exit
     data = config.data
     test = trained.test
     evaluation = evaluate(trained.scorer, test, train=trained.train)
