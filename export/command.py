@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.checkpoints import native
+from ranker.checkpoints import native, weights
 from ranker.config import ExportPrecision
 from ranker.export import graph, parity, quantize
 from ranker.models.scorer import TorchScorer
@@ -46,7 +45,7 @@ def export(
     model, tokenizer = native.load(checkpoint)
     source = TorchScorer(model, tokenizer)
     reference = parity.Reference(source, rows, max_length=model.layout.max_length)
-    source_sha256 = hashlib.sha256((checkpoint / native.WEIGHTS).read_bytes()).hexdigest()
+    source_sha256 = weights.digest(checkpoint)
     tables: dict[ExportPrecision, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="ranker-export-") as folder:
         bare, draft = Path(folder, "graph.onnx"), Path(folder, "model.onnx")

@@ -135,22 +135,63 @@ def evaluate(
     _command("evaluate").run(model, data, train=train_rows, output=output, device=device, threads=threads)
 
 
+HeadPrefix = Annotated[str | None, typer.Option("--head-prefix", help="the head's name, where it is an unusual one")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="read .bin weights, of a source you trust")]
+To = Annotated[str, typer.Option("--to", help="native, hf, openrlhf, crossencoder, pairrm-hf or llama-factory")]
+NewFolder = Annotated[str, typer.Argument(help="a new folder")]
+
+
 @app.command()
 def inspect(
-    path: Annotated[str, typer.Argument(help="a checkpoint folder, of whatever trainer")],
+    path: Annotated[str, typer.Argument(help="a checkpoint of whatever trainer: a folder or a hub name")],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    head_prefix: HeadPrefix = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
     """Say what a checkpoint is, whether it is whole, and how to repair it; reads headers alone, runs nothing."""
-    _command("inspect").run(path, as_json=as_json)
+    _command("inspect").run(path, as_json=as_json, head_prefix=head_prefix, allow_pickle=allow_pickle)
+
+
+@app.command()
+def verify(
+    path: Annotated[str, typer.Argument(help="a checkpoint folder")],
+    against: Annotated[str | None, typer.Option(help="a checkpoint that must score the same")] = None,
+    data: Annotated[str | None, typer.Option(help="labelled rows, for the accuracy")] = None,
+    head_prefix: HeadPrefix = None,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Load a checkpoint and prove it whole: tensors, head, padding and batches, checksums; exit code 4 if it is not.
+
+    Writes SHA256SUMS where there is none, and compares every file with it where there is.
+    """
+    _command("verify").run(path, against=against, data=data, head_prefix=head_prefix, allow_pickle=allow_pickle)
 
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(help="a folder of OpenRLHF, TRL, transformers, CrossEncoder or ours")],
-    target: Annotated[str, typer.Argument(help="a new folder")],
+    source: Annotated[str, typer.Argument(help="a reward model of whatever trainer: a folder or a hub name")],
+    target: NewFolder,
+    to: To = "native",
+    head_prefix: HeadPrefix = None,
+    allow_pickle: AllowPickle = False,
 ) -> None:
-    """Write a reward model so that ranker and plain transformers load it with the same scores, its head by name."""
-    _command("convert").run(source, target)
+    """Write a reward model in another format; its own loader then gives the same scores.
+
+    Example: ranker convert my-openrlhf-rm my-rm --to hf
+    """
+    _command("convert").run(source, target, to, head_prefix=head_prefix, allow_pickle=allow_pickle)
+
+
+@app.command()
+def merge(
+    adapter: Annotated[str, typer.Argument(help="a folder with a LoRA or QLoRA adapter")],
+    target: NewFolder,
+    to: To = "native",
+    head_prefix: HeadPrefix = None,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Write an adapter and its base model, in full precision, as one model; an adapter without its head is refused."""
+    _command("convert").merge(adapter, target, to, head_prefix=head_prefix, allow_pickle=allow_pickle)
 
 
 @app.command()

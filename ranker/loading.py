@@ -9,6 +9,7 @@ from typing import Any, get_args, overload
 import numpy as np
 
 from ranker.errors import ConfigError, ModelFileError, ScoringError, nearest
+from ranker.extras import require
 from ranker.ranking import Ranking, rank_scores
 from ranker.records import Group, Message, Prompt
 from ranker.runtime.scorer import OnnxScorer
@@ -78,13 +79,22 @@ class Ranker:
         return logits if isinstance(prompt, list) else float(logits[0])
 
 
-def load(path: str | Path, *, device: Device = "auto", threads: int | None = None) -> Ranker:
-    """Load a ``model.onnx`` (needs onnxruntime alone) or a checkpoint folder (needs the ``train`` extra).
+def load(
+    path: str | Path,
+    *,
+    device: Device = "auto",
+    threads: int | None = None,
+    head_prefix: str | None = None,
+    allow_pickle: bool = False,
+) -> Ranker:
+    """Load a ``model.onnx`` (needs onnxruntime alone), or a checkpoint of any known format (the ``train`` extra).
 
     Args:
-        path: the file or folder.
+        path: the file, the folder, or a name on the model hub.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: processor threads; default those this process may use.
+        head_prefix: the head's name in a foreign checkpoint, where it is not one of the known ones.
+        allow_pickle: whether a foreign checkpoint's weights may be pickles; only tensors are read from them.
 
     Raises:
         ConfigError: an unknown device, or CUDA asked for and absent.
@@ -97,19 +107,21 @@ def load(path: str | Path, *, device: Device = "auto", threads: int | None = Non
         raise ConfigError(
             f"expected device {', '.join(get_args(Device))}, got '{device}'{nearest(device, get_args(Device))}"
         )
-    if not path.exists():
-        raise ModelFileError(f"{path}: found no file or folder; check the path")
     if path.suffix == ".onnx" or path.is_file():
+        if not path.exists():
+            raise ModelFileError(f"{path}: found no file or folder; check the path")
         return Ranker(OnnxScorer(path, device=device, threads=threads))
-    return Ranker(_torch_scorer(path, device, threads))
+    return Ranker(_torch_scorer(path, device, threads, head_prefix=head_prefix, allow_pickle=allow_pickle))
 
 
-def _torch_scorer(folder: Path, device: Device, threads: int | None) -> Scorer:
-    from ranker.extras import require
-
+def _torch_scorer(
+    path: Path, device: Device, threads: int | None, *, head_prefix: str | None, allow_pickle: bool
+) -> Scorer:
     torch = require("torch")
+    folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=allow_pickle)
     native = require("ranker.checkpoints.native")
-    scorer: Scorer = require("ranker.models.scorer").TorchScorer(*native.load(folder))
+    model, tokenizer = native.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    scorer: Scorer = require("ranker.models.scorer").TorchScorer(model, tokenizer)
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():

@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from safetensors import safe_open
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from ranker.checkpoints import hub
+from ranker.checkpoints.foreign.classifiers import classifier
+from ranker.checkpoints.formats import Files, head_of
+from ranker.checkpoints.inspect import VALUE_HEADS
+from ranker.checkpoints.weights import Names, headers, read, weight_files
 from ranker.config import ModelConfig
 from ranker.errors import CheckpointError
 from ranker.extras import require
 from ranker.models.build import start
+from ranker.models.reward import DECODERS, attention_options, prepare
 from ranker.text.tokenizer import TextTokenizer
 
 SETTINGS: Final = "ranker_adapter.json"
@@ -39,15 +47,27 @@ def complete(tokenizer: TextTokenizer, config: ModelConfig, folder: Path) -> Non
     tokenizer.save(folder)
 
 
-def load(folder: Path) -> tuple[PreTrainedModel, TextTokenizer]:
-    """The backbone with an adapter that ``save`` wrote merged into it; the head comes from the adapter.
+def load(
+    folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False
+) -> tuple[PreTrainedModel, TextTokenizer]:
+    """The backbone with an adapter merged into it, in full precision; the head is never newly initialised.
+
+    Args:
+        folder: an adapter that ``save`` or any user of peft wrote.
+        head_prefix: as in ``native.load``.
+        allow_pickle: as in ``native.load``, for the base model and for a head in a file of its own.
 
     Raises:
-        CheckpointError: the adapter holds no head, or a tensor that is empty or not finite.
+        CheckpointError: neither the adapter nor its base holds a head, a tensor is empty or not finite, or the base
+            model is not here.
         MissingExtraError: peft is not installed.
     """
     check_head(folder)
-    model, tokenizer = start(settings(folder))
+    if (folder / SETTINGS).is_file():
+        model, tokenizer = start(settings(folder))
+    else:
+        model, tokenizer = foreign_base(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        _check_places(folder, model)
     adapted = require("peft").PeftModel.from_pretrained(model, folder)
     return adapted.merge_and_unload().eval(), tokenizer
 
@@ -61,8 +81,8 @@ def settings(folder: Path) -> ModelConfig:
     path = folder / SETTINGS
     if not path.is_file():
         raise CheckpointError(
-            f"{folder}: expected {SETTINGS}, which ranker train writes beside an adapter; a foreign adapter is merged "
-            "by peft's merge_and_unload() and loaded as a whole model"
+            f"{folder}: expected {SETTINGS}, which ranker train writes beside an adapter; to train on from a foreign "
+            "one, merge it first: ranker merge"
         )
     return ModelConfig.model_validate_json(path.read_text(encoding="utf-8"))
 
@@ -91,3 +111,73 @@ def check_head(folder: Path) -> None:
     for name, tensor in found.items():
         if tensor.size == 0 or not np.isfinite(tensor).all():
             raise CheckpointError(f"{file}: tensor '{name}' is empty or holds NaN; use an earlier checkpoint")
+
+
+def foreign_base(folder: Path, *, head_prefix: str | None, allow_pickle: bool) -> tuple[PreTrainedModel, TextTokenizer]:
+    """The model that a foreign adapter was trained on, with the head from the adapter, beside it, or in its base.
+
+    Raises:
+        CheckpointError: there is no head in any of them, or the base model is not here.
+    """
+    base = hub.local(json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"] or "")
+    values = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    texts = folder if (folder / "tokenizer.json").is_file() else base
+    beside = [name for name in VALUE_HEADS if (folder / name).is_file()][:1]
+    stored = read(weight_files(base, allow_pickle=allow_pickle), Names({}, ("lm_head.",)))
+    added = read([folder / WEIGHTS, *(folder / name for name in beside)], Names({}))
+    head, source = _head(folder, base, added, stored, head_prefix)
+    weight = source[f"{head}.weight"]
+    short = head.rpartition("base_model.model.")[2]
+    facts = {
+        "outputs": weight.shape[0],
+        "labels": list((values.get("id2label") or {}).values()),
+        "head": {"name": short},
+        "normalisation": {k: values[k] for k in ("mean", "std") if k in values} or None,
+    }
+    reading = classifier(texts, values, facts, bias=f"{head}.bias" in source and values["model_type"] in DECODERS)
+    names = [name for name in stored if name.startswith(f"{short}.")]
+    tensors = {reading.names.read(name): tensor for name, tensor in stored.items() if name not in names}
+    for part in ("weight", "bias"):
+        if f"{head}.{part}" in source:
+            tensors[reading.names.read(f"{short}.{part}")] = source[f"{head}.{part}"]
+    with torch.device("meta"):
+        wanted = set(reading.cls(reading.config).state_dict())
+    missing = sorted(wanted - set(tensors))
+    if missing:
+        raise CheckpointError(f"{base}: tensor '{missing[0]}' is missing from the base model and from {folder}")
+    model = reading.cls.from_pretrained(
+        None, state_dict=tensors, config=reading.config, dtype=torch.float32, **attention_options(reading.config)
+    )
+    return prepare(model), TextTokenizer.from_folder(texts, model.layout.markers)
+
+
+def _head(
+    folder: Path, base: Path, added: dict[str, Tensor], stored: dict[str, Tensor], prefix: str | None
+) -> tuple[str, dict[str, Tensor]]:
+    """The head's name and the tensors it is among: the adapter's first, then its base's.
+
+    Raises:
+        CheckpointError: it is in neither.
+    """
+    for tensors in (added, stored):
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        head = head_of(Files({"value_head_prefix": prefix} if prefix else {}, frozenset(), shapes), strict=bool(prefix))
+        full = next((n.removesuffix(".weight") for n in shapes if head and n.endswith(f"{head}.weight")), None)
+        if full is not None:
+            return full, tensors
+    raise CheckpointError(
+        f"{folder / WEIGHTS}: the adapter holds no head ('{prefix or 'score'}.weight'), and neither does its base "
+        f"{base}; it was left out when the adapter was saved. Look for it in the run's full checkpoint "
+        "(global_step*, pytorch_model.bin), or train again with modules_to_save=['score']"
+    )
+
+
+def _check_places(folder: Path, model: PreTrainedModel) -> None:
+    """Refuse an adapter one of whose updates has no layer in the model; peft would leave it out with a warning."""
+    layers = {name for name, _ in model.named_modules()}
+    for name in headers(folder / WEIGHTS):
+        layer, found, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        if found and layer not in layers:
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: '{name}' updates a layer that {type(model).__name__} has not; wrong base model?"
+            )

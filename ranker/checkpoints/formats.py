@@ -12,6 +12,9 @@ from typing import Any, Final, Literal
 Scored = Literal["first_token", "mean", "last_token", "last_nonpad", "markers", "answer_token", "unknown"]
 """Which state the head reads. ``last_nonpad`` is the library's rule: the last id that is not the padding id."""
 
+MOST_OUTPUTS: Final = 64
+"""Rows that a head may have, to be told from other matrices."""
+
 HEAD_NAMES: Final = (
     "score",
     "classifier",
@@ -25,7 +28,6 @@ HEAD_NAMES: Final = (
     "classification_head.out_proj",
     "head.out",
     "head_layer.4",
-    "pretrained_model.head_layer.4",
 )
 """Modules that give the outputs, as the producers name them."""
 
@@ -50,12 +52,13 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A producer's format: how it is recognised and what its head reads."""
+    """A producer's format: how it is recognised, what its head reads, whether it is ours, whether it is read."""
 
     name: str
     matches: Callable[[Files], bool]
     scored: Callable[[Files], Scored]
     native: bool = False
+    readable: bool = True
 
 
 def _ours(files: Files) -> Scored:
@@ -75,7 +78,7 @@ FORMATS: Final[tuple[Format, ...]] = (
         lambda f: _any(f, "value_head.safetensors", "value_head.bin"),
         lambda _: "last_token",
     ),
-    Format("PEFT adapter", lambda f: "adapter_config.json" in f.names, lambda _: "unknown"),
+    Format("PEFT adapter", lambda f: "adapter_config.json" in f.names, lambda _: "unknown", readable=False),
     Format(
         "ranker pairwise", lambda f: f.config.get("model_type") == "ranker_pairwise", lambda _: "markers", native=True
     ),
@@ -92,9 +95,13 @@ FORMATS: Final[tuple[Format, ...]] = (
         native=True,
     ),
     Format("ranker reward", lambda f: "ranker" in f.config, _ours, native=True),
-    Format("LLM-Blender PairRM", lambda f: f.has("head_layer.", "pretrained_model.head_layer."), lambda _: "markers"),
+    Format(
+        "LLM-Blender PairRM",
+        lambda f: f.config.get("ranker_type") == "pairranker" or f.has("head_layer."),
+        lambda _: "markers",
+    ),
     Format("ArmoRM", lambda f: f.has("regression_layer.") and f.has("gating."), lambda _: "last_nonpad"),
-    Format("trlx", lambda f: f.has("v_head.weight") and f.has("transformer."), lambda _: "last_nonpad"),
+    Format("trlx", lambda f: f.has("v_head.weight"), lambda _: "last_nonpad"),
     Format(
         "OpenRLHF",
         lambda f: (
@@ -109,8 +116,17 @@ FORMATS: Final[tuple[Format, ...]] = (
     ),
     Format("sentence-transformers CrossEncoder", lambda f: "sentence_transformers" in f.config, _classifier),
     Format("HF sequence classification", lambda f: f.architecture.endswith("ForSequenceClassification"), _classifier),
-    Format("T5 (SteamSHP)", lambda f: f.architecture == "T5ForConditionalGeneration", lambda _: "answer_token"),
-    Format("language model without a head", lambda f: f.architecture.endswith("ForCausalLM"), lambda _: "unknown"),
+    Format(
+        "T5 (SteamSHP)",
+        lambda f: f.architecture in ("T5ForConditionalGeneration", "EncoderDecoderModel"),
+        lambda _: "answer_token",
+    ),
+    Format(
+        "language model without a head",
+        lambda f: f.architecture.endswith(("ForCausalLM", "LMHeadModel")),
+        lambda _: "unknown",
+        readable=False,
+    ),
 )
 """In the order in which they are tried."""
 
@@ -120,12 +136,27 @@ def recognise(files: Files) -> Format | None:
     return next((known for known in FORMATS if known.matches(files)), None)
 
 
-def head_of(files: Files) -> str | None:
-    """The name of the module that gives the outputs, None where there is none."""
+def head_of(files: Files, *, strict: bool = False) -> str | None:
+    """The name of the module that gives the outputs, None where there is none.
+
+    The configuration's ``value_head_prefix`` comes first; ``strict`` takes no other.
+    """
     named = [name.removesuffix(".weight") for name, shape in files.shapes.items() if name.endswith(".weight") and shape]
     prefix = files.config.get("value_head_prefix")
-    candidates = [prefix, *HEAD_NAMES] if prefix else list(HEAD_NAMES)
-    return next((c for c in candidates for name in named if name == c or name.endswith(f".{c}")), None)
+    names = [*([prefix] if prefix else []), *([] if strict else HEAD_NAMES)]
+    return next((c for c in names for name in named if name == c or name.endswith(f".{c}")), None)
+
+
+def candidates_for_head(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Tensors that may be a head: few rows over the hidden size outside of the layers, or a telling name."""
+    return [
+        name
+        for name, shape in shapes.items()
+        if len(shape) == 2
+        and shape[0] <= MOST_OUTPUTS
+        and not any(part.isdigit() for part in name.split("."))
+        and (shape[0] < shape[1] or "head" in name or "score" in name)
+    ][:5]
 
 
 def _any(files: Files, *names: str) -> bool:

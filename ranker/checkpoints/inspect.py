@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from safetensors import safe_open
-
-from ranker.checkpoints.formats import Files, head_of, recognise
+from ranker.checkpoints.formats import Files, candidates_for_head, head_of, recognise
+from ranker.checkpoints.weights import COPY_AGAIN, INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, Header, headers
 from ranker.errors import CheckpointError
 
-INDEX: Final = "model.safetensors.index.json"
-SINGLE: Final = ("model.safetensors", "adapter_model.safetensors")
-PICKLES: Final = ("pytorch_model.bin", "adapter_model.bin", "value_head.bin")
+ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
+VALUE_HEADS: Final = ("value_head.safetensors", "value_head.bin")
+PICKLES: Final = (PICKLE, PICKLE_INDEX, ADAPTERS[1], VALUE_HEADS[1])
 EMBEDDINGS: Final = (
     "embed_tokens.weight",
     "word_embeddings.weight",
@@ -27,85 +28,102 @@ EMBEDDINGS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and the repair."""
+    """What is wrong, and the repair; ``fatal`` where the checkpoint cannot be scored with at all."""
 
     what: str
     repair: str
+    fatal: bool = False
 
 
-def inspect(folder: Path) -> dict[str, Any]:
+def inspect(
+    folder: Path,
+    *,
+    head_prefix: str | None = None,
+    allow_pickle: bool = False,
+    given: Mapping[str, Header] | None = None,
+) -> dict[str, Any]:
     """Facts about a checkpoint folder; ``problems`` lists what is wrong with the repair for each.
 
+    Args:
+        folder: the checkpoint.
+        head_prefix: the head's name, where it is not one of the known ones; it must be there.
+        allow_pickle: also look into pickles, which means to load them (weights only).
+        given: headers of the weights, where they are not in the folder.
+
     Returns:
-        ``format``, ``native`` (whether ``ranker.load`` reads it), ``backbone``, ``head`` (name, shape), ``outputs``,
-        ``labels``, ``scored`` (which state the head reads), ``dtypes`` (tensors of each), ``parameters``, ``shards``,
-        ``normalisation`` (mean and std, None where there is none), ``tokenizer`` and ``problems``.
+        ``format``, ``native`` (whether it is ours), ``readable`` (whether ``ranker.load`` reads it), ``backbone``,
+        ``head`` (name, shape), ``outputs``, ``labels``, ``scored`` (which state the head reads), ``dtypes`` (tensors
+        of each), ``parameters``, ``shards``, ``normalisation`` (mean and std, None where there is none),
+        ``tokenizer``, ``tensors`` (shapes by name) and ``problems``.
 
     Raises:
-        CheckpointError: the folder does not exist or holds neither a configuration nor weights.
+        CheckpointError: the folder does not exist, holds neither a configuration nor weights, or not that head.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: expected a folder with a checkpoint, found none; check the path")
     names = frozenset(path.name for path in folder.iterdir())
     problems: list[Problem] = []
     config = _json(folder / "config.json", problems) | _json(folder / "adapter_config.json", [])
-    shapes, dtypes, shards = tensors(folder, problems)
-    if not config and not shapes:
+    found, shards = _headers(folder, allow_pickle, problems) if given is None else (dict(given), 0)
+    if not config and not found and names.isdisjoint(PICKLES):
         raise CheckpointError(f"{folder}: expected config.json and safetensors, found neither; is it a checkpoint?")
-    files = Files(config, names, shapes)
+    shapes = {name: header.shape for name, header in found.items()}
+    files = Files(config if head_prefix is None else config | {"value_head_prefix": head_prefix}, names, shapes)
     known = recognise(files)
-    head = head_of(files)
+    head = head_of(files, strict=head_prefix is not None)
+    if head is None and head_prefix is not None:
+        raise CheckpointError(
+            f"{folder}: no tensor '{head_prefix}.weight'; candidates for the head: "
+            f"{', '.join(candidates_for_head(shapes)) or 'none'}"
+        )
     head_shape = next((shape for name, shape in shapes.items() if head and name.endswith(f"{head}.weight")), None)
     tokenizer = _tokenizer(folder, files, problems)
+    if not config:
+        repair = "copy config.json of the base model beside it"
+        problems.append(Problem("there is no config.json, so the backbone is not known", repair, fatal=True))
     _check_head(files, known.name if known else "unknown", head, head_shape, problems)
     return {
         "path": str(folder),
         "format": known.name if known else "unknown",
         "native": bool(known and known.native),
+        "readable": bool(known and (known.native or known.readable)),
         "backbone": (config.get("backbone") or {}).get("model_type") or config.get("model_type"),
         "head": None if head is None else {"name": head, "shape": list(head_shape or ())},
         "outputs": head_shape[0] if head_shape else None,
         "labels": list(_labels(config).values()),
         "scored": known.scored(files) if known else "unknown",
-        "dtypes": dict(dtypes),
-        "parameters": sum(_count(shape) for shape in shapes.values()),
+        "dtypes": dict(Counter(header.dtype for header in found.values())),
+        "parameters": sum(prod(shape) for shape in shapes.values()),
         "shards": shards,
         "normalisation": {k: config[k] for k in ("mean", "std") if k in config} or None,
         "tokenizer": tokenizer,
-        "problems": [{"what": p.what, "repair": p.repair} for p in problems],
+        "tensors": shapes,
+        "problems": [asdict(problem) for problem in problems],
     }
 
 
-def tensors(folder: Path, problems: list[Problem]) -> tuple[dict[str, tuple[int, ...]], Counter[str], int]:
-    """Shapes of all tensors by name, counts of their dtypes, and the number of weight files; from headers alone.
-
-    What is missing or damaged is added to ``problems``.
-    """
+def _headers(folder: Path, allow_pickle: bool, problems: list[Problem]) -> tuple[dict[str, Header], int]:
+    """Headers of all tensors by name, and the number of weight files; what is missing or damaged becomes a problem."""
     names = {path.name for path in folder.iterdir()}
-    index = _json(folder / INDEX, problems).get("weight_map", {})
-    wanted = sorted(set(index.values())) or [name for name in SINGLE if name in names]
-    extra = [name for name in ("value_head.safetensors",) if name in names]
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: Counter[str] = Counter()
-    for name in [*wanted, *extra]:
+    safe = not names.isdisjoint((WEIGHTS, INDEX, ADAPTERS[0]))
+    index = _json(folder / (INDEX if safe or not allow_pickle else PICKLE_INDEX), problems).get("weight_map", {})
+    single = (WEIGHTS, ADAPTERS[0]) if safe or not allow_pickle else (PICKLE, ADAPTERS[1])
+    wanted = sorted(set(index.values())) or [name for name in single if name in names]
+    wanted += [name for name in VALUE_HEADS[: 2 if allow_pickle else 1] if name in names][:1]
+    found: dict[str, Header] = {}
+    for name in wanted:
         if name not in names:
             missing = sorted(tensor for tensor, shard in index.items() if shard == name)
-            problems.append(
-                Problem(
-                    f"shard {name} is missing, and {len(missing)} tensors with it, first '{missing[0]}'", COPY_AGAIN
-                )
-            )
+            what = f"shard {name} is missing, and {len(missing)} tensors with it, first '{missing[0]}'"
+            problems.append(Problem(what, COPY_AGAIN, fatal=True))
             continue
         try:
-            with safe_open(folder / name, framework="numpy") as file:
-                for tensor in file.keys():  # noqa: SIM118
-                    part = file.get_slice(tensor)
-                    shapes[tensor] = tuple(part.get_shape())
-                    dtypes[str(part.get_dtype())] += 1
-        except Exception as error:
-            problems.append(Problem(f"{name} is damaged or truncated ({error})", COPY_AGAIN))
-    problems += _incomplete(names, index, shapes)
-    return shapes, dtypes, len(wanted) + len(extra)
+            found |= headers(folder / name)
+        except CheckpointError as error:
+            what = str(error).removeprefix(f"{folder / name}: ").removesuffix(f"; {COPY_AGAIN}")
+            problems.append(Problem(f"{name} is {what}", COPY_AGAIN, fatal=True))
+    problems += _incomplete(names, index, {name: header.shape for name, header in found.items()})
+    return found, len(wanted)
 
 
 def _incomplete(names: set[str], index: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> list[Problem]:
@@ -113,21 +131,20 @@ def _incomplete(names: set[str], index: dict[str, str], shapes: dict[str, tuple[
     problems = []
     for tensor in sorted(set(index) - set(shapes)):
         if index[tensor] in names:
-            problems.append(Problem(f"tensor '{tensor}' is in the index but not in {index[tensor]}", COPY_AGAIN))
+            what = f"tensor '{tensor}' is in the index but not in {index[tensor]}"
+            problems.append(Problem(what, COPY_AGAIN, fatal=True))
     for tensor, shape in shapes.items():
-        if _count(shape) == 0:
+        if prod(shape) == 0:
             repair = "save again with the weights gathered (ZeRO-3: stage3_gather_16bit_weights_on_model_save: true)"
-            problems.append(Problem(f"tensor '{tensor}' is empty (shape {list(shape)})", repair))
+            problems.append(Problem(f"tensor '{tensor}' is empty (shape {list(shape)})", repair, fatal=True))
     pickles = sorted(names.intersection(PICKLES))
     if pickles and not shapes:
-        repair = "convert it with: transformers' model.save_pretrained(folder, safe_serialization=True)"
-        problems.append(Problem(f"weights are a pickle ({pickles[0]}), which can run code when loaded", repair))
+        repair = "if you trust its source, read it (weights only) with --allow-pickle; ranker convert makes it safe"
+        what = f"weights are a pickle ({pickles[0]}), which can run code when loaded"
+        problems.append(Problem(what, repair, fatal=True))
     elif not shapes:
-        problems.append(Problem("no weights were found", COPY_AGAIN))
+        problems.append(Problem("no weights were found", COPY_AGAIN, fatal=True))
     return problems
-
-
-COPY_AGAIN: Final = "copy the checkpoint again from its source"
 
 
 def _check_head(
@@ -137,14 +154,17 @@ def _check_head(
     if name == "PEFT adapter":
         if not head:
             repair = "look for the head in the run's full checkpoint, or train again with modules_to_save=['score']"
-            problems.append(Problem("the adapter holds no head, so the scores would be noise", repair))
+            problems.append(Problem("the adapter holds no head, so the scores would be noise", repair, fatal=True))
         return
     if name in ("T5 (SteamSHP)", "ranker seq2seq", "ranker adapter"):
         return
+    if not files.shapes:
+        return
     if head is None or shape is None:
-        similar = [tensor for tensor in files.shapes if "head" in tensor or "score" in tensor]
-        repair = f"name the head with value_head_prefix in config.json; candidates: {', '.join(similar[:5]) or 'none'}"
-        problems.append(Problem("no head was found, so one would be newly initialised and the scores noise", repair))
+        similar = ", ".join(candidates_for_head(files.shapes)) or "none"
+        repair = f"name the head with --head-prefix, or value_head_prefix in config.json; candidates: {similar}"
+        what = "no head was found, so one would be newly initialised and the scores noise"
+        problems.append(Problem(what, repair, fatal=True))
         return
     declared = _labels(files.config)
     classifier = files.architecture.endswith(("ForSequenceClassification", "ForTokenClassification"))
@@ -171,7 +191,7 @@ def _tokenizer(folder: Path, files: Files, problems: list[Problem]) -> dict[str,
     text = _json(folder / "tokenizer.json", problems)
     if not text:
         repair = "copy tokenizer.json beside it, or run AutoTokenizer.from_pretrained(base).save_pretrained(folder)"
-        problems.append(Problem("there is no tokenizer.json", repair))
+        problems.append(Problem("there is no tokenizer.json", repair, fatal=True))
     ids = {token["content"]: token["id"] for token in text.get("added_tokens", [])}
     vocabulary = text.get("model", {}).get("vocab", {})
     ids = (vocabulary if isinstance(vocabulary, dict) else {}) | ids
@@ -180,7 +200,7 @@ def _tokenizer(folder: Path, files: Files, problems: list[Problem]) -> dict[str,
     size = max([*ids.values(), len(vocabulary) - 1], default=-1) + 1
     if rows is not None and size > rows:
         repair = "take the tokenizer that was saved with these weights"
-        problems.append(Problem(f"the tokenizer has {size} ids, the embeddings {rows} rows", repair))
+        problems.append(Problem(f"the tokenizer has {size} ids, the embeddings {rows} rows", repair, fatal=True))
     decoder = any(name.endswith(("embed_tokens.weight", "wte.weight")) for name in files.shapes)
     if decoder and pad is not None and pad == eos and "score.weight" in files.shapes:
         repair = "give config.json a pad_token_id of another, unused id; transformers then scores the end of text"
@@ -201,19 +221,12 @@ def _token(value: Any) -> str | None:
     return value.get("content") if isinstance(value, dict) else value
 
 
-def _count(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
-
-
 def _json(path: Path, problems: list[Problem]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        problems.append(Problem(f"{path.name} is not valid JSON ({error})", COPY_AGAIN))
+        problems.append(Problem(f"{path.name} is not valid JSON ({error})", COPY_AGAIN, fatal=True))
         return {}
     return values if isinstance(values, dict) else {}

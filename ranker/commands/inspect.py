@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from rich.console import Console
 
@@ -11,22 +10,23 @@ from ranker.commands.tables import show
 from ranker.extras import require
 
 
-def run(path: str, *, as_json: bool) -> None:
+def run(path: str, *, as_json: bool, head_prefix: str | None, allow_pickle: bool) -> None:
     """Print the facts as a table or as JSON; problems come last, each with its repair.
 
     Raises:
         CheckpointError: there is nothing to inspect.
     """
     require("safetensors")
-    from ranker.checkpoints.inspect import inspect
+    from ranker.checkpoints.hub import inspect_checkpoint
 
-    facts = inspect(Path(path))
+    facts = inspect_checkpoint(path, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    del facts["tensors"]  # thousands of names
     console = Console()
     if as_json:
         console.out(json.dumps(facts, indent=2, ensure_ascii=False), highlight=False)
         return
     rows = [
-        ("format", f"{facts['format']} ({'read by ranker.load' if facts['native'] else 'not read by ranker.load'})"),
+        ("format", f"{facts['format']} ({'read by ranker.load' if facts['readable'] else 'not read by ranker.load'})"),
         ("backbone", str(facts["backbone"])),
         ("head", "none" if facts["head"] is None else f"{facts['head']['name']} {facts['head']['shape']}"),
         ("outputs", f"{facts['outputs']} ({', '.join(facts['labels']) or 'unnamed'})"),

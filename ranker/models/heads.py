@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 HEAD_MODULES: Final = (
-    "head", "classifier", "score", "pooler", "lm_head", "regression_layer", "gating", "reward_transform_matrix",
+    "head", "classifier", "score", "pooler", "lm_head", "cls", "regression_layer", "gating", "reward_transform_matrix",
 )  # fmt: skip
 """Names of the modules after the backbone, in every family: never quantised, saved whole with every adapter."""
 

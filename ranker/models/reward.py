@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -40,6 +40,12 @@ class RewardReading:
     """Mixed into a library classifier: reads ``collate``'s arrays and computes the head in fp32."""
 
     config: PretrainedConfig
+
+    def __init__(self, config: PretrainedConfig, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)  # type: ignore[call-arg]
+        if getattr(config, "ranker", {}).get("head_bias"):  # heads of other trainers; the library's decoders have none
+            head: nn.Linear = self.score  # type: ignore[has-type]
+            self.score = nn.Linear(head.in_features, head.out_features, bias=True)
 
     @property
     def layout(self) -> TextLayout:

@@ -1,11 +1,13 @@
 """SteamSHP: an encoder-decoder that is asked which of two answers is better and says A or B.
 
-The model is saved as what it is, a ``T5ForConditionalGeneration``; ``generate(max_new_tokens=1)`` in plain transformers
-gives the same decision. Source: the model card of stanfordnlp/SteamSHP-flan-t5-xl.
+The model is saved as what it is, a ``T5ForConditionalGeneration`` or an ``EncoderDecoderModel``;
+``generate(max_new_tokens=1)`` in plain transformers gives the same decision. Source: the model card of
+stanfordnlp/SteamSHP-flan-t5-xl; two pretrained encoders joined to one such model: arXiv 1907.12461.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoTokenizer,
+    EncoderDecoderModel,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,16 +24,13 @@ from transformers import (
 )
 
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models.backbones import set_dropout
+from ranker.models.backbones import check_length, set_dropout
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
 HEAD: Final = "answer_token"
 """What ``config.ranker['head']`` says of these models."""
-
-FAMILIES: Final = {"t5": T5ForConditionalGeneration}
-"""Encoder-decoder families and the library's class of each."""
 
 QUESTION: Final = ("POST:", "RESPONSE A:", "RESPONSE B:", "Which response is better? RESPONSE")
 ANSWERS: Final = ("A", "B")
@@ -51,20 +51,48 @@ class AnswerReading:
     def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Log-probabilities (rows, 2, 1) in fp32, over the whole vocabulary, of the first word being A and being B.
 
-        Their difference is the logit that the left answer is better. T5 has relative positions: ``position_ids`` are
-        not read.
+        Their difference is the logit that the left answer is better. ``position_ids`` are not read: T5 has relative
+        positions, and other encoders count theirs from the left.
         """
         model: Any = self
         mask = (block_ids >= 0).long()
         encoded = model.encoder(input_ids=input_ids, attention_mask=mask).last_hidden_state
         start = torch.full_like(input_ids[:, :1], self.config.decoder_start_token_id)
-        decoded = model.decoder(
-            input_ids=start, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
-        ).last_hidden_state[:, 0]
-        with torch.autocast(decoded.device.type, enabled=False):
-            scale = model.model_dim**-0.5 if self.config.scale_decoder_outputs else 1.0
-            words = model.lm_head(decoded.float() * scale).log_softmax(dim=-1)
+        words = FAMILIES[self.config.model_type][1](model, start, encoded, mask).log_softmax(dim=-1)
         return torch.stack([words[:, answer] for answer in self.config.ranker["answers"]], dim=1)[:, :, None]
+
+
+def _t5_words(model: Any, start: Tensor, encoded: Tensor, mask: Tensor) -> Tensor:
+    decoded = model.decoder(
+        input_ids=start, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+    ).last_hidden_state[:, 0]
+    with torch.autocast(decoded.device.type, enabled=False):
+        scale = model.model_dim**-0.5 if model.config.scale_decoder_outputs else 1.0
+        words: Tensor = model.lm_head(decoded.float() * scale)
+        return words
+
+
+def _joined_words(model: Any, start: Tensor, encoded: Tensor, mask: Tensor) -> Tensor:
+    decoder = model.decoder
+    if hasattr(model, "enc_to_dec_proj"):
+        encoded = model.enc_to_dec_proj(encoded)
+    decoded = decoder.base_model(
+        input_ids=start, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
+    ).last_hidden_state[:, 0]
+    head = decoder.cls if hasattr(decoder, "cls") else decoder.lm_head
+    with torch.autocast(decoded.device.type, enabled=False):
+        words: Tensor = head(decoded.float())
+        return words
+
+
+Words = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+"""(model, start ids (rows, 1), encoder states, mask (rows, sequence)) -> the first word in fp32 (rows, words)."""
+
+FAMILIES: Final[dict[str, tuple[type[PreTrainedModel], Words]]] = {
+    "t5": (T5ForConditionalGeneration, _t5_words),
+    "encoder-decoder": (EncoderDecoderModel, _joined_words),
+}
+"""Encoder-decoder families: the library's class of each, and how the logits of its first word are read."""
 
 
 @cache
@@ -80,7 +108,8 @@ def answer_class(config: PretrainedConfig) -> type[PreTrainedModel]:
     """
     if config.model_type not in FAMILIES:
         raise CheckpointError(f"expected an encoder-decoder ({', '.join(FAMILIES)}), got '{config.model_type}'")
-    return _answer_class(FAMILIES[config.model_type])
+    base: Any = FAMILIES[config.model_type][0]
+    return _answer_class(base)
 
 
 def from_backbone(
@@ -99,14 +128,25 @@ def from_backbone(
         The model in fp32 and its tokenizer.
 
     Raises:
-        CheckpointError: the family is not supported.
-        ConfigError: the tokenizer has no single token for A or for B.
+        CheckpointError: the family is not supported, or its configuration names no first token.
+        ConfigError: the tokenizer has no single token for A or for B, or more tokens than the encoder has positions.
     """
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    config = set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
+    config = AutoConfig.from_pretrained(name_or_path)
     cls = answer_class(config)
+    if getattr(config, "decoder_start_token_id", None) is None:
+        raise CheckpointError(
+            f"{name_or_path}: config.json has no decoder_start_token_id, so no first word can be asked for; "
+            "write it there (0 for T5, the id of [CLS] for joined BERTs)"
+        )
+    if config.model_type == "encoder-decoder":
+        check_length(config.encoder, max_length)
+        set_dropout(config.encoder, backbone_dropout)
+        set_dropout(config.decoder, backbone_dropout)
+    set_dropout(config, backbone_dropout)
     config.ranker = settings(tokenizer, max_length, prompt_reserve)
     model = cls.from_pretrained(name_or_path, config=config, dtype=torch.float32, **options)
+    model.generation_config.decoder_start_token_id = config.decoder_start_token_id
     return model, text_tokenizer(tokenizer)
 
 
@@ -133,7 +173,7 @@ def _layout(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve:
         prefix=prefix,
         between=between,
         second=second,
-        suffix=[*question, tokenizer.eos_token_id],
+        suffix=[*question, tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id],
         empty=tokenizer.encode(EMPTY, add_special_tokens=False),
     )
 

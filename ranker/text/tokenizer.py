@@ -72,6 +72,24 @@ class TextTokenizer:
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [self._without_structure(np.array(e.ids, np.int32)) for e in encoded]
 
+    def with_tokens(self, tokens: Mapping[str, int]) -> TextTokenizer:
+        """The same tokenizer with further special tokens.
+
+        Args:
+            tokens: their ids, which must follow those that are there.
+
+        Raises:
+            CheckpointError: an id is not the next one.
+        """
+        changed: Tokenizer = Tokenizer.from_str(self.text)
+        for token, wanted in sorted(tokens.items(), key=lambda item: item[1]):
+            changed.add_special_tokens([token])
+            if changed.token_to_id(token) != wanted:
+                raise CheckpointError(
+                    f"'{token}' would get id {changed.token_to_id(token)} in this tokenizer, expected {wanted}"
+                )
+        return TextTokenizer(changed.to_str(), self.structure, self.companions)
+
     def token(self, token_id: int) -> str | None:
         """The surface of an id, None for markers, which have none."""
         return self._tokenizer.id_to_token(token_id)

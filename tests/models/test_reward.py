@@ -46,6 +46,8 @@ def save_backbone(folder, family, *, pad="[PAD]", template=None):
     torch.manual_seed(0)
     if family == "t5":
         return save_t5(folder)
+    if family == "encoder-decoder":
+        return save_joined(folder)
     if family in DECODERS:
         config = decoder_config(family)
     else:
@@ -89,6 +91,20 @@ def save_t5(folder, **size):
         tokenizer_object=Tokenizer.from_str(tokenizer_json()), unk_token="[UNK]", eos_token="[SEP]", pad_token="[PAD]"
     )
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_joined(folder):
+    """Two random BERTs joined to an encoder-decoder, with the sample's tokenizer."""
+    from transformers import AutoModel, AutoModelForCausalLM, BertConfig, EncoderDecoderModel
+
+    config = backbone_config("bert", 600)
+    encoder = AutoModel.from_config(BertConfig(**config))
+    decoder = AutoModelForCausalLM.from_config(BertConfig(**config | {"is_decoder": True, "add_cross_attention": True}))
+    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model.config.update({"decoder_start_token_id": 2, "pad_token_id": 0, "eos_token_id": 3})
+    model.save_pretrained(folder)
+    save_tokenizer(folder, "bert", tokenizer_json())
     return folder
 
 

@@ -1,0 +1,32 @@
+"""ArmoRM as it is released (RLHFlow/ArmoRM-Llama3-8B-v0.1); its tensors have our names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ranker.checkpoints.foreign.reading import Facts, Reading, outputs, text_of
+from ranker.config import GateConfig
+from ranker.models.gated import GatedConfig, GatedModel
+
+
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+    """Regression, transform and gate; the gate's size is that of its tensors."""
+    shapes = facts["tensors"]
+    layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
+    gate = GateConfig(
+        hidden=shapes[layers[0]][0],
+        layers=len(layers) - 1,
+        temperature=float(values.get("gating_temperature", 10.0)),
+    )
+    backbone = CONFIG_MAPPING[values["model_type"]].from_dict(values)
+    config = GatedConfig(
+        backbone=backbone.to_dict(),
+        text=text_of(folder, backbone, "gated", "first_token").model_dump(),
+        aspects=outputs(facts["outputs"], facts["labels"])[1],
+        gate=gate.model_dump(),
+        pooling="last_token",
+    )
+    return Reading(config, GatedModel)

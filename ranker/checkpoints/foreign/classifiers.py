@@ -1,0 +1,131 @@
+"""The library's own classifiers: transformers, TRL, RLHFlow, NeMo-RL, OpenAssistant and sentence-transformers.
+
+One output is a reward, two are reject and accept (log-odds), more are aspects. The outputs are counted in the file: a
+configuration without ``num_labels`` means two to the library, and is corrected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ranker.checkpoints.foreign.reading import (
+    Facts,
+    Reading,
+    Source,
+    outputs,
+    plain_config,
+    refused,
+    text_of,
+    write,
+    write_json,
+)
+from ranker.checkpoints.weights import Names
+from ranker.config import Pooling
+from ranker.errors import CheckpointError
+from ranker.models.gated import GatedModel
+from ranker.models.pairwise import PairwiseModel
+from ranker.models.reward import DECODERS, HEADS, RewardReading, reward_class
+
+IDENTITY: Final = "torch.nn.modules.linear.Identity"
+"""The activation that makes ``CrossEncoder.predict`` return raw logits."""
+
+AFTER_END: Final = (
+    "padding is the end-of-text token, so transformers scores the token before it, and so does this package; a head "
+    "that was trained on the end itself needs a pad_token_id of its own in config.json"
+)
+
+
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+    """A sequence classifier. The last id that is not padding is scored, as the library does."""
+    reading = classifier(folder, values, facts)
+    return before_the_end(reading) if reading.config.model_type in DECODERS else reading
+
+
+def read_tokens(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+    """A token classifier with one label (verl, LLaMA-Factory v1, NeMo-RL's regression), read at the last token.
+
+    Raises:
+        CheckpointError: an encoder, which has no last token.
+    """
+    if values["model_type"] not in DECODERS:
+        raise CheckpointError(
+            f"{folder}: a token classifier on '{values['model_type']}' scores every token; expected a decoder"
+        )
+    return classifier(folder, values, facts, bias=f"{facts['head']['name']}.bias" in facts["tensors"])
+
+
+def classifier(folder: Path, values: dict[str, Any], facts: Facts, *, bias: bool = False) -> Reading:
+    """A head on a pooled state or on the last token of the mask, whatever it is called.
+
+    Raises:
+        CheckpointError: the backbone is not supported.
+    """
+    config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
+    output, labels = outputs(facts["outputs"], facts["labels"])
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    cls = reward_class(config)
+    pooling: Pooling = "mean" if getattr(config, "classifier_pooling", None) == "mean" else "first_token"
+    config.ranker = {
+        "text": text_of(folder, config, output, pooling).model_dump(),
+        "head": output,
+        "pooling": pooling if config.model_type in HEADS else "last_token",
+        "aspects": list(labels) if output == "aspects" else [],
+        "head_bias": bias,
+        "normalisation": facts["normalisation"],
+    }
+    head = facts["head"]["name"]
+    ours = "classifier" if config.model_type in HEADS else "score"
+    return Reading(config, cls, Names({} if head.partition(".")[0] == ours else {head: ours}))
+
+
+def before_the_end(reading: Reading) -> Reading:
+    """The same where padding is the end-of-text token: the text is read without its end, as the producer scores it."""
+    config = reading.config
+    suffix = list(config.ranker["text"]["suffix"])
+    while suffix and suffix[-1] == config.pad_token_id:
+        suffix.pop()
+    if suffix == list(config.ranker["text"]["suffix"]):
+        return reading
+    config.ranker["text"]["suffix"] = suffix
+    return Reading(config, reading.cls, reading.names, reading.extra, (*reading.notes, AFTER_END))
+
+
+def write_hf(source: Source, folder: Path) -> list[str]:
+    """The folder as ``AutoModelForSequenceClassification`` or ``AutoModelForSeq2SeqLM`` reads it.
+
+    Raises:
+        CheckpointError: the library has no class for such a model.
+    """
+    if isinstance(source.model, (PairwiseModel, GatedModel)):
+        raise refused(source, "hf", "sequence classifiers and T5")
+    notes = []
+    tensors = dict(source.tensors)
+    if getattr(source.config, "ranker", {}).get("head_bias"):
+        shift = tensors.pop("score.bias").flatten().tolist()
+        notes.append(f"the head's bias {shift}: transformers' decoders have none, so all scores shift by it")
+    architecture = type(source.model).__name__
+    values = plain_config(source, architecture) | {"ranker": source.config.ranker | {"head_bias": False}}
+    write(Source(source.model, source.tokenizer, tensors), folder, Names({}), values)
+    if (generation := getattr(source.model, "generation_config", None)) is not None:
+        write_json(folder / "generation_config.json", generation.to_diff_dict())
+    return notes
+
+
+def write_crossencoder(source: Source, folder: Path) -> list[str]:
+    """The folder as ``CrossEncoder(path).predict`` reads it, with raw logits as its default.
+
+    Raises:
+        CheckpointError: not an encoder that is read at its first token.
+    """
+    config = source.config
+    if not isinstance(source.model, RewardReading) or config.model_type not in HEADS:
+        raise refused(source, "crossencoder", "encoder classifiers read at the first token")
+    notes = write_hf(source, folder)
+    values = plain_config(source, type(source.model).__name__)
+    write_json(folder / "config.json", values | {"sentence_transformers": {"activation_fn": IDENTITY}})
+    return notes

@@ -1,0 +1,60 @@
+"""LLaMA-Factory's reward stage: a language model, and its head (``v_head.summary``) in a file of its own.
+
+Its scores are read at the last token of the mask. The language-model head is not part of a reward model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save_file
+
+from ranker.checkpoints.foreign.classifiers import classifier
+from ranker.checkpoints.foreign.reading import Facts, Reading, Source, plain_config, refused, write
+from ranker.checkpoints.weights import Names
+from ranker.models.reward import DECODERS, RewardReading
+
+HEAD: Final = "v_head.summary"
+FILE: Final = "value_head.safetensors"
+PICKLE: Final = "value_head.bin"
+CAUSAL: Final = {"gpt2": "GPT2LMHeadModel", "gemma3_text": "Gemma3ForCausalLM"}
+"""Language-model classes whose name does not follow from the classifier's."""
+
+
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+    """A language model with a value head beside it."""
+    reading = classifier(folder, values, facts, bias=f"{HEAD}.bias" in facts["tensors"])
+    file = FILE if (folder / FILE).is_file() else PICKLE
+    note = ("the language-model head is left out: a reward model has none",) if has_words(facts) else ()
+    return Reading(reading.config, reading.cls, Names({HEAD: "score"}, ("lm_head.",)), (file,), note)
+
+
+def has_words(facts: Facts) -> bool:
+    """Whether a language-model head is among the tensors."""
+    return any(name.startswith("lm_head.") for name in facts["tensors"])
+
+
+def write_model(source: Source, folder: Path) -> list[str]:
+    """The folder as LLaMA-Factory's ``stage: rm`` reads it.
+
+    Raises:
+        CheckpointError: not a decoder with one output.
+    """
+    config = source.config
+    if not isinstance(source.model, RewardReading) or config.model_type not in DECODERS or config.num_labels != 1:
+        raise refused(source, "llama-factory", "decoders with one output")
+    architecture = CAUSAL.get(
+        config.model_type, type(source.model).__name__.replace("ForSequenceClassification", "ForCausalLM")
+    )
+    values = plain_config(source, architecture) | {"tie_word_embeddings": True}
+    for name in ("id2label", "label2id", "num_labels", "problem_type"):
+        values.pop(name, None)
+    tensors = dict(source.tensors)
+    weight = tensors.pop("score.weight")
+    bias = tensors.pop("score.bias", torch.zeros(1, dtype=weight.dtype))
+    write(Source(source.model, source.tokenizer, tensors), folder, Names({}), values)
+    head = {f"{HEAD}.weight": weight.contiguous(), f"{HEAD}.bias": bias.contiguous()}
+    save_file(head, folder / FILE, {"format": "pt"})
+    return ["a language-model head: it is tied to the embeddings in the new folder, and no reward reads it"]

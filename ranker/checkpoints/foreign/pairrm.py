@@ -1,0 +1,115 @@
+"""LLM-Blender's PairRM, with transformers' configuration (PairRM-hf) or with its own (PairRM, pair-ranker).
+
+Its own configuration names the base model without describing it; DeBERTa-v3's sizes are read off the tensors, the
+rest of its architecture is the same in all sizes, so the base model is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import AutoTokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ranker.checkpoints.foreign.reading import PROMPT_RESERVE, Facts, Reading, Source, plain_config, refused, write
+from ranker.checkpoints.weights import Names
+from ranker.errors import CheckpointError
+from ranker.models.pairwise import PairwiseConfig, PairwiseModel
+from ranker.text.layout import TextLayout
+
+NAMES: Final = Names({"pretrained_model": "backbone", "head_layer.1": "head.dense", "head_layer.4": "head.out"})
+MARKERS: Final = {
+    "source_prefix_id": "<|source|>",
+    "cand1_prefix_id": "<|candidate1|>",
+    "cand2_prefix_id": "<|candidate2|>",
+}
+"""The configuration's name of each marker, and its token."""
+
+LENGTHS: Final = (("source_maxlength", "candidate_maxlength"), ("source_max_length", "candidate_max_length"))
+"""Both spellings of the limits of a prompt and of one answer; a row holds a prompt and two answers."""
+
+LENGTH: Final = 2048
+
+
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+    """A pair ranker of either kind."""
+    shapes = facts["tensors"]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    backbone = CONFIG_MAPPING["deberta-v2"].from_dict(values if "hidden_size" in values else _deberta_v3(shapes))
+    limits = next(((values[a], values[b]) for a, b in LENGTHS if a in values and b in values), None)
+    text = TextLayout(
+        layout="published",
+        max_length=LENGTH if limits is None else limits[0] + 2 * limits[1],
+        prompt_reserve=PROMPT_RESERVE,
+        cls_id=tokenizer.cls_token_id,
+        sep_id=tokenizer.sep_token_id,
+        pad_id=tokenizer.pad_token_id,
+        markers=tuple(values.get(name, tokenizer.convert_tokens_to_ids(token)) for name, token in MARKERS.items()),
+    )
+    config = PairwiseConfig(
+        backbone=backbone.to_dict(), text=text.model_dump(), n_tasks=shapes["head_layer.4.weight"][0],
+        head_dropout=float(values.get("drop_out", 0.05)),
+    )  # fmt: skip
+    return Reading(config, PairwiseModel, NAMES)
+
+
+def write_model(source: Source, folder: Path) -> list[str]:
+    """The folder as PairRM-hf's ``DebertaV2PairRM.from_pretrained`` reads it.
+
+    Raises:
+        CheckpointError: not a published layout on DeBERTa, or markers that the tokenizer cannot have.
+    """
+    config = source.config
+    published = isinstance(source.model, PairwiseModel) and config.layout.layout == "published"
+    if not published or config.backbone["model_type"] != "deberta-v2":
+        raise refused(source, "pairrm-hf", "the published layout (model.layout=published) on DeBERTa-v2 or v3")
+    values = plain_config(source, "DebertaV2PairRM")
+    for name in ("backbone", "text", "head_dropout"):
+        values.pop(name, None)
+    markers = dict(zip(MARKERS, config.layout.markers, strict=True))
+    values = config.backbone | values | markers | {"model_type": "deberta-v2", "drop_out": config.head_dropout}
+    write(replace(source, tokenizer=source.tokenizer.with_tokens(_missing(source, markers))), folder, NAMES, values)
+    return []
+
+
+def _missing(source: Source, markers: Mapping[str, int]) -> dict[str, int]:
+    """Markers that the tokenizer does not have, by their tokens.
+
+    Raises:
+        CheckpointError: a token is there under another id.
+    """
+    missing = {}
+    for name, number in markers.items():
+        surface = source.tokenizer.token(number)
+        if surface is None:
+            missing[MARKERS[name]] = number
+        elif surface != MARKERS[name]:
+            raise CheckpointError(f"marker {number} is '{surface}' to the tokenizer, expected '{MARKERS[name]}'")
+    return missing
+
+
+def _deberta_v3(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """DeBERTa-v3's configuration (arXiv 2111.09543), with the sizes of these tensors; a head has 64 dimensions."""
+    rows, hidden = shapes["pretrained_model.embeddings.word_embeddings.weight"]
+    layer = "pretrained_model.encoder.layer."
+    layers = {name.removeprefix(layer).partition(".")[0] for name in shapes if name.startswith(layer)}
+    buckets = shapes["pretrained_model.encoder.rel_embeddings.weight"][0] // 2
+    return {
+        "vocab_size": rows,
+        "hidden_size": hidden,
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": max(1, hidden // 64),
+        "intermediate_size": shapes[f"{layer}0.intermediate.dense.weight"][0],
+        "relative_attention": True,
+        "position_buckets": buckets,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "max_relative_positions": -1,
+        "type_vocab_size": 0,
+        "layer_norm_eps": 1e-7,
+    }

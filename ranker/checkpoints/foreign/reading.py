@@ -1,0 +1,123 @@
+"""What a format's reader says of a checkpoint, and what all readers and writers share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
+
+from ranker.checkpoints.weights import Names
+from ranker.config import Pooling
+from ranker.errors import CheckpointError
+from ranker.extras import require
+from ranker.models import backbones
+from ranker.models.reward import text_layout
+from ranker.text.layout import Output, TextLayout
+from ranker.text.tokenizer import TextTokenizer
+
+MAX_LENGTH: Final = 2048
+"""Tokens of a row where the checkpoint sets no limit that fits."""
+
+PROMPT_RESERVE: Final = 64
+
+Facts = Mapping[str, Any]
+"""What ``inspect`` says of a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a checkpoint is read: our configuration, the class that takes it, the names and the files of its tensors.
+
+    ``notes`` says what is read differently from what a user may expect.
+    """
+
+    config: PretrainedConfig
+    cls: type[PreTrainedModel]
+    names: Names = field(default_factory=lambda: Names({}))
+    extra: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+Reader = Callable[[Path, dict[str, Any], Facts], Reading]
+"""(folder, its config.json, facts) -> how it is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A loaded model on its way into another format.
+
+    ``tensors`` are the model's, by our names, each in the precision in which the source stored it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: TextTokenizer
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The model's configuration."""
+        return self.model.config
+
+
+Writer = Callable[[Source, Path], list[str]]
+"""(source, target folder) -> what could not be kept."""
+
+
+def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling) -> TextLayout:
+    """The layout of a pointwise checkpoint, from its tokenizer: pair template, chat template or plain."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
+    limit = min(MAX_LENGTH, int(tokenizer.model_max_length), _positions(config))
+    reserve = min(PROMPT_RESERVE, limit // 2)
+    return text_layout(tokenizer, config, output=output, pooling=pooling, max_length=limit, prompt_reserve=reserve)
+
+
+def outputs(rows: int, named: list[str]) -> tuple[Output, tuple[str, ...]]:
+    """One output is a reward, two are reject and accept, more are aspects."""
+    if rows == 1:
+        return "tasks", ("reward",)
+    if rows == 2:
+        return "classes", ("reject", "accept")
+    return "aspects", tuple(named) if len(named) == rows else tuple(f"aspect {i}" for i in range(rows))
+
+
+def write(source: Source, folder: Path, names: Names, config: Mapping[str, Any]) -> None:
+    """Write tensors under a format's names, its ``config.json`` and the tokenizer."""
+    tensors = {names.written(name): tensor.contiguous() for name, tensor in source.tensors.items()}
+    require("huggingface_hub").save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
+    write_json(folder / "config.json", config)
+    source.tokenizer.save(folder)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write JSON as transformers does."""
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def plain_config(source: Source, architecture: str) -> dict[str, Any]:
+    """The library's configuration without our section, naming another class."""
+    values: dict[str, Any] = source.config.to_dict()
+    values.pop("ranker", None)
+    kinds = {tensor.dtype for tensor in source.tensors.values()}
+    kind = torch.float32 if len(kinds) != 1 else kinds.pop()
+    return values | {"architectures": [architecture], "dtype": str(kind).removeprefix("torch.")}
+
+
+def refused(source: Source, target: str, needs: str) -> CheckpointError:
+    """The error of a model that a format cannot hold."""
+    what = source.config.model_type
+    return CheckpointError(f"a {what} model cannot be written as '{target}', which holds {needs}; choose --to native")
+
+
+def _positions(config: PretrainedConfig) -> int:
+    """Positions that a row may have; purely relative ones have no limit."""
+    if not getattr(config, "position_biased_input", True):
+        return MAX_LENGTH
+    return int(config.max_position_embeddings) - backbones.position_offset(config)

@@ -1,0 +1,22 @@
+"""SteamSHP and any other encoder-decoder that answers A or B; it has no head of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import AutoTokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ranker.checkpoints.foreign.reading import PROMPT_RESERVE, Facts, Reading
+from ranker.models import seq2seq
+
+LENGTH: Final = 512
+"""Tokens that SteamSHP was trained with."""
+
+
+def read(folder: Path, values: dict[str, Any], _: Facts) -> Reading:
+    """The library's model, asked SteamSHP's question."""
+    config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
+    config.ranker = seq2seq.settings(AutoTokenizer.from_pretrained(folder), LENGTH, PROMPT_RESERVE)
+    return Reading(config, seq2seq.answer_class(config))

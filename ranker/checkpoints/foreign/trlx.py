@@ -1,0 +1,25 @@
+"""trlx's reward model: a raw state dict with ``v_head.weight``, beside it the base model's configuration.
+
+Padding is the end-of-text token there and the token before the first padding is scored: the answer's last token.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from ranker.checkpoints.foreign.classifiers import classifier
+from ranker.checkpoints.foreign.reading import Facts, Reading
+from ranker.checkpoints.weights import Names
+
+HEAD: Final = "v_head"
+
+
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+    """The state dict on the base model's configuration, read at the answer's last token."""
+    reading = classifier(folder, values, facts)
+    text = reading.config.ranker["text"]
+    ends = {reading.config.eos_token_id, reading.config.pad_token_id}
+    while text["suffix"] and text["suffix"][-1] in ends:
+        text["suffix"] = text["suffix"][:-1]
+    return Reading(reading.config, reading.cls, Names({HEAD: "score"}, ("lm_head.",)))

@@ -1,0 +1,69 @@
+"""Checkpoints by their name on the model hub: fetched once, into the hub's own cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.weights import Header
+from ranker.errors import CheckpointError
+from ranker.extras import require
+
+NAME: Final = re.compile(r"[\w.-]+/[\w.-]+")
+TEXTS: Final = ("*.json", "*.jinja", "*.model")
+WEIGHTS: Final = ("*.safetensors",)
+PICKLES: Final = ("*.bin",)
+
+
+def local(name_or_path: str, *, weights: bool = True, allow_pickle: bool = False, revision: str | None = None) -> Path:
+    """The folder of a checkpoint, fetched from the hub where it is a name and no folder. No code of it is fetched.
+
+    Raises:
+        CheckpointError: neither a folder nor a name that the hub gives.
+        MissingExtraError: huggingface_hub is not installed.
+    """
+    path = Path(name_or_path)
+    if path.exists():
+        return path
+    if not NAME.fullmatch(name_or_path):
+        raise CheckpointError(f"{name_or_path or 'no path'}: found no file or folder; check the path")
+    patterns = [*TEXTS, *(WEIGHTS if weights else ()), *(PICKLES if weights and allow_pickle else ())]
+    try:
+        return Path(
+            require("huggingface_hub").snapshot_download(name_or_path, allow_patterns=patterns, revision=revision)
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{name_or_path}: no such folder, and the hub does not give a model of that name "
+            f"({str(error).strip().splitlines()[0]:.120}); check the name, the network, and HF_HUB_OFFLINE"
+        ) from error
+
+
+def inspect_checkpoint(
+    name_or_path: str, *, head_prefix: str | None = None, allow_pickle: bool = False
+) -> dict[str, Any]:
+    """``inspect`` of a folder, or of a name on the hub, of whose weights only the headers are fetched.
+
+    Raises:
+        CheckpointError: as ``inspect`` and ``local``.
+    """
+    path = Path(name_or_path)
+    if path.exists() or allow_pickle:
+        folder = local(name_or_path, allow_pickle=allow_pickle)
+        return inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    folder = local(name_or_path, weights=False)
+    try:
+        metadata = require("huggingface_hub").get_safetensors_metadata(name_or_path)
+    except (OSError, ValueError) as error:  # the hub's own: no safetensors there, or a damaged header
+        raise CheckpointError(
+            f"{name_or_path}: the hub gives no safetensors headers ({str(error).strip().splitlines()[0]:.120}); "
+            "fetch it whole with --allow-pickle, if you trust its source"
+        ) from error
+    given = {
+        name: Header(tuple(info.shape), str(info.dtype))
+        for file in metadata.files_metadata.values()
+        for name, info in file.tensors.items()
+    }
+    return inspect(folder, head_prefix=head_prefix, given=given) | {"path": name_or_path}

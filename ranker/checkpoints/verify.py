@@ -1,0 +1,195 @@
+"""Whether a checkpoint is whole and scores as it should, by loading it and comparing it with its own files."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ranker.checkpoints import adapters, native, weights
+from ranker.checkpoints.convert import PROBES
+from ranker.checkpoints.inspect import inspect
+from ranker.errors import CheckpointError
+from ranker.metrics import pairwise_summary
+from ranker.models.heads import HEAD_MODULES
+from ranker.models.reward import DECODERS, RewardReading
+from ranker.models.scorer import TorchScorer
+from ranker.records import Preference
+from ranker.scorer import GroupScores
+from ranker.text import batching
+
+SUMS: Final = "SHA256SUMS"
+"""Lines as ``sha256sum --check`` reads them."""
+
+BATCHED: Final = 1e-4
+"""Largest difference of fp32 logits between batch sizes and between padding sides."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check, whether it passed, and what was seen."""
+
+    name: str
+    passed: bool
+    seen: str
+
+
+def verify(
+    folder: Path,
+    *,
+    against: Path | None = None,
+    data: Sequence[Preference] | None = None,
+    head_prefix: str | None = None,
+    allow_pickle: bool = False,
+) -> list[Check]:
+    """Run all checks of a checkpoint; checksums are written where there are none and all else passed.
+
+    Args:
+        folder: the checkpoint.
+        against: one that must score the same (within 1e-4 of the largest score).
+        data: labelled rows; an accuracy whose interval reaches 0.5 fails.
+        head_prefix: as in ``native.load``.
+        allow_pickle: as in ``native.load``.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded at all; the message names the tensor and the repair.
+    """
+    checks = [_checksums(folder)] if (folder / SUMS).is_file() else []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model, tokenizer = native.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    scorer = TorchScorer(model, tokenizer)
+    problems = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)["problems"]
+    notes = [str(w.message).removeprefix(f"{folder}: ") for w in caught if issubclass(w.category, UserWarning)]
+    checks += [
+        _tensors(model),
+        _head_as_stored(folder, model, head_prefix, allow_pickle),
+        Check("config and files", not problems, "; ".join(p["what"] for p in problems) or "agree"),
+        *([Check("notes", True, "; ".join(notes))] if notes else []),
+        _batches(scorer),
+        _padding(scorer),
+        *([] if against is None else [_against(scorer, against)]),
+        *([] if data is None else [_accuracy(scorer, data)]),
+    ]
+    if not (folder / SUMS).is_file() and all(check.passed for check in checks):
+        (folder / SUMS).write_text("".join(f"{d}  {n}\n" for n, d in digests(folder).items()), encoding="utf-8")
+        checks.append(Check("checksums", True, f"written to {SUMS}"))
+    return checks
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder but the list itself, by its path in the folder."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _checksums(folder: Path) -> Check:
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    noted = {name: digest for digest, _, name in (line.partition("  ") for line in lines if line)}
+    found = digests(folder)
+    wrong = [
+        f"{name} {'changed' if name in found else 'is missing'}" for name in noted if found.get(name) != noted[name]
+    ]
+    wrong += [f"{name} is new" for name in found if name not in noted]
+    return Check("checksums", not wrong, "; ".join(wrong) or f"{len(noted)} files as in {SUMS}")
+
+
+def _tensors(model: PreTrainedModel) -> Check:
+    wrong = []
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if tensor.is_meta:
+            wrong.append(f"'{name}' is on the meta device: it was never read")
+        elif tensor.numel() == 0:
+            wrong.append(f"'{name}' is empty")
+        elif not torch.isfinite(tensor).all():
+            wrong.append(f"'{name}' holds NaN or infinity")
+    return Check("tensors", not wrong, "; ".join(wrong) or f"{len(state)} present, finite and not empty")
+
+
+def _head_as_stored(folder: Path, model: PreTrainedModel, head_prefix: str | None, allow_pickle: bool) -> Check:
+    """Compare the head in memory with the bytes of the file, read again."""
+    if adapters.is_adapter(folder):
+        return Check("head", True, "read from the adapter")
+    reading = native.reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=reading.extra)
+    stored = weights.read(files, reading.names)
+    state = model.state_dict()
+    names = [name for name in state if name in stored and not set(HEAD_MODULES).isdisjoint(name.split("."))]
+    wrong = [name for name in names if not torch.equal(state[name], stored[name].to(state[name].dtype))]
+    seen = f"differs from its file: {', '.join(wrong)}" if wrong else f"{len(names)} tensors equal to their files"
+    return Check("head", not wrong, seen)
+
+
+def _batches(scorer: TorchScorer) -> Check:
+    together = scorer.score(PROBES)
+    alone = [scorer.score([group])[0] for group in PROBES]
+    difference = _difference(together, alone)
+    return Check("batch sizes", difference <= BATCHED, f"scores differ by at most {difference:.1e}")
+
+
+def _padding(scorer: TorchScorer) -> Check:
+    """Decoders under left padding; an encoder's first token has its place, so it is padded further on the right."""
+    model: Any = scorer.model
+    left = isinstance(model, RewardReading) and model.config.model_type in DECODERS
+    tasks = scorer.pipeline.tokenize(PROBES)
+    units = batching.units([scorer.pipeline.pack(task) for task in tasks])
+    arrays = {name: torch.from_numpy(array) for name, array in batching.collate(model.layout, units).items()}
+    width = arrays["input_ids"].shape[1]
+    roll: Callable[[str, Tensor], Tensor] = _to_the_left(arrays["block_ids"]) if left else _wider
+    changed = {name: roll(name, a) if a.ndim == 2 and a.shape[1] == width else a for name, a in arrays.items()}
+    with torch.inference_mode():
+        difference = float((model(**arrays) - model(**changed)).abs().max())
+    side = "left and right" if left else "less and more"
+    return Check("padding", difference <= BATCHED, f"{side}: scores differ by at most {difference:.1e}")
+
+
+def _to_the_left(block_ids: Tensor) -> Callable[[str, Tensor], Tensor]:
+    lengths = (block_ids >= 0).sum(dim=1)
+
+    def roll(_: str, array: Tensor) -> Tensor:
+        shifts = (array.shape[1] - lengths).tolist()
+        return torch.stack([row.roll(shift) for row, shift in zip(array, shifts, strict=True)])
+
+    return roll
+
+
+def _wider(name: str, array: Tensor) -> Tensor:
+    fill = -1 if name == "block_ids" else 0
+    return torch.cat([array, torch.full_like(array[:, :7], fill)], dim=1)
+
+
+def _against(scorer: TorchScorer, other: Path) -> Check:
+    mine, theirs = scorer.score(PROBES), TorchScorer(*native.load(other)).score(PROBES)
+    difference = _difference(mine, theirs)
+    scale = max(1.0, *(float(np.abs(r.scores).max()) for r in theirs))
+    moved = sum(not np.array_equal(a.scores.argsort(), b.scores.argsort()) for a, b in zip(mine, theirs, strict=True))
+    seen = f"scores differ by at most {difference:.1e}; {moved} of {len(mine)} probes are ranked otherwise"
+    return Check(f"against {other}", difference <= BATCHED * scale, seen)
+
+
+def _accuracy(scorer: TorchScorer, data: Sequence[Preference]) -> Check:
+    share = pairwise_summary(data, scorer.score([p.group for p in data])).accuracy
+    seen = f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}] (n = {share.n:,} comparisons)"
+    if share.low > 0.5:
+        return Check("accuracy", True, seen)
+    why = "no better than chance: a head that was newly initialised, another text format, or swapped labels"
+    return Check("accuracy", False, f"{seen}; {why}")
+
+
+def _difference(one: Sequence[GroupScores], two: Sequence[GroupScores]) -> float:
+    failed = next((r.error for r in (*one, *two) if r.error is not None), None)
+    if failed is not None:
+        raise CheckpointError(f"a probe could not be scored: {failed}")
+    return max(float(np.abs(a.scores - b.scores).max()) for a, b in zip(one, two, strict=True))

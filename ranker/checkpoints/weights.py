@@ -1,0 +1,183 @@
+"""The weight files of a checkpoint: which they are, what is in them, under which names. Pickles only when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from zipfile import is_zipfile
+
+from safetensors import safe_open
+
+from ranker.errors import CheckpointError
+from ranker.extras import require
+
+WEIGHTS: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+PICKLE: Final = "pytorch_model.bin"
+PICKLE_INDEX: Final = "pytorch_model.bin.index.json"
+BUFFERS: Final = ("position_ids", "rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
+"""Ends of names that older libraries saved and newer ones compute."""
+
+COPY_AGAIN: Final = "copy the checkpoint again from its source"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a weight file says of one tensor."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """From the names in a file to the model's: beginnings that change, and beginnings that no ranker reads.
+
+    ``keys`` is the two-way table of a format: reading replaces its keys by its values, writing its values by its keys.
+    """
+
+    keys: Mapping[str, str]
+    dropped: tuple[str, ...] = ()
+
+    def read(self, stored: str) -> str | None:
+        """The model's name of a stored tensor, None where it is not read."""
+        if stored.startswith(self.dropped or ("\0",)):
+            return None
+        return _renamed(stored, self.keys)
+
+    def written(self, name: str) -> str:
+        """The stored name of a tensor of the model."""
+        return _renamed(name, {ours: theirs for theirs, ours in self.keys.items()})
+
+
+def _renamed(name: str, keys: Mapping[str, str]) -> str:
+    old = next((old for old in keys if name == old or name.startswith(f"{old}.")), None)
+    return name if old is None else keys[old] + name.removeprefix(old)
+
+
+def weight_files(folder: Path, *, allow_pickle: bool = False, extra: Sequence[str] = ()) -> list[Path]:
+    """The files that hold the weights: one, or the shards that the index names; then ``extra``.
+
+    Raises:
+        CheckpointError: one of them is not there, or they are pickles and those were not asked for.
+    """
+    single, index = folder / WEIGHTS, folder / INDEX
+    pickled = (
+        not single.is_file() and not index.is_file() and any((folder / n).is_file() for n in (PICKLE, PICKLE_INDEX))
+    )
+    if pickled and not allow_pickle:
+        raise CheckpointError(
+            f"{folder}: its weights are a pickle ({PICKLE}), which can run code when it is loaded; if you trust its "
+            "source, read it (weights only) with --allow-pickle"
+        )
+    if pickled:
+        single, index = folder / PICKLE, folder / PICKLE_INDEX
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else [single.name]
+    files = [folder / name for name in (*sorted(set(shards)), *extra)]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{folder}: expected {file.name}, found none; is the checkpoint complete?")
+        if file.suffix != ".safetensors" and not allow_pickle:
+            raise CheckpointError(
+                f"{file}: a pickle, which can run code when it is loaded; if you trust its source: --allow-pickle"
+            )
+    return files
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of all weight files of a folder, one after the other; of one file it is that file's own."""
+    total = hashlib.sha256()
+    for file in sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def headers(file: Path) -> dict[str, Header]:
+    """Shape and type of every tensor of a file; of safetensors without reading the weights.
+
+    Raises:
+        CheckpointError: the file is damaged or truncated.
+    """
+    with _opened(file):
+        if file.suffix != ".safetensors":
+            return {n: Header(tuple(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in _pickle(file).items()}
+        with safe_open(file, framework="numpy") as tensors:
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            return {name: Header(tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
+
+
+def read(files: Sequence[Path], names: Names) -> dict[str, Any]:
+    """All tensors of some files (torch), under the model's names, in the precision in which they are stored.
+
+    Raises:
+        CheckpointError: a file is damaged or truncated.
+    """
+    found: dict[str, Any] = {}
+    for file in files:
+        with _opened(file):
+            safe = file.suffix == ".safetensors"
+            tensors = require("safetensors.torch").load_file(file) if safe else _pickle(file)
+        found |= {name: tensor for stored, tensor in tensors.items() if (name := names.read(stored)) is not None}
+    return found
+
+
+def check(files: Sequence[Path], names: Names, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Header]:
+    """Compare the headers of weight files with the tensors a model has.
+
+    Args:
+        files: the checkpoint's.
+        names: how they are called in the model.
+        wanted: shapes by the model's names.
+
+    Returns:
+        The headers by the model's names.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, empty or of another shape, or a file is damaged.
+    """
+    found: dict[str, Header] = {}
+    place: dict[str, Path] = {}
+    for file in files:
+        for stored, header in headers(file).items():
+            if (name := names.read(stored)) is not None:
+                found[name], place[name] = header, file
+    for name in sorted(set(wanted) - set(found)):
+        raise CheckpointError(
+            f"{files[0]}: tensor '{names.written(name)}' is missing, so it would be newly initialised and the scores "
+            "noise; take the checkpoint that still holds it, or train one with: ranker train pairrm"
+        )
+    for name in sorted(name for name in set(found) - set(wanted) if not name.endswith(BUFFERS)):
+        raise CheckpointError(f"{place[name]}: unexpected tensor '{name}'; config.json describes another model")
+    for name, shape in wanted.items():
+        if found[name].shape != shape:
+            stored = names.written(name)
+            raise CheckpointError(
+                f"{place[name]}: tensor '{stored}' has shape {list(found[name].shape)}, expected {list(shape)}; "
+                "config.json describes another model, or the tensor was saved without being gathered"
+            )
+    return found
+
+
+def _pickle(file: Path) -> dict[str, Any]:
+    torch = require("torch")
+    values = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+    if not isinstance(values, dict) or not all(isinstance(value, torch.Tensor) for value in values.values()):
+        raise CheckpointError(f"{file}: expected a state dict (names to tensors), found {type(values).__name__}")
+    return values
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{file}: damaged or truncated ({str(error):.200}); {COPY_AGAIN}") from error
