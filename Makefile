@@ -47,8 +47,9 @@ format: setup ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## write docs/schemes.md from the recipes
+docs: setup ## write the generated documents
 	$(BIN)/python docs/schemes.py
+	$(BIN)/python docs/checkpoints.py
 
 constraints: setup ## write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|onnxruntime-gpu|triton|cuda)' | sed 's/+cpu$$//; s/ @ .*//' > constraints.txt

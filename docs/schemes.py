@@ -31,8 +31,8 @@ test fails when it and the code differ.
 *Held-out accuracy* is what the recipe's slow test (`make test-slow`) reached, with its 95 % interval, beside the best
 of the baselines random, longer wins and bag of words on the same rows of the sample. Encoders start from the packaged
 MiniLM, decoders from random weights of three layers, because the tests use no model hub: the figures prove that a
-scheme learns and do not compare schemes. A random T5 does not learn to compare two answers in minutes, so the figure of
-`steamshp` needs pretrained weights: `HF_HUB_OFFLINE=0 RANKER_T5=google/flan-t5-small make test-slow`.
+scheme learns and do not compare schemes. `steamshp` starts from two MiniLMs joined to an encoder-decoder, whose
+cross-attention and first words are new.
 """
 
 

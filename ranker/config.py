@@ -39,6 +39,7 @@ class ModelConfig(_Section):
 
     scheme: Scheme = Field("pairwise", description="gated: ArmoRM's aspects; seq2seq: SteamSHP's A or B")
     backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
+    init_head: bool = Field(False, description="start a new head even if the backbone's folder is a trained ranker")
     output: Output = Field("tasks", description="reward: tasks (a scalar), classes (reject, accept) or aspects")
     aspects: tuple[str, ...] = Field((), description="reward, gated: names of the regressed aspects; sorted")
     pooling: Pooling = Field("first_token", description="of encoders; auto: the checkpoint's own setting")

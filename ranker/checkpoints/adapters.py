@@ -63,12 +63,15 @@ def load(
         MissingExtraError: peft is not installed.
     """
     check_head(folder)
+    peft = require("peft")
+    config = peft.PeftConfig.from_pretrained(folder)
     if (folder / SETTINGS).is_file():
         model, tokenizer = start(settings(folder))
     else:
         model, tokenizer = foreign_base(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
         _check_places(folder, model)
-    adapted = require("peft").PeftModel.from_pretrained(model, folder)
+        config.task_type = config.modules_to_save = None  # the head is in the model, wherever it came from
+    adapted = peft.PeftModel.from_pretrained(model, folder, config=config)
     return adapted.merge_and_unload().eval(), tokenizer
 
 
@@ -102,7 +105,7 @@ def check_head(folder: Path) -> None:
             found = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
     except Exception as error:
         raise CheckpointError(f"{file}: damaged or truncated ({error}); copy it again from its source") from error
-    for module in modules:
+    for module in modules if (folder / SETTINGS).is_file() else ():  # peft's own lists name heads that may not exist
         if not any(f".{module}." in f".{name}" for name in found):
             raise CheckpointError(
                 f"{file}: the head '{module}' is missing, so it would be newly initialised and the scores noise; "
@@ -136,15 +139,24 @@ def foreign_base(folder: Path, *, head_prefix: str | None, allow_pickle: bool) -
     }
     reading = classifier(texts, values, facts, bias=f"{head}.bias" in source and values["model_type"] in DECODERS)
     names = [name for name in stored if name.startswith(f"{short}.")]
-    tensors = {reading.names.read(name): tensor for name, tensor in stored.items() if name not in names}
+    tensors = {str(reading.names.read(name)): tensor for name, tensor in stored.items() if name not in names}
     for part in ("weight", "bias"):
         if f"{head}.{part}" in source:
-            tensors[reading.names.read(f"{short}.{part}")] = source[f"{head}.{part}"]
+            tensors[str(reading.names.read(f"{short}.{part}"))] = source[f"{head}.{part}"]
     with torch.device("meta"):
-        wanted = set(reading.cls(reading.config).state_dict())
-    missing = sorted(wanted - set(tensors))
-    if missing:
-        raise CheckpointError(f"{base}: tensor '{missing[0]}' is missing from the base model and from {folder}")
+        empty = reading.cls(reading.config)
+    wanted = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    whole = f"{empty.base_model_prefix}."  # a bare backbone's names have no prefix
+    tensors = {name if name in wanted else whole + name: tensor for name, tensor in tensors.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if name in wanted}
+    for name, shape in wanted.items():
+        if name not in tensors:
+            raise CheckpointError(f"{base}: tensor '{name}' is missing from the base model and from {folder}")
+        if tuple(tensors[name].shape) != shape:
+            raise CheckpointError(
+                f"{base}: tensor '{name}' has shape {list(tensors[name].shape)}, expected {list(shape)}; "
+                "take the base model that the adapter was trained on"
+            )
     model = reading.cls.from_pretrained(
         None, state_dict=tensors, config=reading.config, dtype=torch.float32, **attention_options(reading.config)
     )

@@ -21,6 +21,7 @@ from ranker.models.reward import DECODERS, PAD_TOKEN, RewardReading
 from ranker.models.scorer import TorchScorer
 from ranker.models.tokenizers import text_tokenizer
 from ranker.records import Group
+from ranker.scorer import GroupScores
 
 TARGETS: Final = ("native", *WRITERS)
 PROBES: Final = (
@@ -60,15 +61,30 @@ def convert(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: expected a new folder, found files in it; choose another")
     loaded = native.open_checkpoint(source, head_prefix=head_prefix, allow_pickle=allow_pickle)
-    expected = TorchScorer(loaded.model, loaded.tokenizer).score(PROBES)
     notes = list(loaded.notes)
     if to in ("native", "hf"):
-        loaded, note = own_padding(loaded, source)
+        loaded, note = own_padding(loaded)
         notes += note
     with _whole(target) as folder:
         notes += _write(loaded, folder, to)
-        native.compare(expected, TorchScorer(*native.load(folder)).score(PROBES), folder)
+        written = native.open_checkpoint(folder)
+        notes += _other_layout(loaded, written)
+        expected = TorchScorer(loaded.model, loaded.tokenizer).score(PROBES)
+        found = TorchScorer(written.model, written.tokenizer).score(PROBES)
+        whole = [(e, f) for e, f in zip(expected, found, strict=True) if not (_cut(e) or _cut(f))]
+        native.compare([e for e, _ in whole], [f for _, f in whole], folder)
     return notes
+
+
+def _other_layout(loaded: Loaded, written: Loaded) -> list[str]:
+    """Settings of the text that a format has no place for, and what they are now; lengths say where texts are cut."""
+    then, now = loaded.model.layout.model_dump(), written.model.layout.model_dump()
+    changed = [f"{name} {then[name]} is {now[name]}" for name in then if then[name] != now[name]]
+    return [f"the text layout, for which this format has no place: {', '.join(changed)}"] if changed else []
+
+
+def _cut(result: GroupScores) -> bool:
+    return result.prompt_truncated or bool(result.truncated.any())
 
 
 def _write(loaded: Loaded, folder: Path, to: str) -> list[str]:
@@ -108,7 +124,7 @@ def _whole(target: Path) -> Iterator[Path]:
         folder.rename(target)
 
 
-def own_padding(loaded: Loaded, folder: Path) -> tuple[Loaded, list[str]]:
+def own_padding(loaded: Loaded) -> tuple[Loaded, list[str]]:
     """Give a decoder whose padding is the token it is read at a padding token of its own.
 
     The library scores the last id that is not padding, and would score the one before the end.
@@ -120,7 +136,9 @@ def own_padding(loaded: Loaded, folder: Path) -> tuple[Loaded, list[str]]:
     config = model.config
     if not isinstance(loaded.model, RewardReading) or config.model_type not in DECODERS:
         return loaded, []
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with TemporaryDirectory() as folder:
+        loaded.tokenizer.save(Path(folder))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     pad = tokenizer.pad_token_id if config.pad_token_id is None else config.pad_token_id
     suffix = config.ranker["text"]["suffix"]
     if pad is not None and pad not in suffix[-1:]:

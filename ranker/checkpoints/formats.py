@@ -100,7 +100,11 @@ FORMATS: Final[tuple[Format, ...]] = (
         lambda f: f.config.get("ranker_type") == "pairranker" or f.has("head_layer."),
         lambda _: "markers",
     ),
-    Format("ArmoRM", lambda f: f.has("regression_layer.") and f.has("gating."), lambda _: "last_nonpad"),
+    Format(
+        "ArmoRM",
+        lambda f: f.architecture.endswith("WithGating") or (f.has("regression_layer.") and f.has("gating.")),
+        lambda _: "last_nonpad",
+    ),
     Format("trlx", lambda f: f.has("v_head.weight"), lambda _: "last_nonpad"),
     Format(
         "OpenRLHF",
@@ -131,6 +135,15 @@ FORMATS: Final[tuple[Format, ...]] = (
 """In the order in which they are tried."""
 
 
+HEADS: Final = {
+    "LLaMA-Factory value head": "v_head.summary",
+    "LLM-Blender PairRM": "head_layer.4",
+    "ArmoRM": "regression_layer",
+    "trlx": "v_head",
+}
+"""Heads of formats that are not called ``score`` or ``classifier``."""
+
+
 def recognise(files: Files) -> Format | None:
     """The format of a folder, None when none is known."""
     return next((known for known in FORMATS if known.matches(files)), None)
@@ -147,6 +160,13 @@ def head_of(files: Files, *, strict: bool = False) -> str | None:
     return next((c for c in names for name in named if name == c or name.endswith(f".{c}")), None)
 
 
+def expected_head(files: Files, name: str) -> str:
+    """The tensor in which a format keeps its head."""
+    decoder = any(tensor.endswith(("embed_tokens.weight", "wte.weight")) for tensor in files.shapes)
+    named = files.config.get("value_head_prefix")
+    return f"{named or HEADS.get(name, 'score' if decoder else 'classifier')}.weight"
+
+
 def candidates_for_head(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Tensors that may be a head: few rows over the hidden size outside of the layers, or a telling name."""
     return [
@@ -154,7 +174,7 @@ def candidates_for_head(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         for name, shape in shapes.items()
         if len(shape) == 2
         and shape[0] <= MOST_OUTPUTS
-        and not any(part.isdigit() for part in name.split("."))
+        and not any(part.isdigit() or "embed" in part for part in name.split("."))
         and (shape[0] < shape[1] or "head" in name or "score" in name)
     ][:5]
 

@@ -10,13 +10,14 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.checkpoints.formats import Files, candidates_for_head, head_of, recognise
+from ranker.checkpoints.formats import Files, candidates_for_head, expected_head, head_of, recognise
 from ranker.checkpoints.weights import COPY_AGAIN, INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, Header, headers
 from ranker.errors import CheckpointError
 
 ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 VALUE_HEADS: Final = ("value_head.safetensors", "value_head.bin")
 PICKLES: Final = (PICKLE, PICKLE_INDEX, ADAPTERS[1], VALUE_HEADS[1])
+TRUST: Final = "if you trust its source, read it (weights only) with --allow-pickle; ranker convert makes it safe"
 EMBEDDINGS: Final = (
     "embed_tokens.weight",
     "word_embeddings.weight",
@@ -122,6 +123,10 @@ def _headers(folder: Path, allow_pickle: bool, problems: list[Problem]) -> tuple
         except CheckpointError as error:
             what = str(error).removeprefix(f"{folder / name}: ").removesuffix(f"; {COPY_AGAIN}")
             problems.append(Problem(f"{name} is {what}", COPY_AGAIN, fatal=True))
+    if VALUE_HEADS[1] in names and VALUE_HEADS[0] not in names and not allow_pickle:
+        problems.append(
+            Problem(f"the head is a pickle ({VALUE_HEADS[1]}), which can run code when loaded", TRUST, True)
+        )
     problems += _incomplete(names, index, {name: header.shape for name, header in found.items()})
     return found, len(wanted)
 
@@ -139,9 +144,8 @@ def _incomplete(names: set[str], index: dict[str, str], shapes: dict[str, tuple[
             problems.append(Problem(f"tensor '{tensor}' is empty (shape {list(shape)})", repair, fatal=True))
     pickles = sorted(names.intersection(PICKLES))
     if pickles and not shapes:
-        repair = "if you trust its source, read it (weights only) with --allow-pickle; ranker convert makes it safe"
         what = f"weights are a pickle ({pickles[0]}), which can run code when loaded"
-        problems.append(Problem(what, repair, fatal=True))
+        problems.append(Problem(what, TRUST, fatal=True))
     elif not shapes:
         problems.append(Problem("no weights were found", COPY_AGAIN, fatal=True))
     return problems
@@ -161,9 +165,16 @@ def _check_head(
     if not files.shapes:
         return
     if head is None or shape is None:
-        similar = ", ".join(candidates_for_head(files.shapes)) or "none"
-        repair = f"name the head with --head-prefix, or value_head_prefix in config.json; candidates: {similar}"
-        what = "no head was found, so one would be newly initialised and the scores noise"
+        similar = ", ".join(candidates_for_head(files.shapes))
+        repair = (
+            f"name the head with --head-prefix, or value_head_prefix in config.json; candidates: {similar}"
+            if similar
+            else "take the checkpoint that still holds it, for no other tensor can be one; --head-prefix names another"
+        )
+        what = (
+            f"the head, '{expected_head(files, name)}', is missing: no head was found, so one would be newly "
+            "initialised and the scores noise"
+        )
         problems.append(Problem(what, repair, fatal=True))
         return
     declared = _labels(files.config)

@@ -63,9 +63,15 @@ def verify(
         CheckpointError: the checkpoint cannot be loaded at all; the message names the tensor and the repair.
     """
     checks = [_checksums(folder)] if (folder / SUMS).is_file() else []
+    changed = [check.seen for check in checks if not check.passed]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model, tokenizer = native.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        try:
+            model, tokenizer = native.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        except Exception as error:
+            if not changed:
+                raise
+            raise CheckpointError(f"{folder}: {changed[0]} (by {SUMS}), and it does not load: {error}") from error
     scorer = TorchScorer(model, tokenizer)
     problems = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)["problems"]
     notes = [str(w.message).removeprefix(f"{folder}: ") for w in caught if issubclass(w.category, UserWarning)]

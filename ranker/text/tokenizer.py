@@ -51,7 +51,7 @@ class TextTokenizer:
         """Read ``tokenizer.json`` and its companions from a checkpoint folder.
 
         Raises:
-            CheckpointError: the folder has none.
+            CheckpointError: the folder has none, or it is damaged.
         """
         path = folder / FILE_NAME
         if not path.is_file():
@@ -60,7 +60,10 @@ class TextTokenizer:
                 "transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
             )
         companions = {n: (folder / n).read_text(encoding="utf-8") for n in COMPANIONS if (folder / n).is_file()}
-        return cls(path.read_text(encoding="utf-8"), structure, companions)
+        try:
+            return cls(path.read_text(encoding="utf-8"), structure, companions)
+        except Exception as error:  # the library raises no class of its own
+            raise CheckpointError(f"{path}: damaged ({error}); copy it again from its source") from error
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and its companions."""
@@ -71,6 +74,11 @@ class TextTokenizer:
         """Ids of each text, no specials added, never an id of ``structure``. Texts must hold no lone surrogates."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [self._without_structure(np.array(e.ids, np.int32)) for e in encoded]
+
+    @property
+    def size(self) -> int:
+        """Ids that the tokenizer has tokens for."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
 
     def with_tokens(self, tokens: Mapping[str, int]) -> TextTokenizer:
         """The same tokenizer with further special tokens.

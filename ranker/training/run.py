@@ -17,7 +17,6 @@ from ranker.checkpoints import adapters as adapter_folders
 from ranker.checkpoints import native
 from ranker.config import RunConfig, TokenLoss
 from ranker.errors import ConfigError
-from ranker.models.build import start
 from ranker.models.reward import DECODERS
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
@@ -28,6 +27,7 @@ from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, Tri
 from ranker.training.data import load
 from ranker.training.launch import Launch, launched
 from ranker.training.resume import check_plan, prepare_output
+from ranker.training.start import starting_model
 from ranker.training.trainer import RankerTrainer
 
 logger = logging.getLogger(__name__)
@@ -107,9 +107,7 @@ def _fit(
 ) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
     """Train on the batches of a plan; the checkpoint folder, a scorer, the log and the number of steps."""
     output = Path(config.output_dir)
-    if config.model.scheme != "seq2seq":
-        logger.warning("new head on backbone '%s': scores mean nothing before training", config.model.backbone)
-    model, tokenizer = start(config.model, options=adapters.options(config.adapter, config.model))
+    model, tokenizer = starting_model(config)
     check_loss(config, model)
     groups = Groups(training, TextPipeline(model.layout, tokenizer))
     plan = RunPlan(

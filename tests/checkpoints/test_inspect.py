@@ -109,7 +109,7 @@ def broken(tmp_path, **changes):
         ({"config": {k: v for k, v in LLAMA.items() if k != "id2label"}},
          r"says 2 outputs \(its default\), the head 'score' has 1", '"id2label": {"0": "reward"}'),
         ({"config": LLAMA | {"id2label": {"0": "A", "1": "B"}}}, "says 2 outputs, the head", "id2label"),
-        ({"shapes": BACKBONE}, "no head was found", "candidates: none"),
+        ({"shapes": BACKBONE}, "no head was found", "take the checkpoint that still holds it"),
         ({"shapes": BACKBONE | {"my_score_layer.weight": (1, H)}}, "no head was found", "candidates: my_score_layer.weight"),
         ({"shapes": BACKBONE | {"score.weight": (1, 0)}}, r"'score.weight' is empty \(shape \[1, 0\]\)", "gathered"),
         ({"shapes": BACKBONE | {"model.embed_tokens.weight": (50, H), "score.weight": (1, H)}},

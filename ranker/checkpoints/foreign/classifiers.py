@@ -6,6 +6,7 @@ configuration without ``num_labels`` means two to the library, and is corrected.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,6 +96,17 @@ def before_the_end(reading: Reading) -> Reading:
     return Reading(config, reading.cls, reading.names, reading.extra, (*reading.notes, AFTER_END))
 
 
+def without_bias(source: Source) -> tuple[Source, list[str]]:
+    """The same without the bias of a decoder's head, and what that changes; the model itself loses it too."""
+    if not getattr(source.config, "ranker", {}).get("head_bias"):
+        return source, []
+    tensors = dict(source.tensors)
+    shift = [round(value, 6) for value in tensors.pop("score.bias").flatten().tolist()]
+    source.model.score.bias.data.zero_()
+    note = f"the head's bias {shift}, which heads of decoders have not in this format: all scores shift by it"
+    return replace(source, tensors=tensors), [note]
+
+
 def write_hf(source: Source, folder: Path) -> list[str]:
     """The folder as ``AutoModelForSequenceClassification`` or ``AutoModelForSeq2SeqLM`` reads it.
 
@@ -103,14 +115,9 @@ def write_hf(source: Source, folder: Path) -> list[str]:
     """
     if isinstance(source.model, (PairwiseModel, GatedModel)):
         raise refused(source, "hf", "sequence classifiers and T5")
-    notes = []
-    tensors = dict(source.tensors)
-    if getattr(source.config, "ranker", {}).get("head_bias"):
-        shift = tensors.pop("score.bias").flatten().tolist()
-        notes.append(f"the head's bias {shift}: transformers' decoders have none, so all scores shift by it")
-    architecture = type(source.model).__name__
-    values = plain_config(source, architecture) | {"ranker": source.config.ranker | {"head_bias": False}}
-    write(Source(source.model, source.tokenizer, tensors), folder, Names({}), values)
+    source, notes = without_bias(source)
+    values = plain_config(source, type(source.model).__name__)
+    write(source, folder, Names({}), values | {"ranker": source.config.ranker | {"head_bias": False}})
     if (generation := getattr(source.model, "generation_config", None)) is not None:
         write_json(folder / "generation_config.json", generation.to_diff_dict())
     return notes

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.checkpoints.foreign.classifiers import classifier
+from ranker.checkpoints.foreign.classifiers import classifier, without_bias
 from ranker.checkpoints.foreign.reading import Facts, Reading, Source, plain_config, refused, write
 from ranker.checkpoints.weights import Names
 from ranker.models.reward import DECODERS, RewardReading
@@ -32,16 +32,11 @@ def write_model(source: Source, folder: Path) -> list[str]:
     config = source.config
     if not isinstance(source.model, RewardReading) or config.model_type not in DECODERS or config.num_labels != 1:
         raise refused(source, "openrlhf", "decoders with one output")
-    section = config.ranker
-    normalisation = section.get("normalisation") or {}
+    normalisation = config.ranker.get("normalisation") or {}
     values = plain_config(source, "RewardModel") | normalisation
     for name in ("id2label", "label2id", "num_labels", "problem_type"):
         values.pop(name, None)
     values |= {"value_head_prefix": HEAD, "normalize_reward": bool(normalisation)}
-    notes = []
-    tensors = dict(source.tensors)
-    if section.get("head_bias"):
-        shift = tensors.pop("score.bias").flatten().tolist()
-        notes.append(f"the head's bias {shift}: OpenRLHF's heads have none, so all scores shift by it")
-    write(Source(source.model, source.tokenizer, tensors), folder, Names({}), values)
+    source, notes = without_bias(source)
+    write(source, folder, Names({}), values)
     return notes

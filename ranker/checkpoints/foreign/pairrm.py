@@ -32,6 +32,7 @@ LENGTHS: Final = (("source_maxlength", "candidate_maxlength"), ("source_max_leng
 """Both spellings of the limits of a prompt and of one answer; a row holds a prompt and two answers."""
 
 LENGTH: Final = 2048
+EMBEDDINGS: Final = "backbone.embeddings.word_embeddings.weight"
 
 
 def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
@@ -69,26 +70,34 @@ def write_model(source: Source, folder: Path) -> list[str]:
     values = plain_config(source, "DebertaV2PairRM")
     for name in ("backbone", "text", "head_dropout"):
         values.pop(name, None)
-    markers = dict(zip(MARKERS, config.layout.markers, strict=True))
+    source, markers = with_marker_tokens(source)
     values = config.backbone | values | markers | {"model_type": "deberta-v2", "drop_out": config.head_dropout}
-    write(replace(source, tokenizer=source.tokenizer.with_tokens(_missing(source, markers))), folder, NAMES, values)
+    write(source, folder, NAMES, values)
     return []
 
 
-def _missing(source: Source, markers: Mapping[str, int]) -> dict[str, int]:
-    """Markers that the tokenizer does not have, by their tokens.
+def with_marker_tokens(source: Source) -> tuple[Source, dict[str, int]]:
+    """The same with the markers as tokens of the tokenizer, and their ids by the configuration's names.
+
+    A tokenizer numbers its tokens without gaps: markers that are further back change places with the rows of the
+    embeddings that follow the tokenizer's last token.
 
     Raises:
-        CheckpointError: a token is there under another id.
+        CheckpointError: there are no such rows, or an id is another token's.
     """
-    missing = {}
-    for name, number in markers.items():
-        surface = source.tokenizer.token(number)
+    tokenizer, tensors = source.tokenizer, dict(source.tensors)
+    ids: dict[str, int] = {}
+    missing: dict[str, int] = {}
+    rows = tensors[EMBEDDINGS].clone()
+    for (name, token), old in zip(MARKERS.items(), source.model.layout.markers, strict=True):
+        surface = tokenizer.token(old)
+        ids[name] = old if surface is not None else tokenizer.size + len(missing)
         if surface is None:
-            missing[MARKERS[name]] = number
-        elif surface != MARKERS[name]:
-            raise CheckpointError(f"marker {number} is '{surface}' to the tokenizer, expected '{MARKERS[name]}'")
-    return missing
+            missing[token] = ids[name]
+        if surface not in (None, token) or ids[name] >= len(rows):
+            raise CheckpointError(f"marker {token} has id {old} ('{surface}'), for which this tokenizer has no place")
+        rows[[ids[name], old]] = rows[[old, ids[name]]]
+    return replace(source, tokenizer=tokenizer.with_tokens(missing), tensors=tensors | {EMBEDDINGS: rows}), ids
 
 
 def _deberta_v3(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:

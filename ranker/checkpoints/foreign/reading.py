@@ -94,6 +94,9 @@ def write(source: Source, folder: Path, names: Names, config: Mapping[str, Any])
     require("huggingface_hub").save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
     write_json(folder / "config.json", config)
     source.tokenizer.save(folder)
+    settings = folder / "tokenizer_config.json"
+    known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    write_json(settings, known | {"model_max_length": source.model.layout.max_length})
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:

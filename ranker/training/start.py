@@ -1,0 +1,89 @@
+"""What a run trains: a new head on a pretrained backbone, or a trained checkpoint that it goes on with."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ranker.checkpoints import native
+from ranker.checkpoints.formats import candidates_for_head
+from ranker.checkpoints.inspect import inspect
+from ranker.config import ModelConfig, RunConfig
+from ranker.errors import CheckpointError, ConfigError
+from ranker.models.build import start
+from ranker.text.tokenizer import TextTokenizer
+from ranker.training import adapters
+
+logger = logging.getLogger(__name__)
+
+
+def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
+    """The model that a run starts from.
+
+    A folder with a head, of any format that ``ranker.load`` reads, is gone on with, unless ``model.init_head`` asks for
+    a new head. A folder whose head is called otherwise is refused, because its head would be lost in silence.
+
+    Raises:
+        ConfigError: the checkpoint is another kind of model than the recipe trains.
+        CheckpointError: it is not whole, or its head has an unknown name.
+    """
+    model, name = config.model, config.model.backbone
+    options = adapters.options(config.adapter, model)
+    facts = _trained(Path(name)) if Path(name).is_dir() else None
+    if facts is None or model.init_head or config.model.scheme == "seq2seq":
+        if config.model.scheme != "seq2seq":
+            logger.warning("new head on backbone '%s': scores mean nothing before training", name)
+        return start(model, options=options)
+    if config.adapter.rank:
+        raise ConfigError(
+            f"model.backbone '{name}' is a trained model, and adapters start from a backbone and a new head; "
+            "set adapter.rank=0 to go on with all weights, or model.init_head=true"
+        )
+    if not facts["readable"]:
+        raise CheckpointError(f"{name}: format '{facts['format']}' cannot be trained on; merge it first: ranker merge")
+    loaded, tokenizer = native.load(Path(name))
+    _check_kind(model, loaded, name)
+    logger.warning("going on with the trained model '%s' (%s), its head and its text layout", name, facts["format"])
+    return loaded, tokenizer
+
+
+def _trained(folder: Path) -> dict[str, Any] | None:
+    """Facts of a folder that holds a head; None for a plain backbone.
+
+    Raises:
+        CheckpointError: a tensor that may be a head has a name that no format has.
+    """
+    facts = inspect(folder)
+    if facts["head"] is not None or facts["native"]:
+        return facts
+    unknown = [name for name in candidates_for_head(facts["tensors"]) if name.endswith(("head.weight", "score.weight"))]
+    if unknown:
+        raise CheckpointError(
+            f"{folder}: '{unknown[0]}' looks like a head and would be lost; keep it with ranker convert --head-prefix "
+            f"{unknown[0].removesuffix('.weight')}, or start a new one with model.init_head=true"
+        )
+    return None
+
+
+def _check_kind(model: ModelConfig, loaded: PreTrainedModel, name: str) -> None:
+    """Compare what the recipe trains with what the checkpoint is.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    layout = loaded.layout
+    facts = native.facts(loaded)
+    found = {"scheme": facts["scheme"], "output": layout.output}
+    if model.scheme == "pairwise":
+        found |= {"layout": layout.layout, "n_tasks": len(facts["labels"])}
+    if model.output == "aspects":
+        found["aspects"] = tuple(facts["labels"])
+    for setting, value in found.items():
+        if getattr(model, setting) != value:
+            raise ConfigError(
+                f"model.backbone '{name}' is a trained model with {setting} '{value}', but model.{setting} is "
+                f"'{getattr(model, setting)}'; set it, or start a new head with model.init_head=true"
+            )

@@ -1,0 +1,80 @@
+"""A run starts from a plain backbone or goes on with a trained model; no head is lost in silence."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from ranker.checkpoints import native
+from ranker.config import load_config
+from ranker.errors import CheckpointError, ConfigError
+from ranker.models.scorer import TorchScorer
+from ranker.records import Group
+from ranker.training.start import starting_model
+from tests.checkpoints.layouts import openrlhf, pairrm
+from tests.conftest import tiny
+from tests.models.test_reward import ANSWERS, PROMPT, trained
+
+
+def config(recipe, folder, *more):
+    rows = ["output_dir=x", "data.train=[x]", "data.validation=[x]", "model.prompt_reserve=16", "model.max_length=128"]
+    return load_config(recipe, [*rows, f"model.backbone={folder}", *more])
+
+
+def scores(model, tokenizer):
+    return TorchScorer(model, tokenizer).score([Group(PROMPT, ANSWERS)])[0].scores
+
+
+@pytest.mark.parametrize(("recipe", "family"), [("encoder-bt", "bert"), ("decoder-bt", "llama")])
+def test_a_trained_model_is_gone_on_with(recipe, family, tmp_path, caplog):
+    folder, scorer = trained(tmp_path, family)
+    with caplog.at_level(logging.WARNING):
+        got = scores(*starting_model(config(recipe, folder)))
+    np.testing.assert_allclose(got, scorer.score([Group(PROMPT, ANSWERS)])[0].scores, atol=1e-6)
+    assert "going on with the trained model" in caplog.text
+
+
+def test_the_released_pairrm_and_our_pair_rankers_are_gone_on_with(tmp_path):
+    made = pairrm(tmp_path)
+    more = ("model.n_tasks=3", "model.backbone=" + str(made.folder))
+    np.testing.assert_allclose(
+        scores(*starting_model(config("pairrm-published", made.folder, *more))), made.scores, atol=1e-4
+    )
+    native.save(*tiny("set"), tmp_path / "set")
+    starting_model(config("pairrm", tmp_path / "set"))
+    with pytest.raises(ConfigError, match="layout 'set', but model.layout is 'published'"):
+        starting_model(config("pairrm-published", tmp_path / "set"))
+
+
+def test_another_trainer_s_head_is_gone_on_with_or_started_anew_on_purpose(tmp_path, caplog):
+    made = openrlhf(tmp_path)
+    np.testing.assert_allclose(scores(*starting_model(config("decoder-bt", made.folder))), made.scores, atol=1e-5)
+    with caplog.at_level(logging.WARNING):
+        fresh = scores(*starting_model(config("decoder-bt", made.folder, "model.init_head=true")))
+    assert "new head on backbone" in caplog.text
+    assert np.abs(fresh - made.scores).max() > 1e-2
+
+
+def test_a_head_of_an_unknown_name_is_not_lost_in_silence(tmp_path):
+    made = openrlhf(tmp_path)
+    file = made.folder / made.file
+    tensors = load_file(file)
+    tensors["my_head.weight"] = tensors.pop(made.head)
+    save_file(tensors, file, {"format": "pt"})
+    settings = json.loads((made.folder / "config.json").read_text())
+    del settings["value_head_prefix"]
+    (made.folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        CheckpointError, match=r"'my_head\.weight' looks like a head.*--head-prefix my_head.*init_head=true"
+    ):
+        starting_model(config("decoder-bt", made.folder))
+
+
+def test_what_does_not_fit_is_named(tmp_path):
+    folder, _ = trained(tmp_path, "bert")
+    with pytest.raises(ConfigError, match="output 'tasks', but model.output is 'classes'"):
+        starting_model(config("encoder-classify", folder))
+    with pytest.raises(ConfigError, match="adapters start from a backbone and a new head"):
+        starting_model(config("encoder-bt", folder, "adapter.rank=2"))
