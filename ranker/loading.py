@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, overload
 
 import numpy as np
 
+from ranker.config import Quantization
 from ranker.errors import ConfigError, ModelFileError, ScoringError, nearest
 from ranker.extras import require
 from ranker.ranking import Ranking, rank_scores
@@ -86,6 +87,8 @@ def load(
     threads: int | None = None,
     head_prefix: str | None = None,
     allow_pickle: bool = False,
+    quantization: Quantization = "none",
+    device_map: str | Mapping[str, Any] | None = None,
 ) -> Ranker:
     """Load a ``model.onnx`` (needs onnxruntime alone), or a checkpoint of any known format (the ``train`` extra).
 
@@ -95,6 +98,8 @@ def load(
         threads: processor threads; default those this process may use.
         head_prefix: the head's name in a foreign checkpoint, where it is not one of the known ones.
         allow_pickle: whether a foreign checkpoint's weights may be pickles; only tensors are read from them.
+        quantization: ``4bit`` or ``8bit`` weights of a checkpoint's backbone (bitsandbytes); its head stays fp32.
+        device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
 
     Raises:
         ConfigError: an unknown device, or CUDA asked for and absent.
@@ -111,22 +116,25 @@ def load(
         if not path.exists():
             raise ModelFileError(f"{path}: found no file or folder; check the path")
         return Ranker(OnnxScorer(path, device=device, threads=threads))
-    return Ranker(_torch_scorer(path, device, threads, head_prefix=head_prefix, allow_pickle=allow_pickle))
+    options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
+    if device_map is not None:
+        options["device_map"] = device_map
+    return Ranker(_torch_scorer(path, device, threads, quantization, options))
 
 
 def _torch_scorer(
-    path: Path, device: Device, threads: int | None, *, head_prefix: str | None, allow_pickle: bool
+    path: Path, device: Device, threads: int | None, quantization: Quantization, options: dict[str, Any]
 ) -> Scorer:
     torch = require("torch")
-    folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=allow_pickle)
-    native = require("ranker.checkpoints.native")
-    model, tokenizer = native.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=options["allow_pickle"])
+    options |= require("ranker.models.backbones").quantization(quantization)
+    model, tokenizer = require("ranker.checkpoints.native").load(folder, **options)
     scorer: Scorer = require("ranker.models.scorer").TorchScorer(model, tokenizer)
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("CUDA was asked for, but torch finds none; check the driver with nvidia-smi")
-    if device != "cpu" and torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available() and "device_map" not in options and quantization == "none":
         scorer.model.to("cuda")  # type: ignore[attr-defined]
     return scorer
 

@@ -20,7 +20,7 @@ from ranker.checkpoints import adapters, weights
 from ranker.checkpoints.foreign import table
 from ranker.checkpoints.foreign.reading import Reading
 from ranker.checkpoints.weights import Header
-from ranker.errors import CheckpointError
+from ranker.errors import CheckpointError, ConfigError
 from ranker.models import seq2seq
 from ranker.models.backbones import MEAN_POOLED
 from ranker.models.gated import GatedConfig, GatedModel
@@ -53,7 +53,7 @@ def save(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None
 
 
 def load(
-    folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False
+    folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, **options: Any
 ) -> tuple[PreTrainedModel, TextTokenizer]:
     """Read a checkpoint of any known format; every tensor must be there, of the right shape and finite.
 
@@ -63,23 +63,28 @@ def load(
         folder: the checkpoint.
         head_prefix: a foreign head's name, where it is not one of the known ones.
         allow_pickle: whether foreign weights may be pickles, of which only tensors are read.
+        options: passed on to ``from_pretrained`` (a quantisation, ``device_map``).
 
     Raises:
         CheckpointError: naming the missing, unexpected, empty or non-finite tensor and what to do.
     """
-    loaded = open_checkpoint(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    loaded = open_checkpoint(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, **options)
     for note in loaded.notes:
         warnings.warn(f"{folder}: {note}", stacklevel=2)
     return loaded.model, loaded.tokenizer
 
 
-def open_checkpoint(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> Loaded:
+def open_checkpoint(
+    folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, **options: Any
+) -> Loaded:
     """``load`` without its warnings, and with what the files said.
 
     Raises:
         CheckpointError: as ``load``.
     """
     if adapters.is_adapter(folder):
+        if options:
+            raise ConfigError(f"{folder}: an adapter is loaded in full precision on one device; merge it: ranker merge")
         return Loaded(*adapters.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle), {}, ())
     reading = reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     with torch.device("meta"):
@@ -89,7 +94,12 @@ def open_checkpoint(folder: Path, *, head_prefix: str | None = None, allow_pickl
     wanted = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items() if name not in tied}
     files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=reading.extra)
     headers = weights.check(files, reading.names, wanted)
-    options: dict[str, Any] = attention_options(reading.config) if issubclass(reading.cls, RewardReading) else {}
+    if issubclass(reading.cls, RewardReading):
+        options |= attention_options(reading.config)
+    elif "quantization_config" in options and issubclass(reading.cls, PairwiseModel | GatedModel):
+        raise ConfigError(
+            f"{folder}: quantization is for reward models and encoder-decoders; export it to int8 instead"
+        )
     with _quietly():
         # Tensors are renamed here, as the library's key_mapping would turn the names back when the model is saved.
         tensors = weights.read(files, reading.names)
@@ -98,7 +108,7 @@ def open_checkpoint(folder: Path, *, head_prefix: str | None = None, allow_pickl
         )
     model = prepare(made)
     for name, tensor in model.state_dict().items():
-        if tensor.is_meta or not torch.isfinite(tensor).all():
+        if tensor.is_meta or (tensor.is_floating_point() and not torch.isfinite(tensor).all()):
             stored = reading.names.written(name)
             raise CheckpointError(f"{folder}: tensor '{stored}' holds NaN or infinity; use an earlier checkpoint")
     return Loaded(model.eval(), tokenizer, headers, reading.notes)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoModel, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
+from ranker.config import Quantization
 from ranker.errors import CheckpointError, ConfigError
+from ranker.extras import require
 from ranker.models.attention import (
     NAME,
     BlockDisentangledAttention,
     relations,
 )
+from ranker.models.heads import HEAD_MODULES
 
 DROPOUTS: Final = (
     "hidden_dropout_prob",
@@ -95,6 +98,26 @@ def set_dropout(config: PretrainedConfig, probability: float) -> PretrainedConfi
         if getattr(config, name, None) is not None:
             setattr(config, name, probability)
     return config
+
+
+def quantization(kind: Quantization) -> dict[str, Any]:
+    """Options of ``from_pretrained`` for 4-bit (NF4, arXiv 2305.14314) or 8-bit weights; heads are never quantised.
+
+    Raises:
+        MissingExtraError: bitsandbytes is not installed.
+    """
+    if kind == "none":
+        return {}
+    require("bitsandbytes")
+    settings = BitsAndBytesConfig(
+        load_in_4bit=kind == "4bit",
+        load_in_8bit=kind == "8bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        llm_int8_skip_modules=list(HEAD_MODULES),
+    )
+    return {"quantization_config": settings}
 
 
 def family(config: PretrainedConfig) -> str:

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from ranker.checkpoints import adapters as folders
-from ranker.config import AdapterConfig, ModelConfig, Quantization
+from ranker.config import AdapterConfig, ModelConfig
 from ranker.errors import ConfigError
 from ranker.extras import require
+from ranker.models.backbones import quantization
 from ranker.models.heads import HEAD_MODULES
 from ranker.models.pairwise import PairwiseModel
 
@@ -28,23 +28,9 @@ def options(config: AdapterConfig, model: ModelConfig) -> dict[str, Any]:
         ConfigError: a quantisation without an adapter, or of a model that has no use for it.
         MissingExtraError: bitsandbytes is not installed.
     """
-    return quantization_options(config.quantization, model) if config.quantization != "none" else {}
-
-
-def quantization_options(kind: Quantization, model: ModelConfig) -> dict[str, Any]:
-    """The same for one kind of quantisation."""
-    if model.scheme not in ("reward", "seq2seq"):
+    if config.quantization != "none" and model.scheme not in ("reward", "seq2seq"):
         raise ConfigError(f"adapter.quantization is for model.scheme reward or seq2seq, got '{model.scheme}'")
-    require("bitsandbytes")
-    quantization = require("transformers").BitsAndBytesConfig(
-        load_in_4bit=kind == "4bit",
-        load_in_8bit=kind == "8bit",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=list(HEAD_MODULES),
-    )
-    return {"quantization_config": quantization}
+    return quantization(config.quantization)
 
 
 def attach(model: PreTrainedModel, config: AdapterConfig, settings: ModelConfig) -> Any:

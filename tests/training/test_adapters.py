@@ -149,13 +149,14 @@ def test_quantized_backbones_train_and_the_head_is_never_quantized(kind, tmp_pat
     import torch
 
     from ranker.config import ModelConfig
+    from ranker.models.backbones import quantization
     from ranker.models.build import start
 
     trained = run("decoder-bt", "llama", tmp_path, f"adapter.quantization={kind}")
     saved = load_file(trained.folder / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
     settings = ModelConfig(scheme="reward", backbone=str(tmp_path / "backbone"), max_length=128)
-    model, _ = start(settings, options=adapters.quantization_options(kind, settings))
+    model, _ = start(settings, options=quantization(kind))
     assert type(model.score) is torch.nn.Linear
     assert type(model.model.layers[0].self_attn.q_proj) is not torch.nn.Linear
     assert (tmp_path / "run" / "adapter").is_dir()

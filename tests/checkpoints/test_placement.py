@@ -1,0 +1,55 @@
+"""Weights in 4 and 8 bits and over a device map: the head stays whole, and a truncated file is refused by name."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForSequenceClassification
+
+import ranker
+from ranker.checkpoints import native
+from ranker.errors import CheckpointError, ConfigError
+from tests.checkpoints.layouts import decoder, pairrm
+from tests.conftest import tokenizer_json
+from tests.models.test_reward import ANSWERS, PROMPT, save_tokenizer
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_a_quantized_backbone_keeps_its_head(kind, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    folder = tmp_path / "wide"  # bitsandbytes' blocks on a CPU are 64 wide
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=600, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
+        intermediate_size=128, max_position_embeddings=160, pad_token_id=0, num_labels=1,
+    )  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    save_tokenizer(folder, "llama", tokenizer_json())
+    expected = ranker.load(folder).score(PROMPT, list(ANSWERS))
+    loaded = ranker.load(folder, quantization=kind)
+    model = loaded.scorer.model
+    assert type(model.score) is torch.nn.Linear
+    assert model.score.weight.dtype == torch.float32
+    assert type(model.model.layers[0].self_attn.q_proj) is not torch.nn.Linear
+    scores = loaded.score(PROMPT, list(ANSWERS))
+    np.testing.assert_allclose(scores, expected, atol=0.5 * np.ptp(expected))
+
+
+def test_a_device_map_is_followed_and_scores_the_same(tmp_path):
+    made = decoder(tmp_path)
+    scores = ranker.load(made.folder, device_map={"": "cpu"}).score(PROMPT, list(ANSWERS))
+    np.testing.assert_allclose(scores, made.scores, atol=1e-5)
+    file = made.folder / made.file
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or truncated"):
+        ranker.load(made.folder, device_map={"": "cpu"})
+
+
+def test_what_cannot_be_quantized_says_so(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    with pytest.raises(ConfigError, match="quantization is for reward models"):
+        ranker.load(pairrm(tmp_path).folder, quantization="4bit")
+
+
+def test_no_tensor_stays_on_the_meta_device(tmp_path):
+    model, _ = native.load(decoder(tmp_path).folder)
+    assert not any(tensor.is_meta for tensor in model.state_dict().values())
