@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ranker.config import RECIPES, RunConfig, load_config, losses_of, recipes
 from ranker.data.hub import HUB
+from ranker.models.backbones import DECODERS
 from ranker.models.backbones import FAMILIES as PAIRWISE
-from ranker.models.reward import DECODERS, HEADS
+from ranker.models.reward import HEADS
 from ranker.models.seq2seq import FAMILIES as SEQ2SEQ
 
 DOCS = Path(__file__).parent

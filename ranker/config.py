@@ -107,6 +107,7 @@ class TrainingConfig(_Section):
     evaluations: int = Field(4, ge=1, description="evaluations (and checkpoints) during the run, evenly spaced")
     patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better accuracy")
     gradient_checkpointing: bool = False
+    padding_free: bool = Field(False, description="read rows without padding, by variable-length attention")
     compile: bool = Field(False, description="torch.compile: slow to start, faster on long runs on GPU")
     tensorboard: bool = True
     logging_steps: int = Field(20, ge=1)

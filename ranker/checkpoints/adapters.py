@@ -20,8 +20,9 @@ from ranker.checkpoints.weights import Names, headers, read, weight_files
 from ranker.config import ModelConfig
 from ranker.errors import CheckpointError
 from ranker.extras import require
+from ranker.models.backbones import DECODERS
 from ranker.models.build import start
-from ranker.models.reward import DECODERS, attention_options, prepare
+from ranker.models.reward import attention_options, prepare
 from ranker.text.tokenizer import TextTokenizer
 
 SETTINGS: Final = "ranker_adapter.json"

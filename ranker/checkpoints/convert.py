@@ -17,7 +17,8 @@ from ranker.checkpoints.foreign.reading import Source
 from ranker.checkpoints.foreign.table import WRITERS
 from ranker.checkpoints.native import Loaded
 from ranker.errors import CheckpointError, ConfigError, nearest
-from ranker.models.reward import DECODERS, PAD_TOKEN, RewardReading
+from ranker.models.backbones import DECODERS
+from ranker.models.reward import PAD_TOKEN, RewardReading
 from ranker.models.scorer import TorchScorer
 from ranker.models.tokenizers import text_tokenizer
 from ranker.records import Group

@@ -19,8 +19,9 @@ from ranker.checkpoints.convert import PROBES
 from ranker.checkpoints.inspect import inspect
 from ranker.errors import CheckpointError
 from ranker.metrics import pairwise_summary
+from ranker.models.backbones import DECODERS
 from ranker.models.heads import HEAD_MODULES
-from ranker.models.reward import DECODERS, RewardReading
+from ranker.models.reward import RewardReading
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
 from ranker.scorer import GroupScores

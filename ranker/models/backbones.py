@@ -14,7 +14,9 @@ from ranker.errors import CheckpointError, ConfigError
 from ranker.extras import require
 from ranker.models.attention import (
     NAME,
+    PADDING_FREE,
     BlockDisentangledAttention,
+    Segments,
     relations,
 )
 from ranker.models.heads import HEAD_MODULES
@@ -88,8 +90,49 @@ def encode(
     members: Tensor | None,
 ) -> Tensor:
     """Hidden states (rows, sequence, hidden) of any supported family; arguments as in ``Encode``."""
+    if reads_packed(backbone):
+        return packed(backbone, input_ids, block_ids, position_ids, members)
     read = FAMILIES[family(backbone.config)]
     return read(backbone, input_ids, block_ids, position_ids, mask, members)
+
+
+def read_without_padding(backbone: PreTrainedModel) -> None:
+    """Let a backbone read rows one after the other, without padding, in half precision or on a CPU.
+
+    Raises:
+        ConfigError: the family's attention has terms that variable-length kernels have not.
+    """
+    if family(backbone.config) in UNPACKABLE or family(backbone.config) not in (*FAMILIES, *DECODERS):
+        raise ConfigError(
+            f"training.padding_free: the attention of '{family(backbone.config)}' has no variable-length kernel; "
+            "leave it off"
+        )
+    backbone.set_attn_implementation(PADDING_FREE)
+
+
+def reads_packed(backbone: PreTrainedModel) -> bool:
+    """Whether rows are read without padding now; torch's kernel on GPUs takes half precision alone."""
+    if backbone.config._attn_implementation != PADDING_FREE:
+        return False
+    device = backbone.device.type
+    return device == "cpu" or torch.is_autocast_enabled(device) or backbone.dtype in (torch.float16, torch.bfloat16)
+
+
+def packed(
+    backbone: PreTrainedModel, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, members: Tensor | None
+) -> Tensor:
+    """Hidden states (rows, sequence, hidden), zero on padding, computed on what is not padding alone."""
+    present = block_ids >= 0
+    inputs: dict[str, Any] = {"input_ids": input_ids[present][None], "position_ids": position_ids[present][None]}
+    if getattr(backbone.config, "type_vocab_size", 0) > 0:
+        types = (block_ids > 0) & (backbone.config.type_vocab_size > 1)
+        inputs["token_type_ids"] = types[present][None].long()
+    if family(backbone.config) in DECODERS:
+        inputs["use_cache"] = False
+    states = backbone(**inputs, segments=Segments.of(present, members)).last_hidden_state[0]
+    hidden: Tensor = states.new_zeros(*present.shape, states.shape[-1])
+    hidden[present] = states
+    return hidden
 
 
 def set_dropout(config: PretrainedConfig, probability: float) -> PretrainedConfig:
@@ -194,6 +237,12 @@ def _disentangled(
     ).last_hidden_state
     return out
 
+
+DECODERS: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
+"""Decoder families, all with a bias-free ``score`` on the last token."""
+
+UNPACKABLE: Final = ("deberta-v2", "gemma2")
+"""Families whose attention has terms (relative positions, capped logits) that variable-length kernels have not."""
 
 FAMILIES: Final[dict[str, Encode]] = {
     "bert": _absolute,

@@ -26,6 +26,7 @@ from ranker.config import Pooling
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import backbones
 from ranker.models.attention import row_mask
+from ranker.models.backbones import DECODERS
 from ranker.models.pooling import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.chat import template_parts
@@ -125,6 +126,8 @@ def decoder_values(model: Any, input_ids: Tensor, block_ids: Tensor, position_id
 
 
 def _decoder_states(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
+    if backbones.reads_packed(model.base_model):
+        return backbones.packed(model.base_model, input_ids, block_ids, position_ids, None)
     hidden: Tensor = model.base_model(
         input_ids=input_ids, attention_mask=(block_ids >= 0).long(), position_ids=position_ids, use_cache=False
     ).last_hidden_state
@@ -160,9 +163,6 @@ HEADS: Final[dict[str, Callable[[Any, Tensor], Tensor]]] = {
     "modernbert": _modernbert,
 }
 """Encoder families: from a pooled state (rows, hidden) to logits (rows, outputs)."""
-
-DECODERS: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
-"""Decoder families, all with a bias-free ``score`` on the last token."""
 
 
 def from_backbone(

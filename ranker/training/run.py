@@ -17,7 +17,7 @@ from ranker.checkpoints import adapters as adapter_folders
 from ranker.checkpoints import native
 from ranker.config import RunConfig, TokenLoss
 from ranker.errors import ConfigError
-from ranker.models.reward import DECODERS
+from ranker.models.backbones import DECODERS
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
 from ranker.text.pipeline import TextPipeline
@@ -27,7 +27,7 @@ from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, Tri
 from ranker.training.data import load
 from ranker.training.launch import Launch, launched
 from ranker.training.resume import check_plan, prepare_output
-from ranker.training.start import starting_model
+from ranker.training.start import starting_model, without_padding
 from ranker.training.trainer import RankerTrainer
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,8 @@ def _fit(
     """Train on the batches of a plan; the checkpoint folder, a scorer, the log and the number of steps."""
     output = Path(config.output_dir)
     model, tokenizer = starting_model(config)
+    if config.training.padding_free:
+        without_padding(config, model)
     check_loss(config, model)
     groups = Groups(training, TextPipeline(model.layout, tokenizer))
     plan = RunPlan(

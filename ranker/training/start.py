@@ -13,6 +13,7 @@ from ranker.checkpoints.formats import candidates_for_head
 from ranker.checkpoints.inspect import inspect
 from ranker.config import ModelConfig, RunConfig
 from ranker.errors import CheckpointError, ConfigError
+from ranker.models.backbones import family, read_without_padding
 from ranker.models.build import start
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training import adapters
@@ -48,6 +49,22 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
     _check_kind(model, loaded, name)
     logger.warning("going on with the trained model '%s' (%s), its head and its text layout", name, facts["format"])
     return loaded, tokenizer
+
+
+def without_padding(config: RunConfig, model: PreTrainedModel) -> None:
+    """Apply ``training.padding_free``.
+
+    Raises:
+        ConfigError: the scheme, the layout, the family or a dropout does not allow it.
+    """
+    settings = config.model
+    if settings.scheme == "seq2seq" or (settings.scheme == "pairwise" and settings.layout == "hub"):
+        raise ConfigError("training.padding_free: rows of this scheme or layout have masks of their own; leave it off")
+    if settings.backbone_dropout > 0:
+        raise ConfigError("training.padding_free: its attention has no dropout; set model.backbone_dropout=0")
+    if model.layout.layout == "set" and model.layout.exchange and family(model.base_model.config) == "modernbert":
+        raise ConfigError("training.padding_free: ModernBERT's local layers do not take the exchange; leave it off")
+    read_without_padding(model.base_model)
 
 
 def _trained(folder: Path) -> dict[str, Any] | None:

@@ -12,10 +12,11 @@ from ranker.config import load_config
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group
-from ranker.training.start import starting_model
+from ranker.training.start import starting_model, without_padding
 from tests.checkpoints.layouts import openrlhf, pairrm
 from tests.conftest import tiny
-from tests.models.test_reward import ANSWERS, PROMPT, trained
+from tests.models.test_reward import ANSWERS, PROMPT, save_backbone, trained
+from tests.training.test_adapters import run
 
 
 def config(recipe, folder, *more):
@@ -70,6 +71,40 @@ def test_a_head_of_an_unknown_name_is_not_lost_in_silence(tmp_path):
         CheckpointError, match=r"'my_head\.weight' looks like a head.*--head-prefix my_head.*init_head=true"
     ):
         starting_model(config("decoder-bt", made.folder))
+
+
+@pytest.mark.parametrize(("recipe", "family"), [("encoder-bt", "bert"), ("decoder-bt", "llama"), ("pairrm", "bert")])
+def test_training_without_padding_is_the_same_training(recipe, family, tmp_path):
+    weights = {}
+    for free in ("false", "true"):
+        folder = tmp_path / free
+        folder.mkdir()
+        more = (f"training.padding_free={free}", "training.gradient_checkpointing=true", "training.precision=fp32")
+        done = run(recipe, family, folder, *more, "adapter.rank=0", "model.head_dropout=0")
+        weights[free] = load_file(done.folder / "model.safetensors")
+    assert weights["true"].keys() == weights["false"].keys()
+    for name, tensor in weights["false"].items():
+        if name.endswith("key.bias"):  # attention does not depend on it: its gradient is rounding, which Adam enlarges
+            continue
+        np.testing.assert_allclose(weights["true"][name], tensor, atol=2e-3, err_msg=name)
+
+
+def test_what_padding_is_needed_for_is_said_before_training(tmp_path):
+    folder = save_backbone(tmp_path / "deberta", "deberta-v2")
+    settings = config("encoder-bt", folder, "training.padding_free=true")
+    with pytest.raises(ConfigError, match="'deberta-v2' has no variable-length kernel"):
+        without_padding(settings, starting_model(settings)[0])
+    modern = save_backbone(tmp_path / "modern", "modernbert")
+    for setting, what in {
+        "model.layout=hub": "masks of their own",
+        "model.layout=set": "do not take the exchange",
+    }.items():
+        settings = config("pairrm", modern, "training.padding_free=true", setting)
+        with pytest.raises(ConfigError, match=what):
+            without_padding(settings, starting_model(settings)[0])
+    settings = config("encoder-bt", modern, "training.padding_free=true", "model.backbone_dropout=0.1")
+    with pytest.raises(ConfigError, match="has no dropout"):
+        without_padding(settings, starting_model(settings)[0])
 
 
 def test_what_does_not_fit_is_named(tmp_path):

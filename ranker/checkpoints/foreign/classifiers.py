@@ -26,9 +26,10 @@ from ranker.checkpoints.foreign.reading import (
 from ranker.checkpoints.weights import Names
 from ranker.config import Pooling
 from ranker.errors import CheckpointError
+from ranker.models.backbones import DECODERS
 from ranker.models.gated import GatedModel
 from ranker.models.pairwise import PairwiseModel
-from ranker.models.reward import DECODERS, HEADS, RewardReading, reward_class
+from ranker.models.reward import HEADS, RewardReading, reward_class
 
 IDENTITY: Final = "torch.nn.modules.linear.Identity"
 """The activation that makes ``CrossEncoder.predict`` return raw logits."""

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from ranker.checkpoints.foreign.classifiers import classifier
 from ranker.checkpoints.foreign.reading import Facts, Reading, Source, plain_config, refused, write
 from ranker.checkpoints.weights import Names
-from ranker.models.reward import DECODERS, RewardReading
+from ranker.models.backbones import DECODERS
+from ranker.models.reward import RewardReading
 
 HEAD: Final = "v_head.summary"
 FILE: Final = "value_head.safetensors"

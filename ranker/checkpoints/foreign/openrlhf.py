@@ -12,7 +12,8 @@ from typing import Any, Final
 from ranker.checkpoints.foreign.classifiers import classifier, without_bias
 from ranker.checkpoints.foreign.reading import Facts, Reading, Source, plain_config, refused, write
 from ranker.checkpoints.weights import Names
-from ranker.models.reward import DECODERS, RewardReading
+from ranker.models.backbones import DECODERS
+from ranker.models.reward import RewardReading
 
 HEAD: Final = "score"
 """The head's name since OpenRLHF 0.3.9; ``value_head`` before."""

@@ -1,0 +1,74 @@
+"""Rows read without padding give the same hidden states, scores and gradients as padded ones."""
+
+import copy
+
+import pytest
+import torch
+
+from ranker.errors import ConfigError
+from ranker.models import backbones
+from ranker.records import Group
+from ranker.text import batching
+from tests.conftest import tiny
+from tests.models.test_reward import ANSWERS, PROMPT, trained
+
+ROWS = [Group(PROMPT, ANSWERS), Group("Short.", ("yes", "a much longer answer than the others are " * 3))]
+
+
+def arrays_of(model, pipeline):
+    packed = [pipeline.pack(task) for task in pipeline.tokenize(ROWS)]
+    arrays = batching.collate(model.layout, batching.units(packed))
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def compare(model, scorer):
+    arrays = arrays_of(model, scorer.pipeline)
+    assert (arrays["block_ids"] < 0).any(), "there is padding to do without"
+    free = copy.deepcopy(model.eval())
+    backbones.read_without_padding(free.base_model)
+    assert backbones.reads_packed(free.base_model)
+    one, two = model(**arrays), free(**arrays)
+    torch.testing.assert_close(two, one, atol=2e-5, rtol=1e-4)
+    for result in (one, two):
+        (result * torch.arange(result.numel()).view_as(result)).sum().backward()
+    for (name, a), (_, b) in zip(model.named_parameters(), free.named_parameters(), strict=True):
+        if a.grad is not None:
+            torch.testing.assert_close(b.grad, a.grad, atol=2e-3, rtol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize(
+    "family", ["bert", "roberta", "electra", "modernbert", "llama", "qwen3", "mistral", "gemma3_text", "gpt2"]
+)
+def test_reward_models(family, tmp_path):
+    _, scorer = trained(tmp_path, family)
+    compare(scorer.model, scorer)
+
+
+@pytest.mark.parametrize(
+    ("layout", "family"),
+    [("set", "bert"), ("set", "roberta"), ("set", "electra"), ("published", "bert"), ("published", "modernbert")],
+)
+def test_pair_rankers_with_the_exchange_between_rows(layout, family):
+    from ranker.models.scorer import TorchScorer
+
+    model, tokenizer = tiny(layout, family=family)
+    compare(model, TorchScorer(model, tokenizer))
+
+
+@pytest.mark.parametrize("family", ["deberta-v2", "gemma2"])
+def test_families_without_a_kernel_are_refused(family, tmp_path):
+    _, scorer = trained(tmp_path, family)
+    with pytest.raises(ConfigError, match=f"attention of '{family}' has no variable-length kernel"):
+        backbones.read_without_padding(scorer.model.base_model)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("family", ["bert", "llama", "modernbert"])
+def test_the_kernel_on_a_gpu_gives_what_padded_rows_give(family, tmp_path):
+    _, scorer = trained(tmp_path, family)
+    model = scorer.model.to("cuda").eval()
+    arrays = {name: array.to("cuda") for name, array in arrays_of(model, scorer.pipeline).items()}
+    free = copy.deepcopy(model)
+    backbones.read_without_padding(free.base_model)
+    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+        torch.testing.assert_close(free(**arrays), model(**arrays), atol=3e-2, rtol=3e-2)
