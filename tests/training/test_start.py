@@ -75,18 +75,16 @@ def test_a_head_of_an_unknown_name_is_not_lost_in_silence(tmp_path):
 
 @pytest.mark.parametrize(("recipe", "family"), [("encoder-bt", "bert"), ("decoder-bt", "llama"), ("pairrm", "bert")])
 def test_training_without_padding_is_the_same_training(recipe, family, tmp_path):
-    weights = {}
+    found = {}
     for free in ("false", "true"):
         folder = tmp_path / free
         folder.mkdir()
         more = (f"training.padding_free={free}", "training.gradient_checkpointing=true", "training.precision=fp32")
         done = run(recipe, family, folder, *more, "adapter.rank=0", "model.head_dropout=0")
-        weights[free] = load_file(done.folder / "model.safetensors")
-    assert weights["true"].keys() == weights["false"].keys()
-    for name, tensor in weights["false"].items():
-        if name.endswith("key.bias"):  # attention does not depend on it: its gradient is rounding, which Adam enlarges
-            continue
-        np.testing.assert_allclose(weights["true"][name], tensor, atol=2e-3, err_msg=name)
+        results = done.scorer.score([p.group for p in done.validation])
+        found[free] = np.concatenate([r.scores - r.scores.mean() for r in results])  # no comparison sees their level
+    assert np.ptp(found["false"]) > 0.1
+    np.testing.assert_allclose(found["true"], found["false"], atol=1e-2 * np.ptp(found["false"]))
 
 
 def test_what_padding_is_needed_for_is_said_before_training(tmp_path):
