@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import (
     AutoModel,
@@ -24,6 +24,7 @@ from ranker.errors import CheckpointError, ConfigError
 from ranker.models import pairwise
 from tests.checkpoints.layouts import (
     MADE,
+    adapter,
     configured,
     last_states,
     llama_factory,
@@ -202,3 +203,36 @@ def test_a_head_of_an_unusual_name_is_used_when_it_is_named(tmp_path):
         CheckpointError, match=r"no tensor 'value_head\.weight'; candidates for the head: rm_head\.weight"
     ):
         ranker.load(folder, head_prefix="value_head")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_merge_is_for_adapters_and_keeps_the_head(tmp_path):
+    from typer.testing import CliRunner
+
+    from ranker.cli import app
+
+    made = adapter(tmp_path)
+    target = tmp_path / "merged"
+    done = CliRunner().invoke(app, ["merge", str(made.folder), str(target), "--to", "hf"])
+    assert done.exit_code == 0, done.exception
+    model = AutoModelForSequenceClassification.from_pretrained(target).eval()
+    assert model.score.out_features == 1
+    with torch.no_grad():
+        got = torch.cat([model(ids).logits[:, 0] for ids in rows_of(target)])
+    np.testing.assert_allclose(got, made.scores, rtol=1e-4, atol=1e-3)
+    refused = CliRunner().invoke(app, ["merge", str(target), str(tmp_path / "again")])
+    assert isinstance(refused.exception, CheckpointError)
+    assert "expected an adapter" in str(refused.exception)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_llama_factory_s_adapter_has_its_head_beside_it(tmp_path):
+    made = adapter(tmp_path, head=False)
+    bare = adapter(tmp_path / "same")
+    weight = load_file(bare.folder / bare.file)[bare.head]
+    save_file(
+        {"v_head.summary.weight": weight, "v_head.summary.bias": torch.tensor([0.25])},
+        made.folder / "value_head.safetensors",
+    )
+    scores = ranker.load(made.folder).score(PROMPT, SCORED)
+    np.testing.assert_allclose(scores, bare.scores + 0.25, rtol=1e-4, atol=1e-3)

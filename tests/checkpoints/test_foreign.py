@@ -13,7 +13,7 @@ import ranker
 from ranker.checkpoints import native
 from ranker.checkpoints.convert import convert
 from ranker.errors import CheckpointError
-from tests.checkpoints.layouts import decoder_scores, foreign, pairrm
+from tests.checkpoints.layouts import configured, decoder_scores, foreign, pairrm
 from tests.models.test_reward import ANSWERS, PROMPT, save_backbone
 
 
@@ -94,6 +94,20 @@ def test_pairrm_in_both_its_layouts(own, tmp_path):
     convert(made.folder, tmp_path / "converted")
     scores = ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS))
     np.testing.assert_allclose(scores, made.scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("spelling", ["maxlength", "max_length"])
+def test_pair_ranker_is_a_pickle_and_spells_its_lengths_in_two_ways(spelling, tmp_path):
+    made = pairrm(tmp_path, own=True)
+    lengths = {f"source_{spelling}": 128, f"candidate_{spelling}": 96}
+    configured(made.folder, **lengths)
+    torch.save(load_file(made.folder / made.file), made.folder / "pytorch_model.bin")
+    (made.folder / made.file).unlink()
+    with pytest.raises(CheckpointError, match=r"weights are a pickle.*--allow-pickle"):
+        ranker.load(made.folder)
+    loaded = ranker.load(made.folder, allow_pickle=True)
+    np.testing.assert_allclose(loaded.score(PROMPT, list(ANSWERS)), made.scores, rtol=1e-4, atol=1e-4)
+    assert loaded.scorer.model.layout.max_length == 128 + 2 * 96
 
 
 @pytest.mark.network

@@ -1,0 +1,62 @@
+"""Names on the hub, against a hub that is a folder: nothing here reaches a network."""
+
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import ranker
+from ranker.checkpoints import hub
+from ranker.errors import CheckpointError
+from tests.checkpoints.layouts import decoder
+from tests.models.test_reward import ANSWERS, PROMPT
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A hub that has org/reward, and notes which files were asked for."""
+    made = decoder(tmp_path)
+    asked = []
+
+    def snapshot_download(name, *, allow_patterns, revision=None):
+        if name != "org/reward":
+            raise huggingface_hub.errors.LocalEntryNotFoundError(f"no {name} here")
+        asked.append(list(allow_patterns))
+        return str(made.folder)
+
+    def get_safetensors_metadata(name):
+        with safe_open(made.folder / made.file, framework="numpy") as file:
+            parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        tensors = {k: SimpleNamespace(shape=p.get_shape(), dtype=p.get_dtype()) for k, p in parts.items()}
+        return SimpleNamespace(files_metadata={made.file: SimpleNamespace(tensors=tensors)})
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", get_safetensors_metadata)
+    return made, asked
+
+
+def test_a_name_is_loaded_without_its_pickles_and_code(served):
+    made, asked = served
+    np.testing.assert_allclose(ranker.load("org/reward").score(PROMPT, list(ANSWERS)), made.scores, atol=1e-5)
+    assert asked == [["*.json", "*.jinja", "*.model", "*.safetensors"]]
+
+
+def test_inspect_fetches_headers_and_no_weights(served):
+    _, asked = served
+    facts = hub.inspect_checkpoint("org/reward")
+    assert (facts["path"], facts["format"], facts["head"]["name"]) == (
+        "org/reward",
+        "HF sequence classification",
+        "score",
+    )
+    assert facts["problems"] == []
+    assert asked == [["*.json", "*.jinja", "*.model"]]
+
+
+def test_what_is_neither_a_folder_nor_a_name_says_so(served):
+    with pytest.raises(CheckpointError, match="no such folder, and the hub does not give a model of that name"):
+        ranker.load("org/other")
+    with pytest.raises(CheckpointError, match="found no file or folder; check the path"):
+        ranker.load("runs/pairrm/checkpoint/that is not there")
