@@ -23,6 +23,7 @@ from ranker.models.scorer import TorchScorer
 from ranker.models.tokenizers import text_tokenizer
 from ranker.records import Group
 from ranker.scorer import GroupScores
+from ranker.text.layout import TextLayout
 
 TARGETS: Final = ("native", *WRITERS)
 PROBES: Final = (
@@ -68,18 +69,20 @@ def convert(
         notes += note
     with _whole(target) as folder:
         notes += _write(loaded, folder, to)
-        written = native.open_checkpoint(folder)
-        notes += _other_layout(loaded, written)
         expected = TorchScorer(loaded.model, loaded.tokenizer).score(PROBES)
+        layout = loaded.model.layout
+        del loaded  # a large model is held once
+        written = native.open_checkpoint(folder)
+        notes += _other_layout(layout, written.model.layout)
         found = TorchScorer(written.model, written.tokenizer).score(PROBES)
         whole = [(e, f) for e, f in zip(expected, found, strict=True) if not (_cut(e) or _cut(f))]
         native.compare([e for e, _ in whole], [f for _, f in whole], folder)
     return notes
 
 
-def _other_layout(loaded: Loaded, written: Loaded) -> list[str]:
+def _other_layout(before: TextLayout, after: TextLayout) -> list[str]:
     """Settings of the text that a format has no place for, and what they are now; lengths say where texts are cut."""
-    then, now = loaded.model.layout.model_dump(), written.model.layout.model_dump()
+    then, now = before.model_dump(), after.model_dump()
     changed = [f"{name} {then[name]} is {now[name]}" for name in then if then[name] != now[name]]
     return [f"the text layout, for which this format has no place: {', '.join(changed)}"] if changed else []
 

@@ -12,8 +12,19 @@ from typing import Any, Final, Literal
 Scored = Literal["first_token", "mean", "last_token", "last_nonpad", "markers", "answer_token", "unknown"]
 """Which state the head reads. ``last_nonpad`` is the library's rule: the last id that is not the padding id."""
 
+EMBEDDINGS: Final = (
+    "embed_tokens.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+    "wte.weight",
+    "shared.weight",
+)
+
 MOST_OUTPUTS: Final = 64
 """Rows that a head may have, to be told from other matrices."""
+
+WRAPPERS: Final = ("base_model.model.", "pretrained_model.", "module.")
+"""Beginnings that wrappers put before names: peft, PairRM and trl's value heads, data-parallel training."""
 
 HEAD_NAMES: Final = (
     "score",
@@ -149,22 +160,31 @@ def recognise(files: Files) -> Format | None:
     return next((known for known in FORMATS if known.matches(files)), None)
 
 
-def head_of(files: Files, *, strict: bool = False) -> str | None:
+def bare(stored: str) -> str:
+    """A tensor's name without what peft and wrappers of the library put before and into it."""
+    for wrapper in WRAPPERS:
+        stored = stored.removeprefix(wrapper)
+    return stored.replace(".modules_to_save.default", "")
+
+
+def head_of(files: Files, *, prefix: str | None = None) -> str | None:
     """The name of the module that gives the outputs, None where there is none.
 
-    The configuration's ``value_head_prefix`` comes first; ``strict`` takes no other.
+    Args:
+        files: the checkpoint's.
+        prefix: the head's name, and no other. Otherwise the configuration's ``value_head_prefix`` comes first.
     """
-    named = [name.removesuffix(".weight") for name, shape in files.shapes.items() if name.endswith(".weight") and shape]
-    prefix = files.config.get("value_head_prefix")
-    names = [*([prefix] if prefix else []), *([] if strict else HEAD_NAMES)]
-    return next((c for c in names for name in named if name == c or name.endswith(f".{c}")), None)
+    named = {bare(name).removesuffix(".weight") for name, s in files.shapes.items() if name.endswith(".weight") and s}
+    own = files.config.get("value_head_prefix")
+    names = [prefix] if prefix else [*([own] if own else []), *HEAD_NAMES]
+    return next((name for name in names if name in named), None)
 
 
 def expected_head(files: Files, name: str) -> str:
     """The tensor in which a format keeps its head."""
     decoder = any(tensor.endswith(("embed_tokens.weight", "wte.weight")) for tensor in files.shapes)
-    named = files.config.get("value_head_prefix")
-    return f"{named or HEADS.get(name, 'score' if decoder else 'classifier')}.weight"
+    own = files.config.get("value_head_prefix")
+    return f"{own or HEADS.get(name, 'score' if decoder else 'classifier')}.weight"
 
 
 def candidates_for_head(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

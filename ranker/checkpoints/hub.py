@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ranker.checkpoints.inspect import inspect
-from ranker.checkpoints.weights import Header
+from ranker.checkpoints.weights import Header, headers
 from ranker.errors import CheckpointError
 from ranker.extras import require
 
 NAME: Final = re.compile(r"[\w.-]+/[\w.-]+")
-TEXTS: Final = ("*.json", "*.jinja", "*.model")
+TEXTS: Final = ("*.json", "*.jinja", "*.model", "value_head.safetensors", "adapter_model.safetensors")
 WEIGHTS: Final = ("*.safetensors",)
 PICKLES: Final = ("*.bin",)
 
@@ -54,9 +54,13 @@ def inspect_checkpoint(
         folder = local(name_or_path, allow_pickle=allow_pickle)
         return inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     folder = local(name_or_path, weights=False)
+    if (folder / "adapter_config.json").is_file():
+        return inspect(folder, head_prefix=head_prefix) | {"path": name_or_path}
+    library = require("huggingface_hub")
+    broken = (library.errors.NotASafetensorsRepoError, library.errors.SafetensorsParsingError, OSError, ValueError)
     try:
-        metadata = require("huggingface_hub").get_safetensors_metadata(name_or_path)
-    except (OSError, ValueError) as error:  # the hub's own: no safetensors there, or a damaged header
+        metadata = library.get_safetensors_metadata(name_or_path)
+    except broken as error:
         raise CheckpointError(
             f"{name_or_path}: the hub gives no safetensors headers ({str(error).strip().splitlines()[0]:.120}); "
             "fetch it whole with --allow-pickle, if you trust its source"
@@ -66,4 +70,6 @@ def inspect_checkpoint(
         for file in metadata.files_metadata.values()
         for name, info in file.tensors.items()
     }
+    for beside in folder.glob("value_head.safetensors"):
+        given |= headers(beside)
     return inspect(folder, head_prefix=head_prefix, given=given) | {"path": name_or_path}

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.checkpoints.formats import Files, candidates_for_head, expected_head, head_of, recognise
+from ranker.checkpoints.formats import EMBEDDINGS, Files, bare, candidates_for_head, expected_head, head_of, recognise
 from ranker.checkpoints.weights import COPY_AGAIN, INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, Header, headers
 from ranker.errors import CheckpointError
 
@@ -18,22 +18,19 @@ ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
 VALUE_HEADS: Final = ("value_head.safetensors", "value_head.bin")
 PICKLES: Final = (PICKLE, PICKLE_INDEX, ADAPTERS[1], VALUE_HEADS[1])
 TRUST: Final = "if you trust its source, read it (weights only) with --allow-pickle; ranker convert makes it safe"
-EMBEDDINGS: Final = (
-    "embed_tokens.weight",
-    "word_embeddings.weight",
-    "tok_embeddings.weight",
-    "wte.weight",
-    "shared.weight",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and the repair; ``fatal`` where the checkpoint cannot be scored with at all."""
+    """What is wrong, and the repair.
+
+    ``fatal`` where the checkpoint cannot be scored with at all, not ``serious`` where it may well be meant so.
+    """
 
     what: str
     repair: str
     fatal: bool = False
+    serious: bool = True
 
 
 def inspect(
@@ -69,15 +66,15 @@ def inspect(
     if not config and not found and names.isdisjoint(PICKLES):
         raise CheckpointError(f"{folder}: expected config.json and safetensors, found neither; is it a checkpoint?")
     shapes = {name: header.shape for name, header in found.items()}
-    files = Files(config if head_prefix is None else config | {"value_head_prefix": head_prefix}, names, shapes)
+    files = Files(config, names, shapes)
     known = recognise(files)
-    head = head_of(files, strict=head_prefix is not None)
+    head = head_of(files, prefix=head_prefix)
     if head is None and head_prefix is not None:
         raise CheckpointError(
             f"{folder}: no tensor '{head_prefix}.weight'; candidates for the head: "
             f"{', '.join(candidates_for_head(shapes)) or 'none'}"
         )
-    head_shape = next((shape for name, shape in shapes.items() if head and name.endswith(f"{head}.weight")), None)
+    head_shape = next((shape for name, shape in shapes.items() if head and bare(name) == f"{head}.weight"), None)
     tokenizer = _tokenizer(folder, files, problems)
     if not config:
         repair = "copy config.json of the base model beside it"
@@ -156,7 +153,9 @@ def _check_head(
 ) -> None:
     """Compare what the configuration says of the head with what is in the files."""
     if name == "PEFT adapter":
-        if not head:
+        base = Path(str(files.config.get("base_model_name_or_path") or ""))
+        in_base = (base / "config.json").is_file() and inspect(base)["head"] is not None
+        if not head and not in_base:
             repair = "look for the head in the run's full checkpoint, or train again with modules_to_save=['score']"
             problems.append(Problem("the adapter holds no head, so the scores would be noise", repair, fatal=True))
         return
@@ -177,7 +176,7 @@ def _check_head(
         )
         problems.append(Problem(what, repair, fatal=True))
         return
-    declared = _labels(files.config)
+    declared = _labels(files.config) or range(int(files.config.get("num_labels", 0)))
     classifier = files.architecture.endswith(("ForSequenceClassification", "ForTokenClassification"))
     outputs = len(declared) or (2 if name == "OpenRLHF" or classifier else shape[0])
     if outputs != shape[0]:
@@ -213,11 +212,17 @@ def _tokenizer(folder: Path, files: Files, problems: list[Problem]) -> dict[str,
         repair = "take the tokenizer that was saved with these weights"
         problems.append(Problem(f"the tokenizer has {size} ids, the embeddings {rows} rows", repair, fatal=True))
     decoder = any(name.endswith(("embed_tokens.weight", "wte.weight")) for name in files.shapes)
-    if decoder and pad is not None and pad == eos and "score.weight" in files.shapes:
-        repair = "give config.json a pad_token_id of another, unused id; transformers then scores the end of text"
-        problems.append(
-            Problem(f"padding is the end-of-text token ({pad}): transformers scores the token before it", repair)
+    ends = files.config.get("eos_token_id")
+    ends = {*(ends if isinstance(ends, list) else [ends]), ids.get(eos)} - {None}
+    number = files.config.get("pad_token_id")
+    if decoder and (number in ends if number is not None else pad is not None and pad == eos):
+        what = f"padding is the end-of-text token ({pad}): transformers scores the token before it"
+        repair = (
+            "none if transformers or TRL trained it so; a head that was trained on the end itself (OpenRLHF) needs a "
+            "padding token of its own in pad_token_id and in the tokenizer, as ranker convert --to hf gives it"
         )
+        if "score.weight" in files.shapes:
+            problems.append(Problem(what, repair, serious=False))
     return {"pad": pad, "eos": eos, "pad_is_eos": pad is not None and pad == eos, "ids": size, "embeddings": rows}
 
 

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from ranker.checkpoints import adapters, weights
 from ranker.checkpoints.foreign import table
-from ranker.checkpoints.foreign.reading import Reading
+from ranker.checkpoints.foreign.reading import Reading, check_vocabulary
 from ranker.checkpoints.weights import Header
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import seq2seq
@@ -85,15 +85,17 @@ def open_checkpoint(
     if adapters.is_adapter(folder):
         if options:
             raise ConfigError(f"{folder}: an adapter is loaded in full precision on one device; merge it: ranker merge")
-        return Loaded(*adapters.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle), {}, ())
+        model, tokenizer, notes = adapters.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        return Loaded(model, tokenizer, {}, notes)
     reading = reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     with torch.device("meta"):
         empty = reading.cls(reading.config)
     tokenizer = TextTokenizer.from_folder(folder, empty.layout.markers)
-    tied = empty.all_tied_weights_keys
-    wanted = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items() if name not in tied}
+    shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    tied = {name: shape for name, shape in shapes.items() if name in empty.all_tied_weights_keys}
+    wanted = {name: shape for name, shape in shapes.items() if name not in tied}
     files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=reading.extra)
-    headers = weights.check(files, reading.names, wanted)
+    headers = weights.check(files, reading.names, wanted, tied)
     if issubclass(reading.cls, RewardReading):
         options |= attention_options(reading.config)
     elif "quantization_config" in options and issubclass(reading.cls, PairwiseModel | GatedModel):
@@ -108,9 +110,12 @@ def open_checkpoint(
         )
     model = prepare(made)
     for name, tensor in model.state_dict().items():
-        if tensor.is_meta or (tensor.is_floating_point() and not torch.isfinite(tensor).all()):
-            stored = reading.names.written(name)
+        stored = reading.names.written(name)
+        if tensor.is_meta and "device_map" not in options:
+            raise CheckpointError(f"{folder}: tensor '{stored}' was never read: it is on the meta device")
+        if not tensor.is_meta and tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{folder}: tensor '{stored}' holds NaN or infinity; use an earlier checkpoint")
+    check_vocabulary(folder, tokenizer, model)
     return Loaded(model.eval(), tokenizer, headers, reading.notes)
 
 

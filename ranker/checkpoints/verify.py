@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ranker.checkpoints import adapters, native, weights
 from ranker.checkpoints.convert import PROBES
+from ranker.checkpoints.formats import bare
 from ranker.checkpoints.inspect import inspect
 from ranker.errors import CheckpointError
 from ranker.metrics import pairwise_summary
@@ -31,7 +32,7 @@ SUMS: Final = "SHA256SUMS"
 """Lines as ``sha256sum --check`` reads them."""
 
 BATCHED: Final = 1e-4
-"""Largest difference of fp32 logits between batch sizes and between padding sides."""
+"""Largest difference of fp32 logits between batch sizes and padding sides, times the largest where that is above 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +76,16 @@ def verify(
             raise CheckpointError(f"{folder}: {changed[0]} (by {SUMS}), and it does not load: {error}") from error
     scorer = TorchScorer(model, tokenizer)
     problems = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)["problems"]
+    said = [problem["what"] for problem in problems]
     notes = [str(w.message).removeprefix(f"{folder}: ") for w in caught if issubclass(w.category, UserWarning)]
     checks += [
         _tensors(model),
         _head_as_stored(folder, model, head_prefix, allow_pickle),
-        Check("config and files", not problems, "; ".join(p["what"] for p in problems) or "agree"),
+        Check("config and files", not any(p["serious"] for p in problems), "; ".join(said) or "agree"),
         *([Check("notes", True, "; ".join(notes))] if notes else []),
         _batches(scorer),
         _padding(scorer),
-        *([] if against is None else [_against(scorer, against)]),
+        *([] if against is None else [_against(scorer, against, head_prefix, allow_pickle)]),
         *([] if data is None else [_accuracy(scorer, data)]),
     ]
     if not (folder / SUMS).is_file() and all(check.passed for check in checks):
@@ -128,22 +130,26 @@ def _tensors(model: PreTrainedModel) -> Check:
 def _head_as_stored(folder: Path, model: PreTrainedModel, head_prefix: str | None, allow_pickle: bool) -> Check:
     """Compare the head in memory with the bytes of the file, read again."""
     if adapters.is_adapter(folder):
-        return Check("head", True, "read from the adapter")
-    reading = native.reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
-    files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=reading.extra)
-    stored = weights.read(files, reading.names)
+        whole = adapters.check_head(folder, allow_pickle=allow_pickle).items()
+        stored = {bare(name): tensor for name, tensor in whole if ".lora_" not in name}
+    else:
+        reading = native.reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=reading.extra)
+        stored = weights.read(files, reading.names)
     state = model.state_dict()
     names = [name for name in state if name in stored and not set(HEAD_MODULES).isdisjoint(name.split("."))]
     wrong = [name for name in names if not torch.equal(state[name], stored[name].to(state[name].dtype))]
-    seen = f"differs from its file: {', '.join(wrong)}" if wrong else f"{len(names)} tensors equal to their files"
-    return Check("head", not wrong, seen)
+    if wrong:
+        return Check("head", False, f"differs from its file: {', '.join(wrong)}")
+    elsewhere = "none in these files: it is in the adapter's base, or among the words"
+    return Check("head", True, f"{len(names)} tensors equal to their files" if names else elsewhere)
 
 
 def _batches(scorer: TorchScorer) -> Check:
     together = scorer.score(PROBES)
     alone = [scorer.score([group])[0] for group in PROBES]
     difference = _difference(together, alone)
-    return Check("batch sizes", difference <= BATCHED, f"scores differ by at most {difference:.1e}")
+    return Check("batch sizes", difference <= BATCHED * _scale(together), f"scores differ by at most {difference:.1e}")
 
 
 def _padding(scorer: TorchScorer) -> Check:
@@ -157,9 +163,10 @@ def _padding(scorer: TorchScorer) -> Check:
     roll: Callable[[str, Tensor], Tensor] = _to_the_left(arrays["block_ids"]) if left else _wider
     changed = {name: roll(name, a) if a.ndim == 2 and a.shape[1] == width else a for name, a in arrays.items()}
     with torch.inference_mode():
-        difference = float((model(**arrays) - model(**changed)).abs().max())
+        before, after = model(**arrays), model(**changed)
+    difference, scale = float((before - after).abs().max()), max(1.0, float(before.abs().max()))
     side = "left and right" if left else "less and more"
-    return Check("padding", difference <= BATCHED, f"{side}: scores differ by at most {difference:.1e}")
+    return Check("padding", difference <= BATCHED * scale, f"{side}: outputs differ by at most {difference:.1e}")
 
 
 def _to_the_left(block_ids: Tensor) -> Callable[[str, Tensor], Tensor]:
@@ -177,10 +184,17 @@ def _wider(name: str, array: Tensor) -> Tensor:
     return torch.cat([array, torch.full_like(array[:, :7], fill)], dim=1)
 
 
-def _against(scorer: TorchScorer, other: Path) -> Check:
-    mine, theirs = scorer.score(PROBES), TorchScorer(*native.load(other)).score(PROBES)
+def _against(scorer: TorchScorer, other: Path, head_prefix: str | None, allow_pickle: bool) -> Check:
+    """Compare with a checkpoint that may be of another format; the head's name is tried on both."""
+    try:
+        model = native.load(other, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    except CheckpointError:
+        if head_prefix is None:
+            raise
+        model = native.load(other, allow_pickle=allow_pickle)
+    mine, theirs = scorer.score(PROBES), TorchScorer(*model).score(PROBES)
     difference = _difference(mine, theirs)
-    scale = max(1.0, *(float(np.abs(r.scores).max()) for r in theirs))
+    scale = _scale(theirs)
     moved = sum(not np.array_equal(a.scores.argsort(), b.scores.argsort()) for a, b in zip(mine, theirs, strict=True))
     seen = f"scores differ by at most {difference:.1e}; {moved} of {len(mine)} probes are ranked otherwise"
     return Check(f"against {other}", difference <= BATCHED * scale, seen)
@@ -193,6 +207,10 @@ def _accuracy(scorer: TorchScorer, data: Sequence[Preference]) -> Check:
         return Check("accuracy", True, seen)
     why = "no better than chance: a head that was newly initialised, another text format, or swapped labels"
     return Check("accuracy", False, f"{seen}; {why}")
+
+
+def _scale(results: Sequence[GroupScores]) -> float:
+    return max(1.0, *(float(np.abs(result.scores).max()) for result in results))
 
 
 def _difference(one: Sequence[GroupScores], two: Sequence[GroupScores]) -> float:

@@ -77,7 +77,12 @@ def weight_files(folder: Path, *, allow_pickle: bool = False, extra: Sequence[st
         )
     if pickled:
         single, index = folder / PICKLE, folder / PICKLE_INDEX
-    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else [single.name]
+    try:
+        shards = (
+            json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else [single.name]
+        )
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{index}: not a valid index of shards ({error}); {COPY_AGAIN}") from error
     files = [folder / name for name in (*sorted(set(shards)), *extra)]
     for file in files:
         if not file.is_file():
@@ -128,13 +133,16 @@ def read(files: Sequence[Path], names: Names) -> dict[str, Any]:
     return found
 
 
-def check(files: Sequence[Path], names: Names, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Header]:
+def check(
+    files: Sequence[Path], names: Names, wanted: Mapping[str, tuple[int, ...]], tied: Mapping[str, tuple[int, ...]]
+) -> dict[str, Header]:
     """Compare the headers of weight files with the tensors a model has.
 
     Args:
         files: the checkpoint's.
         names: how they are called in the model.
         wanted: shapes by the model's names.
+        tied: the same of tensors that may be left out, because they are another's.
 
     Returns:
         The headers by the model's names.
@@ -153,9 +161,9 @@ def check(files: Sequence[Path], names: Names, wanted: Mapping[str, tuple[int, .
             f"{files[0]}: tensor '{names.written(name)}' is missing, so it would be newly initialised and the scores "
             "noise; take the checkpoint that still holds it, or train one with: ranker train pairrm"
         )
-    for name in sorted(name for name in set(found) - set(wanted) if not name.endswith(BUFFERS)):
+    for name in sorted(name for name in set(found) - set(wanted) - set(tied) if not name.endswith(BUFFERS)):
         raise CheckpointError(f"{place[name]}: unexpected tensor '{name}'; config.json describes another model")
-    for name, shape in wanted.items():
+    for name, shape in {**wanted, **{name: shape for name, shape in tied.items() if name in found}}.items():
         if found[name].shape != shape:
             stored = names.written(name)
             raise CheckpointError(

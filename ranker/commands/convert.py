@@ -33,6 +33,7 @@ def merge(adapter: str, target: str, to: str, *, head_prefix: str | None, allow_
     Raises:
         CheckpointError: not an adapter; or as ``run``.
     """
-    if not require("ranker.checkpoints.adapters").is_adapter(Path(adapter)):
+    folder = require("ranker.checkpoints.hub").local(adapter, allow_pickle=allow_pickle)
+    if not require("ranker.checkpoints.adapters").is_adapter(folder):
         raise CheckpointError(f"{adapter}: expected an adapter (adapter_config.json); whole models: ranker convert")
     run(adapter, target, to, head_prefix=head_prefix, allow_pickle=allow_pickle)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.console import Console
 
 from ranker.commands.tables import show
@@ -21,9 +19,11 @@ def run(path: str, *, against: str | None, data: str | None, head_prefix: str | 
     """
     require("transformers").utils.logging.disable_progress_bar()
     verify = require("ranker.checkpoints.verify").verify
+    local = require("ranker.checkpoints.hub").local
     rows = None if data is None else load_preferences([data]).preferences
-    other = None if against is None else Path(against)
-    checks = verify(Path(path), against=other, data=rows, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    other = None if against is None else local(against, allow_pickle=allow_pickle)
+    folder = local(path, allow_pickle=allow_pickle)
+    checks = verify(folder, against=other, data=rows, head_prefix=head_prefix, allow_pickle=allow_pickle)
     show(Console(), path, [(check.name, ("" if check.passed else "FAILED: ") + check.seen) for check in checks])
     failed = [check.name for check in checks if not check.passed]
     if failed:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from ranker.config import Quantization
@@ -141,6 +141,17 @@ def set_dropout(config: PretrainedConfig, probability: float) -> PretrainedConfi
         if getattr(config, name, None) is not None:
             setattr(config, name, probability)
     return config
+
+
+def set_live_dropout(backbone: PreTrainedModel, probability: float) -> None:
+    """``set_dropout`` of a model that is already built."""
+    set_dropout(backbone.config, probability)
+    for module in backbone.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+        for name in DROPOUTS:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, probability)
 
 
 def quantization(kind: Quantization) -> dict[str, Any]:

@@ -13,6 +13,10 @@ HEAD_MODULES: Final = (
 """Names of the modules after the backbone, in every family: never quantised, saved whole with every adapter."""
 
 
+NEW_HEADS: Final = ("head", "classifier", "score")
+"""Those that a run starts anew and gives a learning rate of their own; poolers and words are the backbone's."""
+
+
 class PairwiseHead(nn.Module):
     """PairRM's head: Dropout, Linear(width, hidden), Tanh, Dropout, Linear(hidden, tasks).
 

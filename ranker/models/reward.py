@@ -245,7 +245,7 @@ def text_layout(
             f"model.pooling 'mean' is for encoders; a decoder ('{config.model_type}') is read at its last token"
         )
     backbones.check_length(config, max_length)
-    parts = _pair_parts(tokenizer) if is_encoder else _decoder_parts(tokenizer)
+    parts = pair_parts(tokenizer) if is_encoder else _decoder_parts(tokenizer)
     return TextLayout(
         layout="single",
         output=output,
@@ -269,7 +269,7 @@ def prepare(model: Any) -> Any:
     return model
 
 
-def _pair_parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def pair_parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """What the tokenizer's own pair template puts around two texts, as sentence-transformers will encode them."""
     first, second = (tokenizer.encode(text, add_special_tokens=False) for text in ("a", "b"))
     ids = tokenizer.encode("a", "b")

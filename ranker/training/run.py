@@ -193,7 +193,8 @@ def _merged(
         adapter_folders.save(trainer.model, trainer.tokenizer, config.model, folder)
     if not launch.main:
         return final, trainer.scorer
-    scorer = TorchScorer(*adapter_folders.load(folder))
+    merged, tokenizer, _ = adapter_folders.load(folder)
+    scorer = TorchScorer(merged, tokenizer)
     native.save(scorer.model, trainer.tokenizer, final)
     native.check_reload(scorer, final, probes)
     scorer.model.to(trainer.args.device)

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from ranker.checkpoints import native
@@ -13,8 +14,9 @@ from ranker.checkpoints.formats import candidates_for_head
 from ranker.checkpoints.inspect import inspect
 from ranker.config import ModelConfig, RunConfig
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models.backbones import family, read_without_padding
+from ranker.models.backbones import family, read_without_padding, set_live_dropout
 from ranker.models.build import start
+from ranker.models.heads import NEW_HEADS
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training import adapters
 
@@ -35,9 +37,12 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
     options = adapters.options(config.adapter, model)
     facts = _trained(Path(name)) if Path(name).is_dir() else None
     if facts is None or model.init_head or config.model.scheme == "seq2seq":
-        if config.model.scheme != "seq2seq":
+        made, tokenizer = start(model, options=options)
+        if model.scheme != "seq2seq":
             logger.warning("new head on backbone '%s': scores mean nothing before training", name)
-        return start(model, options=options)
+            if facts is not None:
+                _new_head(made)
+        return made, tokenizer
     if config.adapter.rank:
         raise ConfigError(
             f"model.backbone '{name}' is a trained model, and adapters start from a backbone and a new head; "
@@ -45,8 +50,9 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
         )
     if not facts["readable"]:
         raise CheckpointError(f"{name}: format '{facts['format']}' cannot be trained on; merge it first: ranker merge")
-    loaded, tokenizer = native.load(Path(name))
+    loaded, tokenizer = native.load(Path(name))  # a pickle is refused here, and told how to be converted
     _check_kind(model, loaded, name)
+    set_live_dropout(loaded.base_model, model.backbone_dropout)
     logger.warning("going on with the trained model '%s' (%s), its head and its text layout", name, facts["format"])
     return loaded, tokenizer
 
@@ -70,10 +76,12 @@ def without_padding(config: RunConfig, model: PreTrainedModel) -> None:
 def _trained(folder: Path) -> dict[str, Any] | None:
     """Facts of a folder that holds a head; None for a plain backbone.
 
+    Pickles are looked into (weights only), as the library reads a backbone's too.
+
     Raises:
         CheckpointError: a tensor that may be a head has a name that no format has.
     """
-    facts = inspect(folder)
+    facts = inspect(folder, allow_pickle=True)
     if facts["head"] is not None or facts["native"]:
         return facts
     unknown = [name for name in candidates_for_head(facts["tensors"]) if name.endswith(("head.weight", "score.weight"))]
@@ -93,10 +101,14 @@ def _check_kind(model: ModelConfig, loaded: PreTrainedModel, name: str) -> None:
     """
     layout = loaded.layout
     facts = native.facts(loaded)
-    found = {"scheme": facts["scheme"], "output": layout.output}
+    found: dict[str, Any] = {"scheme": facts["scheme"], "output": layout.output}
     if model.scheme == "pairwise":
         found |= {"layout": layout.layout, "n_tasks": len(facts["labels"])}
-    if model.output == "aspects":
+        if layout.layout == "set":
+            found["exchange"] = layout.exchange
+    elif model.scheme == "reward" and model.pooling != "auto" and loaded.config.ranker["pooling"] != "last_token":
+        found["pooling"] = loaded.config.ranker["pooling"]
+    if model.output == "aspects" and {*model.aspects} != {*facts["labels"]}:
         found["aspects"] = tuple(facts["labels"])
     for setting, value in found.items():
         if getattr(model, setting) != value:
@@ -104,3 +116,18 @@ def _check_kind(model: ModelConfig, loaded: PreTrainedModel, name: str) -> None:
                 f"model.backbone '{name}' is a trained model with {setting} '{value}', but model.{setting} is "
                 f"'{getattr(model, setting)}'; set it, or start a new head with model.init_head=true"
             )
+    if model.output == "aspects" and tuple(facts["labels"]) != model.aspects:
+        raise ConfigError(
+            f"model.backbone '{name}' has its aspects in the order {', '.join(facts['labels'])}, and labels are read "
+            "in alphabetical order; start a new head with model.init_head=true"
+        )
+
+
+def _new_head(model: PreTrainedModel) -> None:
+    """Draw the head anew where the backbone's folder had one of the same name, which the library has read."""
+    std = float(getattr(model.config, "initializer_range", 0.02))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and not {*NEW_HEADS}.isdisjoint(name.split(".")):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

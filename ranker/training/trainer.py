@@ -15,6 +15,7 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from ranker.checkpoints import adapters
 from ranker.config import ModelConfig, TrainingConfig
 from ranker.metrics import pairwise_summary
+from ranker.models.heads import NEW_HEADS
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group, Preference
 from ranker.scorer import GroupScores
@@ -23,9 +24,6 @@ from ranker.text.tokenizer import TextTokenizer
 from ranker.training.batches import Groups, PairwiseCollator, RunPlan
 from ranker.training.losses.pairwise import centring, differing_span, held_values, order_consistency
 from ranker.training.losses.table import ANSWERS, LISTWISE, PAIRWISE, POINTWISE, TOKENWISE
-
-NEW_HEADS = ("head", "classifier", "score")
-"""Parts of the names of newly initialised parameters."""
 
 TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels", "counted")
 

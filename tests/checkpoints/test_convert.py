@@ -130,8 +130,8 @@ def test_transformers_reads_a_head_with_a_bias_but_for_the_bias_which_is_said(tm
     made = token_classifier(tmp_path)
     folder, expected = made.folder, made.scores
     notes = convert(folder, tmp_path / "out", "hf")
-    assert "bias [0.7]" in notes[0]
-    assert "bias [0.7]" in convert(folder, tmp_path / "open", "openrlhf")[0]
+    assert any("bias [0.7]" in note for note in notes)
+    assert any("bias [0.7]" in note for note in convert(folder, tmp_path / "open", "openrlhf"))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
     assert model.score.out_features == 1
     with torch.no_grad():

@@ -40,7 +40,8 @@ def served(tmp_path, monkeypatch):
 def test_a_name_is_loaded_without_its_pickles_and_code(served):
     made, asked = served
     np.testing.assert_allclose(ranker.load("org/reward").score(PROMPT, list(ANSWERS)), made.scores, atol=1e-5)
-    assert asked == [["*.json", "*.jinja", "*.model", "*.safetensors"]]
+    assert asked == [[*hub.TEXTS, "*.safetensors"]]
+    assert not any(pattern.endswith((".bin", ".py")) for pattern in asked[0])
 
 
 def test_inspect_fetches_headers_and_no_weights(served):
@@ -52,7 +53,7 @@ def test_inspect_fetches_headers_and_no_weights(served):
         "score",
     )
     assert facts["problems"] == []
-    assert asked == [["*.json", "*.jinja", "*.model"]]
+    assert asked == [[*hub.TEXTS]]
 
 
 def test_what_is_neither_a_folder_nor_a_name_says_so(served):

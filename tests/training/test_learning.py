@@ -77,7 +77,7 @@ def settings(recipe, tmp_path):
         return [
             f"model.backbone={joined_encoders(tmp_path / 'backbone')}", "model.max_length=256",
             "training.batch_tokens=2048", "training.step_tokens=2048", "training.gradient_checkpointing=false",
-            "training.learning_rate=1e-4", "training.epochs=2", "training.head_lr_multiplier=10",
+            "training.learning_rate=1e-4", "training.epochs=2",
         ]  # fmt: skip
     if recipe == "armorm":  # as the released model does, on the backbone of a trained reward model
         config = load_config("decoder-bt", common("decoder-bt", tmp_path / "bt"))

@@ -5,6 +5,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from ranker.checkpoints import native
@@ -50,6 +51,9 @@ def test_the_released_pairrm_and_our_pair_rankers_are_gone_on_with(tmp_path):
 
 
 def test_another_trainer_s_head_is_gone_on_with_or_started_anew_on_purpose(tmp_path, caplog):
+    folder, scorer = trained(tmp_path / "ours", "llama")
+    old = scorer.score([Group(PROMPT, ANSWERS)])[0].scores
+    assert np.abs(scores(*starting_model(config("decoder-bt", folder, "model.init_head=true"))) - old).max() > 1e-3
     made = openrlhf(tmp_path)
     np.testing.assert_allclose(scores(*starting_model(config("decoder-bt", made.folder))), made.scores, atol=1e-5)
     with caplog.at_level(logging.WARNING):
@@ -105,8 +109,20 @@ def test_what_padding_is_needed_for_is_said_before_training(tmp_path):
         without_padding(settings, starting_model(settings)[0])
 
 
+def test_a_trained_model_in_a_pickle_is_not_taken_for_a_backbone(tmp_path):
+    made = openrlhf(tmp_path)
+    torch.save(load_file(made.folder / made.file), made.folder / "pytorch_model.bin")
+    (made.folder / made.file).unlink()
+    with pytest.raises(CheckpointError, match="--allow-pickle"):
+        starting_model(config("decoder-bt", made.folder))
+
+
 def test_what_does_not_fit_is_named(tmp_path):
     folder, _ = trained(tmp_path, "bert")
+    with pytest.raises(ConfigError, match="pooling 'first_token', but model.pooling is 'mean'"):
+        starting_model(config("encoder-bt", folder, "model.pooling=mean"))
+    model, _ = starting_model(config("encoder-bt", folder, "model.backbone_dropout=0.3"))
+    assert model.base_model.encoder.layer[0].output.dropout.p == 0.3
     with pytest.raises(ConfigError, match="output 'tasks', but model.output is 'classes'"):
         starting_model(config("encoder-classify", folder))
     with pytest.raises(ConfigError, match="adapters start from a backbone and a new head"):

@@ -8,7 +8,9 @@ from typing import Any
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.checkpoints.foreign.reading import Facts, Reading, outputs, text_of
+from ranker.checkpoints.weights import COPY_AGAIN
 from ranker.config import GateConfig
+from ranker.errors import CheckpointError
 from ranker.models.gated import GatedConfig, GatedModel
 
 
@@ -16,6 +18,8 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
     """Regression, transform and gate; the gate's size is that of its tensors."""
     shapes = facts["tensors"]
     layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
+    if not layers:
+        raise CheckpointError(f"{folder}: the gate, 'gating.layers.0.weight', is missing; {COPY_AGAIN}")
     gate = GateConfig(
         hidden=shapes[layers[0]][0],
         layers=len(layers) - 1,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.checkpoints.foreign.reading import (
@@ -26,10 +27,10 @@ from ranker.checkpoints.foreign.reading import (
 from ranker.checkpoints.weights import Names
 from ranker.config import Pooling
 from ranker.errors import CheckpointError
-from ranker.models.backbones import DECODERS
+from ranker.models.backbones import DECODERS, MEAN_POOLED
 from ranker.models.gated import GatedModel
 from ranker.models.pairwise import PairwiseModel
-from ranker.models.reward import HEADS, RewardReading, reward_class
+from ranker.models.reward import HEADS, RewardReading, pair_parts, reward_class
 
 IDENTITY: Final = "torch.nn.modules.linear.Identity"
 """The activation that makes ``CrossEncoder.predict`` return raw logits."""
@@ -40,10 +41,27 @@ AFTER_END: Final = (
 )
 
 
+NO_TEMPLATE: Final = (
+    "its tokenizer has no chat template, so texts are put together as [BOS] prompt, blank line, answer, end of text; "
+    "compare with how it was trained"
+)
+
+
 def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
     """A sequence classifier. The last id that is not padding is scored, as the library does."""
     reading = classifier(folder, values, facts)
     return before_the_end(reading) if reading.config.model_type in DECODERS else reading
+
+
+def read_crossencoder(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+    """A ``CrossEncoder``, which encodes a pair by the tokenizer's own pair template, decoders included."""
+    reading = classifier(folder, values, facts)
+    config = reading.config
+    if config.model_type not in DECODERS:
+        return reading
+    parts = pair_parts(AutoTokenizer.from_pretrained(folder))
+    config.ranker["text"] |= {"turn": None, **parts}
+    return before_the_end(replace(reading, notes=()))
 
 
 def read_tokens(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
@@ -82,19 +100,22 @@ def classifier(folder: Path, values: dict[str, Any], facts: Facts, *, bias: bool
     }
     head = facts["head"]["name"]
     ours = "classifier" if config.model_type in HEADS else "score"
-    return Reading(config, cls, Names({} if head.partition(".")[0] == ours else {head: ours}))
+    names = Names({} if head.partition(".")[0] == ours else {head: ours})
+    plain = config.model_type in DECODERS and AutoTokenizer.from_pretrained(folder).chat_template is None
+    return Reading(config, cls, names, notes=(NO_TEMPLATE,) if plain else ())
 
 
 def before_the_end(reading: Reading) -> Reading:
     """The same where padding is the end-of-text token: the text is read without its end, as the producer scores it."""
     config = reading.config
     suffix = list(config.ranker["text"]["suffix"])
-    while suffix and suffix[-1] == config.pad_token_id:
+    pad = config.ranker["text"]["pad_id"] if config.pad_token_id is None else config.pad_token_id
+    while suffix and suffix[-1] == pad:
         suffix.pop()
     if suffix == list(config.ranker["text"]["suffix"]):
         return reading
     config.ranker["text"]["suffix"] = suffix
-    return Reading(config, reading.cls, reading.names, reading.extra, (*reading.notes, AFTER_END))
+    return replace(reading, notes=(*reading.notes, AFTER_END))
 
 
 def without_bias(source: Source) -> tuple[Source, list[str]]:
@@ -114,8 +135,9 @@ def write_hf(source: Source, folder: Path) -> list[str]:
     Raises:
         CheckpointError: the library has no class for such a model.
     """
-    if isinstance(source.model, (PairwiseModel, GatedModel)):
-        raise refused(source, "hf", "sequence classifiers and T5")
+    mean = str(source.config.model_type).startswith(MEAN_POOLED)
+    if mean or isinstance(source.model, (PairwiseModel, GatedModel)):
+        raise refused(source, "hf", "classifiers of the library's own pooling, and encoder-decoders")
     source, notes = without_bias(source)
     values = plain_config(source, type(source.model).__name__)
     write(source, folder, Names({}), values | {"ranker": source.config.ranker | {"head_bias": False}})

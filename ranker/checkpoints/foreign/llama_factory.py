@@ -5,6 +5,7 @@ Its scores are read at the last token of the mask. The language-model head is no
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,8 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
     reading = classifier(folder, values, facts, bias=f"{HEAD}.bias" in facts["tensors"])
     file = FILE if (folder / FILE).is_file() else PICKLE
     note = ("the language-model head is left out: a reward model has none",) if has_words(facts) else ()
-    return Reading(reading.config, reading.cls, Names({HEAD: "score"}, ("lm_head.",)), (file,), note)
+    names = Names({HEAD: "score"}, ("lm_head.",))
+    return replace(reading, names=names, extra=(file,), notes=(*reading.notes, *note))
 
 
 def has_words(facts: Facts) -> bool:

@@ -6,12 +6,16 @@ Its configuration names no labels, and names the head (``value_head_prefix``) on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from transformers import AutoTokenizer
 
 from ranker.checkpoints.foreign.classifiers import classifier, without_bias
 from ranker.checkpoints.foreign.reading import Facts, Reading, Source, plain_config, refused, write
 from ranker.checkpoints.weights import Names
+from ranker.errors import CheckpointError
 from ranker.models.backbones import DECODERS
 from ranker.models.reward import RewardReading
 
@@ -21,7 +25,23 @@ HEAD: Final = "score"
 
 def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
     """A reward model with or without ``num_labels``, its head found under whatever name it has."""
-    return classifier(folder, values, facts)
+    reading = classifier(folder, values, facts)
+    text = reading.config.ranker["text"]
+    text["suffix"] = ending(AutoTokenizer.from_pretrained(folder), text["suffix"])
+    return reading
+
+
+def ending(tokenizer: Any, suffix: Sequence[int]) -> list[int]:
+    """What follows an answer: the template's ending without line breaks, then a space and the end of text if need be.
+
+    Source: OpenRLHF's ``RewardDataset``, which strips line breaks, appends the end and scores that token.
+    """
+    ids = list(suffix)
+    while ids and ids[-1] != tokenizer.eos_token_id and not tokenizer.decode([ids[-1]]).strip("\n"):
+        ids.pop()
+    if ids[-1:] == [tokenizer.eos_token_id]:
+        return ids
+    return [*ids, *tokenizer.encode(" ", add_special_tokens=False), tokenizer.eos_token_id]
 
 
 def write_model(source: Source, folder: Path) -> list[str]:
@@ -33,6 +53,12 @@ def write_model(source: Source, folder: Path) -> list[str]:
     config = source.config
     if not isinstance(source.model, RewardReading) or config.model_type not in DECODERS or config.num_labels != 1:
         raise refused(source, "openrlhf", "decoders with one output")
+    ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if not {*source.model.layout.suffix[-1:]} & {*ends}:
+        raise CheckpointError(
+            "this model does not read the end-of-text token, and OpenRLHF scores that token, so its scores would be "
+            "others; choose --to hf"
+        )
     normalisation = config.ranker.get("normalisation") or {}
     values = plain_config(source, "RewardModel") | normalisation
     for name in ("id2label", "label2id", "num_labels", "problem_type"):

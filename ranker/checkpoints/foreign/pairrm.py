@@ -41,6 +41,12 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     backbone = CONFIG_MAPPING["deberta-v2"].from_dict(values if "hidden_size" in values else _deberta_v3(shapes))
     limits = next(((values[a], values[b]) for a, b in LENGTHS if a in values and b in values), None)
+    markers = [values.get(name, tokenizer.convert_tokens_to_ids(token)) for name, token in MARKERS.items()]
+    if None in markers or tokenizer.unk_token_id in markers or len({*markers}) < len(MARKERS):
+        raise CheckpointError(
+            f"{folder}: its tokenizer does not have {', '.join(MARKERS.values())} (it gives ids {markers}), so all "
+            "texts would be read alike; take the tokenizer that was saved with these weights"
+        )
     text = TextLayout(
         layout="published",
         max_length=LENGTH if limits is None else limits[0] + 2 * limits[1],
@@ -48,7 +54,7 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
         cls_id=tokenizer.cls_token_id,
         sep_id=tokenizer.sep_token_id,
         pad_id=tokenizer.pad_token_id,
-        markers=tuple(values.get(name, tokenizer.convert_tokens_to_ids(token)) for name, token in MARKERS.items()),
+        markers=tuple(markers),
     )
     config = PairwiseConfig(
         backbone=backbone.to_dict(), text=text.model_dump(), n_tasks=shapes["head_layer.4.weight"][0],

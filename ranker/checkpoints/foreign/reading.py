@@ -24,6 +24,9 @@ from ranker.text.tokenizer import TextTokenizer
 MAX_LENGTH: Final = 2048
 """Tokens of a row where the checkpoint sets no limit that fits."""
 
+UNLIMITED: Final = 1_000_000
+"""A ``model_max_length`` from here on is the library's way to say that there is none."""
+
 PROMPT_RESERVE: Final = 64
 
 Facts = Mapping[str, Any]
@@ -74,18 +77,48 @@ def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Poo
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
-    limit = min(MAX_LENGTH, int(tokenizer.model_max_length), _positions(config))
+    known = int(tokenizer.model_max_length)
+    limit = min(known if known < UNLIMITED else MAX_LENGTH, _positions(config))
     reserve = min(PROMPT_RESERVE, limit // 2)
     return text_layout(tokenizer, config, output=output, pooling=pooling, max_length=limit, prompt_reserve=reserve)
 
 
 def outputs(rows: int, named: list[str]) -> tuple[Output, tuple[str, ...]]:
-    """One output is a reward, two are reject and accept, more are aspects."""
+    """One output is a reward, two without names of their own reject and accept, others aspects.
+
+    Raises:
+        CheckpointError: two labels of which the first is the better one, whose log-odds would be turned around.
+    """
+    words = [name.lower() for name in named]
     if rows == 1:
         return "tasks", ("reward",)
-    if rows == 2:
+    if rows == 2 and (not words or {*words} <= {"label_0", "label_1"} or (words[0] in WORSE or words[1] in BETTER)):
         return "classes", ("reject", "accept")
+    if rows == 2 and (words[0] in BETTER or words[1] in WORSE):
+        raise CheckpointError(
+            f"its labels are {named}: the score is the log-odds of the second, which is the worse one here; exchange "
+            "the rows of the head and the labels"
+        )
     return "aspects", tuple(named) if len(named) == rows else tuple(f"aspect {i}" for i in range(rows))
+
+
+WORSE: Final = {"reject", "rejected", "bad", "negative", "no", "worse", "0", "false", "not_relevant", "irrelevant"}
+BETTER: Final = {"accept", "accepted", "chosen", "good", "positive", "yes", "better", "1", "true", "relevant"}
+"""Names of the two classes of accept/reject models."""
+
+
+def check_vocabulary(folder: Path, tokenizer: TextTokenizer, model: PreTrainedModel) -> None:
+    """Refuse a tokenizer with more ids than the model has embeddings.
+
+    Raises:
+        CheckpointError: naming both numbers.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.size > rows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has {tokenizer.size} ids, the embeddings {rows} rows; take the tokenizer that "
+            "was saved with these weights"
+        )
 
 
 def write(source: Source, folder: Path, names: Names, config: Mapping[str, Any]) -> None:
@@ -122,5 +155,5 @@ def refused(source: Source, target: str, needs: str) -> CheckpointError:
 def _positions(config: PretrainedConfig) -> int:
     """Positions that a row may have; purely relative ones have no limit."""
     if not getattr(config, "position_biased_input", True):
-        return MAX_LENGTH
+        return UNLIMITED
     return int(config.max_position_embeddings) - backbones.position_offset(config)

@@ -14,7 +14,7 @@ from ranker.errors import CheckpointError
 
 READERS: Final[dict[str, Reader]] = {
     "HF sequence classification": classifiers.read,
-    "sentence-transformers CrossEncoder": classifiers.read,
+    "sentence-transformers CrossEncoder": classifiers.read_crossencoder,
     "HF token classification": classifiers.read_tokens,
     "OpenRLHF": openrlhf.read,
     "LLaMA-Factory value head": llama_factory.read,

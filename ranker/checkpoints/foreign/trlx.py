@@ -5,6 +5,7 @@ Padding is the end-of-text token there and the token before the first padding is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,8 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
     """The state dict on the base model's configuration, read at the answer's last token."""
     reading = classifier(folder, values, facts)
     text = reading.config.ranker["text"]
-    ends = {reading.config.eos_token_id, reading.config.pad_token_id}
+    ends = reading.config.eos_token_id
+    ends = {*(ends if isinstance(ends, list) else [ends]), reading.config.pad_token_id}
     while text["suffix"] and text["suffix"][-1] in ends:
         text["suffix"] = text["suffix"][:-1]
-    return Reading(reading.config, reading.cls, Names({HEAD: "score"}, ("lm_head.",)))
+    return replace(reading, names=Names({HEAD: "score"}, ("lm_head.",)))

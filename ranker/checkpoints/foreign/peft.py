@@ -1,0 +1,160 @@
+"""Adapters of peft on reward models of other trainers: base, head (wherever it is) and all modules saved whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from ranker.checkpoints import hub
+from ranker.checkpoints.foreign.classifiers import before_the_end, classifier
+from ranker.checkpoints.foreign.reading import check_vocabulary
+from ranker.checkpoints.formats import EMBEDDINGS, Files, bare, head_of
+from ranker.checkpoints.inspect import TRUST, VALUE_HEADS
+from ranker.checkpoints.weights import Names, read, weight_files
+from ranker.errors import CheckpointError
+from ranker.models.backbones import DECODERS
+from ranker.models.reward import attention_options, prepare
+from ranker.text.tokenizer import TextTokenizer
+
+SEQUENCE_CLASSIFIER = "SEQ_CLS"
+
+
+def base_of(
+    folder: Path, adapter: Mapping[str, Tensor], *, head_prefix: str | None, allow_pickle: bool
+) -> tuple[PreTrainedModel, TextTokenizer, tuple[str, ...]]:
+    """The model that an adapter was trained on, with every module that the adapter holds whole already in place.
+
+    The head comes from the adapter, from a file beside it (LLaMA-Factory), or from a base that is a reward model.
+
+    Args:
+        folder: the adapter.
+        adapter: its tensors.
+        head_prefix: the head's name, where it is not one of the known ones.
+        allow_pickle: whether the base and a head beside the adapter may be pickles.
+
+    Returns:
+        The model without the low-rank updates, its tokenizer, and notes.
+
+    Raises:
+        CheckpointError: there is no head in any of them, a tensor does not fit, or the base model is not here.
+    """
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base, values = _base(folder, settings, allow_pickle)
+    stored = {
+        bare(name): tensor for name, tensor in read(weight_files(base, allow_pickle=allow_pickle), Names({})).items()
+    }
+    whole = {bare(name): tensor for name, tensor in adapter.items() if ".lora_" not in name}
+    whole |= _beside(folder, allow_pickle)
+    head = next((found for t in (whole, stored) if (found := _head(t, head_prefix))), None)
+    if head is None:
+        raise CheckpointError(
+            f"{folder}: the adapter holds no head ('{head_prefix or 'score'}.weight'), and neither does its base "
+            f"{base}; it was left out when the adapter was saved. Look for it in the run's full checkpoint "
+            "(global_step*, pytorch_model.bin), or train again with modules_to_save=['score']"
+        )
+    tensors = stored | whole
+    words = next((tensor for t in (whole, stored) for name, tensor in t.items() if name.endswith(EMBEDDINGS)), None)
+    facts = {
+        "outputs": tensors[f"{head}.weight"].shape[0],
+        "labels": list((values.get("id2label") or {}).values()),
+        "head": {"name": head},
+        "normalisation": {k: values[k] for k in ("mean", "std") if k in values} or None,
+    }
+    if words is not None:
+        values["vocab_size"] = words.shape[0]  # tokens may have been added with the adapter
+    texts = folder if (folder / "tokenizer.json").is_file() else base
+    reading = classifier(texts, values, facts, bias=f"{head}.bias" in tensors and values["model_type"] in DECODERS)
+    if settings.get("task_type") == SEQUENCE_CLASSIFIER and values["model_type"] in DECODERS:
+        reading = before_the_end(reading)
+    with torch.device("meta"):
+        empty = reading.cls(reading.config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    state = _fitted(base, folder, {str(reading.names.read(n)): t for n, t in tensors.items()}, shapes, empty)
+    _check_places(folder, adapter, empty)
+    model = reading.cls.from_pretrained(
+        None, state_dict=state, config=reading.config, dtype=torch.float32, **attention_options(reading.config)
+    )
+    tokenizer = TextTokenizer.from_folder(texts, model.layout.markers)
+    check_vocabulary(texts, tokenizer, model)
+    return prepare(model), tokenizer, reading.notes
+
+
+def _base(folder: Path, settings: Mapping[str, Any], allow_pickle: bool) -> tuple[Path, dict[str, Any]]:
+    name = settings.get("base_model_name_or_path")
+    if not name:
+        raise CheckpointError(
+            f"{folder}: adapter_config.json does not name its base model; write its folder or hub name to "
+            "base_model_name_or_path"
+        )
+    base = hub.local(name, allow_pickle=allow_pickle)
+    config = base / "config.json"
+    if not config.is_file():
+        raise CheckpointError(f"{base}: the adapter's base model has no config.json; is it complete?")
+    values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    if values.get("model_type") not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"{base}: the base's model type '{values.get('model_type')}' is not known to transformers"
+        )
+    if "quantization_config" in values:
+        raise CheckpointError(
+            f"{base}: the base model is stored quantised; write its full-precision original to base_model_name_or_path"
+        )
+    return base, values
+
+
+def _beside(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
+    """LLaMA-Factory's head in a file of its own."""
+    for name in VALUE_HEADS:
+        if (folder / name).is_file():
+            if name.endswith(".bin") and not allow_pickle:
+                raise CheckpointError(f"{folder / name}: the head is a pickle, which can run code when loaded; {TRUST}")
+            return read([folder / name], Names({}))
+    return {}
+
+
+def _head(tensors: Mapping[str, Tensor], prefix: str | None) -> str | None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    return head_of(Files({}, frozenset(), shapes), prefix=prefix)
+
+
+def _fitted(
+    base: Path,
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    empty: PreTrainedModel,
+) -> dict[str, Tensor]:
+    """The tensors that the model has, under its names; a bare backbone's have no prefix.
+
+    Raises:
+        CheckpointError: one is missing or of another shape.
+    """
+    prefix = f"{empty.base_model_prefix}."
+    named = {name if name in shapes else prefix + name: tensor for name, tensor in tensors.items()}
+    for name, shape in shapes.items():
+        if name not in named:
+            raise CheckpointError(f"{base}: tensor '{name}' is missing from the base model and from {folder}")
+        if tuple(named[name].shape) != shape:
+            raise CheckpointError(
+                f"{base}: tensor '{name}' has shape {list(named[name].shape)}, expected {list(shape)}; "
+                "take the base model and the tokenizer that the adapter was trained with"
+            )
+    return {name: tensor for name, tensor in named.items() if name in shapes}
+
+
+def _check_places(folder: Path, adapter: Mapping[str, Tensor], model: PreTrainedModel) -> None:
+    """Refuse an adapter one of whose updates has no layer in the model; peft would leave it out with a warning."""
+    layers = {name for name, _ in model.named_modules()}
+    for name in adapter:
+        layer, found, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        if found and layer not in layers:
+            raise CheckpointError(
+                f"{folder}: '{name}' updates a layer that {type(model).__name__} has not; wrong base model?"
+            )
