@@ -88,7 +88,9 @@ def test_adapters_in_bf16_with_whole_modules_and_added_words(tmp_path):
     write_tensors(made.folder / made.file, {k: v.bfloat16() for k, v in (tensors | {name: more}).items()})
     model, _ = native.load(made.folder)
     assert model.get_input_embeddings().weight.shape[0] == 608
-    np.testing.assert_allclose(ranker.load(made.folder).score(PROMPT, SCORED), made.scores, rtol=0.1, atol=0.5)
+    np.testing.assert_allclose(
+        ranker.load(made.folder).score(PROMPT, SCORED), made.scores, rtol=0.1, atol=1.0
+    )  # of bf16
 
 
 def test_adapters_as_pickles_and_without_their_base(tmp_path):

@@ -21,7 +21,7 @@ def arrays_of(model, pipeline):
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def compare(model, scorer):
+def reads_the_same(model, scorer):
     arrays = arrays_of(model, scorer.pipeline)
     assert (arrays["block_ids"] < 0).any(), "there is padding to do without"
     free = copy.deepcopy(model.eval())
@@ -34,6 +34,7 @@ def compare(model, scorer):
     for (name, a), (_, b) in zip(model.named_parameters(), free.named_parameters(), strict=True):
         if a.grad is not None:
             torch.testing.assert_close(b.grad, a.grad, atol=2e-3, rtol=2e-3, msg=name)
+    return True
 
 
 @pytest.mark.parametrize(
@@ -41,7 +42,7 @@ def compare(model, scorer):
 )
 def test_reward_models(family, tmp_path):
     _, scorer = trained(tmp_path, family)
-    compare(scorer.model, scorer)
+    assert reads_the_same(scorer.model, scorer)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_pair_rankers_with_the_exchange_between_rows(layout, family):
     from ranker.models.scorer import TorchScorer
 
     model, tokenizer = tiny(layout, family=family)
-    compare(model, TorchScorer(model, tokenizer))
+    assert reads_the_same(model, TorchScorer(model, tokenizer))
 
 
 @pytest.mark.parametrize("family", ["deberta-v2", "gemma2"])
