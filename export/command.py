@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Literal
 
 from ranker.checkpoints import native, weights
 from ranker.config import ExportPrecision
-from ranker.export import graph, parity, quantize
+from ranker.errors import ParityError
+from ranker.export import graph, parity, search
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
 from ranker.runtime import manifest as manifests
 from ranker.runtime import modelfile
 from ranker.runtime.scorer import OnnxScorer
+
+logger = logging.getLogger(__name__)
+
+OnLoss = Literal["refuse", "skip", "allow"]
 
 
 def export(
@@ -23,21 +29,23 @@ def export(
     *,
     rows: Sequence[Preference],
     evaluation: dict[str, Any] | None = None,
+    on_loss: OnLoss = "refuse",
 ) -> dict[ExportPrecision, dict[str, Any]]:
     """Export ``checkpoint`` in one or more precisions: graph, manifest and tokenizer in one file each.
 
     Args:
         checkpoint: a native checkpoint folder.
         targets: where the file of each precision goes; it appears only after the parity gate has passed. ``int8`` has
-            weights per channel and dynamic activations; the head is fp32 always.
+            weights per channel and activations per token; the head is fp32 always.
         rows: labelled rows on which the parity is measured, a seeded sample of ``parity.ROWS``.
         evaluation: what is known about the model's quality; stored in the manifest.
+        on_loss: what becomes of an int8 graph that loses too much: refuse raises, skip warns, allow writes it.
 
     Returns:
-        Per precision the parity table that is stored in the file.
+        Per precision that was written the parity table that is stored in the file.
 
     Raises:
-        ParityError: an fp32 graph differs from the torch model by more than 1e-4.
+        ParityError: an fp32 graph differs from the torch model by more than 1e-4, or int8 passes its limits.
         CheckpointError: the checkpoint is incomplete.
     """
     if not targets:
@@ -51,7 +59,11 @@ def export(
         bare, draft = Path(folder, "graph.onnx"), Path(folder, "model.onnx")
         graph.to_onnx(model, bare)
         for precision, path in targets.items():
-            final = PRECISIONS[precision](bare)
+            final, recipe = (
+                (bare, {})
+                if precision == "fp32"
+                else search.int8(bare, source, rows, reference, gated=on_loss != "allow")
+            )
             modelfile.write(draft, final, {})
             facts: dict[str, Any] = {
                 **native.facts(model),
@@ -64,19 +76,27 @@ def export(
                 "evaluation": evaluation or {},
             }
             modelfile.write(draft, final, manifests.metadata(manifests.Manifest(**facts), tokenizer.text))
-            tables[precision] = parity.compare(reference, OnnxScorer(draft, device="cpu"))
+            table = parity.compare(reference, OnnxScorer(draft, device="cpu"))
             if precision == "fp32":
-                parity.check_fp32(tables[precision])
+                parity.check_fp32(table)
+            elif not _accepted(table, on_loss, path):
+                continue
+            tables[precision] = table | ({"quantization": recipe} if recipe else {})
             manifest = manifests.Manifest(**facts, parity=tables[precision])
             path.parent.mkdir(parents=True, exist_ok=True)
             modelfile.write(path, final, manifests.metadata(manifest, tokenizer.text))
     return tables
 
 
-def _int8(bare: Path) -> Path:
-    quantized = bare.with_name("graph.int8.onnx")
-    quantize.to_int8(bare, quantized)
-    return quantized
-
-
-PRECISIONS: Final[dict[ExportPrecision, Callable[[Path], Path]]] = {"fp32": lambda bare: bare, "int8": _int8}
+def _accepted(table: dict[str, Any], on_loss: OnLoss, path: Path) -> bool:
+    """Whether an int8 graph is written."""
+    if on_loss == "allow":
+        return True
+    try:
+        parity.check_int8(table)
+    except ParityError as error:
+        if on_loss == "refuse":
+            raise
+        logger.warning("%s: %s", path.name, error)
+        return False
+    return True

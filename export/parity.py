@@ -17,6 +17,11 @@ from ranker.scorer import GroupScores, Scorer
 FP32_LIMIT: Final = 1e-4
 """Largest difference of fp32 logits that passes."""
 
+TAU: Final = 0.98
+FLIPS: Final = 0.02
+ACCURACY: Final = 0.005
+"""Limits of an int8 export: least rank agreement, most decisions flipped, most accuracy lost."""
+
 ROWS: Final = 160
 """Groups of the user's data that are scored for rank agreement and flips."""
 
@@ -65,14 +70,23 @@ def compare(reference: Reference, exported: Scorer) -> dict[str, Any]:
     """Measure ``exported`` against ``reference``.
 
     Returns:
-        ``shapes``: largest logit difference per input shape; ``max_difference``; ``tau_b``: mean Kendall rank
-        agreement within groups; ``flips``: share of held-out comparisons whose winner changed and the largest margin
-        among them; ``accuracy`` of both on the held-out comparisons; ``n`` comparisons.
+        ``shapes``: largest logit difference per input shape; ``max_difference``; and what ``agreement`` gives.
     """
     differences = {
         name: _difference(reference.shape_results[name], exported.score(groups, as_given=True))
         for name, groups in reference.shapes.items()
     }
+    return {"shapes": differences, "max_difference": max(differences.values()), **agreement(reference, exported)}
+
+
+def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
+    """Measure decisions and ranks on the user's rows.
+
+    Returns:
+        ``tau_b``: mean Kendall rank agreement within groups; ``flips``: share of held-out comparisons whose winner
+        changed, and ``largest_flipped_margin`` among them; ``accuracy_source`` and ``accuracy_exported`` on the
+        held-out comparisons; ``n`` comparisons.
+    """
     after = exported.score([p.group for p in reference.rows])
     left, right = comparisons(reference.rows, reference.results), comparisons(reference.rows, after)
     flipped = np.sign(left.logits) != np.sign(right.logits)
@@ -80,8 +94,6 @@ def compare(reference: Reference, exported: Scorer) -> dict[str, Any]:
     both = zip(reference.results, after, strict=True)
     taus = [tau(a.scores, b.scores).statistic for a, b in both if len(set(a.scores.tolist())) > 1]
     return {
-        "shapes": differences,
-        "max_difference": max(differences.values()),
         "tau_b": float(np.nanmean(taus)) if taus else None,
         "flips": float(flipped.mean()),
         "largest_flipped_margin": float(np.abs(left.logits[flipped]).max(initial=0.0)),
@@ -102,6 +114,33 @@ def check_fp32(parity: dict[str, Any]) -> None:
         raise ParityError(
             f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}; "
             "the file was not written"
+        )
+
+
+def int8_losses(parity: dict[str, Any]) -> list[str]:
+    """What an int8 export loses past the limits; empty where it passes."""
+    lost = parity["accuracy_source"] - parity["accuracy_exported"]
+    tau = parity["tau_b"]
+    found = {
+        f"Kendall tau-b {tau or 0:.3f} (at least {TAU})": tau is not None and not tau >= TAU,
+        f"{parity['flips']:.1%} of decisions flipped (less than {FLIPS:.0%})": not parity["flips"] < FLIPS,
+        f"{lost:.1%} of accuracy lost (at most {ACCURACY:.1%})": not lost <= ACCURACY,
+        "NaN or infinity": not np.isfinite(parity.get("max_difference", 0.0)),
+    }
+    return [name for name, failed in found.items() if failed]
+
+
+def check_int8(parity: dict[str, Any]) -> None:
+    """Refuse an int8 export that loses too much.
+
+    Raises:
+        ParityError: naming what it loses and the limits.
+    """
+    losses = int8_losses(parity)
+    if losses:
+        raise ParityError(
+            f"int8 loses too much on {parity['n']} comparisons: {'; '.join(losses)}; the file was not written. "
+            "Take fp32, or accept it with --allow-loss"
         )
 
 

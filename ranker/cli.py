@@ -115,9 +115,10 @@ def export(
     data: Annotated[
         str | None, typer.Option(help="labelled rows for the parity gate; default the built-in sample")
     ] = None,
+    allow_loss: Annotated[bool, typer.Option("--allow-loss", help="write int8 that passes its limits")] = False,
 ) -> None:
     """Export a checkpoint to one self-contained model.onnx, after a parity check against torch."""
-    _command("export").run(checkpoint, output, precision=precision, data=data)
+    _command("export").run(checkpoint, output, precision=precision, data=data, allow_loss=allow_loss)
 
 
 @app.command("eval")

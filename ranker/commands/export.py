@@ -17,7 +17,7 @@ from ranker.extras import require
 from ranker.records import Preference
 
 
-def run(checkpoint: str, output: str, *, precision: str, data: str | None) -> None:
+def run(checkpoint: str, output: str, *, precision: str, data: str | None, allow_loss: bool) -> None:
     """Export and print the parity table.
 
     Raises:
@@ -27,10 +27,11 @@ def run(checkpoint: str, output: str, *, precision: str, data: str | None) -> No
     if precision not in get_args(ExportPrecision):
         raise ConfigError(f"expected --precision {' or '.join(get_args(ExportPrecision))}, got '{precision}'")
     require("onnx")
-    from ranker.export.command import export
+    from ranker.export.command import OnLoss, export
 
     name = cast(ExportPrecision, precision)
-    parity = export(Path(checkpoint), {name: Path(output)}, rows=_rows(data))[name]
+    on_loss: OnLoss = "allow" if allow_loss else "refuse"
+    parity = export(Path(checkpoint), {name: Path(output)}, rows=_rows(data), on_loss=on_loss)[name]
     show(Console(), f"{output} against {checkpoint}", parity_rows(parity))
 
 

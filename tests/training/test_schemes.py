@@ -51,7 +51,7 @@ def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
     report = evaluate(trained.scorer, trained.validation, train=trained.train).report
     assert report["accuracy"]["n"] > 50
     targets = {"fp32": tmp_path / "model.onnx", "int8": tmp_path / "model.int8.onnx"}
-    tables = export(trained.folder, targets, rows=trained.validation)
+    tables = export(trained.folder, targets, rows=trained.validation, on_loss="allow")
     assert tables["fp32"]["max_difference"] <= 1e-4
     quantized = {i.name: i.data_type for i in onnx.load(targets["int8"]).graph.initializer}
     assert any(kind == onnx.TensorProto.INT8 for kind in quantized.values())
