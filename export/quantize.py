@@ -1,7 +1,7 @@
 """fp32 graph to int8: weights per channel, activations per token, outlier channels smoothed, the head untouched.
 
-A scale per token instead of one per tensor keeps a score independent of what else is in its batch, and keeps rare
-large activations from taking the resolution of all others. What channels have in common is moved into the weights
+A scale per token is shared with nothing else in the batch (what is left of the batch in a score is rounding), and keeps
+rare large activations from taking the resolution of all others. What channels have in common is moved into the weights
 before both are rounded (SmoothQuant, arXiv 2211.10438); how far is chosen by measurement.
 
 Per matrix product ``x W + b`` with u8 activations ``q``, their scale ``s`` and zero point ``z`` per token, i8 weights
@@ -75,12 +75,15 @@ class Calibration:
 
     Args:
         graph: the fp32 graph.
-        activations: names of the activations to watch.
+
+    Raises:
+        ExportError: the head's nodes are not found, so they could not be left as they are.
     """
 
-    def __init__(self, graph: Path, activations: Sequence[str]) -> None:
+    def __init__(self, graph: Path) -> None:
         model = onnx.load(graph)
-        for number, name in enumerate(activations):
+        self.products = products(model, head_nodes(graph))
+        for number, name in enumerate(self.products):
             axes = numpy_helper.from_array(np.array([0, 1], np.int64), f"watched_axes_{number}")
             model.graph.initializer.append(axes)
             model.graph.node.append(helper.make_node("Abs", [name], [f"watched_{number}"]))
@@ -91,14 +94,13 @@ class Calibration:
         onnx.save(model, watched)
         self._session = require("onnxruntime").InferenceSession(str(watched), providers=[CPU])
         self._inputs = [node.name for node in self._session.get_inputs()]
-        self._activations = list(activations)
         self.ranges: dict[str, NDArray[np.float32]] = {}
 
     def __call__(self, arrays: Arrays) -> NDArray[np.float32]:
         """Logits of a batch; its ranges are noted."""
-        wanted = ["scores", *(f"range_{number}" for number in range(len(self._activations)))]
+        wanted = ["scores", *(f"range_{number}" for number in range(len(self.products)))]
         logits, *ranges = self._session.run(wanted, {name: arrays[name] for name in self._inputs})
-        for name, found in zip(self._activations, ranges, strict=True):
+        for name, found in zip(self.products, ranges, strict=True):
             self.ranges[name] = np.maximum(self.ranges.get(name, np.float32(0)), found)
         scores: NDArray[np.float32] = logits
         return scores
@@ -109,17 +111,15 @@ class Quantizer:
 
     Args:
         graph: the fp32 graph.
+        products: its products that become int8.
         ranges: what ``Calibration`` saw.
-
-    Raises:
-        ExportError: the head's nodes are not found, so they could not be left as they are.
     """
 
-    def __init__(self, graph: Path, ranges: Ranges) -> None:
+    def __init__(self, graph: Path, products: Mapping[str, Sequence[Product]], ranges: Ranges) -> None:
         self._model = onnx.load(graph)
+        self._products = products
         self._ranges = ranges
         self._quantised: dict[tuple[str, float], _Quantised] = {}
-        self.products = products(self._model, head_nodes(graph))
 
     def write(self, path: Path, smoothing: float, *, left: Sequence[str] = ()) -> None:
         """Write a copy to ``path``.
@@ -131,7 +131,7 @@ class Quantizer:
         """
         replaced: dict[str, Sequence[NodeProto]] = {}
         constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
-        for number, (activation, group) in enumerate(self.products.items()):
+        for number, (activation, group) in enumerate(self._products.items()):
             if activation in left:
                 continue
             key = (activation, smoothing)

@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnx
 
 from ranker.export import parity, quantize
-from ranker.export.graph import head_nodes
 from ranker.models.scorer import TorchScorer
-from ranker.records import Group, Preference
-from ranker.runtime.session import open_session
-from ranker.scorer import Floats, GroupScores, margins
-from ranker.text.batching import Arrays
-from ranker.text.pipeline import TextPipeline
+from ranker.records import Preference
+from ranker.runtime.scorer import GraphScorer
+from ranker.scorer import GroupScores
 
 CALIBRATION: Final = 64
 """Groups whose activations are watched."""
@@ -31,28 +27,6 @@ SCANNED: Final = 48
 
 LEFT: Final = 3
 """Most activations whose products may stay fp32."""
-
-
-class GraphScorer:
-    """A ``Scorer`` on a graph that has no manifest yet."""
-
-    def __init__(self, graph: Path, pipeline: TextPipeline) -> None:
-        self.pipeline = pipeline
-        self.pairwise = pipeline.layout.pairwise
-        self._session = open_session(graph, device="cpu")
-        self._inputs = [node.name for node in self._session.get_inputs()]
-
-    def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
-        """See ``Scorer.score``."""
-        return self.pipeline.score(groups, self._forward, 8192, as_given=as_given)
-
-    def compare(self, pairs: Sequence[Group]) -> Floats:
-        """See ``Scorer.compare``."""
-        return margins(pairs, self.score(pairs))
-
-    def _forward(self, arrays: Arrays) -> Floats:
-        logits: Floats = self._session.run(["scores"], {name: arrays[name] for name in self._inputs})[0]
-        return logits
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +66,15 @@ def int8(
     watched = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
     tuning = watched[:TUNING]
     truth = source.score(tuning)
-    products = quantize.products(onnx.load(graph), head_nodes(graph))
-    calibration = quantize.Calibration(graph, list(products))
+    calibration = quantize.Calibration(graph)
     source.pipeline.score(watched, calibration, 4096)
-    quantizer = quantize.Quantizer(graph, calibration.ranges)
+    products = calibration.products
+    quantizer = quantize.Quantizer(graph, products, calibration.ranges)
     target = graph.with_name("graph.int8.onnx")
 
     def scorer(recipe: Recipe) -> GraphScorer:
         quantizer.write(target, recipe.smoothing, left=recipe.left)
-        return GraphScorer(target, source.pipeline)
+        return GraphScorer(target, source.pipeline, device="cpu")
 
     def error(recipe: Recipe) -> float:
         return _error(truth, scorer(recipe).score(tuning))

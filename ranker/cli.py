@@ -109,7 +109,7 @@ def train(
 
 @app.command()
 def export(
-    checkpoint: Annotated[str, typer.Argument(help="a checkpoint folder")],
+    checkpoint: Annotated[str, typer.Argument(help="a checkpoint: a folder or a hub name")],
     output: Annotated[str, typer.Option("--output", "-o")] = "model.onnx",
     precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
     data: Annotated[
@@ -155,7 +155,7 @@ def inspect(
 
 @app.command()
 def verify(
-    path: Annotated[str, typer.Argument(help="a checkpoint folder")],
+    path: Annotated[str, typer.Argument(help="a checkpoint: a folder or a hub name")],
     against: Annotated[str | None, typer.Option(help="a checkpoint that must score the same")] = None,
     data: Annotated[str | None, typer.Option(help="labelled rows, for the accuracy")] = None,
     head_prefix: HeadPrefix = None,

@@ -89,7 +89,7 @@ FORMATS: Final[tuple[Format, ...]] = (
         lambda f: _any(f, "value_head.safetensors", "value_head.bin"),
         lambda _: "last_token",
     ),
-    Format("PEFT adapter", lambda f: "adapter_config.json" in f.names, lambda _: "unknown", readable=False),
+    Format("PEFT adapter", lambda f: "adapter_config.json" in f.names, lambda _: "unknown"),
     Format(
         "ranker pairwise", lambda f: f.config.get("model_type") == "ranker_pairwise", lambda _: "markers", native=True
     ),

@@ -75,7 +75,9 @@ def inspect(
             f"{', '.join(candidates_for_head(shapes)) or 'none'}"
         )
     head_shape = next((shape for name, shape in shapes.items() if head and bare(name) == f"{head}.weight"), None)
-    tokenizer = _tokenizer(folder, files, problems)
+    base = Path(str(config.get("base_model_name_or_path") or folder))  # an adapter may leave its tokenizer there
+    texts = base if not (folder / "tokenizer.json").is_file() and base.is_dir() else folder
+    tokenizer = _tokenizer(texts, files, problems)
     if not config:
         repair = "copy config.json of the base model beside it"
         problems.append(Problem("there is no config.json, so the backbone is not known", repair, fatal=True))

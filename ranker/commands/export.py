@@ -27,11 +27,12 @@ def run(checkpoint: str, output: str, *, precision: str, data: str | None, allow
     if precision not in get_args(ExportPrecision):
         raise ConfigError(f"expected --precision {' or '.join(get_args(ExportPrecision))}, got '{precision}'")
     require("onnx")
+    from ranker.checkpoints import hub
     from ranker.export.command import OnLoss, export
 
     name = cast(ExportPrecision, precision)
     on_loss: OnLoss = "allow" if allow_loss else "refuse"
-    parity = export(Path(checkpoint), {name: Path(output)}, rows=_rows(data), on_loss=on_loss)[name]
+    parity = export(hub.local(checkpoint), {name: Path(output)}, rows=_rows(data), on_loss=on_loss)[name]
     show(Console(), f"{output} against {checkpoint}", parity_rows(parity))
 
 

@@ -18,7 +18,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from ranker.config import GateConfig, Pooling
 from ranker.models import backbones, reward
 from ranker.models.attention import row_mask
-from ranker.models.pooling import POOLINGS, resolve
+from ranker.models.heads import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer

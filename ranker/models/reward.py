@@ -27,7 +27,7 @@ from ranker.errors import CheckpointError, ConfigError
 from ranker.models import backbones
 from ranker.models.attention import row_mask
 from ranker.models.backbones import DECODERS
-from ranker.models.pooling import POOLINGS, resolve
+from ranker.models.heads import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.chat import template_parts
 from ranker.text.layout import Output, TextLayout

@@ -13,29 +13,31 @@ from ranker.text.batching import Arrays
 from ranker.text.pipeline import TextPipeline
 
 
-class OnnxScorer:
-    """Scores with a self-contained ``model.onnx``.
+class GraphScorer:
+    """Scores with an ONNX graph of ours.
 
     Args:
-        path: the file; it is verified against its hashes before the first score.
+        path: the file; it is not verified.
+        pipeline: how the model reads text.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: threads within an operation; default the processors this process may use.
         batch_tokens: most padded tokens of one forward pass.
-
-    Raises:
-        ModelFileError: the file is damaged, foreign or from a newer version.
-        MissingExtraError: onnxruntime is not installed.
     """
 
     def __init__(
-        self, path: Path, *, device: Device = "auto", threads: int | None = None, batch_tokens: int = 8192
+        self,
+        path: Path,
+        pipeline: TextPipeline,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        batch_tokens: int = 8192,
     ) -> None:
-        self.manifest, tokenizer = manifests.read(path)
         self.session = open_session(path, device=device, threads=threads)
         self._inputs = [node.name for node in self.session.get_inputs()]
-        self.pipeline = TextPipeline(self.manifest.text, tokenizer)
+        self.pipeline = pipeline
         self.batch_tokens = batch_tokens
-        self.pairwise = self.manifest.text.pairwise
+        self.pairwise = pipeline.layout.pairwise
 
     @property
     def providers(self) -> list[str]:
@@ -53,3 +55,23 @@ class OnnxScorer:
     def _forward(self, arrays: Arrays) -> Floats:
         logits: Floats = self.session.run(["scores"], {name: arrays[name] for name in self._inputs})[0]
         return logits
+
+
+class OnnxScorer(GraphScorer):
+    """Scores with a self-contained ``model.onnx``.
+
+    Args:
+        path: the file; it is verified against its hashes before the first score.
+        device, threads, batch_tokens: as in ``GraphScorer``.
+
+    Raises:
+        ModelFileError: the file is damaged, foreign or from a newer version.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(
+        self, path: Path, *, device: Device = "auto", threads: int | None = None, batch_tokens: int = 8192
+    ) -> None:
+        self.manifest, tokenizer = manifests.read(path)
+        pipeline = TextPipeline(self.manifest.text, tokenizer)
+        super().__init__(path, pipeline, device=device, threads=threads, batch_tokens=batch_tokens)

@@ -44,7 +44,7 @@ def test_one_line_names_the_tensor_and_the_repair(name, breakage, tmp_path):
         assert checkpoints.row(name, checkpoints.relative(text, tmp_path)) in DOCUMENT, "run: make docs"
     if text.startswith("read the same"):
         scores = ranker.load(made.folder, **made.options).score(PROMPT, list(ANSWERS))
-        np.testing.assert_allclose(scores, made.scores, atol=1e-5)
+        np.testing.assert_allclose(scores, made.scores, rtol=1e-5, atol=1e-5)
     if breakage in READ_ON or text == "does not apply":
         return
     assert re.search(EXPECTED[breakage], text), text

@@ -32,14 +32,16 @@ def test_a_decoder_with_or_without_num_labels_and_whatever_its_head_is_called(he
     assert np.ptp(expected) > 1e-2
     if before_the_end:
         with pytest.warns(UserWarning, match="transformers scores the token before it"):
-            np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, atol=1e-5)
+            np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, rtol=1e-5, atol=1e-5)
     else:
-        np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, atol=1e-5)
+        np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, rtol=1e-5, atol=1e-5)
 
     notes = convert(folder, tmp_path / "converted")
     assert any("no chat template" in note for note in notes)
     assert any("padding" in note for note in notes) == (pad == "[SEP]")
-    np.testing.assert_allclose(ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS)), expected, atol=1e-5)
+    np.testing.assert_allclose(
+        ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS)), expected, rtol=1e-5, atol=1e-5
+    )
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "converted").eval()
     assert plain.score.out_features == 1
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "converted")
@@ -49,7 +51,7 @@ def test_a_decoder_with_or_without_num_labels_and_whatever_its_head_is_called(he
     ids = torch.tensor([row + [plain.config.pad_token_id] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     with torch.no_grad():
-        np.testing.assert_allclose(plain(ids, attention_mask=mask).logits[:, 0], expected, atol=1e-5)
+        np.testing.assert_allclose(plain(ids, attention_mask=mask).logits[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "deberta-v2", "modernbert"])
@@ -59,7 +61,7 @@ def test_an_encoder_scores_like_the_library(family, tmp_path):
     batch = tokenizer([PROMPT] * len(ANSWERS), list(ANSWERS), padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = model.eval()(**batch).logits[:, 0].numpy()
-    np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, atol=1e-5)
+    np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
@@ -73,7 +75,7 @@ def test_two_classes_are_the_log_odds_of_the_second(family, tmp_path):
         batch = tokenizer([PROMPT] * len(ANSWERS), list(ANSWERS), padding=True, return_tensors="pt")
         with torch.no_grad():
             logits = model.eval()(**batch).logits.numpy()
-    np.testing.assert_allclose(scores, logits[:, 1] - logits[:, 0], atol=1e-5)
+    np.testing.assert_allclose(scores, logits[:, 1] - logits[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_plain_t5_is_steamshp(tmp_path):

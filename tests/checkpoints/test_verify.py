@@ -23,15 +23,13 @@ def failed(checks):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", [name for name in MADE if name != "OpenRLHF"])  # it has a problem: its head's name
+@pytest.mark.parametrize("name", MADE)
 def test_what_is_whole_passes_every_check(name, tmp_path):
     made = MADE[name](tmp_path)
-    checks = {check.name: check for check in verify(made.folder, **made.options)}
-    bad = {name: check.seen for name, check in checks.items() if not check.passed}
-    assert not bad or name in ("LLaMA-Factory value head", "trlx", "PEFT adapter"), bad
-    assert checks["batch sizes"].passed
-    assert checks["padding"].passed
-    assert checks["tensors"].passed
+    seen = failed(verify(made.folder, **made.options))
+    if name in ("OpenRLHF", "trlx"):  # whole, but no other loader finds a head of that name
+        assert "newly initialise in silence" in seen.pop("config and files")
+    assert seen == {}
 
 
 @pytest.mark.parametrize("layout", ["hub", "set", "published"])

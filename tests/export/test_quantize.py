@@ -1,4 +1,4 @@
-"""int8: the formula by hand, scores that do not depend on their batch, and the gate."""
+"""int8: the formula by hand, scores whose batch matters by rounding alone, and the gate."""
 
 import logging
 from typing import get_args
@@ -61,7 +61,7 @@ def test_every_token_has_its_scale_and_zero_point(tmp_path):
     x = (rng.normal(size=(2, 5, 6)) * np.array([1, 1, 30, 1, 1, 0.1]) + 0.5).astype(np.float32)
     x[0, 1] *= 100
     seen = np.abs(x).max(axis=(0, 1))
-    quantize.Quantizer(graph, {"x": seen}).write(tmp_path / "q.onnx", 0.5)
+    quantize.Quantizer(graph, quantize.Calibration(graph).products, {"x": seen}).write(tmp_path / "q.onnx", 0.5)
     y, z, _ = onnxruntime.InferenceSession(tmp_path / "q.onnx").run(None, {"x": x})
     heaviest = np.maximum(np.abs(w).max(axis=1), np.abs(v).max(axis=1))
     np.testing.assert_allclose(y, by_hand(x, w, b, seen, heaviest, 0.5), rtol=1e-3, atol=1e-2)
@@ -73,9 +73,10 @@ def test_every_token_has_its_scale_and_zero_point(tmp_path):
 
 def test_what_is_left_stays_fp32_and_the_head_always(tmp_path):
     graph, *_ = two_products(tmp_path)
-    quantizer = quantize.Quantizer(graph, {"x": np.ones(6, np.float32)})
-    assert list(quantizer.products) == ["x"]
-    assert [product.bias is not None for product in quantizer.products["x"]] == [True, False]
+    products = quantize.Calibration(graph).products
+    assert list(products) == ["x"]
+    assert [product.bias is not None for product in products["x"]] == [True, False]
+    quantizer = quantize.Quantizer(graph, products, {"x": np.ones(6, np.float32)})
     quantizer.write(tmp_path / "q.onnx", 0.5)
     kinds = [node.op_type for node in onnx.load(tmp_path / "q.onnx").graph.node]
     assert (kinds.count("MatMulIntegerToFloat"), kinds.count("QuantizeLinear")) == (2, 1)
@@ -88,7 +89,7 @@ def test_what_is_left_stays_fp32_and_the_head_always(tmp_path):
 
 def test_calibration_sees_the_largest_value_of_every_channel(tmp_path):
     graph, *_ = two_products(tmp_path)
-    calibration = quantize.Calibration(graph, ["x"])
+    calibration = quantize.Calibration(graph)
     calibration({"x": np.full((1, 2, 6), -3, np.float32)})
     x = np.zeros((2, 1, 6), np.float32)
     x[1, 0, 4] = 7
@@ -96,7 +97,7 @@ def test_calibration_sees_the_largest_value_of_every_channel(tmp_path):
     np.testing.assert_array_equal(calibration.ranges["x"], [3, 3, 3, 3, 7, 3])
 
 
-def test_int8_scores_do_not_depend_on_their_batch(tmp_path):
+def test_int8_scores_share_no_scale_with_their_batch(tmp_path):
     native.save(*tiny("set", exchange=False), tmp_path / "checkpoint")
     export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
     scorer = OnnxScorer(tmp_path / "m.onnx")

@@ -51,7 +51,7 @@ def test_the_score_is_the_gated_sum_of_transformed_aspects(family, tmp_path):
     torch.testing.assert_close(gate.sum(-1), torch.ones(len(gate)))
     assert gate.std(dim=1).min() > 1e-4
     (result,) = scorer.score([Group(PROMPT, ANSWERS)])
-    np.testing.assert_allclose(result.scores, out[:, 0], atol=1e-5)
+    np.testing.assert_allclose(result.scores, out[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_the_gate_of_a_decoder_reads_the_token_that_closes_the_prompt_and_not_the_answer(tmp_path):

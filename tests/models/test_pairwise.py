@@ -40,7 +40,7 @@ def test_scores_do_not_depend_on_the_order(family, layout, exchange, count):
     assert np.ptp(raw_scores(model, tokenizer, ANSWERS)) > 1e-3, "candidates must differ for this to mean anything"
     for order in list(permutations(range(count)))[1:8]:
         got = raw_scores(model, tokenizer, [ANSWERS[i] for i in order])
-        np.testing.assert_allclose(got, expected[list(order)], atol=1e-5)
+        np.testing.assert_allclose(got, expected[list(order)], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("layout", "exchange"), ORDER_FREE)
@@ -65,7 +65,7 @@ def test_scores_do_not_depend_on_batch_neighbours(family, layout, exchange):
     for budget in (16, 500, 100_000):
         together = TorchScorer(model, tokenizer, batch_tokens=budget).score(groups)
         for a, b in zip(alone, together, strict=True):
-            np.testing.assert_allclose(a, b.scores, atol=1e-5)
+            np.testing.assert_allclose(a, b.scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["hub", "set"])
@@ -75,7 +75,7 @@ def test_company_matters_only_with_exchange(layout):
     assert np.abs(few - many).max() > 1e-4
     model, tokenizer = tiny("set", exchange=False)
     few, many = (raw_scores(model, tokenizer, ANSWERS[:n])[:2] for n in (2, 5))
-    np.testing.assert_allclose(few, many, atol=1e-5)
+    np.testing.assert_allclose(few, many, rtol=1e-5, atol=1e-5)
 
 
 def test_hub_candidates_do_not_see_each_other_in_the_first_layer():
@@ -151,7 +151,7 @@ def test_exchange_equals_full_attention_over_the_group(family):
     with torch.no_grad():
         hidden = model.encode(ids, segments, positions, mask, None)
         got = model.head(hidden[0, starts])[:, 0].numpy()
-    np.testing.assert_allclose(got, expected, atol=1e-5)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_published_equals_an_independent_forward():

@@ -139,14 +139,14 @@ def test_encoders_score_the_same_in_transformers_and_sentence_transformers(famil
     assert np.ptp(result.scores) > 1e-3
     pairs = [(PROMPT, answer) for answer in ANSWERS]
     got = CrossEncoder(str(folder), activation_fn=torch.nn.Identity()).predict(pairs, batch_size=2)
-    np.testing.assert_allclose(got, result.scores, atol=1e-5)
+    np.testing.assert_allclose(got, result.scores, rtol=1e-5, atol=1e-5)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
         batch = tokenizer([p for p, _ in pairs], [a for _, a in pairs], padding=True, return_tensors="pt")
         alone = [model(**tokenizer(*pair, return_tensors="pt")).logits.item() for pair in pairs]
-        np.testing.assert_allclose(model(**batch).logits[:, 0].numpy(), result.scores, atol=1e-5)
-    np.testing.assert_allclose(alone, result.scores, atol=1e-5)
+        np.testing.assert_allclose(model(**batch).logits[:, 0].numpy(), result.scores, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(alone, result.scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", DECODERS)
@@ -174,10 +174,10 @@ def test_decoders_score_the_same_in_plain_transformers(family, pad, tmp_path):
         positions = (torch.tensor(mask).cumsum(-1) - 1).clamp(min=0)
         with torch.no_grad():
             logits = model(torch.tensor(ids), attention_mask=torch.tensor(mask), position_ids=positions).logits[:, 0]
-        np.testing.assert_allclose(logits.numpy(), result.scores, atol=1e-5)
+        np.testing.assert_allclose(logits.numpy(), result.scores, rtol=1e-5, atol=1e-5)
     with torch.no_grad():
         alone = [model(torch.tensor([row])).logits.item() for row in rows]
-    np.testing.assert_allclose(alone, result.scores, atol=1e-5)
+    np.testing.assert_allclose(alone, result.scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "deberta-v2"])
@@ -198,7 +198,7 @@ def test_modernbert_pools_by_its_own_setting(tmp_path):
     batch = tokenizer([PROMPT] * len(ANSWERS), list(ANSWERS), padding=True, return_tensors="pt")
     with torch.no_grad():
         got = model(**batch).logits[:, 0].numpy()
-    np.testing.assert_allclose(got, scorer.score([Group(PROMPT, ANSWERS)])[0].scores, atol=1e-5)
+    np.testing.assert_allclose(got, scorer.score([Group(PROMPT, ANSWERS)])[0].scores, rtol=1e-5, atol=1e-5)
 
 
 def test_a_chat_template_is_kept_to_the_id(tmp_path):
@@ -227,7 +227,7 @@ def test_classes_and_aspects_reduce_to_a_score(family, output, tmp_path):
     with torch.inference_mode():
         raw = scorer._forward(batching.collate(scorer.model.layout, batching.units([packed])))[:, 0]
     expected = raw[:, 1] - raw[:, 0] if output == "classes" else raw.mean(axis=-1)
-    np.testing.assert_allclose(result.scores, expected, atol=1e-5)
+    np.testing.assert_allclose(result.scores, expected, rtol=1e-5, atol=1e-5)
     labels = AutoModelForSequenceClassification.from_pretrained(folder).config.id2label
     assert labels == ({0: "reject", 1: "accept"} if output == "classes" else {0: "helpful", 1: "brief", 2: "polite"})
 
@@ -240,7 +240,7 @@ def test_scores_do_not_depend_on_batch_neighbours_and_survive_saving(family, tmp
     for budget in (16, 100_000):
         again = TorchScorer(scorer.model, scorer.pipeline.tokenizer, batch_tokens=budget).score(groups)
         for a, b in zip(alone, again, strict=True):
-            np.testing.assert_allclose(a, b.scores, atol=1e-5)
+            np.testing.assert_allclose(a, b.scores, rtol=1e-5, atol=1e-5)
     assert native.check_reload(scorer, folder, groups) <= 1e-6
 
 
@@ -260,7 +260,7 @@ def test_pooling_is_decided_by_the_mask():
     from typing import get_args
 
     from ranker.config import Pooling
-    from ranker.models.pooling import POOLINGS, first_token, last_token, mean
+    from ranker.models.heads import POOLINGS, first_token, last_token, mean
 
     assert set(get_args(Pooling)) - {"auto"} == set(POOLINGS) - {"last_token"}
 

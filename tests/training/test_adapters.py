@@ -47,10 +47,13 @@ def test_adapter_and_merged_checkpoint_score_like_the_live_model(recipe, family,
     merged = TorchScorer(*native.load(trained.folder)).score(groups)
     adapter = TorchScorer(*native.load(tmp_path / "run" / "adapter")).score(groups)
     for a, b, c in zip(live, merged, adapter, strict=True):
-        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(a.scores, c.scores, atol=1e-4)
     updates = load_file(tmp_path / "run" / "adapter" / folders.WEIGHTS)
-    assert all(tensor.abs().max() > 0 for name, tensor in updates.items() if "lora_B" in name), "every update trained"
+    idle = ("decoder.block.0.layer.0.SelfAttention.q", "decoder.block.0.layer.0.SelfAttention.k")
+    for name, tensor in updates.items():  # one token in the decoder: which key it looks at has no gradient
+        if "lora_B" in name and not any(part in name for part in idle):
+            assert tensor.abs().max() > 0, f"{name} was not trained"
     saved = json.loads((tmp_path / "run" / "adapter" / "adapter_config.json").read_text())
     if recipe != "steamshp":  # its words come with the backbone
         assert saved["modules_to_save"]

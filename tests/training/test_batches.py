@@ -91,7 +91,7 @@ def test_collated_comparisons_are_those_of_the_scorer(layout, exchange):
             expected += results.tolist()
         else:
             expected += [float(result.scores[i] - result.scores[j]) for i, j, _ in pairs]
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
     assert batch["weight"].sum().item() == pytest.approx(len(rows))
 
 

@@ -47,7 +47,7 @@ def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
     live = trained.scorer.score(groups)
     reloaded = type(trained.scorer)(*native.load(trained.folder))
     for a, b in zip(live, reloaded.score(groups), strict=True):
-        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+        np.testing.assert_allclose(a.scores, b.scores, rtol=1e-5, atol=1e-5)
     report = evaluate(trained.scorer, trained.validation, train=trained.train).report
     assert report["accuracy"]["n"] > 50
     targets = {"fp32": tmp_path / "model.onnx", "int8": tmp_path / "model.int8.onnx"}

@@ -91,7 +91,7 @@ def test_roberta_counts_positions_from_its_padding_id(tmp_path):
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     (ids,) = rows_of(scorer, Group(long, ("yes",)))
     with torch.no_grad():
-        np.testing.assert_allclose(model(torch.tensor([ids])).logits.item(), result.scores[0], atol=1e-5)
+        np.testing.assert_allclose(model(torch.tensor([ids])).logits.item(), result.scores[0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["value_head", "reward_head", "v_head"])
@@ -119,7 +119,7 @@ def test_one_answer_and_many_score_alike_whatever_the_padding_side_of_the_tokeni
     tokenizer.padding_side = "left"
     tokenizer.save_pretrained(folder)
     alone = [native_score(folder, answer) for answer in ANSWERS]
-    np.testing.assert_allclose(scorer.score([Group(PROMPT, ANSWERS)])[0].scores, alone, atol=1e-5)
+    np.testing.assert_allclose(scorer.score([Group(PROMPT, ANSWERS)])[0].scores, alone, rtol=1e-5, atol=1e-5)
 
 
 def native_score(folder, answer):

@@ -13,10 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from ranker.checkpoints.foreign.classifiers import classifier
-from ranker.checkpoints.foreign.reading import Facts, Reading, Source, plain_config, refused, write
+from ranker.checkpoints.foreign.reading import Facts, Reading, Source, decoder_config, write
 from ranker.checkpoints.weights import Names
-from ranker.models.backbones import DECODERS
-from ranker.models.reward import RewardReading
 
 HEAD: Final = "v_head.summary"
 FILE: Final = "value_head.safetensors"
@@ -45,15 +43,9 @@ def write_model(source: Source, folder: Path) -> list[str]:
     Raises:
         CheckpointError: not a decoder with one output.
     """
-    config = source.config
-    if not isinstance(source.model, RewardReading) or config.model_type not in DECODERS or config.num_labels != 1:
-        raise refused(source, "llama-factory", "decoders with one output")
-    architecture = CAUSAL.get(
-        config.model_type, type(source.model).__name__.replace("ForSequenceClassification", "ForCausalLM")
-    )
-    values = plain_config(source, architecture) | {"tie_word_embeddings": True}
-    for name in ("id2label", "label2id", "num_labels", "problem_type"):
-        values.pop(name, None)
+    base = type(source.model).__name__.replace("ForSequenceClassification", "ForCausalLM")
+    values = decoder_config(source, "llama-factory", CAUSAL.get(source.config.model_type, base))
+    values["tie_word_embeddings"] = True
     tensors = dict(source.tensors)
     weight = tensors.pop("score.weight")
     bias = tensors.pop("score.bias", torch.zeros(1, dtype=weight.dtype))

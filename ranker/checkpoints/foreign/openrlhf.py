@@ -13,11 +13,9 @@ from typing import Any, Final
 from transformers import AutoTokenizer
 
 from ranker.checkpoints.foreign.classifiers import classifier, without_bias
-from ranker.checkpoints.foreign.reading import Facts, Reading, Source, plain_config, refused, write
+from ranker.checkpoints.foreign.reading import Facts, Reading, Source, decoder_config, write
 from ranker.checkpoints.weights import Names
 from ranker.errors import CheckpointError
-from ranker.models.backbones import DECODERS
-from ranker.models.reward import RewardReading
 
 HEAD: Final = "score"
 """The head's name since OpenRLHF 0.3.9; ``value_head`` before."""
@@ -48,11 +46,10 @@ def write_model(source: Source, folder: Path) -> list[str]:
     """The folder as OpenRLHF's ``get_llm_for_sequence_regression(path, "reward")`` reads it.
 
     Raises:
-        CheckpointError: not a decoder with one output.
+        CheckpointError: not a decoder with one output, or one that does not read the end of text.
     """
     config = source.config
-    if not isinstance(source.model, RewardReading) or config.model_type not in DECODERS or config.num_labels != 1:
-        raise refused(source, "openrlhf", "decoders with one output")
+    values = decoder_config(source, "openrlhf", "RewardModel")
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     if not {*source.model.layout.suffix[-1:]} & {*ends}:
         raise CheckpointError(
@@ -60,10 +57,7 @@ def write_model(source: Source, folder: Path) -> list[str]:
             "others; choose --to hf"
         )
     normalisation = config.ranker.get("normalisation") or {}
-    values = plain_config(source, "RewardModel") | normalisation
-    for name in ("id2label", "label2id", "num_labels", "problem_type"):
-        values.pop(name, None)
-    values |= {"value_head_prefix": HEAD, "normalize_reward": bool(normalisation)}
+    values |= {**normalisation, "value_head_prefix": HEAD, "normalize_reward": bool(normalisation)}
     source, notes = without_bias(source)
     write(source, folder, Names({}), values)
     return notes

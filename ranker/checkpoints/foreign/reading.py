@@ -17,7 +17,8 @@ from ranker.config import Pooling
 from ranker.errors import CheckpointError
 from ranker.extras import require
 from ranker.models import backbones
-from ranker.models.reward import text_layout
+from ranker.models.backbones import DECODERS
+from ranker.models.reward import RewardReading, text_layout
 from ranker.text.layout import Output, TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
@@ -144,6 +145,19 @@ def plain_config(source: Source, architecture: str) -> dict[str, Any]:
     kinds = {tensor.dtype for tensor in source.tensors.values()}
     kind = torch.float32 if len(kinds) != 1 else kinds.pop()
     return values | {"architectures": [architecture], "dtype": str(kind).removeprefix("torch.")}
+
+
+def decoder_config(source: Source, target: str, architecture: str) -> dict[str, Any]:
+    """``plain_config`` for formats that hold decoders with one output and name no labels.
+
+    Raises:
+        CheckpointError: another model.
+    """
+    config = source.config
+    if not isinstance(source.model, RewardReading) or config.model_type not in DECODERS or config.num_labels != 1:
+        raise refused(source, target, "decoders with one output")
+    labels = {"id2label", "label2id", "num_labels", "problem_type"}
+    return {name: value for name, value in plain_config(source, architecture).items() if name not in labels}
 
 
 def refused(source: Source, target: str, needs: str) -> CheckpointError:
