@@ -29,7 +29,7 @@ def exported(tmp_path, layout="set", *, exchange=True, family="bert", precisions
     return targets, tables, TorchScorer(model, tokenizer)
 
 
-CASES = [(f, *c) for f in FAMILIES for c in LAYOUTS if f == "bert" or c in (("hub", True), ("set", True))]
+CASES = [(f, *c) for f in (*FAMILIES, "xlm-roberta") for c in LAYOUTS]
 
 
 @pytest.mark.parametrize(("family", "layout", "exchange"), CASES)

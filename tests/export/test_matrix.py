@@ -1,0 +1,69 @@
+"""Every scheme over every backbone exports, and says in ONNX what it says in torch."""
+
+import numpy as np
+import pytest
+
+from ranker.checkpoints import native
+from ranker.config import GateConfig
+from ranker.export.command import export
+from ranker.models import gated, reward, seq2seq
+from ranker.models.scorer import TorchScorer
+from ranker.records import Group
+from ranker.runtime.scorer import OnnxScorer
+from tests.conftest import FAMILIES
+from tests.export.test_export import ROWS
+from tests.models.test_reward import ANSWERS, DECODERS, PROMPT, TEMPLATE, save_backbone
+
+SIZES = {"max_length": 128, "prompt_reserve": 16}
+ENCODERS = (*FAMILIES, "xlm-roberta")
+
+
+def scalar(folder):
+    return reward.from_backbone(folder, output="tasks", **SIZES)
+
+
+def pooled_classes(folder):
+    return reward.from_backbone(folder, output="classes", pooling="mean", **SIZES)
+
+
+def classes(folder):
+    return reward.from_backbone(folder, output="classes", **SIZES)
+
+
+def aspects(folder):
+    return reward.from_backbone(folder, output="aspects", aspects=("a", "b", "c"), **SIZES)
+
+
+def gate(folder):
+    return gated.from_backbone(
+        folder, aspects=("a", "b", "c"), gate=GateConfig(hidden=16), pooling="first_token", **SIZES
+    )
+
+
+def steamshp(folder):
+    return seq2seq.from_backbone(folder, **SIZES)
+
+
+POINTWISE = (scalar, classes, aspects, gate)
+CASES = [
+    *((scheme, family) for scheme in (*POINTWISE, pooled_classes) for family in ENCODERS),
+    *((scheme, family) for scheme in POINTWISE for family in DECODERS),
+    *((steamshp, family) for family in sorted(seq2seq.FAMILIES)),
+]
+
+
+@pytest.mark.parametrize(("scheme", "family"), CASES, ids=[f"{scheme.__name__}-{family}" for scheme, family in CASES])
+def test_the_graph_says_what_the_model_says(scheme, family, tmp_path):
+    template = TEMPLATE if family in DECODERS else None
+    folder = save_backbone(tmp_path / "backbone", family, **({"template": template} if template else {}))
+    model, tokenizer = scheme(str(folder))
+    native.save(model.eval(), tokenizer, tmp_path / "checkpoint")
+    table = export(tmp_path / "checkpoint", {"fp32": tmp_path / "model.onnx"}, rows=ROWS)["fp32"]
+    assert len(table["shapes"]) >= 8
+    assert table["max_difference"] <= 1e-4
+    group = Group(PROMPT, ANSWERS)
+    (expected,), (got,) = (
+        s.score([group]) for s in (TorchScorer(model, tokenizer), OnnxScorer(tmp_path / "model.onnx"))
+    )
+    assert np.ptp(expected.scores) > 1e-4, "scores that are all the same would prove nothing"
+    np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-4, atol=1e-4)
