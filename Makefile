@@ -6,9 +6,9 @@ ONNXRUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 export TOKENIZERS_PARALLELISM ?= true
 
 # Nothing of these is fetched from the model hub.
-test check test-slow train-pairrm: export HF_HUB_OFFLINE ?= 1
+test check test-slow train-pairrm bench: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup check format test test-slow train-pairrm docs constraints clean
+.PHONY: help setup check format test test-slow train-pairrm bench docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -35,6 +35,22 @@ test: setup ## run the tests (no network, no GPU)
 
 test-slow: setup ## prove that the schemes learn (minutes)
 	$(BIN)/python -m pytest -q -m slow
+
+bench: setup .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside CrossEncoder, LLM-Blender and others
+	@test -e runs/encoder-bt/model.onnx || $(BIN)/ranker train encoder-bt
+	@test -e runs/pairrm/model.onnx || $(BIN)/ranker train pairrm
+	@test -e runs/pairrm-hub/model.onnx || $(BIN)/ranker train pairrm model.layout=hub output_dir=runs/pairrm-hub
+	$(BIN)/python benchmarks/scoring.py --onnx-python .bench/onnx/bin/python \
+		--blender-python .bench/blender/bin/python $(BENCH)
+
+# The contenders' own environments: what they need keeps them from sharing ours.
+.bench/onnx/.ready: PACKAGES := 'sentence-transformers[onnx]==5.7.0'
+.bench/blender/.ready: PACKAGES := 'llm-blender==0.0.2' 'transformers==4.57.6'
+.bench/%/.ready: constraints.txt
+	$(PYTHON) -m venv .bench/$*
+	.bench/$*/bin/python -m pip install -q $$(grep '^torch==' constraints.txt)
+	.bench/$*/bin/python -m pip install -q $(PACKAGES)
+	@touch $@
 
 check: setup ## format, lint, types, import contracts, tests
 	$(BIN)/ruff format --check .

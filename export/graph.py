@@ -20,6 +20,9 @@ from ranker.errors import ExportError
 from ranker.models.heads import HEAD_MODULES
 
 OPSET: Final = 20
+MICROSOFT: Final = "com.microsoft"
+"""The domain of onnxruntime's own operators."""
+
 SCOPES: Final = "pkg.torch.onnx.name_scopes"
 
 AXES: Final = {

@@ -1,18 +1,14 @@
-"""fp32 graph to int8: weights per channel, activations per token, outlier channels smoothed, the head untouched.
+"""fp32 graph to int8: weights per channel, activations with a fixed scale or one per token, the head untouched.
 
-A scale per token is shared with nothing else in the batch (what is left of the batch in a score is rounding), and keeps
-rare large activations from taking the resolution of all others. What channels have in common is moved into the weights
-before both are rounded (SmoothQuant, arXiv 2211.10438); how far is chosen by measurement.
-
-Per matrix product ``x W + b`` with u8 activations ``q``, their scale ``s`` and zero point ``z`` per token, i8 weights
-``V`` and their scale ``v`` per channel: ``s (q - 128) V v + [s (128 - z), 1] [sum(V) v; b]``. The first product is
-onnxruntime's ``MatMulIntegerToFloat``, whose zero point is one number, which is why the second is needed.
+No scale is shared with anything else in the batch; what is left of the batch in a score is rounding. How numbers are
+rounded is ``rounding``'s; here they become nodes. A product is onnxruntime's ``MatMulIntegerToFloat``, which takes one
+scale of the activation: a token's own scale is multiplied to its result.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -23,19 +19,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ranker.export.graph import head_nodes
+from ranker.export.graph import MICROSOFT, head_nodes
+from ranker.export.rounding import TINY, Rounded, Seen, factors, rounded
 from ranker.extras import require
 from ranker.runtime.session import CPU
 from ranker.text.batching import Arrays
 
-SMOOTHINGS: Final = (0.4, 0.5, 0.65)
-"""Shares of a channel's range that are moved into the weights; 0 moves nothing, 1 everything."""
+STATES: Final = 2048
+"""Tokens whose activations are kept to round on."""
 
-MICROSOFT: Final = "com.microsoft"
-TINY: Final = np.float32(1e-9)
-
-Ranges = Mapping[str, NDArray[np.float32]]
-"""Largest absolute value of every channel, by the name of the activation."""
+STATES_PER_BATCH: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +64,7 @@ def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[
 
 
 class Calibration:
-    """Watches the ranges of activations while rows are scored: a forward for ``TextPipeline.score``.
+    """Watches activations while rows are scored: a forward for ``TextPipeline.score``.
 
     Args:
         graph: the fp32 graph.
@@ -83,27 +76,34 @@ class Calibration:
     def __init__(self, graph: Path) -> None:
         model = onnx.load(graph)
         self.products = products(model, head_nodes(graph))
-        for number, name in enumerate(self.products):
-            axes = numpy_helper.from_array(np.array([0, 1], np.int64), f"watched_axes_{number}")
-            model.graph.initializer.append(axes)
-            model.graph.node.append(helper.make_node("Abs", [name], [f"watched_{number}"]))
-            nodes = [f"watched_{number}", axes.name]
-            model.graph.node.append(helper.make_node("ReduceMax", nodes, [f"range_{number}"], keepdims=0))
-            model.graph.output.append(helper.make_tensor_value_info(f"range_{number}", TensorProto.FLOAT, None))
+        for name in self.products:
+            model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         watched = graph.with_name("watched.onnx")
         onnx.save(model, watched)
         self._session = require("onnxruntime").InferenceSession(str(watched), providers=[CPU])
         self._inputs = [node.name for node in self._session.get_inputs()]
-        self.ranges: dict[str, NDArray[np.float32]] = {}
+        self._random = np.random.default_rng(0)
+        self._seen: dict[str, list[Seen]] = defaultdict(list)
 
     def __call__(self, arrays: Arrays) -> NDArray[np.float32]:
-        """Logits of a batch; its ranges are noted."""
-        wanted = ["scores", *(f"range_{number}" for number in range(len(self.products)))]
-        logits, *ranges = self._session.run(wanted, {name: arrays[name] for name in self._inputs})
-        for name, found in zip(self.products, ranges, strict=True):
-            self.ranges[name] = np.maximum(self.ranges.get(name, np.float32(0)), found)
-        scores: NDArray[np.float32] = logits
+        """Logits of a batch; its activations are noted, those of padding aside."""
+        wanted = ["scores", *self.products]
+        scores: NDArray[np.float32]
+        scores, *found = self._session.run(wanted, {name: arrays[name] for name in self._inputs})
+        present = arrays["block_ids"] >= 0 if "block_ids" in arrays else None
+        for name, states in zip(self.products, found, strict=True):
+            real = present if present is not None and states.shape[:-1] == present.shape else None
+            tokens = states.reshape(-1, states.shape[-1]) if real is None else states[real]
+            some = self._random.choice(len(tokens), min(STATES_PER_BATCH, len(tokens)), replace=False)
+            kept = some if real is None else np.union1d(some, _ends(real))
+            self._seen[name].append(Seen(tokens.min(axis=0), tokens.max(axis=0), tokens[kept]))
         return scores
+
+    def seen(self, name: str) -> Seen:
+        """What was seen of an activation."""
+        parts = self._seen[name]
+        states = np.concatenate([part.states for part in parts])[:STATES]
+        return Seen(np.min([part.low for part in parts], axis=0), np.max([part.high for part in parts], axis=0), states)
 
 
 class Quantizer:
@@ -111,38 +111,42 @@ class Quantizer:
 
     Args:
         graph: the fp32 graph.
-        products: its products that become int8.
-        ranges: what ``Calibration`` saw.
+        calibration: has watched rows of the kind that will be scored.
     """
 
-    def __init__(self, graph: Path, products: Mapping[str, Sequence[Product]], ranges: Ranges) -> None:
+    def __init__(self, graph: Path, calibration: Calibration) -> None:
+        self.products = calibration.products
         self._model = onnx.load(graph)
-        self._products = products
-        self._ranges = ranges
-        self._quantised: dict[tuple[str, float], _Quantised] = {}
+        self._calibration = calibration
+        self._rounded: dict[tuple[str, bool], Rounded] = {}
 
-    def write(self, path: Path, smoothing: float, *, left: Sequence[str] = ()) -> None:
+    def rounded(self, activation: str, *, per_token: bool) -> Rounded:
+        """An activation and its products in 8 bits."""
+        key = (activation, per_token)
+        if key not in self._rounded:
+            weights = [product.weights for product in self.products[activation]]
+            self._rounded[key] = rounded(self._calibration.seen(activation), weights, per_token=per_token)
+        return self._rounded[key]
+
+    def write(self, path: Path, *, per_token: Collection[str] = (), left: Collection[str] = ()) -> None:
         """Write a copy to ``path``.
 
         Args:
             path: where it goes.
-            smoothing: one of ``SMOOTHINGS``.
+            per_token: activations of which every token has a scale of its own; the others have a fixed one.
             left: activations whose products stay fp32.
         """
         replaced: dict[str, Sequence[NodeProto]] = {}
         constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
-        for number, (activation, group) in enumerate(self._products.items()):
+        for number, (activation, group) in enumerate(self.products.items()):
             if activation in left:
                 continue
-            key = (activation, smoothing)
-            if key not in self._quantised:
-                written = _Quantised(f"int8_{number}")
-                written.build(activation, group, self._ranges[activation], smoothing)
-                self._quantised[key] = written
+            written = _Quantised(f"int8_{number}")
+            written.build(activation, group, self.rounded(activation, per_token=activation in per_token))
             replaced |= {product.node.name: () for product in group}
             replaced |= {product.addition.name: () for product in group if product.addition is not None}
-            replaced[group[0].node.name] = self._quantised[key].nodes
-            constants |= self._quantised[key].constants
+            replaced[group[0].node.name] = written.nodes
+            constants |= written.constants
         nodes = [new for node in self._model.graph.node for new in replaced.get(node.name, (node,))]
         used = {name for node in nodes for name in node.input}
         model = onnx.ModelProto()
@@ -152,6 +156,12 @@ class Quantizer:
         if all(opset.domain != MICROSOFT for opset in model.opset_import):
             model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
         onnx.save(model, path)
+
+
+def _ends(present: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Where the first and last token of every row are among those that are not padding: models are read there."""
+    after = np.cumsum(present.sum(axis=1))
+    return np.concatenate([after - 1, after[:-1], [0]])
 
 
 def _without(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -173,50 +183,50 @@ class _Quantised:
         self._prefix = prefix
         self._numbers = count()
 
-    def build(self, activation: str, group: Sequence[Product], seen: NDArray[np.float32], share: float) -> None:
+    def build(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
         """Quantise the activation once and multiply it by the weights of all its products."""
-        heaviest = np.max([np.abs(product.weights).max(axis=1) for product in group], axis=0)
-        smooth = np.maximum(seen, 1e-5) ** share / np.maximum(heaviest, 1e-5) ** (1 - share)
-        smooth = (smooth / smooth.mean()).astype(np.float32)
         add, once = self._add, self._once
-        x = add("Mul", [activation, self._constant(1 / smooth)])
-        last, flat, zero = (
-            once("last", np.array([-1], np.int64)),
-            once("flat", np.array([-1], np.int64)),
-            once("zero", np.float32(0)),
-        )
-        high = add("Max", [add("ReduceMax", [x, last], keepdims=1), zero])
-        low = add("Min", [add("ReduceMin", [x, last], keepdims=1), zero])
-        steps = once("steps", np.float32(1 / 255))
-        scale = add("Max", [add("Mul", [add("Sub", [high, low]), steps]), once("tiny", TINY)])
-        start = add("Round", [add("Neg", [add("Div", [low, scale])])])
-        rows = add("Reshape", [x, once(f"width_{len(smooth)}", np.array([-1, len(smooth)], np.int64))])
-        starts = add("Reshape", [add("Cast", [start], to=TensorProto.UINT8), flat])
-        q = add("QuantizeLinear", [rows, add("Reshape", [scale, flat]), starts], axis=0)
-        shape = add("Shape", [activation], start=0, end=-1)
-        middle = add("Mul", [add("Sub", [once("middle", np.float32(128)), start]), scale])
-        ones = add("Add", [add("Sub", [scale, scale]), once("one", np.float32(1))])
-        corrections = add("Concat", [middle, ones], axis=-1)
-        for product in group:
-            weights = product.weights * smooth[:, None]
-            unit = np.maximum(np.abs(weights).max(axis=0), TINY) / 127
-            whole = np.clip(np.round(weights / unit), -127, 127).astype(np.int8)
-            width = whole.shape[1]
-            factors = [once("one", np.float32(1)), self._constant(unit), once("middle_u8", np.uint8(128))]
-            multiplied = add("MatMulIntegerToFloat", [q, self._constant(whole), *factors], domain=MICROSOFT)
-            to = add("Concat", [shape, once(f"columns_{width}", np.array([width], np.int64))], axis=0)
-            scaled = add("Mul", [add("Reshape", [multiplied, to]), scale])
-            bias = np.zeros(width, np.float32) if product.bias is None else product.bias
-            sums = np.stack([whole.sum(axis=0, dtype=np.float32) * unit, bias])
-            correction = add("MatMul", [corrections, self._constant(sums)])
-            add("Add", [scaled, correction], (product.addition or product.node).output[0])
+        x = add("Mul", [activation, self._constant(1 / numbers.smooth)])
+        start = self._constant(np.uint8(numbers.start))
+        if numbers.scale is None:
+            scale, q = self._token_scales(x, numbers, start)
+            step = once("one", np.float32(1))
+        else:
+            step = self._constant(numbers.scale)
+            q = add("QuantizeLinear", [x, step, start])
+        for product, whole, units in zip(group, numbers.weights, numbers.units, strict=True):
+            output = (product.addition or product.node).output[0]
+            bias = "" if product.bias is None else self._constant(product.bias)
+            factors = [q, self._constant(whole), step, self._constant(units), start, ""]
+            if numbers.scale is not None:
+                add("MatMulIntegerToFloat", [*factors, bias], output, domain=MICROSOFT)
+                continue
+            multiplied = add("MatMulIntegerToFloat", factors, domain=MICROSOFT)
+            scaled = add("Mul", [multiplied, scale], "" if bias else output)
+            if bias:
+                add("Add", [scaled, bias], output)
+
+    def _token_scales(self, x: str, numbers: Rounded, start: str) -> tuple[str, str]:
+        """Every token's scale (..., 1), and the activation quantised by them."""
+        add, once = self._add, self._once
+        last, flat = once("last", np.array([-1], np.int64)), once("flat", np.array([-1], np.int64))
+        above, below = map(self._constant, factors(numbers.start))
+        high = add("Mul", [add("ReduceMax", [x, last], keepdims=1), above])
+        low = add("Mul", [add("ReduceMin", [x, last], keepdims=1), below])
+        scale = add("Max", [add("Max", [high, low]), once("tiny", TINY)])
+        flat_scale = add("Reshape", [scale, flat])
+        width = len(numbers.smooth)
+        rows = add("Reshape", [x, once(f"width_{width}", np.array([-1, width], np.int64))])
+        starts = add("Expand", [start, add("Shape", [flat_scale])])
+        q = add("QuantizeLinear", [rows, flat_scale, starts], axis=0)
+        return scale, add("Reshape", [q, add("Shape", [x])])
 
     def _add(self, kind: str, inputs: Sequence[str], name: str = "", **attributes: Any) -> str:
         name = name or f"{self._prefix}_{kind}_{next(self._numbers)}"
         self.nodes.append(helper.make_node(kind, list(inputs), [name], name=f"int8/{name}", **attributes))
         return name
 
-    def _constant(self, value: NDArray[np.float32] | NDArray[np.int8]) -> str:
+    def _constant(self, value: Any) -> str:
         return self._named(f"{self._prefix}_constant_{next(self._numbers)}", value)
 
     def _once(self, key: str, value: Any) -> str:

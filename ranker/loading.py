@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from ranker.records import Group, Message, Prompt
 from ranker.runtime.scorer import OnnxScorer
 from ranker.runtime.session import Device
 from ranker.scorer import Floats, GroupScores, Scorer
+
+logger = logging.getLogger(__name__)
+
+LoadPrecision = Literal["fp32", "bf16"]
 
 
 class Ranker:
@@ -87,6 +92,7 @@ def load(
     threads: int | None = None,
     head_prefix: str | None = None,
     allow_pickle: bool = False,
+    precision: LoadPrecision = "fp32",
     quantization: Quantization = "none",
     device_map: str | Mapping[str, Any] | None = None,
 ) -> Ranker:
@@ -98,11 +104,13 @@ def load(
         threads: processor threads; default those this process may use.
         head_prefix: the head's name in a foreign checkpoint, where it is not one of the known ones.
         allow_pickle: whether a foreign checkpoint's weights may be pickles; only tensors are read from them.
+        precision: ``bf16`` lets a checkpoint's backbone compute in bf16, about twice as fast on GPUs and on CPUs that
+            have it; the head stays fp32. A ``model.onnx`` has the precision it was exported in.
         quantization: ``4bit`` or ``8bit`` weights of a checkpoint's backbone (bitsandbytes); its head stays fp32.
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
 
     Raises:
-        ConfigError: an unknown device, or CUDA asked for and absent.
+        ConfigError: an unknown device or precision, bf16 of a ``model.onnx``, or CUDA asked for and absent.
         ModelFileError: there is no such file, or it is damaged, foreign or from a newer version.
         CheckpointError: the folder is incomplete.
         MissingExtraError: what the model needs is not installed.
@@ -115,27 +123,38 @@ def load(
     if path.suffix == ".onnx" or path.is_file():
         if not path.exists():
             raise ModelFileError(f"{path}: found no file or folder; check the path")
+        if precision != "fp32":
+            raise ConfigError(f"{path}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
         return Ranker(OnnxScorer(path, device=device, threads=threads))
+    if precision not in get_args(LoadPrecision):
+        raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
-    return Ranker(_torch_scorer(path, device, threads, quantization, options))
+    return Ranker(_torch_scorer(path, device, threads, precision, quantization, options))
 
 
 def _torch_scorer(
-    path: Path, device: Device, threads: int | None, quantization: Quantization, options: dict[str, Any]
+    path: Path,
+    device: Device,
+    threads: int | None,
+    precision: LoadPrecision,
+    quantization: Quantization,
+    options: dict[str, Any],
 ) -> Scorer:
     torch = require("torch")
     folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=options["allow_pickle"])
     options |= require("ranker.models.backbones").quantization(quantization)
     model, tokenizer = require("ranker.checkpoints.native").load(folder, **options)
-    scorer: Scorer = require("ranker.models.scorer").TorchScorer(model, tokenizer)
+    scorer: Scorer = require("ranker.models.scorer").TorchScorer(model, tokenizer, bf16=precision == "bf16")
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("CUDA was asked for, but torch finds none; check the driver with nvidia-smi")
     if device != "cpu" and torch.cuda.is_available() and "device_map" not in options and quantization == "none":
         scorer.model.to("cuda")  # type: ignore[attr-defined]
+    elif precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        logger.warning("this CPU has no bf16 instructions, so bf16 is slower than fp32 here")
     return scorer
 
 

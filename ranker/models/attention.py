@@ -68,9 +68,12 @@ def block_attention(
         key = torch.cat([key, exchanged(key[:, :, :1], members)], dim=2)
         value = torch.cat([value, exchanged(value[:, :, :1], members)], dim=2)
         attention_mask = torch.cat([attention_mask, _present(members, attention_mask)], dim=3)
+    scaling = scaling or query.shape[-1] ** -0.5
+    if torch.onnx.is_in_onnx_export():
+        return fused(query, key, value, _bias_of(attention_mask, query.dtype), scaling), None
     if query.requires_grad and query.device.type == "cpu" and query.dtype == torch.bfloat16:
         # The CPU's fused backward takes up to seven times as long as these matrix products (27 rows of 75 tokens).
-        scores = (query * (scaling or query.shape[-1] ** -0.5)) @ key.transpose(-1, -2)
+        scores = (query * scaling) @ key.transpose(-1, -2)
         weights = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min).softmax(dim=-1)
         out = nn.functional.dropout(weights, dropout) @ value
     else:
@@ -78,6 +81,30 @@ def block_attention(
             query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
         )
     return out.transpose(1, 2).contiguous(), None
+
+
+def fused(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scaling: float) -> Tensor:
+    """The runtime's ``MultiHeadAttention`` in an exported graph, in the place of products, softmax and transpositions.
+
+    Arguments are (rows, heads, sequence or keys, width), ``bias`` (rows, 1 or heads, sequence, keys) is added to the
+    scores; returns (rows, sequence, heads, width).
+    """
+    rows, heads, length, width = query.shape
+    q, k, v = (states.transpose(1, 2).flatten(2) for states in (query, key, value))
+    out: Tensor = torch.onnx.ops.symbolic(
+        "com.microsoft::MultiHeadAttention",
+        (q, k, v, None, None, bias),
+        {"num_heads": heads, "scale": scaling},
+        dtype=query.dtype,
+        shape=q.shape,
+        version=1,
+    )
+    return out.view(rows, length, heads, width)
+
+
+def _bias_of(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Zero where a key may be seen, the lowest number elsewhere."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, torch.finfo(dtype).min)
 
 
 def _present(members: Tensor, like: Tensor) -> Tensor:
@@ -238,9 +265,12 @@ class BlockDisentangledAttention(DisentangledSelfAttention):  # type: ignore[mis
             attention_mask = torch.cat([attention_mask.bool(), _present(members, attention_mask)], dim=3)
         factor = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         scale = float(query.shape[-1] * factor) ** -0.5
-        scores = query @ (key * scale).transpose(-1, -2)
+        bias = query.new_zeros(())
         if self.relative_attention and relative_pos is not None and rel_embeddings is not None:
-            scores = scores + self._bias(query, key, relative_pos.buckets, rel_embeddings) * scale
+            bias = self._bias(query, key, relative_pos.buckets, rel_embeddings) * scale
+        if torch.onnx.is_in_onnx_export():
+            return fused(query, key, value, bias + _bias_of(attention_mask.bool(), query.dtype), scale).flatten(2), None
+        scores = query @ (key * scale).transpose(-1, -2) + bias
         scores = scores.masked_fill(~attention_mask.bool(), torch.finfo(scores.dtype).min)
         context = self.dropout(scores.softmax(dim=-1)) @ value
         return context.transpose(1, 2).flatten(2), None

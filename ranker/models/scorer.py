@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -23,6 +24,7 @@ class TorchScorer:
         model: the ranker or reward model; it is put in evaluation mode for each call and left as it was.
         tokenizer: its tokenizer.
         batch_tokens: most padded tokens of one forward pass.
+        bf16: whether the backbone computes in bf16; the head is fp32 always.
         forward: called in the place of the model's own forward, where its weights are sharded over processes.
     """
 
@@ -32,11 +34,13 @@ class TorchScorer:
         tokenizer: TextTokenizer,
         *,
         batch_tokens: int = 16384,
+        bf16: bool = False,
         forward: Callable[..., Tensor] | None = None,
     ) -> None:
         self.model = model
         self.pipeline = TextPipeline(model.layout, tokenizer)
         self.batch_tokens = batch_tokens
+        self._bf16 = bf16
         # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.
         self._retry = forward is None  # processes that share weights must take the same number of passes
         self._call = forward or partial(type(model).forward, model)
@@ -60,5 +64,8 @@ class TorchScorer:
 
     def _forward(self, arrays: Arrays) -> Floats:
         tensors = {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
-        logits: Floats = self._call(**tensors).float().cpu().numpy()
+        # Without ``bf16`` whatever the caller has set, which is training's autocast where its processes share weights.
+        context = torch.autocast(self.model.device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
+        with context:
+            logits: Floats = self._call(**tensors).float().cpu().numpy()
         return logits

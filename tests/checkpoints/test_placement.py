@@ -8,9 +8,25 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 import ranker
 from ranker.checkpoints import native
 from ranker.errors import CheckpointError, ConfigError
-from tests.checkpoints.layouts import decoder, pairrm
+from tests.checkpoints.layouts import MADE, decoder, pairrm
 from tests.conftest import tokenizer_json
 from tests.models.test_reward import ANSWERS, PROMPT, save_tokenizer
+
+
+def test_bf16_is_offered_for_checkpoints_and_refused_for_files_that_have_a_precision(tmp_path, monkeypatch, caplog):
+    made = MADE["HF sequence classification (encoder)"](tmp_path)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    loaded = ranker.load(made.folder, precision="bf16", device="cpu")
+    assert "this CPU has no bf16 instructions" in caplog.text
+    scores = loaded.score(PROMPT, list(ANSWERS))
+    np.testing.assert_allclose(scores, made.scores, atol=0.05)
+    assert np.abs(scores - made.scores).max() > 1e-6
+    assert scores.dtype == np.float32
+    with pytest.raises(ConfigError, match="expected precision fp32 or bf16, got 'fp8'"):
+        ranker.load(made.folder, precision="fp8")
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="has the precision it was exported in"):
+        ranker.load(tmp_path / "model.onnx", precision="bf16")
 
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])

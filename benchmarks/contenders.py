@@ -1,0 +1,182 @@
+"""One contender of ``scoring.py`` in a process and environment of its own: loads once, then runs when told to.
+
+    python benchmarks/contenders.py SIDE MODEL GROUPS.json THREADS
+
+Every line on standard input is answered by one pass over the groups: a line of JSON with ``seconds`` and ``scores``.
+Only the side that is run is imported, so that environments need nothing of the others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+Groups = list[tuple[str, list[str]]]
+Pass = Callable[[Groups], list[list[float]]]
+
+MAX_LENGTH = 384
+BATCH = 32
+"""Rows of a batch of those who count rows; sentence-transformers' own default."""
+
+
+def flat(groups: Groups) -> list[tuple[str, str]]:
+    """(prompt, answer) of every answer."""
+    return [(prompt, answer) for prompt, answers in groups for answer in answers]
+
+
+def folded(groups: Groups, scores: list[float]) -> list[list[float]]:
+    """Scores of ``flat`` rows by group."""
+    rest = iter(scores)
+    return [[float(next(rest)) for _ in answers] for _, answers in groups]
+
+
+def ours(model: str, threads: int) -> Pass:
+    """``ranker.load(model.onnx)``."""
+    import ranker
+
+    loaded = ranker.load(model, threads=threads)
+
+    def run(groups: Groups) -> list[list[float]]:
+        prompts, answers = zip(*groups, strict=True)
+        return [scores.tolist() for scores in loaded.score(list(prompts), list(answers))]
+
+    return run
+
+
+def cross_encoder(model: str, threads: int, **options: object) -> Pass:
+    """sentence-transformers on torch, or on ONNX."""
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    torch.set_num_threads(threads)
+    loaded = CrossEncoder(model, max_length=MAX_LENGTH, device="cpu", activation_fn=torch.nn.Identity(), **options)
+
+    def run(groups: Groups) -> list[list[float]]:
+        scores = loaded.predict(flat(groups), batch_size=BATCH, show_progress_bar=False, convert_to_numpy=False)
+        return folded(groups, [float(score) for score in scores])
+
+    return run
+
+
+def cross_encoder_bf16(model: str, threads: int) -> Pass:
+    """sentence-transformers on torch in bf16."""
+    return cross_encoder(model, threads, model_kwargs={"dtype": "bfloat16"})
+
+
+def cross_encoder_onnx(model: str, threads: int) -> Pass:
+    """sentence-transformers' ONNX backend, fp32."""
+    return cross_encoder(model, threads, backend="onnx", model_kwargs=onnx_options(threads))
+
+
+def cross_encoder_int8(model: str, threads: int) -> Pass:
+    """sentence-transformers' ONNX backend with its dynamic int8 for AVX-512 VNNI; it has no gate."""
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.backend import export_dynamic_quantized_onnx_model
+
+    if not list(Path(model, "onnx").glob("*qint8_avx512_vnni.onnx")):
+        plain = CrossEncoder(model, backend="onnx", model_kwargs=onnx_options(threads))
+        export_dynamic_quantized_onnx_model(plain, "avx512_vnni", model)
+    (file,) = Path(model, "onnx").glob("*qint8_avx512_vnni.onnx")
+    options = onnx_options(threads) | {"file_name": f"onnx/{file.name}"}
+    return cross_encoder(model, threads, backend="onnx", model_kwargs=options)
+
+
+def onnx_options(threads: int) -> dict[str, object]:
+    """Threads and provider of a session."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return {"provider": "CPUExecutionProvider", "session_options": options}
+
+
+def pipeline(model: str, threads: int) -> Pass:
+    """The text-classification pipeline of transformers."""
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    loaded = transformers.pipeline("text-classification", model=model, device="cpu", batch_size=BATCH)
+
+    def run(groups: Groups) -> list[list[float]]:
+        rows = [{"text": prompt, "text_pair": answer} for prompt, answer in flat(groups)]
+        options = {"truncation": True, "max_length": MAX_LENGTH, "function_to_apply": "none"}
+        return folded(groups, [found["score"] for found in loaded(rows, **options)])
+
+    return run
+
+
+def single_batch(model: str, threads: int) -> Pass:
+    """FlashRank's way: all answers of a prompt in one padded batch, onnxruntime fp32."""
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
+    tokenizer.enable_truncation(MAX_LENGTH)
+    tokenizer.enable_padding()
+    session = onnxruntime.InferenceSession(f"{model}/onnx/model.onnx", onnx_options(threads)["session_options"])
+    names = [node.name for node in session.get_inputs()]
+
+    def run(groups: Groups) -> list[list[float]]:
+        import numpy as np
+
+        found = []
+        for prompt, answers in groups:
+            rows = tokenizer.encode_batch([(prompt, answer) for answer in answers])
+            arrays = {
+                "input_ids": np.array([row.ids for row in rows]),
+                "attention_mask": np.array([row.attention_mask for row in rows]),
+                "token_type_ids": np.array([row.type_ids for row in rows]),
+            }
+            found.append(session.run(None, {name: arrays[name] for name in names})[0][:, 0].tolist())
+        return found
+
+    return run
+
+
+def blender(model: str, threads: int) -> Pass:
+    """LLM-Blender's ``rank``: all pairs in both orders."""
+    import llm_blender
+    import torch
+
+    torch.set_num_threads(threads)
+    loaded = llm_blender.Blender()
+    loaded.loadranker(model, device="cpu")
+
+    def run(groups: Groups) -> list[list[float]]:
+        prompts, answers = zip(*groups, strict=True)
+        scores = loaded.rank(list(prompts), list(answers), return_scores=True, batch_size=8, disable_tqdm=True)
+        return [[float(score) for score in row] for row in scores]
+
+    return run
+
+
+SIDES: dict[str, Callable[[str, int], Pass]] = {
+    side.__name__: side
+    for side in (
+        ours, cross_encoder, cross_encoder_bf16, cross_encoder_onnx, cross_encoder_int8, pipeline, single_batch, blender
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    """Load a side, then answer every line with a pass."""
+    side, model, file, threads = sys.argv[1:]
+    answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr  # what libraries print must not mix with answers
+    os.dup2(2, 1)
+    groups: Groups = json.loads(Path(file).read_text(encoding="utf-8"))
+    run = SIDES[side](model, int(threads))
+    run(groups[:2])
+    print(json.dumps("ready"), file=answers, flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        scores = run(groups)
+        print(json.dumps({"seconds": time.perf_counter() - start, "scores": scores}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

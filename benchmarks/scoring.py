@@ -1,0 +1,388 @@
+"""Scoring and ranking speed beside what a user could pick instead; ``make bench`` makes the environments and runs it.
+
+    python benchmarks/scoring.py [--rows FILE] [--rounds 5] [--threads N] [--onnx-python P] [--blender-python P]
+
+Every contender is a process of its own with its model loaded and warm. In each round every contender makes one pass
+over the same groups, one after the other, so that a machine's moods hit all alike; figures are medians over rounds,
+ratios are medians of the ratios within a round. Texts have their natural lengths: those of ``--rows``, or log-normal
+ones (seed 0, median 60 words) made of the sample's words. The ceiling is the engine's own matrix product of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+from scipy.stats import kendalltau
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config
+
+from ranker.checkpoints import native
+from ranker.checkpoints.foreign.pairrm import MARKERS, NAMES
+from ranker.data.load import load_preferences
+from ranker.data.sample import build
+from ranker.export import graph
+from ranker.export.command import export
+from ranker.extras import offline_backbone
+from ranker.models import pairwise, reward
+from ranker.records import Group
+from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.session import available_cores, open_session
+from ranker.text.layout import TextLayout
+
+ROOT = Path(__file__).parent.parent
+WORKER = Path(__file__).with_name("contenders.py")
+POINTWISE_ROWS = 192
+PROMPTS = {8: 8, 16: 3}
+"""Prompts of a ranking pass by number of candidates."""
+
+
+def main() -> None:
+    """Run all parts and print their tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, help="groups whose texts are scored; default: seeded log-normal lengths")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=available_cores())
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder with encoder-bt, pairrm, pairrm-hub")
+    parser.add_argument("--onnx-python", default=None, help="an environment with sentence-transformers[onnx]")
+    parser.add_argument("--blender-python", default=None, help="an environment with llm-blender and transformers < 5")
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench.json")
+    options = parser.parse_args()
+    found: dict[str, Any] = {"machine": machine(options.threads)}
+    with tempfile.TemporaryDirectory(prefix="ranker-bench-") as folder:
+        for part in options.parts:
+            found[part] = PARTS[part](options, Path(folder))
+            print(f"\n## {part}\n{table(found[part])}", flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(f"\nwritten: {options.out}")
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures were taken on."""
+    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    packages = ("torch", "transformers", "onnxruntime", "sentence-transformers")
+    return {
+        "cpu": model.partition(": ")[2] or platform.processor(),
+        "threads": threads,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **{name: version(name) for name in packages},
+    }
+
+
+def groups_of(file: Path | None, count: int, candidates: int) -> list[tuple[str, list[str]]]:
+    """``count`` prompts with ``candidates`` answers each, of natural lengths."""
+    rng = random.Random(0)
+    if file is not None:
+        rows = [p.group for p in load_preferences([str(file)]).preferences if len(p.group.candidates) >= candidates]
+        return [(str(g.prompt), list(g.candidates[:candidates])) for g in rng.sample(rows, count)]
+    words = sorted({word for row in islice(build.rows("validation"), 400) for word in row["prompt"].split()})
+
+    def text() -> str:
+        return " ".join(rng.choices(words, k=max(3, min(250, round(rng.lognormvariate(np.log(60), 0.7))))))
+
+    return [(text(), [text() for _ in range(candidates)]) for _ in range(count)]
+
+
+class Contender:
+    """A process that holds one model and answers each line with a pass."""
+
+    def __init__(self, side: str, model: Path, groups: Path, threads: int, python: str) -> None:
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+        environment |= {"TOKENIZERS_PARALLELISM": "true"}
+        command = [python, str(WORKER), side, str(model), str(groups), str(threads)]
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
+        )
+        self._answer()
+
+    def run(self) -> dict[str, Any]:
+        """One pass: its seconds and scores."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.log.seek(0)
+            raise SystemExit(f"{self.process.args}\n{self.log.read()[-3000:]}")
+        return json.loads(line)
+
+
+def interleaved(
+    contenders: dict[str, tuple[str, Path, str]], groups: list[Any], options: argparse.Namespace, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Rounds of one pass each: medians, ratios to the first contender, and agreement with its scores."""
+    file = folder / "groups.json"
+    file.write_text(json.dumps(groups), encoding="utf-8")
+    running = {n: Contender(side, model, file, options.threads, py) for n, (side, model, py) in contenders.items()}
+    passes: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
+    for _ in range(options.rounds):
+        for name, contender in running.items():
+            passes[name].append(contender.run())
+    for contender in running.values():
+        contender.stop()
+    first = next(iter(passes))
+    rows = sum(len(answers) for _, answers in groups)
+    truth = passes[first][0]["scores"]
+    result = {}
+    for name, runs in passes.items():
+        seconds = median(run["seconds"] for run in runs)
+        faster = median(b["seconds"] / r["seconds"] for b, r in zip(passes[first], runs, strict=True))
+        result[name] = {
+            "answers_per_second": rows / seconds,
+            "prompts_per_second": len(groups) / seconds,
+            "speed_of_first": faster,
+            **agreement(truth, runs[0]["scores"]),
+            "rounds": len(runs),
+        }
+    return result
+
+
+def agreement(truth: list[list[float]], scores: list[list[float]]) -> dict[str, float]:
+    """Kendall tau over all answers of a prompt (or over all rows), and how often the top choice is the same."""
+    same = np.mean([np.argmax(a) == np.argmax(b) for a, b in zip(truth, scores, strict=True)])
+    if len(truth[0]) < 3:
+        truth, scores = [sum(truth, [])], [sum(scores, [])]
+    taus = [kendalltau(a, b).statistic for a, b in zip(truth, scores, strict=True)]
+    return {"tau": float(np.mean(taus)), "same_top": float(same)}
+
+
+def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """A MiniLM reward model with one output, against every way to run the same checkpoint elsewhere."""
+    run = options.runs / "encoder-bt"
+    checkpoint = plain(run / "checkpoint", folder / "plain")
+    here, other = sys.executable, options.onnx_python
+    contenders = {
+        "ranker fp32": ("ours", run / "model.onnx", here),
+        "CrossEncoder torch fp32": ("cross_encoder", checkpoint, here),
+        "CrossEncoder torch bf16": ("cross_encoder_bf16", checkpoint, here),
+        "transformers pipeline": ("pipeline", checkpoint, here),
+    }
+    if (run / "model.int8.onnx").exists():
+        contenders["ranker int8"] = ("ours", run / "model.int8.onnx", here)
+    if other:
+        contenders |= {
+            "CrossEncoder ONNX fp32": ("cross_encoder_onnx", checkpoint, other),
+            "CrossEncoder ONNX int8 (no gate)": ("cross_encoder_int8", checkpoint, other),
+            "one padded batch per prompt": ("single_batch", checkpoint, other),
+        }
+    groups = groups_of(options.rows, POINTWISE_ROWS // 2, 2)
+    found = interleaved(contenders, groups, options, folder)
+    work, limits = flops(run / "model.onnx", groups), ceilings(options.threads)
+    for name, row in found.items():
+        row["of_ceiling"] = (
+            work * row["prompts_per_second"] / len(groups) / limits["int8" if "int8" in name else "fp32"]
+        )
+    return found
+
+
+def plain(checkpoint: Path, folder: Path) -> Path:
+    """The checkpoint as transformers saves it, so that older versions read it."""
+    AutoModelForSequenceClassification.from_pretrained(checkpoint).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(offline_backbone()).save_pretrained(folder)
+    return folder
+
+
+def flops(model: Path, groups: list[Any]) -> float:
+    """Floating-point operations of one pass without padding: products with weights, and attention."""
+    weights = [i.dims for i in onnx.load(model).graph.initializer if len(i.dims) == 2]
+    layers = sum(dims[0] * dims[1] for dims in weights if max(dims) < 4096)
+    scorer = OnnxScorer(model)
+    tokens = scorer.pipeline.tokenize([Group(prompt, tuple(answers)) for prompt, answers in groups])
+    lengths = [len(row.ids) for item in tokens for row in scorer.pipeline.pack(item).rows]
+    hidden, depth = 384, 6
+    return float(sum(2 * layers * n + 4 * n * n * hidden * depth for n in lengths))
+
+
+def ceilings(threads: int) -> dict[str, float]:
+    """Operations per second of one large matrix product in onnxruntime, the best of several: fp32 and u8 x i8."""
+    m, k, n = 2048, 384, 1536
+    rng = np.random.default_rng(0)
+    found = {}
+    for kind, op in (("fp32", "MatMul"), ("int8", "MatMulInteger")):
+        weights = rng.normal(size=(k, n)).astype(np.float32)
+        x = rng.normal(size=(m, k)).astype(np.float32)
+        if kind == "int8":
+            weights, x = (weights * 30).astype(np.int8), (x * 30 + 128).clip(0, 255).astype(np.uint8)
+        types = (TensorProto.FLOAT, TensorProto.FLOAT) if kind == "fp32" else (TensorProto.UINT8, TensorProto.INT32)
+        graph = helper.make_graph(
+            [helper.make_node(op, ["x", "w"], ["y"])],
+            "gemm",
+            [helper.make_tensor_value_info("x", types[0], [m, k])],
+            [helper.make_tensor_value_info("y", types[1], [m, n])],
+            [numpy_helper.from_array(weights, "w")],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        times = []
+        for _ in range(12):
+            start = time.perf_counter()
+            session.run(None, {"x": x})
+            times.append(time.perf_counter() - start)
+        found[kind] = 2 * m * k * n / min(times)
+    return found
+
+
+def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``published``, weights."""
+    model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="published", max_length=384)
+    native.save(model.eval(), tokenizer, folder / "published")
+    rows = load_preferences([str(ROOT / "data" / "validation.jsonl")], limit=64).preferences
+    export(folder / "published", {"fp32": folder / "published.onnx"}, rows=rows)
+    contenders = {"ranker published fp32, all pairs": ("ours", folder / "published.onnx", sys.executable)}
+    if options.blender_python:
+        blender_folder(model, folder / "blender")
+        contenders["LLM-Blender rank"] = ("blender", folder / "blender", options.blender_python)
+    for run in ("pairrm", "pairrm-hub"):
+        for precision, name in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
+            if (options.runs / run / name).exists():
+                contenders[f"ranker {run} {precision}"] = ("ours", options.runs / run / name, sys.executable)
+    result = {}
+    for candidates, prompts in PROMPTS.items():
+        found = interleaved(contenders, groups_of(options.rows, prompts, candidates), options, folder)
+        slowest = found.get("LLM-Blender rank")
+        for name, row in found.items():
+            if slowest:
+                row["speed_of_LLM-Blender"] = row["prompts_per_second"] / slowest["prompts_per_second"]
+            if "published" not in name and "Blender" not in name:
+                del row["tau"], row["same_top"]  # other weights
+            result[f"{name}, N={candidates}"] = row
+    return result
+
+
+def blender_folder(model: pairwise.PairwiseModel, folder: Path) -> None:
+    """The same weights as LLM-Blender's own checkpoint of a BERT pair ranker."""
+    folder.mkdir()
+    tokenizer = AutoTokenizer.from_pretrained(offline_backbone())
+    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS.values())})
+    tokenizer.save_pretrained(folder)
+    tensors = {NAMES.written(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = {
+        "ranker_type": "pairranker", "model_type": "bert", "model_name": offline_backbone(), "n_tasks": 1,
+        "source_maxlength": 384, "candidate_maxlength": 384, "fp16": False, "device": "cpu",
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """DeBERTa-v3-base's shape, random weights, a small vocabulary, 256 tokens, beside transformers' eager torch."""
+    config = DebertaV2Config(
+        vocab_size=2048, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
+        relative_attention=True, position_buckets=256, pos_att_type=["p2c", "c2p"], share_att_key=True,
+        norm_rel_ebd="layer_norm", position_biased_input=False, max_position_embeddings=512, type_vocab_size=0,
+        num_labels=1, pad_token_id=0,
+    )  # fmt: skip
+    theirs = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
+    text = TextLayout(layout="single", output="tasks", max_length=256, prompt_reserve=64, pad_id=0)
+    config.ranker = {"text": text.model_dump(), "head": "tasks", "pooling": "first_token", "aspects": []}
+    ours = reward.prepare(reward.reward_class(config)(config)).eval()
+    ours.load_state_dict(theirs.state_dict())
+    graph.to_onnx(ours, folder / "deberta.onnx")
+    session = open_session(folder / "deberta.onnx", device="cpu", threads=options.threads)
+    torch.set_num_threads(options.threads)
+    ids = np.random.default_rng(0).integers(5, 2000, (4, 256))
+    arrays = {"input_ids": ids, "block_ids": np.zeros_like(ids), "position_ids": np.tile(np.arange(256), (4, 1))}
+
+    def run_torch() -> Any:
+        with torch.inference_mode():
+            return theirs(input_ids=torch.from_numpy(ids)).logits.numpy()
+
+    sides = {"transformers eager": run_torch, "ranker ONNX fp32": lambda: session.run(["scores"], arrays)[0][:, 0]}
+    difference = float(np.abs(run_torch() - sides["ranker ONNX fp32"]()).max())
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            times[name].append(time.perf_counter() - start)
+    base = times["transformers eager"]
+    return {
+        name: {
+            "rows_per_second": len(ids) / median(found),
+            "speed_of_eager": median(b / f for b, f in zip(base, found, strict=True)),
+            "largest_difference": difference,
+            "rounds": len(found),
+        }
+        for name, found in times.items()
+    }
+
+
+def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Eight rows as a whole process, from the command line to the last score."""
+    checkpoint = plain(options.runs / "encoder-bt" / "checkpoint", folder / "started")
+    rows = groups_of(options.rows, 8, 1)
+    file = folder / "eight.jsonl"
+    lines = [json.dumps({"prompt": prompt, "candidates": answers}) for prompt, answers in rows]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    theirs = (
+        "import json; from sentence_transformers import CrossEncoder; "
+        f"rows = [json.loads(line) for line in open({str(file)!r})]; "
+        f"print(CrossEncoder({str(checkpoint)!r}, device='cpu')"
+        ".predict([(r['prompt'], r['candidates'][0]) for r in rows]))"
+    )
+    onnx_file = str(options.runs / "encoder-bt" / "model.onnx")
+    commands = {
+        "ranker score": [sys.executable, "-m", "ranker", "score", "--onnx", onnx_file, "--input", str(file)],
+        "CrossEncoder": [sys.executable, "-c", theirs],
+    }
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    for _ in range(options.rounds):
+        for name, command in commands.items():
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, env=environment)
+            times[name].append(time.perf_counter() - start)
+    ratio = median(b / a for a, b in zip(*times.values(), strict=True))
+    return {
+        name: {"seconds": median(found), "rounds": len(found), "speed_of_CrossEncoder": share}
+        for (name, found), share in zip(times.items(), (ratio, 1.0), strict=True)
+    }
+
+
+def table(part: dict[str, dict[str, Any]]) -> str:
+    """A Markdown table of a part."""
+    columns = list(dict.fromkeys(key for row in part.values() for key in row))
+    heading = " | ".join(column.replace("_", " ") for column in columns)
+    lines = [f"| | {heading} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in part.items():
+        cells = [f"{row[c]:.3g}" if isinstance(row.get(c), float) else str(row.get(c, "")) for c in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+PARTS = {"pointwise": pointwise, "ranking": ranking, "deberta": deberta, "start-up": start_up}
+
+
+if __name__ == "__main__":
+    main()
