@@ -31,7 +31,7 @@ train-%: setup ## train, evaluate and export any recipe, by its name (see docs/s
 	$(BIN)/ranker train $* $(SET)
 
 test: setup ## run the tests (no network, no GPU)
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: setup ## prove that the schemes learn (minutes)
 	$(BIN)/python -m pytest -q -m slow
@@ -57,7 +57,7 @@ check: setup ## format, lint, types, import contracts, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 format: setup ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .

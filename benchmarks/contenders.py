@@ -18,7 +18,8 @@ from pathlib import Path
 Groups = list[tuple[str, list[str]]]
 Pass = Callable[[Groups], list[list[float]]]
 
-MAX_LENGTH = 384
+MAX_LENGTH = 256
+"""Tokens of a row, as the recipe ``encoder-bt`` reads them."""
 BATCH = 32
 """Rows of a batch of those who count rows; sentence-transformers' own default."""
 
@@ -68,7 +69,11 @@ def cross_encoder_bf16(model: str, threads: int) -> Pass:
 
 
 def cross_encoder_onnx(model: str, threads: int) -> Pass:
-    """sentence-transformers' ONNX backend, fp32."""
+    """sentence-transformers' ONNX backend, fp32; its graph is kept for the sides that read one."""
+    if not Path(model, "onnx", "model.onnx").exists():
+        from sentence_transformers import CrossEncoder
+
+        CrossEncoder(model, backend="onnx", model_kwargs=onnx_options(threads)).save_pretrained(model)
     return cross_encoder(model, threads, backend="onnx", model_kwargs=onnx_options(threads))
 
 
@@ -170,7 +175,7 @@ def main() -> None:
     os.dup2(2, 1)
     groups: Groups = json.loads(Path(file).read_text(encoding="utf-8"))
     run = SIDES[side](model, int(threads))
-    run(groups[:2])
+    run(groups)
     print(json.dumps("ready"), file=answers, flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()

@@ -5,7 +5,8 @@
 Every contender is a process of its own with its model loaded and warm. In each round every contender makes one pass
 over the same groups, one after the other, so that a machine's moods hit all alike; figures are medians over rounds,
 ratios are medians of the ratios within a round. Texts have their natural lengths: those of ``--rows``, or log-normal
-ones (seed 0, median 60 words) made of the sample's words. The ceiling is the engine's own matrix product of the run.
+ones (seed 0, median 45 words, at most 90) made of the sample's words. The ceiling is the engine's own matrix product
+of the run.
 """
 
 from __future__ import annotations
@@ -41,12 +42,14 @@ from ranker.data.load import load_preferences
 from ranker.data.sample import build
 from ranker.export import graph
 from ranker.export.command import export
+from ranker.export.graph import head_nodes
 from ranker.extras import offline_backbone
 from ranker.models import pairwise, reward
 from ranker.records import Group
 from ranker.runtime.scorer import OnnxScorer
 from ranker.runtime.session import available_cores, open_session
 from ranker.text.layout import TextLayout
+from ranker.text.templates import render_prompt
 
 ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).with_name("contenders.py")
@@ -94,11 +97,13 @@ def groups_of(file: Path | None, count: int, candidates: int) -> list[tuple[str,
     rng = random.Random(0)
     if file is not None:
         rows = [p.group for p in load_preferences([str(file)]).preferences if len(p.group.candidates) >= candidates]
-        return [(str(g.prompt), list(g.candidates[:candidates])) for g in rng.sample(rows, count)]
+        if len(rows) < count:
+            raise SystemExit(f"{file}: {len(rows)} groups have {candidates} candidates, expected {count}")
+        return [(render_prompt(g.prompt), list(g.candidates[:candidates])) for g in rng.sample(rows, count)]
     words = sorted({word for row in islice(build.rows("validation"), 400) for word in row["prompt"].split()})
 
     def text() -> str:
-        return " ".join(rng.choices(words, k=max(3, min(250, round(rng.lognormvariate(np.log(60), 0.7))))))
+        return " ".join(rng.choices(words, k=max(3, min(90, round(rng.lognormvariate(np.log(45), 0.7))))))
 
     return [(text(), [text() for _ in range(candidates)]) for _ in range(count)]
 
@@ -198,6 +203,8 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     found = interleaved(contenders, groups, options, folder)
     work, limits = flops(run / "model.onnx", groups), ceilings(options.threads)
     for name, row in found.items():
+        if not name.startswith("ranker"):
+            continue
         row["of_ceiling"] = (
             work * row["prompts_per_second"] / len(groups) / limits["int8" if "int8" in name else "fp32"]
         )
@@ -213,12 +220,16 @@ def plain(checkpoint: Path, folder: Path) -> Path:
 
 def flops(model: Path, groups: list[Any]) -> float:
     """Floating-point operations of one pass without padding: products with weights, and attention."""
-    weights = [i.dims for i in onnx.load(model).graph.initializer if len(i.dims) == 2]
-    layers = sum(dims[0] * dims[1] for dims in weights if max(dims) < 4096)
+    nodes = onnx.load(model).graph
+    sizes = {i.name: i.dims for i in nodes.initializer if len(i.dims) == 2}
+    head = set(head_nodes(model))
+    products = [n for n in nodes.node if n.op_type == "MatMul" and n.input[1] in sizes and n.name not in head]
+    layers = sum(int(np.prod(sizes[node.input[1]])) for node in products)
+    hidden = sizes[products[0].input[1]][0]
+    depth = sum(node.op_type == "MultiHeadAttention" for node in nodes.node)
     scorer = OnnxScorer(model)
     tokens = scorer.pipeline.tokenize([Group(prompt, tuple(answers)) for prompt, answers in groups])
     lengths = [len(row.ids) for item in tokens for row in scorer.pipeline.pack(item).rows]
-    hidden, depth = 384, 6
     return float(sum(2 * layers * n + 4 * n * n * hidden * depth for n in lengths))
 
 
@@ -255,7 +266,7 @@ def ceilings(threads: int) -> dict[str, float]:
 
 def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``published``, weights."""
-    model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="published", max_length=384)
+    model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="published", max_length=256)
     native.save(model.eval(), tokenizer, folder / "published")
     rows = load_preferences([str(ROOT / "data" / "validation.jsonl")], limit=64).preferences
     export(folder / "published", {"fp32": folder / "published.onnx"}, rows=rows)
@@ -285,12 +296,13 @@ def blender_folder(model: pairwise.PairwiseModel, folder: Path) -> None:
     folder.mkdir()
     tokenizer = AutoTokenizer.from_pretrained(offline_backbone())
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS.values())})
+    tokenizer.model_max_length = 256
     tokenizer.save_pretrained(folder)
     tensors = {NAMES.written(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     config = {
         "ranker_type": "pairranker", "model_type": "bert", "model_name": offline_backbone(), "n_tasks": 1,
-        "source_maxlength": 384, "candidate_maxlength": 384, "fp16": False, "device": "cpu",
+        "source_maxlength": 256, "candidate_maxlength": 256, "fp16": False, "device": "cpu",
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
@@ -370,6 +382,28 @@ def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, A
     }
 
 
+def memory(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Most memory of ``ranker score`` over files of short rows; it must not grow with the file."""
+    onnx_file = options.runs / "encoder-bt" / "model.onnx"
+    found = {}
+    for count in (10_000, 40_000):
+        file = folder / "short.jsonl"
+        rows = (json.dumps({"prompt": f"What is {i}?", "candidates": [f"It is {i + 1}."]}) for i in range(count))
+        file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        command = [sys.executable, "-m", "ranker", "score", "--onnx", str(onnx_file), "--input", str(file)]
+        start = time.perf_counter()
+        process = subprocess.Popen([*command, "--output", str(folder / "scored.jsonl")], stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{command} ended with {status}")
+        found[f"{count} rows"] = {
+            "peak_MiB": usage.ru_maxrss / 1024,
+            "over_the_file_MiB": usage.ru_maxrss / 1024 - onnx_file.stat().st_size / 2**20,
+            "rows_per_second": count / (time.perf_counter() - start),
+        }
+    return found
+
+
 def table(part: dict[str, dict[str, Any]]) -> str:
     """A Markdown table of a part."""
     columns = list(dict.fromkeys(key for row in part.values() for key in row))
@@ -381,7 +415,7 @@ def table(part: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-PARTS = {"pointwise": pointwise, "ranking": ranking, "deberta": deberta, "start-up": start_up}
+PARTS = {"pointwise": pointwise, "ranking": ranking, "deberta": deberta, "start-up": start_up, "memory": memory}
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def export(
     Args:
         checkpoint: a native checkpoint folder.
         targets: where the file of each precision goes; it appears only after the parity gate has passed. ``int8`` has
-            weights per channel and activations per token; the head is fp32 always.
+            weights per channel, activations with a fixed scale or one per token; the head is fp32 always.
         rows: labelled rows on which the parity is measured, a seeded sample of ``parity.ROWS``.
         evaluation: what is known about the model's quality; stored in the manifest.
         on_loss: what becomes of an int8 graph that loses too much: refuse raises, skip warns, allow writes it.

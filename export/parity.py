@@ -23,7 +23,7 @@ ACCURACY: Final = 0.005
 """Limits of an int8 export: least rank agreement, most decisions flipped, most accuracy lost."""
 
 SMALL: Final = 0.1
-"""Share of the comparisons, those with the smallest margins, that may be among the flipped."""
+"""A decision may flip where its margin is among this share of the smallest."""
 
 ROWS: Final = 160
 """Groups of the user's data that are scored for rank agreement and flips."""
@@ -86,20 +86,27 @@ def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
     """Measure decisions and ranks on the user's rows.
 
     Returns:
-        ``tau_b``: mean Kendall rank agreement within groups; ``flips``: share of held-out comparisons whose winner
-        changed, ``largest_flipped_margin`` among them and ``small_margin``, which the ``SMALL`` closest comparisons
-        stay below; ``accuracy_source`` and ``accuracy_exported`` on the
+        ``tau_b``: mean Kendall rank agreement within groups; ``failed`` groups; ``flips``: share of held-out
+        comparisons whose winner changed, ``largest_flipped_margin`` among them, and ``small_margin``, up to which
+        they may; ``accuracy_source`` and ``accuracy_exported`` on the
         held-out comparisons; ``n`` comparisons.
     """
     after = exported.score([p.group for p in reference.rows])
-    left, right = comparisons(reference.rows, reference.results), comparisons(reference.rows, after)
+    failed = [b.error is not None and a.error is None for a, b in zip(reference.results, after, strict=True)]
+    both = [
+        (row, a, b)
+        for row, a, b in zip(reference.rows, reference.results, after, strict=True)
+        if a.error is None and b.error is None
+    ]
+    rows = [row for row, _, _ in both]
+    left, right = comparisons(rows, [a for _, a, _ in both]), comparisons(rows, [b for _, _, b in both])
     flipped = np.sign(left.logits) != np.sign(right.logits)
     tau = require("scipy.stats").kendalltau
-    both = zip(reference.results, after, strict=True)
-    taus = [tau(a.scores, b.scores).statistic for a, b in both if len(set(a.scores.tolist())) > 1]
+    taus = [tau(a.scores, b.scores).statistic for _, a, b in both if len(set(a.scores.tolist())) > 1]
     return {
         "tau_b": float(np.nanmean(taus)) if taus else None,
-        "flips": float(flipped.mean()),
+        "failed": sum(failed),
+        "flips": float(flipped.mean()) if len(flipped) else 0.0,
         "largest_flipped_margin": float(np.abs(left.logits[flipped]).max(initial=0.0)),
         "small_margin": float(np.quantile(np.abs(left.logits), SMALL)) if len(left.logits) else 0.0,
         "accuracy_source": accuracy(left).value,
@@ -133,6 +140,7 @@ def int8_losses(parity: dict[str, Any]) -> list[str]:
         f"a decision with margin {flipped:.2f} flipped (margins up to {small:.2f} may, {SMALL:.0%} are)": flipped
         > small,
         f"{lost:.1%} of accuracy lost (at most {ACCURACY:.1%})": not lost <= ACCURACY,
+        f"{parity['failed']} groups could not be scored": parity["failed"] > 0,
         "NaN or infinity": not np.isfinite(parity.get("max_difference", 0.0)),
     }
     return [name for name, failed in found.items() if failed]

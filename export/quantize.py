@@ -19,6 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ranker.errors import ExportError
 from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.export.rounding import TINY, Rounded, Seen, factors, rounded
 from ranker.extras import require
@@ -50,8 +51,13 @@ def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[
             readers[name].append(node)
     found: dict[str, list[Product]] = defaultdict(list)
     for node in model.graph.node:
-        weights = constants.get(node.input[1]) if node.op_type == "MatMul" else None
+        weights = constants.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
         if weights is None or len(weights.dims) != 2 or node.name in excluded:
+            continue
+        if node.op_type == "Gemm":
+            if _plain(node) and set(node.input[2:]) <= set(constants):
+                bias = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 else None
+                found[node.input[0]].append(Product(node, numpy_helper.to_array(weights), None, bias))
             continue
         after = readers[node.output[0]]
         addition = after[0] if len(after) == 1 and after[0].op_type == "Add" else None
@@ -63,6 +69,12 @@ def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[
     return dict(found)
 
 
+def _plain(node: NodeProto) -> bool:
+    """Whether a ``Gemm`` is x W or x W + b and nothing else."""
+    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    return all(helper.get_attribute_value(a) == usual[a.name] for a in node.attribute)
+
+
 class Calibration:
     """Watches activations while rows are scored: a forward for ``TextPipeline.score``.
 
@@ -70,12 +82,15 @@ class Calibration:
         graph: the fp32 graph.
 
     Raises:
-        ExportError: the head's nodes are not found, so they could not be left as they are.
+        ExportError: the head's nodes are not found, so they could not be left as they are; or there is no product that
+            could be quantised.
     """
 
     def __init__(self, graph: Path) -> None:
         model = onnx.load(graph)
         self.products = products(model, head_nodes(graph))
+        if not self.products:
+            raise ExportError("found no matrix product that could become int8 in this graph; export fp32 alone")
         for name in self.products:
             model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         watched = graph.with_name("watched.onnx")
@@ -91,18 +106,24 @@ class Calibration:
         scores: NDArray[np.float32]
         scores, *found = self._session.run(wanted, {name: arrays[name] for name in self._inputs})
         present = arrays["block_ids"] >= 0 if "block_ids" in arrays else None
-        for name, states in zip(self.products, found, strict=True):
-            real = present if present is not None and states.shape[:-1] == present.shape else None
-            tokens = states.reshape(-1, states.shape[-1]) if real is None else states[real]
+        noted: list[Seen] = []
+        for states in found:
+            tokens = states.reshape(-1, states.shape[-1])
+            real = present if present is not None and len(tokens) == present.size else None
+            tokens = tokens if real is None else tokens[real.reshape(-1)]
             some = self._random.choice(len(tokens), min(STATES_PER_BATCH, len(tokens)), replace=False)
             kept = some if real is None else np.union1d(some, _ends(real))
-            self._seen[name].append(Seen(tokens.min(axis=0), tokens.max(axis=0), tokens[kept]))
+            noted.append(Seen(tokens.min(axis=0), tokens.max(axis=0), tokens[kept]))
+        for name, seen in zip(self.products, noted, strict=True):
+            self._seen[name].append(seen)
         return scores
 
     def seen(self, name: str) -> Seen:
         """What was seen of an activation."""
         parts = self._seen[name]
-        states = np.concatenate([part.states for part in parts])[:STATES]
+        states = np.concatenate([part.states for part in parts])
+        some = np.random.default_rng(0).choice(len(states), min(STATES, len(states)), replace=False)
+        states = states[np.sort(some)]  # of all batches: the first ones hold the longest rows
         return Seen(np.min([part.low for part in parts], axis=0), np.max([part.high for part in parts], axis=0), states)
 
 

@@ -15,7 +15,7 @@ from ranker.extras import require
 from ranker.ranking import Ranking, rank_scores
 from ranker.records import Group, Message, Prompt
 from ranker.runtime.scorer import OnnxScorer
-from ranker.runtime.session import Device
+from ranker.runtime.session import Device, processor_has
 from ranker.scorer import Floats, GroupScores, Scorer
 
 logger = logging.getLogger(__name__)
@@ -120,14 +120,14 @@ def load(
         raise ConfigError(
             f"expected device {', '.join(get_args(Device))}, got '{device}'{nearest(device, get_args(Device))}"
         )
+    if precision not in get_args(LoadPrecision):
+        raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
     if path.suffix == ".onnx" or path.is_file():
         if not path.exists():
             raise ModelFileError(f"{path}: found no file or folder; check the path")
         if precision != "fp32":
             raise ConfigError(f"{path}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
         return Ranker(OnnxScorer(path, device=device, threads=threads))
-    if precision not in get_args(LoadPrecision):
-        raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
@@ -146,16 +146,18 @@ def _torch_scorer(
     folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=options["allow_pickle"])
     options |= require("ranker.models.backbones").quantization(quantization)
     model, tokenizer = require("ranker.checkpoints.native").load(folder, **options)
-    scorer: Scorer = require("ranker.models.scorer").TorchScorer(model, tokenizer, bf16=precision == "bf16")
+    scorer = require("ranker.models.scorer").TorchScorer(model, tokenizer, bf16=precision == "bf16")
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("CUDA was asked for, but torch finds none; check the driver with nvidia-smi")
     if device != "cpu" and torch.cuda.is_available() and "device_map" not in options and quantization == "none":
-        scorer.model.to("cuda")  # type: ignore[attr-defined]
-    elif precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        scorer.model.to("cuda")
+    on_cpu = scorer.model.device.type == "cpu"
+    if precision == "bf16" and on_cpu and not processor_has("avx512_bf16", "amx_bf16", "bf16"):
         logger.warning("this CPU has no bf16 instructions, so bf16 is slower than fp32 here")
-    return scorer
+    found: Scorer = scorer
+    return found
 
 
 def _groups(prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]) -> list[Group]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from ranker.records import Group
 from ranker.runtime import manifest as manifests
-from ranker.runtime.session import Device, open_session
+from ranker.runtime.session import CPU, Device, open_session, processor_has
 from ranker.scorer import Floats, GroupScores, margins
 from ranker.text.batching import Arrays
 from ranker.text.pipeline import TextPipeline
+
+logger = logging.getLogger(__name__)
 
 
 class GraphScorer:
@@ -75,3 +78,6 @@ class OnnxScorer(GraphScorer):
         self.manifest, tokenizer = manifests.read(path)
         pipeline = TextPipeline(self.manifest.text, tokenizer)
         super().__init__(path, pipeline, device=device, threads=threads, batch_tokens=batch_tokens)
+        on_cpu = self.providers == [CPU]
+        if self.manifest.precision == "int8" and on_cpu and not processor_has("avx512_vnni", "avx_vnni", "asimddp"):
+            logger.warning("%s: this processor has no 8-bit dot products (VNNI), so scores may differ; take fp32", path)

@@ -15,6 +15,7 @@ logger = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 CUDA: Final = "CUDAExecutionProvider"
 QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+PROCESSOR: Final = Path("/proc/cpuinfo")
 CPU: Final = "CPUExecutionProvider"
 
 
@@ -55,6 +56,16 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
     if device == "cuda" and CUDA not in session.get_providers():
         raise ConfigError("CUDA was asked for, but onnxruntime fell back to the CPU; check the driver with nvidia-smi")
     return session
+
+
+def processor_has(*flags: str) -> bool:
+    """Whether this processor has one of these instruction sets, by Linux's names; True where that cannot be read."""
+    try:
+        lines = PROCESSOR.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return True
+    known = next((line.split() for line in lines if line.startswith(("flags", "Features"))), list(flags))
+    return not set(flags).isdisjoint(known)
 
 
 def available_cores() -> int:

@@ -8,6 +8,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 import ranker
 from ranker.checkpoints import native
 from ranker.errors import CheckpointError, ConfigError
+from ranker.runtime import session
 from tests.checkpoints.layouts import MADE, decoder, pairrm
 from tests.conftest import tokenizer_json
 from tests.models.test_reward import ANSWERS, PROMPT, save_tokenizer
@@ -15,7 +16,8 @@ from tests.models.test_reward import ANSWERS, PROMPT, save_tokenizer
 
 def test_bf16_is_offered_for_checkpoints_and_refused_for_files_that_have_a_precision(tmp_path, monkeypatch, caplog):
     made = MADE["HF sequence classification (encoder)"](tmp_path)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(session, "PROCESSOR", tmp_path / "cpuinfo")
+    session.PROCESSOR.write_text("processor : 0\nflags : fpu avx2\n")
     loaded = ranker.load(made.folder, precision="bf16", device="cpu")
     assert "this CPU has no bf16 instructions" in caplog.text
     scores = loaded.score(PROMPT, list(ANSWERS))

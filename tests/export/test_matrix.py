@@ -1,6 +1,7 @@
 """Every scheme over every backbone exports, and says in ONNX what it says in torch."""
 
 import numpy as np
+import onnx
 import pytest
 
 from ranker.checkpoints import native
@@ -50,6 +51,15 @@ CASES = [
     *((scheme, family) for scheme in POINTWISE for family in DECODERS),
     *((steamshp, family) for family in sorted(seq2seq.FAMILIES)),
 ]
+
+
+@pytest.mark.parametrize("family", [*ENCODERS, *DECODERS])
+def test_int8_is_made_of_every_backbone(family, tmp_path):
+    folder = save_backbone(tmp_path / "backbone", family)
+    native.save(*scalar(str(folder)), tmp_path / "checkpoint")
+    export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
+    kinds = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
+    assert kinds.count("MatMulIntegerToFloat") >= 2 * 4
 
 
 @pytest.mark.parametrize(("scheme", "family"), CASES, ids=[f"{scheme.__name__}-{family}" for scheme, family in CASES])

@@ -13,7 +13,9 @@ from ranker.checkpoints import native
 from ranker.errors import ParityError
 from ranker.export import parity, quantize, rounding
 from ranker.export.command import OnLoss, export
+from ranker.models.scorer import TorchScorer
 from ranker.records import Group
+from ranker.runtime import session
 from ranker.runtime.scorer import OnnxScorer
 from tests.conftest import tiny
 from tests.export.test_export import ROWS
@@ -83,16 +85,18 @@ def test_the_graph_computes_the_formula(per_token, tmp_path):
     assert 1e-6 < np.median(error) < 0.02
 
 
-def test_weights_that_mend_each_other_lose_less_than_the_nearest():
+def test_weights_that_mend_each_other_lose_less_than_the_nearest(monkeypatch):
     rng = np.random.default_rng(0)
     common = rng.normal(size=(500, 4))
-    states = (common @ rng.normal(size=(4, 24)) + 0.1 * rng.normal(size=(500, 24))).astype(np.float32)
-    weights = rng.normal(size=(24, 8)).astype(np.float32)
+    states = (common @ rng.normal(size=(4, 80)) + 0.1 * rng.normal(size=(500, 80))).astype(np.float32)
+    weights = rng.normal(size=(80, 8)).astype(np.float32)
     plain, units = rounding._nearest(weights)
     mended, same = rounding._mended(weights, states)
     np.testing.assert_array_equal(units, same)
     lost = [np.mean((states @ (whole * units - weights)) ** 2) for whole in (plain, mended)]
     assert lost[1] < 0.5 * lost[0]
+    monkeypatch.setattr(rounding, "BLOCK", 80)
+    np.testing.assert_array_equal(rounding._mended(weights, states)[0], mended)
     assert np.abs(mended - plain).max() < 20
 
 
@@ -107,6 +111,43 @@ def test_a_scale_per_token_serves_outlier_tokens_better_and_smoothing_outlier_ch
     steps = np.round(x / own.smooth / scales) + own.start
     assert steps.min() >= 0
     assert steps.max() <= 255
+
+
+def test_a_channel_that_was_silent_may_speak_later():
+    x = np.random.default_rng(1).normal(size=(200, 6)).astype(np.float32)
+    x[:, 3] = 0
+    seen = rounding.Seen(x.min(axis=0), x.max(axis=0), x)
+    numbers = rounding.rounded(seen, [np.ones((6, 2), np.float32)], per_token=True)
+    assert numbers.smooth.max() / numbers.smooth.min() < 200
+    silent = rounding.rounded(rounding.Seen(0 * x[0], 0 * x[0], 0 * x), [np.ones((6, 2), np.float32)], per_token=False)
+    assert np.isfinite(silent.smooth).all()
+    assert np.isfinite(silent.error)
+
+
+def test_failed_rows_fail_the_gate_and_not_the_search(tmp_path):
+    from ranker.scorer import failed
+
+    class Failing:
+        def __init__(self, scorer):
+            self.scorer = scorer
+
+        def score(self, groups, **options):
+            return [failed(groups[0], "broken"), *self.scorer.score(groups[1:], **options)]
+
+    scorer = TorchScorer(*tiny("set"))
+    reference = parity.Reference(scorer, ROWS, max_length=128)
+    table = parity.agreement(reference, Failing(scorer))
+    assert table["failed"] == 1
+    assert parity.int8_losses(table | {"max_difference": 0.0}) == ["1 groups could not be scored"]
+
+
+def test_int8_warns_where_the_processor_cannot(tmp_path, monkeypatch, caplog):
+    native.save(*tiny("set", exchange=False), tmp_path / "checkpoint")
+    export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
+    monkeypatch.setattr(session, "PROCESSOR", tmp_path / "cpuinfo")
+    session.PROCESSOR.write_text("flags : fpu avx2\n")
+    OnnxScorer(tmp_path / "m.onnx", device="cpu")
+    assert "this processor has no 8-bit dot products" in caplog.text
 
 
 def test_what_is_left_stays_fp32_and_the_head_always(tmp_path):
@@ -153,7 +194,7 @@ def test_int8_scores_share_no_scale_with_their_batch(tmp_path):
 
 def losing(**changes):
     passing = {
-        "max_difference": 0.1, "tau_b": 0.99, "flips": 0.01, "largest_flipped_margin": 0.1,
+        "max_difference": 0.1, "failed": 0, "tau_b": 0.99, "flips": 0.01, "largest_flipped_margin": 0.1,
         "small_margin": 0.2, "accuracy_source": 0.8, "accuracy_exported": 0.798, "n": 1000,
     }  # fmt: skip
     return passing | changes
