@@ -5,7 +5,7 @@
 Every contender is a process of its own with its model loaded and warm. In each round every contender makes one pass
 over the same groups, one after the other, so that a machine's moods hit all alike; figures are medians over rounds,
 ratios are medians of the ratios within a round. Texts have their natural lengths: those of ``--rows``, or log-normal
-ones (seed 0, median 45 words, at most 90) made of the sample's words. The ceiling is the engine's own matrix product
+ones (seed 0, median 35 words, at most 60) made of the sample's words. The ceiling is the engine's own matrix product
 of the run.
 """
 
@@ -54,7 +54,7 @@ from ranker.text.templates import render_prompt
 ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).with_name("contenders.py")
 POINTWISE_ROWS = 192
-PROMPTS = {8: 8, 16: 3}
+PROMPTS = {8: 4, 16: 1}
 """Prompts of a ranking pass by number of candidates."""
 
 
@@ -103,7 +103,7 @@ def groups_of(file: Path | None, count: int, candidates: int) -> list[tuple[str,
     words = sorted({word for row in islice(build.rows("validation"), 400) for word in row["prompt"].split()})
 
     def text() -> str:
-        return " ".join(rng.choices(words, k=max(3, min(90, round(rng.lognormvariate(np.log(45), 0.7))))))
+        return " ".join(rng.choices(words, k=max(3, min(60, round(rng.lognormvariate(np.log(35), 0.7))))))
 
     return [(text(), [text() for _ in range(candidates)]) for _ in range(count)]
 
@@ -299,6 +299,11 @@ def blender_folder(model: pairwise.PairwiseModel, folder: Path) -> None:
     tokenizer.model_max_length = 256
     tokenizer.save_pretrained(folder)
     tensors = {NAMES.written(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
+    words = "pretrained_model.embeddings.word_embeddings.weight"  # it adds a fourth marker, which pairs do not use
+    tensors[words] = torch.cat([tensors[words], tensors[words].new_zeros(1, tensors[words].shape[1])])
+    width = tensors[words].shape[1]
+    pooler = {"weight": torch.zeros(width, width), "bias": torch.zeros(width)}  # asked for, and not read
+    tensors |= {f"pretrained_model.pooler.dense.{name}": tensor for name, tensor in pooler.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     config = {
         "ranker_type": "pairranker", "model_type": "bert", "model_name": offline_backbone(), "n_tasks": 1,
