@@ -30,7 +30,7 @@ class GraphScorer:
         pipeline: how the model reads text.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: threads within an operation; default the processors this process may use.
-        batch_tokens: most padded tokens of a forward pass; default ``BATCH_TOKENS`` on a CPU, else ``GPU_BATCH_TOKENS``.
+        batch_tokens: most padded tokens of a pass; default ``BATCH_TOKENS`` on a CPU, else ``GPU_BATCH_TOKENS``.
     """
 
     def __init__(
