@@ -34,7 +34,7 @@ test: setup ## run the tests (no network, no GPU)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-slow: setup ## prove that the schemes learn (minutes)
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 bench: setup .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside CrossEncoder, LLM-Blender and others
 	@test -e runs/encoder-bt/model.onnx || $(BIN)/ranker train encoder-bt

@@ -335,7 +335,15 @@ def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
         with torch.inference_mode():
             return theirs(input_ids=torch.from_numpy(ids)).logits.numpy()
 
-    sides = {"transformers eager": run_torch, "ranker ONNX fp32": lambda: session.run(["scores"], arrays)[0][:, 0]}
+    def run_ours() -> Any:
+        with torch.inference_mode():
+            return ours(**{name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()[:, 0]
+
+    sides = {
+        "transformers eager": run_torch,
+        "ranker torch fp32": run_ours,
+        "ranker ONNX fp32": lambda: session.run(["scores"], arrays)[0][:, 0],
+    }
     difference = float(np.abs(run_torch() - sides["ranker ONNX fp32"]()).max())
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.rounds):

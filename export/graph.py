@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ranker.errors import ExportError
+from ranker.models import decoders
 from ranker.models.heads import HEAD_MODULES
 
 OPSET: Final = 20
@@ -42,7 +43,9 @@ class Traceable(nn.Module):
         super().__init__()
         self.model = model
         layout = model.layout
-        self.last = "readout" if layout.readout else "members" if layout.layout == "set" and layout.exchange else None
+        exchange = layout.layout == "set" and layout.exchange
+        reads = layout.readout or getattr(model, "shares_prompts", False)
+        self.last = "readout" if reads else "members" if exchange else None
 
     def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, last: Tensor | None = None) -> Tensor:
         """Logits (batch, candidates, tasks)."""
@@ -62,7 +65,9 @@ def to_onnx(model: PreTrainedModel, path: Path) -> None:
     wrapper = Traceable(model.eval().float())
     names = input_names(model)
     shapes = tuple(dict.fromkeys(range(len(AXES[name])), torch.export.Dim.DYNAMIC) for name in names)
-    with warnings.catch_warnings(), _quiet_exporter(), torch.no_grad():
+    decoder = getattr(model, "shares_prompts", False)
+    fusion = decoders.exportable(model.base_model) if decoder else contextlib.nullcontext()
+    with warnings.catch_warnings(), _quiet_exporter(), torch.no_grad(), fusion:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             wrapper,

@@ -12,13 +12,9 @@ from transformers import AutoModel, BitsAndBytesConfig, PretrainedConfig, PreTra
 from ranker.config import Quantization
 from ranker.errors import CheckpointError, ConfigError
 from ranker.extras import require
-from ranker.models.attention import (
-    NAME,
-    PADDING_FREE,
-    BlockDisentangledAttention,
-    Segments,
-    relations,
-)
+from ranker.models.attention.blocks import NAME
+from ranker.models.attention.disentangled import BlockDisentangledAttention, relations
+from ranker.models.attention.padding_free import PADDING_FREE, Segments
 from ranker.models.heads import HEAD_MODULES
 
 DROPOUTS: Final = (

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.config import GateConfig, Pooling
-from ranker.models import backbones, reward
-from ranker.models.attention import row_mask
+from ranker.models import backbones, decoders, reward
+from ranker.models.attention.blocks import row_mask
 from ranker.models.heads import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.layout import TextLayout
@@ -112,9 +112,7 @@ class GatedModel(PreTrainedModel):  # type: ignore[misc]
         if backbones.family(self.model.config) in backbones.FAMILIES:
             hidden = backbones.encode(self.model, input_ids, block_ids, position_ids, row_mask(block_ids), None)
         else:
-            hidden = self.model(
-                input_ids=input_ids, attention_mask=mask.long(), position_ids=position_ids, use_cache=False
-            ).last_hidden_state
+            hidden = decoders.states(self.model, input_ids, block_ids, position_ids)
         hidden = hidden.float()
         prompt = hidden.gather(1, readout[:, :1, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
         return POOLINGS[self.config.pooling](hidden, mask), prompt

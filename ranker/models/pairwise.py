@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.errors import CheckpointError
 from ranker.models import backbones
-from ranker.models.attention import row_mask, star_mask
+from ranker.models.attention.blocks import row_mask, star_mask
 from ranker.models.heads import PairwiseHead
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.layout import PairwiseLayout, TextLayout

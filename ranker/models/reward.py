@@ -24,9 +24,9 @@ from transformers import (
 
 from ranker.config import Pooling
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models import backbones
-from ranker.models.attention import row_mask
-from ranker.models.backbones import DECODERS
+from ranker.models import backbones, decoders
+from ranker.models.attention.blocks import row_mask
+from ranker.models.backbones import DECODERS, family
 from ranker.models.heads import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.chat import template_parts
@@ -53,13 +53,28 @@ class RewardReading:
         """The text layout stored in the configuration."""
         return TextLayout.model_validate(self.config.ranker["text"])
 
-    def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, every_token: bool = False) -> Tensor:
-        """Raw fp32 logits (rows, 1, outputs); arguments as made by ``ranker.text.batching.collate``.
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether rows may hold several answers after one prompt."""
+        return family(self.config) in DECODERS
 
+    def forward(
+        self,
+        input_ids: Tensor,
+        block_ids: Tensor,
+        position_ids: Tensor,
+        readout: Tensor | None = None,
+        every_token: bool = False,
+    ) -> Tensor:
+        """Raw fp32 logits (rows, answers, outputs); arguments as made by ``ranker.text.batching.collate``.
+
+        ``readout`` (rows, answers) is where a decoder's answers end, where rows hold several; otherwise rows have one.
         ``every_token`` gives a decoder's (rows, sequence, outputs): the value of the text up to each token.
         """
         if every_token:
-            return decoder_values(self, input_ids, block_ids, position_ids)
+            return decoders.values(self, input_ids, block_ids, position_ids)
+        if readout is not None and (torch.onnx.is_in_onnx_export() or readout.shape[1] > 1):
+            return decoders.branches(self, input_ids, block_ids, position_ids, readout)
         return reading(self.config)(self, input_ids, block_ids, position_ids)[:, None]
 
 
@@ -99,7 +114,7 @@ def reading(config: PretrainedConfig) -> Callable[[Any, Tensor, Tensor, Tensor],
         raise CheckpointError(
             f"expected an encoder ({', '.join(HEADS)}) or a decoder ({', '.join(DECODERS)}), got '{config.model_type}'"
         )
-    return _decoder
+    return decoders.last_token
 
 
 def _encoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
@@ -108,30 +123,6 @@ def _encoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Ten
         pooled = POOLINGS[model.config.ranker["pooling"]](hidden.float(), block_ids >= 0)
         logits: Tensor = HEADS[backbones.family(model.config)](model, pooled)
         return logits
-
-
-def _decoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
-    hidden = _decoder_states(model, input_ids, block_ids, position_ids)
-    with torch.autocast(hidden.device.type, enabled=False):
-        logits: Tensor = model.score(POOLINGS["last_token"](hidden.float(), block_ids >= 0))
-        return logits
-
-
-def decoder_values(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
-    """The head of a decoder on every token: fp32 values (rows, sequence, outputs)."""
-    hidden = _decoder_states(model, input_ids, block_ids, position_ids)
-    with torch.autocast(hidden.device.type, enabled=False):
-        values: Tensor = model.score(hidden.float())
-        return values
-
-
-def _decoder_states(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
-    if backbones.reads_packed(model.base_model):
-        return backbones.packed(model.base_model, input_ids, block_ids, position_ids, None)
-    hidden: Tensor = model.base_model(
-        input_ids=input_ids, attention_mask=(block_ids >= 0).long(), position_ids=position_ids, use_cache=False
-    ).last_hidden_state
-    return hidden
 
 
 def _bert(model: Any, pooled: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class TorchScorer:
         forward: Callable[..., Tensor] | None = None,
     ) -> None:
         self.model = model
-        self.pipeline = TextPipeline(model.layout, tokenizer)
+        self.pipeline = TextPipeline(model.layout, tokenizer, share_prompts=getattr(model, "shares_prompts", False))
         self.batch_tokens = batch_tokens
         self._bf16 = bf16
         # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.

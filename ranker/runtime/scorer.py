@@ -44,15 +44,20 @@ class GraphScorer:
     ) -> None:
         self.session = open_session(path, device=device, threads=threads)
         self._inputs = [node.name for node in self.session.get_inputs()]
-        self.pipeline = pipeline
-        on_cpu = self.providers == [CPU]
-        self.batch_tokens = batch_tokens or (BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
+        share_prompts = "readout" in self._inputs and not pipeline.layout.readout
+        self.pipeline = TextPipeline(pipeline.layout, pipeline.tokenizer, share_prompts=share_prompts)
+        self.batch_tokens = batch_tokens or (BATCH_TOKENS if self.on_cpu else GPU_BATCH_TOKENS)
         self.pairwise = pipeline.layout.pairwise
 
     @property
     def providers(self) -> list[str]:
         """Where the session runs, as onnxruntime names it."""
         return list(self.session.get_providers())
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether nothing runs anywhere else."""
+        return self.providers == [CPU]
 
     def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
@@ -85,6 +90,9 @@ class OnnxScorer(GraphScorer):
         self.manifest, tokenizer = manifests.read(path)
         pipeline = TextPipeline(self.manifest.text, tokenizer)
         super().__init__(path, pipeline, device=device, threads=threads, batch_tokens=batch_tokens)
-        on_cpu = self.providers == [CPU]
-        if self.manifest.precision == "int8" and on_cpu and not processor_has("avx512_vnni", "avx_vnni", "asimddp"):
+        if (
+            self.manifest.precision == "int8"
+            and self.on_cpu
+            and not processor_has("avx512_vnni", "avx_vnni", "asimddp")
+        ):
             logger.warning("%s: this processor has no 8-bit dot products (VNNI), so scores may differ; take fp32", path)

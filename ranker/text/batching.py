@@ -65,7 +65,7 @@ def collate(layout: TextLayout, batch: Sequence[Unit]) -> Arrays:
 
     ``input_ids``, ``block_ids`` (-1 padding) and ``position_ids`` are (rows, sequence). ``hub`` and ``published`` add
     ``readout`` (rows, 1 + candidates): the positions of the source marker and of each candidate marker, -1 absent; a
-    gated model (rows, 1): where the gate reads the prompt.
+    gated model (rows, 1): where the gate reads the prompt; rows that share a prompt (rows, answers): where answers end.
     ``set`` with exchange adds ``members`` (rows, others): the row numbers of the group's other candidates, -1 absent.
     """
     rows = [row for unit in batch for row in unit.rows]
@@ -79,7 +79,7 @@ def collate(layout: TextLayout, batch: Sequence[Unit]) -> Arrays:
         arrays["input_ids"][i, : len(row.ids)] = row.ids
         arrays["block_ids"][i, : len(row.ids)] = row.blocks
         arrays["position_ids"][i, : len(row.ids)] = row.positions
-    if layout.readout:
+    if layout.readout or (layout.layout == "single" and rows[0].readout):
         arrays["readout"] = _padded([row.readout for row in rows])
     elif layout.layout == "set" and layout.exchange:
         arrays["members"] = _padded(_others([len(unit.rows) for unit in batch]))

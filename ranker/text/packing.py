@@ -7,7 +7,7 @@ least ``prompt_reserve``; only then is an answer cut, at its end, and flagged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from ranker.text.layout import CandidateLayout, TextLayout
 from ranker.text.tokenizer import Ids
+
+BRANCHES: Final = 2
+"""Answers share a row up to this many times their prompt's tokens: more would spend on attention what reading saves."""
 
 Block = tuple[list[int], Ids]
 """Structure ids before a text, and the text; every block ends with [SEP]."""
@@ -58,6 +61,45 @@ class Packed:
 def pack(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
     """Pack one group for ``layout``; ``answers`` in the order in which the scores are wanted."""
     return PACKERS[layout.layout](layout, prompt, answers)
+
+
+def sharing_prompts(packed: Packed) -> Packed:
+    """The same group with several answers to a row, after a prompt that is read once.
+
+    For decoders, under ``branch_mask``: each answer is a block of its own whose positions go on from the prompt's. A
+    row takes answers while they are at most ``BRANCHES`` times as long as their prompt; ``readout`` is where each ends.
+    """
+    rows: list[list[Row]] = []
+    filled = 0
+    for row in packed.rows:
+        prompt = _prompt(row)
+        length = len(row.ids) - len(prompt)
+        if rows and filled + length <= BRANCHES * len(prompt) and np.array_equal(prompt, _prompt(rows[-1][-1])):
+            rows[-1].append(row)
+            filled += length
+        else:
+            rows.append([row])
+            filled = length
+    return replace(packed, rows=tuple(map(_branches, rows)))
+
+
+def _prompt(row: Row) -> Ids:
+    prompt: Ids = row.ids[row.blocks == 0]
+    return prompt
+
+
+def _branches(rows: Sequence[Row]) -> Row:
+    start = len(_prompt(rows[0]))
+    ends = start + np.cumsum([len(row.ids) - start for row in rows])
+    numbers = [np.full(len(row.ids) - start, number, np.int32) for number, row in enumerate(rows, 1)]
+    first = rows[0]
+    return Row(
+        np.concatenate([first.ids[:start], *(row.ids[start:] for row in rows)]),
+        np.concatenate([first.blocks[:start], *numbers]),
+        np.concatenate([first.positions[:start], *(row.positions[start:] for row in rows)]),
+        tuple((ends - 1).tolist()),
+        tuple(candidate for row in rows for candidate in row.candidates),
+    )
 
 
 def split_budget(total: int, prompt: int, answers: Sequence[int], reserve: int) -> tuple[int, list[int]]:

@@ -14,7 +14,7 @@ from ranker.scorer import Floats, GroupScores, failed
 from ranker.text import batching
 from ranker.text.chat import join_turns, turns
 from ranker.text.layout import Output, TextLayout
-from ranker.text.packing import Packed, cost, pack
+from ranker.text.packing import Packed, cost, pack, sharing_prompts
 from ranker.text.templates import clean, render_prompt
 from ranker.text.tokenizer import Ids, TextTokenizer
 
@@ -50,11 +50,13 @@ class TextPipeline:
     Args:
         layout: how the model reads a group.
         tokenizer: the model's tokenizer.
+        share_prompts: whether the model reads several answers after one prompt (``packing.sharing_prompts``).
     """
 
-    def __init__(self, layout: TextLayout, tokenizer: TextTokenizer) -> None:
+    def __init__(self, layout: TextLayout, tokenizer: TextTokenizer, *, share_prompts: bool = False) -> None:
         self.layout = layout
         self.tokenizer = tokenizer
+        self.share_prompts = share_prompts
 
     def tokenize(self, groups: Sequence[Group]) -> list[Tokens]:
         """Ids of every group; each distinct text is tokenised once."""
@@ -86,7 +88,7 @@ class TextPipeline:
         """The rows of one group."""
         packed = pack(self.layout, tokens.prompt, tokens.candidates)
         return replace(
-            packed,
+            sharing_prompts(packed) if self.share_prompts else packed,
             truncated=packed.truncated | np.array(tokens.candidates_cut, np.bool_),
             prompt_truncated=packed.prompt_truncated or tokens.prompt_cut,
         )

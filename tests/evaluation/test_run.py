@@ -102,7 +102,7 @@ def test_a_scorer_that_prefers_the_first_answer_flips_every_pair():
 def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
     """The measurement reads candidates as given: a hub that sees everything shows flips."""
     from ranker.models import pairwise
-    from ranker.models.attention import row_mask
+    from ranker.models.attention.blocks import row_mask
 
     rows = [Preference("p", (f"a{i} saw", f"hammer {i}", "pear"), ((2.0,), (1.0,), (0.0,))) for i in range(8)]
     scorer = TorchScorer(*tiny("hub"))

@@ -153,7 +153,7 @@ def test_readout_positions_are_inputs_not_searched():
     assert isinstance(model, PairwiseModel)
     with torch.no_grad():
         hidden = model.encode(forged, blocks, positions, (blocks >= 0)[:, None, None].expand(1, 1, 8, 8), None)
-        from ranker.models.attention import star_mask
+        from ranker.models.attention.blocks import star_mask
 
         hidden = model.encode(forged, blocks, positions, star_mask(blocks), None)
         expected = model.head(torch.cat([hidden[0, 1], hidden[0, 5]]))

@@ -95,13 +95,13 @@ def test_hub_candidates_do_not_see_each_other_in_the_first_layer():
 
 
 def backbones_mask(block_ids):
-    from ranker.models.attention import star_mask
+    from ranker.models.attention.blocks import star_mask
 
     return star_mask(block_ids)
 
 
 def test_star_mask_by_hand():
-    from ranker.models.attention import star_mask
+    from ranker.models.attention.blocks import star_mask
 
     mask = star_mask(torch.tensor([[0, 1, 2, -1]]))[0, 0]
     expected = [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]]
@@ -230,7 +230,7 @@ def test_published_reads_its_two_candidates_apart_from_the_start(tiny_backbone):
     pipeline = TextPipeline(model.layout, tokenizer)
     packed = pipeline.pack(pipeline.tokenize([Group(PROMPT, ANSWERS[:2])])[0])
     arrays = {k: torch.from_numpy(v) for k, v in batching.collate(model.layout, batching.units([packed])).items()}
-    from ranker.models.attention import row_mask
+    from ranker.models.attention.blocks import row_mask
 
     with torch.no_grad():
         hidden = model.eval().encode(

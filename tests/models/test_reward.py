@@ -14,6 +14,7 @@ from ranker.models import reward
 from ranker.models.pairwise import PairwiseConfig
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group, Message
+from ranker.text.pipeline import TextPipeline
 from tests.conftest import FAMILIES, backbone_config, tokenizer_json
 
 DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
@@ -160,7 +161,8 @@ def test_decoders_score_the_same_in_plain_transformers(family, pad, tmp_path):
     assert model.score.out_features == 1
     pad_id = model.config.pad_token_id
     assert pad_id != 3, "the padding id must differ from end-of-text, or the library skips the scored token"
-    packed = scorer.pipeline.pack(scorer.pipeline.tokenize([Group(PROMPT, ANSWERS)])[0])
+    alone = TextPipeline(scorer.model.layout, scorer.pipeline.tokenizer)
+    packed = alone.pack(alone.tokenize([Group(PROMPT, ANSWERS)])[0])
     rows = [row.ids.tolist() for row in packed.rows]
     assert all(row[-1] == 3 for row in rows), "the scored token is the end of text"
     longest = max(map(len, rows))
@@ -225,7 +227,8 @@ def test_classes_and_aspects_reduce_to_a_score(family, output, tmp_path):
     from ranker.text import batching
 
     with torch.inference_mode():
-        raw = scorer._forward(batching.collate(scorer.model.layout, batching.units([packed])))[:, 0]
+        raw = scorer._forward(batching.collate(scorer.model.layout, batching.units([packed])))
+    raw = raw.reshape(len(ANSWERS), -1)  # one answer to a row, or all of them in one
     expected = raw[:, 1] - raw[:, 0] if output == "classes" else raw.mean(axis=-1)
     np.testing.assert_allclose(result.scores, expected, rtol=1e-5, atol=1e-5)
     labels = AutoModelForSequenceClassification.from_pretrained(folder).config.id2label

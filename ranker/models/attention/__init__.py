@@ -1,0 +1,1 @@
+"""Attention under our masks: blocks and branches, rows without padding, DeBERTa's relative positions."""

@@ -1,0 +1,115 @@
+"""Attention of rows that lie one after the other without padding; registered as ``ranker_padding_free``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+from ranker.models.attention.blocks import block_attention
+
+PADDING_FREE: Final = "ranker_padding_free"
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """Rows that lie one after the other in a single sequence without padding.
+
+    ``starts`` (rows + 1,) are the rows' cumulative lengths as int32, ``longest`` the longest. Where rows see others'
+    [CLS], ``keys`` (keys,) are the places of what each row sees, row after row, with cumulative lengths ``key_starts``.
+    """
+
+    starts: Tensor
+    longest: int
+    keys: Tensor | None
+    key_starts: Tensor
+    most_keys: int
+
+    @classmethod
+    def of(cls, present: Tensor, members: Tensor | None) -> Segments:
+        """From the mask (rows, sequence) of what is not padding, and the other rows of each row's group."""
+        lengths = present.sum(dim=1)
+        starts = _cumulative(lengths)
+        longest = int(lengths.max())
+        if members is None:
+            return cls(starts, longest, None, starts, longest)
+        first = starts[:-1].long()
+        own = [torch.arange(int(a), int(b), device=present.device) for a, b in zip(starts, starts[1:], strict=False)]
+        seen = [torch.cat([place, first[row[row >= 0]]]) for place, row in zip(own, members, strict=True)]
+        counts = torch.tensor([len(places) for places in seen], device=present.device)
+        return cls(starts, longest, torch.cat(seen), _cumulative(counts), int(counts.max()))
+
+
+def _cumulative(lengths: Tensor) -> Tensor:
+    return nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+
+
+def padding_free_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    segments: Segments | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention within the rows of ``segments``; (1, heads, tokens, width) to (1, tokens, heads, width).
+
+    In half precision on a GPU by torch's variable-length kernel, elsewhere row by row. Without ``segments`` it is
+    ``block_attention``, so that the same model also reads padded rows.
+    """
+    if segments is None:
+        if attention_mask is None:
+            raise ValueError("padded rows need a mask")
+        return block_attention(module, query, key, value, attention_mask, scaling, **others)
+    causal = bool(getattr(module, "is_causal", False))
+    reach = -1 if sliding_window is None else sliding_window - 1
+    window = (reach, 0) if causal else (reach, reach)
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    if segments.keys is not None:
+        k, v = k[segments.keys], v[segments.keys]
+    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
+        out = varlen_attn(
+            q, k, v, segments.starts, segments.key_starts, segments.longest, segments.most_keys,
+            scale=scaling, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
+        )  # fmt: skip
+        return torch.as_tensor(out)[None], None
+    rows = []
+    ends = zip(segments.starts.tolist(), segments.key_starts.tolist(), strict=True)
+    for (a, c), (b, d) in pairwise(ends):
+        near = _near(b - a, d - c, window, q.device)
+        one, two, three = (states[i:j].transpose(0, 1)[None] for states, i, j in ((q, a, b), (k, c, d), (v, c, d)))
+        row = nn.functional.scaled_dot_product_attention(
+            one, two, three, attn_mask=near, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        rows.append(row[0].transpose(0, 1))
+    return torch.cat(rows)[None], None
+
+
+def _near(queries: int, keys: int, window: tuple[int, int], device: torch.device) -> Tensor | None:
+    """Which keys lie in the window (before, after) of each query; None where all do."""
+    if window == (-1, -1):
+        return None
+    distance = torch.arange(keys, device=device)[None] - torch.arange(queries, device=device)[:, None]
+    before = distance >= -window[0] if window[0] >= 0 else torch.ones_like(distance, dtype=torch.bool)
+    return before & (distance <= window[1]) if window[1] >= 0 else before
+
+
+def _no_mask_or_sdpa_s(*args: Any, attention_mask: Tensor | None = None, **options: Any) -> Tensor | None:
+    """Rows without padding need no mask; padded ones always get one, which causal models could else leave out."""
+    if attention_mask is None:
+        return None
+    mask: Tensor | None = sdpa_mask(*args, attention_mask=attention_mask, **options | {"allow_is_causal_skip": False})
+    return mask
+
+
+AttentionInterface.register(PADDING_FREE, padding_free_attention)
+AttentionMaskInterface.register(PADDING_FREE, _no_mask_or_sdpa_s)
