@@ -7,19 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ranker.extras import require
 from ranker.records import Group
+from ranker.runtime import budgets
 from ranker.runtime import manifest as manifests
-from ranker.runtime.session import CPU, Device, open_session, processor_has
+from ranker.runtime.session import CPU, Device, available_cores, open_session, processor, processor_has
 from ranker.scorer import Floats, GroupScores, margins
 from ranker.text.batching import Arrays
+from ranker.text.budget import Budget
 from ranker.text.pipeline import TextPipeline
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS: Final = 2048
-"""On two cores 1,024 to 4,096 are level and 8,192 takes a fifth longer: activations no longer fit the caches."""
+BATCH_TOKENS: Final = (2048, 1024, 4096)
+"""What is tried on a CPU. On two cores these are level and 8,192 takes a fifth longer: it no longer fits the caches."""
 
-GPU_BATCH_TOKENS: Final = 16384
+GPU_BATCH_TOKENS: Final = (16384, 8192, 32768, 65536)
+"""What is tried on a GPU."""
 
 
 class GraphScorer:
@@ -30,7 +34,8 @@ class GraphScorer:
         pipeline: how the model reads text.
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: threads within an operation; default the processors this process may use.
-        batch_tokens: most padded tokens of a pass; default ``BATCH_TOKENS`` on a CPU, else ``GPU_BATCH_TOKENS``.
+        batch_tokens: most padded tokens of a pass; default the fastest of ``BATCH_TOKENS`` or, on a GPU,
+            ``GPU_BATCH_TOKENS``, found while rows are scored.
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class GraphScorer:
         self._inputs = [node.name for node in self.session.get_inputs()]
         share_prompts = "readout" in self._inputs and not pipeline.layout.readout
         self.pipeline = TextPipeline(pipeline.layout, pipeline.tokenizer, share_prompts=share_prompts)
-        self.batch_tokens = batch_tokens or (BATCH_TOKENS if self.on_cpu else GPU_BATCH_TOKENS)
+        self.batch_tokens: int | Budget = batch_tokens or Budget(self._choices)
         self.pairwise = pipeline.layout.pairwise
 
     @property
@@ -58,6 +63,10 @@ class GraphScorer:
     def on_cpu(self) -> bool:
         """Whether nothing runs anywhere else."""
         return self.providers == [CPU]
+
+    @property
+    def _choices(self) -> tuple[int, ...]:
+        return BATCH_TOKENS if self.on_cpu else GPU_BATCH_TOKENS
 
     def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
@@ -90,9 +99,15 @@ class OnnxScorer(GraphScorer):
         self.manifest, tokenizer = manifests.read(path)
         pipeline = TextPipeline(self.manifest.text, tokenizer)
         super().__init__(path, pipeline, device=device, threads=threads, batch_tokens=batch_tokens)
-        if (
-            self.manifest.precision == "int8"
-            and self.on_cpu
-            and not processor_has("avx512_vnni", "avx_vnni", "asimddp")
-        ):
+        if batch_tokens is None:
+            facts: dict[str, str | int] = {
+                "graph": self.manifest.graph_sha256,
+                "onnxruntime": require("onnxruntime").__version__,
+                "processor": processor(),
+                "providers": ",".join(self.providers),
+                "threads": threads or available_cores(),
+            }
+            self.batch_tokens = budgets.remembered(self._choices, facts)
+        whole_numbers = self.manifest.precision.startswith("int8")
+        if whole_numbers and self.on_cpu and not processor_has("avx512_vnni", "avx_vnni", "asimddp"):
             logger.warning("%s: this processor has no 8-bit dot products (VNNI), so scores may differ; take fp32", path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -60,12 +61,22 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
 
 def processor_has(*flags: str) -> bool:
     """Whether this processor has one of these instruction sets, by Linux's names; True where that cannot be read."""
+    known = _about_processor("flags", "Features")
+    return known is None or not set(flags).isdisjoint(known.split())
+
+
+def processor() -> str:
+    """The processor's name, as far as it is known."""
+    return _about_processor("model name", "CPU part") or platform.processor()
+
+
+def _about_processor(*names: str) -> str | None:
+    """What Linux says of the first processor under one of these names."""
     try:
         lines = PROCESSOR.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return True
-    known = next((line.split() for line in lines if line.startswith(("flags", "Features"))), list(flags))
-    return not set(flags).isdisjoint(known)
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), None)
 
 
 def available_cores() -> int:

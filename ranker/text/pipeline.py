@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +13,20 @@ from numpy.typing import NDArray
 from ranker.records import Group, Prompt
 from ranker.scorer import Floats, GroupScores, failed
 from ranker.text import batching
+from ranker.text.budget import Budget
 from ranker.text.chat import join_turns, turns
 from ranker.text.layout import Output, TextLayout
 from ranker.text.packing import Packed, cost, pack, sharing_prompts
 from ranker.text.templates import clean, render_prompt
 from ranker.text.tokenizer import Ids, TextTokenizer
 
+T = TypeVar("T")
 Forward = Callable[[batching.Arrays], Floats]
 """From ``collate``'s arrays to logits: (rows, candidates, tasks)."""
 
 
-SLICE_TOKENS: Final = 1 << 20
-"""Padded tokens that are packed at a time."""
+PART: Final = 512
+"""Groups that are tokenised together."""
 
 REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
     "tasks": lambda logits: logits.mean(-1),
@@ -97,7 +100,7 @@ class TextPipeline:
         self,
         groups: Sequence[Group],
         forward: Forward,
-        batch_tokens: int,
+        batch_tokens: int | Budget,
         *,
         as_given: bool = False,
         retry: bool = True,
@@ -110,33 +113,37 @@ class TextPipeline:
         the order-averaged logits, ``s_i - s_j`` for two candidates being ``(logit(i, j) - logit(j, i)) / 2``. SteamSHP
         is read like it, a lone answer against an empty one: ``(logit(i, empty) - logit(empty, i)) / 2``.
 
-        Memory is bounded: groups are packed in slices of about ``SLICE_TOKENS``. A batch that fails is halved; a group
-        that fails alone gets an error. Without ``retry`` a failure is raised.
+        Memory is bounded: groups are tokenised and packed in slices, each in a thread while the one before it is
+        computed. A batch that fails is halved; a group that fails alone gets an error. Without ``retry`` a failure is
+        raised.
         """
+        budget = Budget((batch_tokens,)) if isinstance(batch_tokens, int) else batch_tokens
         keep = as_given or not self.layout.order_free
         canonical = list(groups) if keep else [Group(g.prompt, tuple(sorted(set(g.candidates)))) for g in groups]
         results: list[GroupScores] = []
-        for part in self._slices(self.tokenize(canonical)):
-            packed = [self.pack(tokens) for tokens in part]
-            start, end = len(results), len(results) + len(part)
-            raw, errors = self._forward(packed, forward, batch_tokens, retry)
+        slices = self._slices(canonical, budget)
+        for packed, filled in slices if len(canonical) <= PART else ahead(slices):
+            start, end = len(results), len(results) + len(packed)
+            with budget.timed(filled) as tokens:
+                raw, errors = self._forward(packed, forward, tokens, retry)
             parts = zip(groups[start:end], canonical[start:end], packed, raw, errors, strict=True)
             results += [self._result(*item) for item in parts]
         return results
 
-    def _slices(self, tokens: Sequence[Tokens]) -> Iterator[list[Tokens]]:
-        """Consecutive groups of about ``SLICE_TOKENS`` padded tokens."""
-        part: list[Tokens] = []
+    def _slices(self, groups: Sequence[Group], budget: Budget) -> Iterator[tuple[list[Packed], int]]:
+        """Consecutive groups of about ``budget.slice_tokens`` padded tokens, and how many tokens those are."""
+        part: list[Packed] = []
         filled = 0
-        for item in tokens:
-            part.append(item)
-            rows, longest = cost(self.layout, len(item.prompt), [len(c) for c in item.candidates])
-            filled += rows * longest
-            if filled >= SLICE_TOKENS:
-                yield part
-                part, filled = [], 0
+        for start in range(0, len(groups), PART):
+            for item in self.tokenize(groups[start : start + PART]):
+                part.append(self.pack(item))
+                rows, longest = cost(self.layout, len(item.prompt), [len(c) for c in item.candidates])
+                filled += rows * longest
+                if filled >= budget.slice_tokens:
+                    yield part, filled
+                    part, filled = [], 0
         if part:
-            yield part
+            yield part, filled
 
     def _forward(
         self, packed: Sequence[Packed], forward: Forward, batch_tokens: int, retry: bool
@@ -187,3 +194,12 @@ class TextPipeline:
         if packed.empty:
             scores, flips = scores[:-1] - scores[-1], 0
         return GroupScores(scores, packed.truncated, packed.prompt_truncated, order_flips=flips)
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items of ``items``, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item

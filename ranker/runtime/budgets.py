@@ -1,0 +1,58 @@
+"""Batch sizes that were found fastest, kept between processes in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from ranker.text.budget import Budget
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = "ranker-toolkit"
+NAME: Final = "batch_tokens.json"
+
+
+def remembered(choices: Sequence[int], facts: Mapping[str, str | int]) -> Budget:
+    """A budget that is known from an earlier process, or will be for the next one.
+
+    Args:
+        choices: what is tried where nothing is known.
+        facts: what the speed depends on: the graph, where it runs, threads, versions.
+    """
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    known = _read().get(key)
+    return Budget((known,)) if known is not None else Budget(choices, lambda best: _write(key, best))
+
+
+def file() -> Path:
+    """Where they are kept: under ``XDG_CACHE_HOME``, default ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / FOLDER / NAME
+
+
+def _read() -> dict[str, int]:
+    try:
+        values = json.loads(file().read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.info("%s cannot be read (%s); batch sizes are found anew", file(), error)
+        return {}
+    known = values.items() if isinstance(values, dict) else ()
+    return {key: value for key, value in known if isinstance(value, int) and value > 0}
+
+
+def _write(key: str, best: int) -> None:
+    target = file()
+    draft = target.with_name(f"{NAME}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(_read() | {key: best}, indent=1) + "\n", encoding="utf-8")
+        draft.replace(target)
+    except OSError as error:
+        logger.info("%s cannot be written (%s); batch sizes are found anew in the next process", target, error)

@@ -1,0 +1,62 @@
+"""How many padded tokens a forward pass reads: given, or found while rows are scored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+TRIALS: Final = 2
+"""Slices of work that are timed under each choice."""
+
+SLICE_TOKENS: Final = 1 << 19
+"""Padded tokens that are packed at a time; rows are sorted by length among them."""
+
+BATCHES: Final = 8
+"""Batches of the largest choice in a slice that is timed."""
+
+
+class Budget:
+    """Padded tokens of a forward pass.
+
+    With several choices each is used for ``TRIALS`` slices of the work itself, one after the other, and the fastest of
+    them from then on: finding it costs nothing but slices that were slower.
+
+    Args:
+        choices: what may be taken; one of them is a fixed budget.
+        found: called with the fastest once it is known.
+    """
+
+    def __init__(self, choices: Sequence[int], found: Callable[[int], None] | None = None) -> None:
+        self._speeds: dict[int, list[float]] = {choice: [] for choice in choices}
+        self._found = found
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to try."""
+        return len(self._speeds) == 1
+
+    @property
+    def tokens(self) -> int:
+        """What the next slice is cut by."""
+        return min(self._speeds, key=lambda choice: len(self._speeds[choice]))
+
+    @property
+    def slice_tokens(self) -> int:
+        """Padded tokens of the next slice."""
+        return SLICE_TOKENS if self.settled else min(SLICE_TOKENS, BATCHES * max(self._speeds))
+
+    @contextmanager
+    def timed(self, tokens: int) -> Iterator[int]:
+        """The budget for a slice of ``tokens`` padded tokens, whose time is noted if the slice is a full one."""
+        choice, start = self.tokens, time.perf_counter()
+        yield choice
+        if self.settled or tokens < self.slice_tokens:
+            return
+        self._speeds[choice].append(tokens / (time.perf_counter() - start))
+        if all(len(speeds) >= TRIALS for speeds in self._speeds.values()):
+            best = max(self._speeds, key=lambda known: max(self._speeds[known]))
+            self._speeds = {best: []}
+            if self._found is not None:
+                self._found(best)
