@@ -35,11 +35,12 @@ def export(
 
     Args:
         checkpoint: a native checkpoint folder.
-        targets: where the file of each precision goes; it appears only after the parity gate has passed. ``int8`` has
-            weights per channel, activations with a fixed scale or one per token; the head is fp32 always.
+        targets: where the file of each precision goes; it appears only after the parity gate has passed. ``fp16`` is
+            for GPUs; ``int8`` has the scales that ``search`` finds, in onnxruntime's own nodes; ``int8-static`` fixed
+            scales in standard nodes. The head is fp32 always.
         rows: labelled rows on which the parity is measured, a seeded sample of ``parity.ROWS``.
         evaluation: what is known about the model's quality; stored in the manifest.
-        on_loss: what becomes of an int8 graph that loses too much: refuse raises, skip warns, allow writes it.
+        on_loss: what becomes of an fp16 or int8 graph that loses too much: refuse raises, skip warns, allow writes it.
 
     Returns:
         Per precision that was written the parity table that is stored in the file.
@@ -59,11 +60,12 @@ def export(
         bare, draft = Path(folder, "graph.onnx"), Path(folder, "model.onnx")
         graph.to_onnx(model, bare)
         for precision, path in targets.items():
-            final, recipe = (
-                (bare, {})
-                if precision == "fp32"
-                else search.int8(bare, source, rows, reference, gated=on_loss != "allow")
-            )
+            final = bare
+            recipe: dict[str, Any] = {}
+            if precision == "fp16":
+                final, recipe = search.fp16(bare, source, reference)
+            elif precision != "fp32":
+                final, recipe = search.int8(bare, source, rows, reference, static=precision == "int8-static")
             modelfile.write(draft, final, {})
             facts: dict[str, Any] = {
                 **native.facts(model),
@@ -77,9 +79,7 @@ def export(
             }
             modelfile.write(draft, final, manifests.metadata(manifests.Manifest(**facts), tokenizer.text))
             table = parity.compare(reference, OnnxScorer(draft, device="cpu"))
-            if precision == "fp32":
-                parity.check_fp32(table)
-            elif not _accepted(table, on_loss, path):
+            if not _accepted(table, precision, on_loss, path):
                 continue
             tables[precision] = table | ({"quantization": recipe} if recipe else {})
             manifest = manifests.Manifest(**facts, parity=tables[precision])
@@ -88,14 +88,14 @@ def export(
     return tables
 
 
-def _accepted(table: dict[str, Any], on_loss: OnLoss, path: Path) -> bool:
-    """Whether an int8 graph is written."""
-    if on_loss == "allow":
+def _accepted(table: dict[str, Any], precision: ExportPrecision, on_loss: OnLoss, path: Path) -> bool:
+    """Whether a graph is written; fp32 must always say what the model says."""
+    if on_loss == "allow" and precision != "fp32":
         return True
     try:
-        parity.check_int8(table)
+        parity.check(table, precision)
     except ParityError as error:
-        if on_loss == "refuse":
+        if on_loss == "refuse" or precision == "fp32":
             raise
         logger.warning("%s: %s", path.name, error)
         return False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from ranker.config import ExportPrecision
 from ranker.errors import ParityError
 from ranker.extras import require
 from ranker.metrics import accuracy, comparisons
@@ -16,6 +17,9 @@ from ranker.scorer import GroupScores, Scorer
 
 FP32_LIMIT: Final = 1e-4
 """Largest difference of fp32 logits that passes."""
+
+FP16_TAU: Final = 0.999
+"""Least rank agreement of an fp16 export."""
 
 TAU: Final = 0.98
 FLIPS: Final = 0.02
@@ -115,48 +119,61 @@ def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
     }
 
 
-def check_fp32(parity: dict[str, Any]) -> None:
-    """Refuse an fp32 export whose logits differ.
+def losses(parity: dict[str, Any], precision: ExportPrecision) -> list[str]:
+    """What an export loses past its precision's limits; empty where it passes."""
+    found = {
+        f"{parity['failed']} groups could not be scored": parity["failed"] > 0,
+        "NaN or infinity": not np.isfinite(parity.get("max_difference", 0.0)),
+        **LIMITS[precision](parity),
+    }
+    return [name for name, failed in found.items() if failed]
 
-    Raises:
-        ParityError: naming the worst shape and its difference.
-    """
+
+def _fp32(parity: dict[str, Any]) -> dict[str, bool]:
     name, worst = max(parity["shapes"].items(), key=lambda item: item[1])
-    if not worst <= FP32_LIMIT:
-        raise ParityError(
-            f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}; "
-            "the file was not written"
-        )
+    said = f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}"
+    return {said: not worst <= FP32_LIMIT}
 
 
-def int8_losses(parity: dict[str, Any]) -> list[str]:
-    """What an int8 export loses past the limits; empty where it passes."""
+def _fp16(parity: dict[str, Any]) -> dict[str, bool]:
+    tau = parity["tau_b"]
+    return {f"Kendall tau-b {tau or 0:.4f} (at least {FP16_TAU})": tau is not None and not tau >= FP16_TAU}
+
+
+def _int8(parity: dict[str, Any]) -> dict[str, bool]:
     lost = parity["accuracy_source"] - parity["accuracy_exported"]
     tau = parity["tau_b"]
     flipped, small = parity["largest_flipped_margin"], parity["small_margin"]
-    found = {
+    return {
         f"Kendall tau-b {tau or 0:.3f} (at least {TAU})": tau is not None and not tau >= TAU,
         f"{parity['flips']:.1%} of decisions flipped (less than {FLIPS:.0%})": not parity["flips"] < FLIPS,
         f"a decision with margin {flipped:.2f} flipped (margins up to {small:.2f} may, {SMALL:.0%} are)": flipped
         > small,
         f"{lost:.1%} of accuracy lost (at most {ACCURACY:.1%})": not lost <= ACCURACY,
-        f"{parity['failed']} groups could not be scored": parity["failed"] > 0,
-        "NaN or infinity": not np.isfinite(parity.get("max_difference", 0.0)),
     }
-    return [name for name, failed in found.items() if failed]
 
 
-def check_int8(parity: dict[str, Any]) -> None:
-    """Refuse an int8 export that loses too much.
+LIMITS: Final[dict[ExportPrecision, Callable[[dict[str, Any]], dict[str, bool]]]] = {
+    "fp32": _fp32,
+    "fp16": _fp16,
+    "int8": _int8,
+    "int8-static": _int8,
+}
+"""What each precision may lose: sentences about a table, and whether each is a reason to refuse it."""
+
+
+def check(parity: dict[str, Any], precision: ExportPrecision) -> None:
+    """Refuse an export that loses too much.
 
     Raises:
         ParityError: naming what it loses and the limits.
     """
-    losses = int8_losses(parity)
-    if losses:
+    lost = losses(parity, precision)
+    if lost:
+        way_out = "" if precision == "fp32" else ". Take fp32, or accept it with --allow-loss"
         raise ParityError(
-            f"int8 loses too much on {parity['n']} comparisons: {'; '.join(losses)}; the file was not written. "
-            "Take fp32, or accept it with --allow-loss"
+            f"{precision} loses too much on {parity['n']} comparisons: {'; '.join(lost)}; "
+            f"the file was not written{way_out}"
         )
 
 

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -21,7 +19,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ranker.errors import ExportError
 from ranker.export.graph import MICROSOFT, head_nodes
-from ranker.export.rounding import TINY, Rounded, Seen, factors, rounded
+from ranker.export.nodes import Product, QuantizedNodes
+from ranker.export.rounding import Rounded, Seen, rounded
 from ranker.extras import require
 from ranker.runtime.session import CPU
 from ranker.text.batching import Arrays
@@ -30,16 +29,6 @@ STATES: Final = 2048
 """Tokens whose activations are kept to round on."""
 
 STATES_PER_BATCH: Final = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A matrix product with constant weights, and the addition of its bias where there is one."""
-
-    node: NodeProto
-    weights: NDArray[np.float32]
-    addition: NodeProto | None
-    bias: NDArray[np.float32] | None
 
 
 def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[Product]]:
@@ -149,21 +138,35 @@ class Quantizer:
             self._rounded[key] = rounded(self._calibration.seen(activation), weights, per_token=per_token)
         return self._rounded[key]
 
-    def write(self, path: Path, *, per_token: Collection[str] = (), left: Collection[str] = ()) -> None:
+    def write(
+        self,
+        path: Path,
+        *,
+        per_token: Collection[str] = (),
+        blocks: Collection[str] = (),
+        left: Collection[str] = (),
+        standard: bool = False,
+    ) -> None:
         """Write a copy to ``path``.
 
         Args:
             path: where it goes.
             per_token: activations of which every token has a scale of its own; the others have a fixed one.
+            blocks: activations whose products have a scale for every block of inputs.
             left: activations whose products stay fp32.
+            standard: whether those with fixed scales are written in ONNX's own nodes.
         """
         replaced: dict[str, Sequence[NodeProto]] = {}
         constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         for number, (activation, group) in enumerate(self.products.items()):
             if activation in left:
                 continue
-            written = _Quantised(f"int8_{number}")
-            written.build(activation, group, self.rounded(activation, per_token=activation in per_token))
+            written = QuantizedNodes(f"int8_{number}")
+            if activation in blocks:
+                written.blocks(activation, group)
+            else:
+                numbers = self.rounded(activation, per_token=activation in per_token)
+                (written.standard if standard else written.whole)(activation, group, numbers)
             replaced |= {product.node.name: () for product in group}
             replaced |= {product.addition.name: () for product in group if product.addition is not None}
             replaced[group[0].node.name] = written.nodes
@@ -193,67 +196,3 @@ def _without(model: onnx.ModelProto) -> onnx.ModelProto:
     frame.graph.input.extend(model.graph.input)
     frame.graph.output.extend(model.graph.output)
     return frame
-
-
-class _Quantised:
-    """Nodes and constants of the quantised products of one activation."""
-
-    def __init__(self, prefix: str) -> None:
-        self.nodes: list[NodeProto] = []
-        self.constants: dict[str, TensorProto] = {}
-        self._prefix = prefix
-        self._numbers = count()
-
-    def build(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
-        """Quantise the activation once and multiply it by the weights of all its products."""
-        add, once = self._add, self._once
-        x = add("Mul", [activation, self._constant(1 / numbers.smooth)])
-        start = self._constant(np.uint8(numbers.start))
-        if numbers.scale is None:
-            scale, q = self._token_scales(x, numbers, start)
-            step = once("one", np.float32(1))
-        else:
-            step = self._constant(numbers.scale)
-            q = add("QuantizeLinear", [x, step, start])
-        for product, whole, units in zip(group, numbers.weights, numbers.units, strict=True):
-            output = (product.addition or product.node).output[0]
-            bias = "" if product.bias is None else self._constant(product.bias)
-            factors = [q, self._constant(whole), step, self._constant(units), start, ""]
-            if numbers.scale is not None:
-                add("MatMulIntegerToFloat", [*factors, bias], output, domain=MICROSOFT)
-                continue
-            multiplied = add("MatMulIntegerToFloat", factors, domain=MICROSOFT)
-            scaled = add("Mul", [multiplied, scale], "" if bias else output)
-            if bias:
-                add("Add", [scaled, bias], output)
-
-    def _token_scales(self, x: str, numbers: Rounded, start: str) -> tuple[str, str]:
-        """Every token's scale (..., 1), and the activation quantised by them."""
-        add, once = self._add, self._once
-        last, flat = once("last", np.array([-1], np.int64)), once("flat", np.array([-1], np.int64))
-        above, below = map(self._constant, factors(numbers.start))
-        high = add("Mul", [add("ReduceMax", [x, last], keepdims=1), above])
-        low = add("Mul", [add("ReduceMin", [x, last], keepdims=1), below])
-        scale = add("Max", [add("Max", [high, low]), once("tiny", TINY)])
-        flat_scale = add("Reshape", [scale, flat])
-        width = len(numbers.smooth)
-        rows = add("Reshape", [x, once(f"width_{width}", np.array([-1, width], np.int64))])
-        starts = add("Expand", [start, add("Shape", [flat_scale])])
-        q = add("QuantizeLinear", [rows, flat_scale, starts], axis=0)
-        return scale, add("Reshape", [q, add("Shape", [x])])
-
-    def _add(self, kind: str, inputs: Sequence[str], name: str = "", **attributes: Any) -> str:
-        name = name or f"{self._prefix}_{kind}_{next(self._numbers)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=f"int8/{name}", **attributes))
-        return name
-
-    def _constant(self, value: Any) -> str:
-        return self._named(f"{self._prefix}_constant_{next(self._numbers)}", value)
-
-    def _once(self, key: str, value: Any) -> str:
-        """A constant that all groups share."""
-        return self._named(f"int8_{key}", value)
-
-    def _named(self, name: str, value: Any) -> str:
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(np.shape(value)), name)
-        return name

@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from ranker.scorer import Floats
 
+PERCENTILES: Final = (100.0, 99.99, 99.9)
+"""Of all numbers of an activation: those beyond are clipped under a fixed scale, where that loses less."""
+
 SMOOTHINGS: Final = (0.5, 0.65, 0.8, 0.9)
 """Shares of a channel's range that are moved into the weights; 0 moves nothing, 1 everything."""
 
@@ -24,6 +27,8 @@ MENDED: Final = 0.25
 
 DAMPING: Final = 0.01
 BLOCK: Final = 32
+"""Inputs that are rounded together, and that share a scale where scales are by block."""
+
 TINY: Final = np.float32(1e-9)
 
 
@@ -71,13 +76,13 @@ def rounded(seen: Seen, weights: Sequence[Floats], *, per_token: bool) -> Rounde
 
     costs = {share: cost(share) for share in SMOOTHINGS}
     smooth = _smooth(seen, joined, min(costs, key=lambda share: costs[share]))
-    start, scale = _grid(seen, smooth, per_token)
-    states = _activations(seen.states / smooth, start, scale)
     whole, units = _mended(joined * smooth[:, None], weight * seen.states / smooth)
+    grids = [_grid(seen, smooth, per_token, percentile) for percentile in ((100.0,) if per_token else PERCENTILES)]
+    errors = [lost(_activations(seen.states / smooth, *grid), whole * units) for grid in grids]
+    start, scale = grids[int(np.argmin(errors))]
     ends = np.cumsum([matrix.shape[1] for matrix in weights])[:-1]
     return Rounded(
-        smooth, start, scale, tuple(np.split(whole, ends, axis=1)), tuple(np.split(units, ends)),
-        lost(states, whole * units),
+        smooth, start, scale, tuple(np.split(whole, ends, axis=1)), tuple(np.split(units, ends)), min(errors)
     )  # fmt: skip
 
 
@@ -107,14 +112,17 @@ def _smooth(seen: Seen, weights: Floats, share: float) -> Floats:
     return np.asarray(smooth / smooth.mean(), np.float32)
 
 
-def _grid(seen: Seen, smooth: Floats, per_token: bool) -> tuple[int, np.float32 | None]:
-    """Where zero lies among the 256 steps, and their size."""
+def _grid(seen: Seen, smooth: Floats, per_token: bool, percentile: float = 100.0) -> tuple[int, np.float32 | None]:
+    """Where zero lies among the 256 steps, and their size: fixed for all numbers up to a percentile, or the token's."""
     if per_token:
         states = seen.states / smooth
         high, low = np.maximum(states.max(axis=1), 0), np.maximum(-states.min(axis=1), 0)
         share = float(np.median(low / np.maximum(high + low, TINY)))
         return min(max(round(255 * share), 1), 254), None
-    low, high = min(0.0, float((seen.low / smooth).min())), max(0.0, float((seen.high / smooth).max()))
+    ends = (float((seen.low / smooth).min()), float((seen.high / smooth).max()))
+    if percentile < 100:
+        ends = tuple(np.percentile(seen.states / smooth, (100 - percentile, percentile)).tolist())
+    low, high = min(0.0, ends[0]), max(0.0, ends[1])
     step = max((high - low) / 255, float(TINY))
     return min(max(round(-low / step), 0), 255), np.float32(step)
 
@@ -123,6 +131,14 @@ def _activations(states: Floats, start: int, scale: np.float32 | None) -> Floats
     """States as they are after quantising."""
     steps = token_scales(states, start) if scale is None else scale
     return np.asarray((np.clip(np.round(states / steps) + start, 0, 255) - start) * steps, np.float32)
+
+
+def blocks(weights: Floats) -> tuple[NDArray[np.uint8], Floats]:
+    """Weights (K, N) with a scale for every ``BLOCK`` inputs: u8 (N, blocks, BLOCK) around 128, scales (N, blocks)."""
+    short = -len(weights) % BLOCK
+    parts = np.pad(weights.T, ((0, 0), (0, short))).reshape(weights.shape[1], -1, BLOCK)
+    scales = (np.maximum(np.abs(parts).max(axis=2), TINY) / 127).astype(np.float32)
+    return np.clip(np.round(parts / scales[:, :, None]) + 128, 0, 255).astype(np.uint8), scales
 
 
 def _nearest(weights: Floats) -> tuple[NDArray[np.int8], Floats]:

@@ -111,7 +111,7 @@ def train(
 def export(
     checkpoint: Annotated[str, typer.Argument(help="a checkpoint: a folder or a hub name")],
     output: Annotated[str, typer.Option("--output", "-o")] = "model.onnx",
-    precision: Annotated[str, typer.Option(help="fp32 or int8")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or int8-static")] = "fp32",
     data: Annotated[
         str | None, typer.Option(help="labelled rows for the parity gate; default the built-in sample")
     ] = None,

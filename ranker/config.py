@@ -17,7 +17,7 @@ CONFIG_BYTES: Final = 1_000_000
 """Largest YAML file that is read; aliases could expand a small one without bound."""
 
 Precision = Literal["auto", "bf16", "fp32"]
-ExportPrecision = Literal["fp32", "int8"]
+ExportPrecision = Literal["fp32", "fp16", "int8", "int8-static"]
 PairLoss = Literal["bradley_terry", "log_exp"]
 ListLoss = Literal["list_net", "list_mle", "rank_net"]
 PointLoss = Literal["cross_entropy", "binary_cross_entropy", "mse", "rmse", "huber"]
@@ -171,6 +171,8 @@ class RunConfig(_Section):
     training: TrainingConfig = TrainingConfig()
     adapter: AdapterConfig = AdapterConfig()
     gate: GateConfig = GateConfig()
+    quantize: Literal["none", "int8"] = Field("none", description="int8: a finish under 8-bit rounding, distilled")
+    quantize_steps: int = Field(100, ge=1, description="batches of that finish")
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
@@ -202,6 +204,8 @@ class RunConfig(_Section):
             raise ValueError("model.output=aspects or gated and the names in model.aspects belong together")
         if scheme == "gated" and self.adapter.rank:
             raise ValueError("model.scheme=gated freezes its backbone; adapter.rank must be 0")
+        if scheme == "gated" and self.quantize != "none":
+            raise ValueError("model.scheme=gated freezes its backbone; quantize must be none")
         if (scheme == "gated") != bool(self.data.aspects):
             raise ValueError("model.scheme=gated and the rows in data.aspects belong together")
         if self.gate.verbosity is not None and self.gate.verbosity not in self.model.aspects:

@@ -32,7 +32,7 @@ class Manifest(BaseModel):
     text: TextLayout
     labels: tuple[str, ...]
     output: str = "raw fp32 logits, higher is better; a difference of two is the log-odds of preference"
-    precision: Literal["fp32", "int8"]
+    precision: Literal["fp32", "fp16", "int8", "int8-static"]
     backbone: str
     source: str
     source_sha256: str

@@ -21,12 +21,13 @@ from ranker.models.backbones import DECODERS
 from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
 from ranker.text.pipeline import TextPipeline
-from ranker.training import adapters, gated
+from ranker.training import adapters
 from ranker.training.batches import Groups, RunPlan
 from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, TrimMemory
 from ranker.training.data import load
 from ranker.training.launch import Launch, launched
 from ranker.training.resume import check_plan, prepare_output
+from ranker.training.stages import gated, quantized
 from ranker.training.start import starting_model, without_padding
 from ranker.training.trainer import RankerTrainer
 
@@ -84,6 +85,11 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
         folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
+        if config.quantize == "int8" and launch.main:
+            groups = Groups(training, TextPipeline(scorer.model.layout, scorer.pipeline.tokenizer))
+            quantized.finish(scorer.model, groups, config.training, config.quantize_steps)
+            native.save(scorer.model, scorer.pipeline.tokenizer, folder)
+            native.check_reload(scorer, folder, [p.group for p in training[:PROBES]])
     return Trained(
         folder=folder,
         scorer=scorer,

@@ -138,7 +138,8 @@ def test_failed_rows_fail_the_gate_and_not_the_search(tmp_path):
     reference = parity.Reference(scorer, ROWS, max_length=128)
     table = parity.agreement(reference, Failing(scorer))
     assert table["failed"] == 1
-    assert parity.int8_losses(table | {"max_difference": 0.0}) == ["1 groups could not be scored"]
+    for precision in ("int8", "fp16"):
+        assert parity.losses(table | {"max_difference": 0.0}, precision) == ["1 groups could not be scored"]
 
 
 def test_int8_warns_where_the_processor_cannot(tmp_path, monkeypatch, caplog):
@@ -148,6 +149,76 @@ def test_int8_warns_where_the_processor_cannot(tmp_path, monkeypatch, caplog):
     session.PROCESSOR.write_text("flags : fpu avx2\n")
     OnnxScorer(tmp_path / "m.onnx", device="cpu")
     assert "this processor has no 8-bit dot products" in caplog.text
+
+
+def test_standard_nodes_compute_the_same(tmp_path):
+    graph, _, _, b = two_products(tmp_path)
+    x = activations()
+    quantizer = watched(graph, x)
+    quantizer.write(tmp_path / "q.onnx", standard=True)
+    assert {node.domain for node in onnx.load(tmp_path / "q.onnx").graph.node} == {""}
+    y, z, _ = onnxruntime.InferenceSession(tmp_path / "q.onnx").run(None, {"x": x})
+    numbers = quantizer.rounded("x", per_token=False)
+    np.testing.assert_allclose(y, by_hand(x, numbers, 0, b), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(z, by_hand(x, numbers, 1, 0), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("inputs", [6, 32, 50])
+def test_blocks_of_inputs_have_scales_of_their_own(inputs):
+    weights = np.random.default_rng(0).normal(size=(inputs, 5)).astype(np.float32)
+    weights[:32] *= 100
+    whole, scales = rounding.blocks(weights)
+    assert whole.shape == (5, -(-inputs // 32), 32)
+    back = ((whole.astype(np.float32) - 128) * scales[:, :, None]).reshape(5, -1)[:, :inputs].T
+    assert (np.abs(back - weights) <= scales.repeat(32, axis=1)[:, :inputs].T / 2 * 1.001).all()
+
+
+def test_products_by_block_lose_less_than_fixed_scales(tmp_path):
+    graph, w, v, b = two_products(tmp_path)
+    x = activations()
+    quantizer = watched(graph, x)
+    lost = []
+    for blocks in ([], ["x"]):
+        quantizer.write(tmp_path / "q.onnx", blocks=blocks)
+        y, z, _ = onnxruntime.InferenceSession(tmp_path / "q.onnx").run(None, {"x": x})
+        lost.append(np.median(np.abs(y - (x @ w + b))) + np.median(np.abs(z - x @ v)))
+    kinds = [node.op_type for node in onnx.load(tmp_path / "q.onnx").graph.node]
+    assert (kinds.count("MatMulNBits"), kinds.count("MatMulIntegerToFloat")) == (2, 0)
+    assert 0 < lost[1] < 0.5 * lost[0]
+
+
+def test_numbers_far_beyond_the_rest_are_clipped_where_that_loses_less():
+    x = np.random.default_rng(1).normal(size=(2048, 6)).astype(np.float32)
+    x[7, :] = 3000
+    seen = rounding.Seen(x.min(axis=0), x.max(axis=0), x)
+    fixed = rounding.rounded(seen, [np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)], per_token=False)
+    assert fixed.scale * 255 < 1500
+    assert fixed.error < 0.01
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8-static"])
+def test_other_precisions_pass_their_gates_and_say_what_they_are(precision, tmp_path):
+    native.save(*tiny("set"), tmp_path / "checkpoint")
+    table = export(tmp_path / "checkpoint", {precision: tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")[precision]
+    scorer = OnnxScorer(tmp_path / "m.onnx", device="cpu")
+    assert scorer.manifest.precision == precision
+    assert 0 < table["max_difference"] < 0.5
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    kinds = [node.op_type for node in graph.node]
+    halves = [tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16]
+    if precision == "fp16":
+        assert table["tau_b"] >= parity.FP16_TAU
+        assert len(halves) > 10
+        assert not any(".head." in name for name in halves)
+        return
+    assert kinds.count("DequantizeLinear") >= 2 * 4
+    assert not {"MatMulIntegerToFloat", "MatMulNBits"} & set(kinds)
+
+
+def test_fp16_and_fp32_have_limits_of_their_own():
+    parity.check(losing(tau_b=0.9991), "fp16")
+    with pytest.raises(ParityError, match=r"fp16 loses too much .*tau-b 0\.9980 \(at least 0\.999\)"):
+        parity.check(losing(tau_b=0.998), "fp16")
 
 
 def test_what_is_left_stays_fp32_and_the_head_always(tmp_path):
@@ -211,9 +282,9 @@ def losing(**changes):
     ],
 )
 def test_the_gate_names_what_is_lost_and_the_way_out(changes, said):
-    parity.check_int8(losing())
+    parity.check(losing(), "int8")
     with pytest.raises(ParityError, match=f"{said}.*Take fp32, or accept it with --allow-loss"):
-        parity.check_int8(losing(**changes))
+        parity.check(losing(**changes), "int8")
 
 
 def test_what_loses_too_much_is_refused_skipped_or_allowed(tmp_path, monkeypatch, caplog):
@@ -225,7 +296,6 @@ def test_what_loses_too_much_is_refused_skipped_or_allowed(tmp_path, monkeypatch
         assert export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="skip") == {}
     assert "m.onnx: int8 loses too much" in caplog.text
     assert not (tmp_path / "m.onnx").exists()
-    table = export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")["int8"]
-    assert table["quantization"]["left_in_fp32"] == []
+    assert "int8" in export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
     assert (tmp_path / "m.onnx").exists()
     assert get_args(OnLoss) == ("refuse", "skip", "allow")

@@ -6,8 +6,8 @@ from scipy.stats import spearmanr
 
 from ranker.config import load_config
 from ranker.errors import ConfigError
-from ranker.training.gated import ALPHAS, PENALTIES, decorrelation, ridge
 from ranker.training.run import train
+from ranker.training.stages.gated import ALPHAS, PENALTIES, decorrelation, ridge
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
 

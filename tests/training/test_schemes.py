@@ -53,11 +53,12 @@ def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
     targets = {"fp32": tmp_path / "model.onnx", "int8": tmp_path / "model.int8.onnx"}
     tables = export(trained.folder, targets, rows=trained.validation, on_loss="allow")
     assert tables["fp32"]["max_difference"] <= 1e-4
-    quantized = {i.name: i.data_type for i in onnx.load(targets["int8"]).graph.initializer}
-    assert any(kind == onnx.TensorProto.INT8 for kind in quantized.values())
+    graph = onnx.load(targets["int8"]).graph
+    quantized = {i.name: i.data_type for i in graph.initializer}
+    assert {node.op_type for node in graph.node} & {"MatMulIntegerToFloat", "MatMulNBits"}
     heads = {name: kind for name, kind in quantized.items() if of_head(name)}
     assert heads
-    assert onnx.TensorProto.INT8 not in heads.values(), "a head is never quantised"
+    assert not {onnx.TensorProto.INT8, onnx.TensorProto.UINT8} & set(heads.values()), "a head is never quantised"
     for a, b in zip(live, OnnxScorer(tmp_path / "model.onnx").score(groups), strict=True):
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-4)
 

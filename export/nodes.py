@@ -1,0 +1,127 @@
+"""Products of a graph, and the nodes that take their place when they are quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from ranker.export import rounding
+from ranker.export.graph import MICROSOFT
+from ranker.export.rounding import TINY, Rounded, factors
+
+INT8: Final = 4
+"""``MatMulNBits``' accuracy level under which it multiplies in 8 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix product with constant weights, and the addition of its bias where there is one."""
+
+    node: NodeProto
+    weights: NDArray[np.float32]
+    addition: NodeProto | None
+    bias: NDArray[np.float32] | None
+
+
+class QuantizedNodes:
+    """Nodes and constants of the quantised products of one activation.
+
+    Args:
+        prefix: of the names of all of them.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: dict[str, TensorProto] = {}
+        self._prefix = prefix
+        self._numbers = count()
+
+    def whole(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
+        """Quantise the activation once and multiply it by the weights of all its products, in onnxruntime's nodes."""
+        add, once = self._add, self._once
+        x = add("Mul", [activation, self._constant(1 / numbers.smooth)])
+        start = self._constant(np.uint8(numbers.start))
+        if numbers.scale is None:
+            scale, q = self._token_scales(x, numbers, start)
+            step = once("one", np.float32(1))
+        else:
+            step = self._constant(numbers.scale)
+            q = add("QuantizeLinear", [x, step, start])
+        for product, whole, units in zip(group, numbers.weights, numbers.units, strict=True):
+            output = _output(product)
+            bias = "" if product.bias is None else self._constant(product.bias)
+            factors = [q, self._constant(whole), step, self._constant(units), start, ""]
+            if numbers.scale is not None:
+                add("MatMulIntegerToFloat", [*factors, bias], output, domain=MICROSOFT)
+                continue
+            multiplied = add("MatMulIntegerToFloat", factors, domain=MICROSOFT)
+            scaled = add("Mul", [multiplied, scale], "" if bias else output)
+            if bias:
+                add("Add", [scaled, bias], output)
+
+    def standard(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
+        """The same with a fixed scale in ONNX's own nodes, which engines fuse."""
+        add = self._add
+        x = add("Mul", [activation, self._constant(1 / numbers.smooth)])
+        grid = [self._constant(numbers.scale), self._constant(np.uint8(numbers.start))]
+        x = add("DequantizeLinear", [add("QuantizeLinear", [x, *grid]), *grid])
+        for product, whole, units in zip(group, numbers.weights, numbers.units, strict=True):
+            weights = add("DequantizeLinear", [self._constant(whole), self._constant(units)], axis=1)
+            bias = product.bias
+            multiplied = add("MatMul", [x, weights], "" if bias is not None else _output(product))
+            if bias is not None:
+                add("Add", [multiplied, self._constant(bias)], _output(product))
+
+    def blocks(self, activation: str, group: Sequence[Product]) -> None:
+        """Multiply by weights with a scale for every ``BLOCK`` inputs; the engine scales activations likewise."""
+        for product in group:
+            whole, scales = rounding.blocks(product.weights)
+            factors = [activation, self._constant(whole), self._constant(scales)]
+            inputs, outputs = product.weights.shape
+            settings = {"K": inputs, "N": outputs, "bits": 8, "block_size": rounding.BLOCK, "accuracy_level": INT8}
+            bias = product.bias
+            name = "" if bias is not None else _output(product)
+            multiplied = self._add("MatMulNBits", factors, name, domain=MICROSOFT, **settings)
+            if bias is not None:
+                self._add("Add", [multiplied, self._constant(bias)], _output(product))
+
+    def _token_scales(self, x: str, numbers: Rounded, start: str) -> tuple[str, str]:
+        """Every token's scale (..., 1), and the activation quantised by them."""
+        add, once = self._add, self._once
+        last, flat = once("last", np.array([-1], np.int64)), once("flat", np.array([-1], np.int64))
+        above, below = map(self._constant, factors(numbers.start))
+        high = add("Mul", [add("ReduceMax", [x, last], keepdims=1), above])
+        low = add("Mul", [add("ReduceMin", [x, last], keepdims=1), below])
+        scale = add("Max", [add("Max", [high, low]), once("tiny", TINY)])
+        flat_scale = add("Reshape", [scale, flat])
+        width = len(numbers.smooth)
+        rows = add("Reshape", [x, once(f"width_{width}", np.array([-1, width], np.int64))])
+        starts = add("Expand", [start, add("Shape", [flat_scale])])
+        q = add("QuantizeLinear", [rows, flat_scale, starts], axis=0)
+        return scale, add("Reshape", [q, add("Shape", [x])])
+
+    def _add(self, kind: str, inputs: Sequence[str], name: str = "", **attributes: Any) -> str:
+        name = name or f"{self._prefix}_{kind}_{next(self._numbers)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=f"int8/{name}", **attributes))
+        return name
+
+    def _constant(self, value: Any) -> str:
+        return self._named(f"{self._prefix}_constant_{next(self._numbers)}", value)
+
+    def _once(self, key: str, value: Any) -> str:
+        """A constant that all groups share."""
+        return self._named(f"int8_{key}", value)
+
+    def _named(self, name: str, value: Any) -> str:
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(np.shape(value)), name)
+        return name
+
+
+def _output(product: Product) -> str:
+    return str((product.addition or product.node).output[0])
