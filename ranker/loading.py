@@ -95,6 +95,7 @@ def load(
     precision: LoadPrecision = "fp32",
     quantization: Quantization = "none",
     device_map: str | Mapping[str, Any] | None = None,
+    padding_free: bool = False,
 ) -> Ranker:
     """Load a ``model.onnx`` (needs onnxruntime alone), or a checkpoint of any known format (the ``train`` extra).
 
@@ -108,9 +109,12 @@ def load(
             have it; the head stays fp32. A ``model.onnx`` has the precision it was exported in.
         quantization: ``4bit`` or ``8bit`` weights of a checkpoint's backbone (bitsandbytes); its head stays fp32.
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
+        padding_free: whether a checkpoint reads rows without padding, by torch's variable-length kernel in bf16 on
+            GPUs since Ampere; elsewhere row by row.
 
     Raises:
-        ConfigError: an unknown device or precision, bf16 of a ``model.onnx``, or CUDA asked for and absent.
+        ConfigError: an unknown device or precision, bf16 or ``padding_free`` of a ``model.onnx``, a model that has no
+            padding-free reading, or CUDA asked for and absent.
         ModelFileError: there is no such file, or it is damaged, foreign or from a newer version.
         CheckpointError: the folder is incomplete.
         MissingExtraError: what the model needs is not installed.
@@ -127,11 +131,16 @@ def load(
             raise ModelFileError(f"{path}: found no file or folder; check the path")
         if precision != "fp32":
             raise ConfigError(f"{path}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
+        if padding_free:
+            raise ConfigError(f"{path}: a model.onnx reads padded rows; load its checkpoint padding_free")
         return Ranker(OnnxScorer(path, device=device, threads=threads))
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
-    return Ranker(_torch_scorer(path, device, threads, precision, quantization, options))
+    scorer = _torch_scorer(path, device, threads, precision, quantization, options)
+    if padding_free:
+        require("ranker.models.backbones").read_without_padding(scorer.model)
+    return Ranker(scorer)
 
 
 def _torch_scorer(
@@ -141,7 +150,7 @@ def _torch_scorer(
     precision: LoadPrecision,
     quantization: Quantization,
     options: dict[str, Any],
-) -> Scorer:
+) -> Any:
     torch = require("torch")
     folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=options["allow_pickle"])
     options |= require("ranker.models.backbones").quantization(quantization)
@@ -156,8 +165,7 @@ def _torch_scorer(
     on_cpu = scorer.model.device.type == "cpu"
     if precision == "bf16" and on_cpu and not processor_has("avx512_bf16", "amx_bf16", "bf16"):
         logger.warning("this CPU has no bf16 instructions, so bf16 is slower than fp32 here")
-    found: Scorer = scorer
-    return found
+    return scorer
 
 
 def _groups(prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]) -> list[Group]:

@@ -92,18 +92,20 @@ def encode(
     return read(backbone, input_ids, block_ids, position_ids, mask, members)
 
 
-def read_without_padding(backbone: PreTrainedModel) -> None:
-    """Let a backbone read rows one after the other, without padding, in half precision or on a CPU.
+def read_without_padding(model: PreTrainedModel) -> None:
+    """Let a model read rows one after the other, without padding, in half precision or on a CPU.
 
     Raises:
-        ConfigError: the family's attention has terms that variable-length kernels have not.
+        ConfigError: the layout's masks or the family's attention have terms that variable-length kernels have not.
     """
-    if family(backbone.config) in UNPACKABLE or family(backbone.config) not in (*FAMILIES, *DECODERS):
-        raise ConfigError(
-            f"training.padding_free: the attention of '{family(backbone.config)}' has no variable-length kernel; "
-            "leave it off"
-        )
-    backbone.set_attn_implementation(PADDING_FREE)
+    layout, kind = model.layout, family(model.base_model.config)
+    if layout.layout in ("hub", "steamshp"):
+        raise ConfigError("padding_free: rows of this scheme or layout have masks of their own; leave it off")
+    if kind in UNPACKABLE or kind not in (*FAMILIES, *DECODERS):
+        raise ConfigError(f"padding_free: the attention of '{kind}' has no variable-length kernel; leave it off")
+    if layout.layout == "set" and layout.exchange and kind == "modernbert":
+        raise ConfigError("padding_free: ModernBERT's local layers do not take the exchange; leave it off")
+    model.base_model.set_attn_implementation(PADDING_FREE)
 
 
 def reads_packed(backbone: PreTrainedModel) -> bool:

@@ -14,7 +14,7 @@ from ranker.checkpoints.formats import candidates_for_head
 from ranker.checkpoints.inspect import inspect
 from ranker.config import ModelConfig, RunConfig
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models.backbones import family, read_without_padding, set_live_dropout
+from ranker.models.backbones import read_without_padding, set_live_dropout
 from ranker.models.build import start
 from ranker.models.heads import NEW_HEADS
 from ranker.text.tokenizer import TextTokenizer
@@ -63,14 +63,9 @@ def without_padding(config: RunConfig, model: PreTrainedModel) -> None:
     Raises:
         ConfigError: the scheme, the layout, the family or a dropout does not allow it.
     """
-    settings = config.model
-    if settings.scheme == "seq2seq" or (settings.scheme == "pairwise" and settings.layout == "hub"):
-        raise ConfigError("training.padding_free: rows of this scheme or layout have masks of their own; leave it off")
-    if settings.backbone_dropout > 0:
+    if config.model.backbone_dropout > 0:
         raise ConfigError("training.padding_free: its attention has no dropout; set model.backbone_dropout=0")
-    if model.layout.layout == "set" and model.layout.exchange and family(model.base_model.config) == "modernbert":
-        raise ConfigError("training.padding_free: ModernBERT's local layers do not take the exchange; leave it off")
-    read_without_padding(model.base_model)
+    read_without_padding(model)
 
 
 def _trained(folder: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from ranker.errors import ConfigError
 from ranker.models import backbones
 from ranker.records import Group
 from ranker.text import batching
+from ranker.text.pipeline import TextPipeline
 from tests.conftest import tiny
 from tests.models.test_reward import ANSWERS, PROMPT, trained
 
@@ -16,6 +18,7 @@ ROWS = [Group(PROMPT, ANSWERS), Group("Short.", ("yes", "a much longer answer th
 
 
 def arrays_of(model, pipeline):
+    pipeline = TextPipeline(model.layout, pipeline.tokenizer)  # a row for every answer
     packed = [pipeline.pack(task) for task in pipeline.tokenize(ROWS)]
     arrays = batching.collate(model.layout, batching.units(packed))
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -25,7 +28,7 @@ def reads_the_same(model, scorer):
     arrays = arrays_of(model, scorer.pipeline)
     assert (arrays["block_ids"] < 0).any(), "there is padding to do without"
     free = copy.deepcopy(model.eval())
-    backbones.read_without_padding(free.base_model)
+    backbones.read_without_padding(free)
     assert backbones.reads_packed(free.base_model)
     one, two = model(**arrays), free(**arrays)
     torch.testing.assert_close(two, one, atol=2e-5, rtol=1e-4)
@@ -60,7 +63,22 @@ def test_pair_rankers_with_the_exchange_between_rows(layout, family):
 def test_families_without_a_kernel_are_refused(family, tmp_path):
     _, scorer = trained(tmp_path, family)
     with pytest.raises(ConfigError, match=f"attention of '{family}' has no variable-length kernel"):
-        backbones.read_without_padding(scorer.model.base_model)
+        backbones.read_without_padding(scorer.model)
+
+
+def test_a_loaded_checkpoint_can_read_without_padding(tmp_path):
+    import ranker
+
+    folder, _ = trained(tmp_path, "bert")
+    padded, free = (ranker.load(folder, device="cpu", padding_free=on) for on in (False, True))
+    assert backbones.reads_packed(free.scorer.model.base_model)
+    assert not backbones.reads_packed(padded.scorer.model.base_model)
+    prompts, answers = ["Hi", PROMPT, "x " * 60], [["a"], list(ANSWERS), ["y " * 200, "z"]]
+    for a, b in zip(padded.score(prompts, answers), free.score(prompts, answers), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(ConfigError, match="a model.onnx reads padded rows"):
+        ranker.load(tmp_path / "model.onnx", padding_free=True)
 
 
 @pytest.mark.gpu
@@ -70,6 +88,6 @@ def test_the_kernel_on_a_gpu_gives_what_padded_rows_give(family, tmp_path):
     model = scorer.model.to("cuda").eval()
     arrays = {name: array.to("cuda") for name, array in arrays_of(model, scorer.pipeline).items()}
     free = copy.deepcopy(model)
-    backbones.read_without_padding(free.base_model)
+    backbones.read_without_padding(free)
     with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
         torch.testing.assert_close(free(**arrays), model(**arrays), atol=3e-2, rtol=3e-2)
