@@ -35,11 +35,16 @@ def folded(groups: Groups, scores: list[float]) -> list[list[float]]:
     return [[float(next(rest)) for _ in answers] for _, answers in groups]
 
 
-def ours(model: str, threads: int) -> Pass:
+def ours_one_order(model: str, threads: int) -> Pass:
+    """``ranker.load(model.onnx, orders="one")``."""
+    return ours(model, threads, orders="one")
+
+
+def ours(model: str, threads: int, **options: object) -> Pass:
     """``ranker.load(model.onnx)``."""
     import ranker
 
-    loaded = ranker.load(model, threads=threads)
+    loaded = ranker.load(model, threads=threads, **options)
 
     def run(groups: Groups) -> list[list[float]]:
         prompts, answers = zip(*groups, strict=True)
@@ -163,7 +168,7 @@ def blender(model: str, threads: int) -> Pass:
 SIDES: dict[str, Callable[[str, int], Pass]] = {
     side.__name__: side
     for side in (
-        ours, cross_encoder, cross_encoder_bf16, cross_encoder_onnx, cross_encoder_int8, pipeline, single_batch, blender
+        ours, ours_one_order, cross_encoder, cross_encoder_bf16, cross_encoder_onnx, cross_encoder_int8, pipeline, single_batch, blender
     )
 }  # fmt: skip
 

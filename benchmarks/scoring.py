@@ -34,7 +34,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from scipy.stats import kendalltau
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config
 
 from ranker.checkpoints import native
 from ranker.checkpoints.foreign.pairrm import MARKERS, NAMES
@@ -53,7 +53,12 @@ from ranker.text.templates import render_prompt
 
 ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).with_name("contenders.py")
+VALIDATION = str(ROOT / "data" / "validation.jsonl")
 POINTWISE_ROWS = 192
+PEAK = (
+    "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+)
 PROMPTS = {8: 4, 16: 1}
 """Prompts of a ranking pass by number of candidates."""
 
@@ -68,6 +73,7 @@ def main() -> None:
     parser.add_argument("--onnx-python", default=None, help="an environment with sentence-transformers[onnx]")
     parser.add_argument("--blender-python", default=None, help="an environment with llm-blender and transformers < 5")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--memory-rows", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench.json")
     options = parser.parse_args()
     found: dict[str, Any] = {"machine": machine(options.threads)}
@@ -266,11 +272,17 @@ def ceilings(threads: int) -> dict[str, float]:
 
 def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``published``, weights."""
-    model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="published", max_length=256)
+    model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="published", max_length=512)
+    kinds = model.backbone.embeddings.token_type_embeddings.weight.data
+    kinds[1] = kinds[0]  # LLM-Blender gives all segments the same type
     native.save(model.eval(), tokenizer, folder / "published")
-    rows = load_preferences([str(ROOT / "data" / "validation.jsonl")], limit=64).preferences
-    export(folder / "published", {"fp32": folder / "published.onnx"}, rows=rows)
-    contenders = {"ranker published fp32, all pairs": ("ours", folder / "published.onnx", sys.executable)}
+    rows = load_preferences([VALIDATION], limit=64).preferences
+    files: dict[Any, Path] = {p: folder / f"published.{p}.onnx" for p in ("fp32", "int8")}
+    export(folder / "published", files, rows=rows, on_loss="skip")
+    contenders = {"ranker published fp32, both orders": ("ours", files["fp32"], sys.executable)}
+    for precision, file in files.items():
+        if file.exists():
+            contenders[f"ranker published {precision}, one order"] = ("ours_one_order", file, sys.executable)
     if options.blender_python:
         blender_folder(model, folder / "blender")
         contenders["LLM-Blender rank"] = ("blender", folder / "blender", options.blender_python)
@@ -296,7 +308,7 @@ def blender_folder(model: pairwise.PairwiseModel, folder: Path) -> None:
     folder.mkdir()
     tokenizer = AutoTokenizer.from_pretrained(offline_backbone())
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS.values())})
-    tokenizer.model_max_length = 256
+    tokenizer.model_max_length = 512
     tokenizer.save_pretrained(folder)
     tensors = {NAMES.written(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
     words = "pretrained_model.embeddings.word_embeddings.weight"  # it adds a fourth marker, which pairs do not use
@@ -396,22 +408,31 @@ def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, A
 
 
 def memory(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """Most memory of ``ranker score`` over files of short rows; it must not grow with the file."""
-    onnx_file = options.runs / "encoder-bt" / "model.onnx"
+    """Most memory of ``ranker score`` over files of short rows; it must not grow with the file.
+
+    The model has one of MiniLM's six layers and all of its words: memory is what is measured, not speed.
+    """
+    offline = offline_backbone()
+    AutoModel.from_pretrained(offline, num_hidden_layers=1).save_pretrained(folder / "layer")
+    AutoTokenizer.from_pretrained(offline).save_pretrained(folder / "layer")
+    model, tokenizer = reward.from_backbone(str(folder / "layer"), output="tasks", max_length=256)
+    native.save(model.eval(), tokenizer, folder / "one")
+    onnx_file = folder / "one.onnx"
+    export(folder / "one", {"fp32": onnx_file}, rows=load_preferences([VALIDATION], limit=64).preferences)
     found = {}
-    for count in (10_000, 40_000):
+    for count in (10_000, options.memory_rows):
         file = folder / "short.jsonl"
-        rows = (json.dumps({"prompt": f"What is {i}?", "candidates": [f"It is {i + 1}."]}) for i in range(count))
-        file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        with file.open("w", encoding="utf-8") as out:
+            out.writelines(json.dumps({"prompt": f"{i}?", "candidates": ["It is so."]}) + "\n" for i in range(count))
         command = [sys.executable, "-m", "ranker", "score", "--onnx", str(onnx_file), "--input", str(file)]
         start = time.perf_counter()
-        process = subprocess.Popen([*command, "--output", str(folder / "scored.jsonl")], stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"{command} ended with {status}")
+        command += ["--output", str(folder / "scored.jsonl")]
+        # A child's peak counts what its parent held when it was made, so a small parent starts it.
+        run = subprocess.run([sys.executable, "-S", "-c", PEAK, *command], check=True, capture_output=True, text=True)
+        peak = int(run.stdout.splitlines()[-1]) / 1024
         found[f"{count} rows"] = {
-            "peak_MiB": usage.ru_maxrss / 1024,
-            "over_the_file_MiB": usage.ru_maxrss / 1024 - onnx_file.stat().st_size / 2**20,
+            "peak_MiB": peak,
+            "over_the_file_MiB": peak - onnx_file.stat().st_size / 2**20,
             "rows_per_second": count / (time.perf_counter() - start),
         }
     return found

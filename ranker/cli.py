@@ -28,6 +28,7 @@ Output = Annotated[str, typer.Option("--output", "-o", help="JSON lines; .gz and
 Column = Annotated[list[str] | None, typer.Option("--column", help="name=column, where a column has another name")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Threads = Annotated[int | None, typer.Option(help="processor threads; default those this process may use")]
+Orders = Annotated[str, typer.Option(help="both, or one: ordered pairs (published PairRM, SteamSHP) are read once")]
 Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share of the rows failed")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
 
@@ -49,6 +50,7 @@ def score(
     column: Column = None,
     device: Device = "auto",
     threads: Threads = None,
+    orders: Orders = "both",
     fail_on_error_rate: Rate = 1.0,
     quiet: Quiet = False,
 ) -> None:
@@ -67,6 +69,7 @@ def rank(
     column: Column = None,
     device: Device = "auto",
     threads: Threads = None,
+    orders: Orders = "both",
     fail_on_error_rate: Rate = 1.0,
     quiet: Quiet = False,
 ) -> None:
@@ -82,6 +85,7 @@ def compare(
     column: Column = None,
     device: Device = "auto",
     threads: Threads = None,
+    orders: Orders = "both",
     fail_on_error_rate: Rate = 1.0,
     quiet: Quiet = False,
 ) -> None:

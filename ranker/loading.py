@@ -20,6 +20,7 @@ from ranker.scorer import Floats, GroupScores, Scorer
 
 logger = logging.getLogger(__name__)
 
+Orders = Literal["both", "one"]
 LoadPrecision = Literal["fp32", "bf16"]
 
 
@@ -96,6 +97,7 @@ def load(
     quantization: Quantization = "none",
     device_map: str | Mapping[str, Any] | None = None,
     padding_free: bool = False,
+    orders: Orders = "both",
 ) -> Ranker:
     """Load a ``model.onnx`` (needs onnxruntime alone), or a checkpoint of any known format (the ``train`` extra).
 
@@ -111,10 +113,12 @@ def load(
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
         padding_free: whether a checkpoint reads rows without padding, by torch's variable-length kernel in bf16 on
             GPUs since Ampere; elsewhere row by row.
+        orders: ``one`` reads every pair once where the model reads ordered pairs (published PairRM, SteamSHP): half
+            the work, and what the model thinks of an answer's place is no longer evened out.
 
     Raises:
-        ConfigError: an unknown device or precision, bf16 or ``padding_free`` of a ``model.onnx``, a model that has no
-            padding-free reading, or CUDA asked for and absent.
+        ConfigError: an unknown device, precision or order, bf16 or ``padding_free`` of a ``model.onnx``, a model that
+            has no padding-free reading, one order of an order-free model, or CUDA asked for and absent.
         ModelFileError: there is no such file, or it is damaged, foreign or from a newer version.
         CheckpointError: the folder is incomplete.
         MissingExtraError: what the model needs is not installed.
@@ -126,6 +130,8 @@ def load(
         )
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
+    if orders not in get_args(Orders):
+        raise ConfigError(f"expected orders {' or '.join(get_args(Orders))}, got '{orders}'")
     if path.suffix == ".onnx" or path.is_file():
         if not path.exists():
             raise ModelFileError(f"{path}: found no file or folder; check the path")
@@ -133,13 +139,19 @@ def load(
             raise ConfigError(f"{path}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
         if padding_free:
             raise ConfigError(f"{path}: a model.onnx reads padded rows; load its checkpoint padding_free")
-        return Ranker(OnnxScorer(path, device=device, threads=threads))
+        return _ordered(OnnxScorer(path, device=device, threads=threads), orders)
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
     scorer = _torch_scorer(path, device, threads, precision, quantization, options)
     if padding_free:
         require("ranker.models.backbones").read_without_padding(scorer.model)
+    return _ordered(scorer, orders)
+
+
+def _ordered(scorer: Any, orders: Orders) -> Ranker:
+    if orders == "one":
+        scorer.pipeline.read_one_order()
     return Ranker(scorer)
 
 

@@ -21,7 +21,8 @@ class GroupScores:
     ``scores`` (N,) are raw fp32 logits, higher is better; a difference of two is the log-odds that the first is
     preferred. NaN only where ``error`` says why. ``truncated`` (N,) marks candidates whose own text was cut;
     ``prompt_truncated`` says that the prompt lost its oldest part. ``order_flips`` counts the pairs of the group whose
-    winner changes when the two answers change places; order-free models have none by construction.
+    winner changes when the two answers change places; order-free models have none by construction, and where pairs are
+    read in one order they are not seen.
     """
 
     scores: Floats

@@ -98,6 +98,15 @@ def test_misused_options_are_said(model):
     assert ranker_cli("score", "--onnx", model, stdin="{bad").returncode == 3, "every row failed"
 
 
+def test_one_order_is_for_models_that_read_ordered_pairs(model):
+    row = '{"prompt": "p", "candidates": ["a", "b"]}'
+    done = ranker_cli("score", "--onnx", model, "--orders", "one", stdin=row)
+    assert done.returncode == 2
+    assert "orders 'one' is for models that read ordered pairs; layout 'set' has none" in done.stderr
+    wrong = ranker_cli("score", "--onnx", model, "--orders", "three", stdin=row)
+    assert "expected orders both or one, got 'three'" in wrong.stderr
+
+
 def test_rank_and_compare(model):
     row = json.dumps({"prompt": "Sort: b, a", "candidates": ["a, b", "b, a", "c"]})
     (ranked,) = [json.loads(x) for x in ranker_cli("rank", "--onnx", model, stdin=row).stdout.splitlines()]

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ranker.data.files import Row, finite, read_rows, write_rows
 from ranker.data.formats import Columns, check_columns, group_of
 from ranker.errors import DataError
-from ranker.loading import load
+from ranker.loading import Orders, load
 from ranker.ranking import rank_scores
 from ranker.records import Group
 from ranker.runtime.session import Device
@@ -38,6 +38,7 @@ def run(
     columns: Columns | None = None,
     device: Device = "auto",
     threads: int | None = None,
+    orders: Orders = "both",
     fail_on_error_rate: float = 1.0,
     quiet: bool = False,
 ) -> None:
@@ -50,7 +51,7 @@ def run(
         DataError: more than ``fail_on_error_rate`` of the rows, or all of them, had an error; the output is complete.
     """
     check_columns(columns or {})
-    scorer = load(Path(model), device=device, threads=threads).scorer
+    scorer = load(Path(model), device=device, threads=threads, orders=orders).scorer
     rows = errors = 0
     bar = tqdm(desc=verb, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
     with write_rows(target) as out, bar:

@@ -63,6 +63,16 @@ def pack(layout: TextLayout, prompt: Ids, answers: Sequence[Ids]) -> Packed:
     return PACKERS[layout.layout](layout, prompt, answers)
 
 
+def one_order(packed: Packed) -> Packed:
+    """The same group with every pair read in one order, each candidate first about half of the time."""
+    return replace(packed, rows=tuple(row for row in packed.rows if _chosen(*row.candidates)))
+
+
+def _chosen(i: int, j: int) -> bool:
+    """Whether i is read before j: as on a chessboard, where neither of two neighbours is always first."""
+    return (i < j) == ((i + j) % 2 == 1)
+
+
 def sharing_prompts(packed: Packed) -> Packed:
     """The same group with several answers to a row, after a prompt that is read once.
 

@@ -10,13 +10,14 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.errors import ConfigError
 from ranker.records import Group, Prompt
 from ranker.scorer import Floats, GroupScores, failed
 from ranker.text import batching
 from ranker.text.budget import Budget
 from ranker.text.chat import join_turns, turns
 from ranker.text.layout import Output, TextLayout
-from ranker.text.packing import Packed, cost, pack, sharing_prompts
+from ranker.text.packing import Packed, cost, one_order, pack, sharing_prompts
 from ranker.text.templates import clean, render_prompt
 from ranker.text.tokenizer import Ids, TextTokenizer
 
@@ -60,6 +61,19 @@ class TextPipeline:
         self.layout = layout
         self.tokenizer = tokenizer
         self.share_prompts = share_prompts
+        self.one_order = False
+
+    def read_one_order(self) -> None:
+        """Read every pair in one order from now on: half the rows, and nothing that evens out a preference for a place.
+
+        Raises:
+            ConfigError: the model does not read ordered pairs.
+        """
+        if self.layout.order_free:
+            raise ConfigError(
+                f"orders 'one' is for models that read ordered pairs; layout '{self.layout.layout}' has none to choose"
+            )
+        self.one_order = True
 
     def tokenize(self, groups: Sequence[Group]) -> list[Tokens]:
         """Ids of every group; each distinct text is tokenised once."""
@@ -90,8 +104,12 @@ class TextPipeline:
     def pack(self, tokens: Tokens) -> Packed:
         """The rows of one group."""
         packed = pack(self.layout, tokens.prompt, tokens.candidates)
+        if self.share_prompts:
+            packed = sharing_prompts(packed)
+        elif self.one_order:
+            packed = one_order(packed)
         return replace(
-            sharing_prompts(packed) if self.share_prompts else packed,
+            packed,
             truncated=packed.truncated | np.array(tokens.candidates_cut, np.bool_),
             prompt_truncated=packed.prompt_truncated or tokens.prompt_cut,
         )
@@ -111,7 +129,8 @@ class TextPipeline:
         the same whatever order the candidates come in; ``as_given`` reads them as they come, which is how the model
         itself is measured. ``published`` reads every ordered pair; its scores are the least-squares solution of
         the order-averaged logits, ``s_i - s_j`` for two candidates being ``(logit(i, j) - logit(j, i)) / 2``. SteamSHP
-        is read like it, a lone answer against an empty one: ``(logit(i, empty) - logit(empty, i)) / 2``.
+        is read like it, a lone answer against an empty one: ``(logit(i, empty) - logit(empty, i)) / 2``. After
+        ``read_one_order`` the one logit of a pair takes the place of both.
 
         Memory is bounded: groups are tokenised and packed in slices, each in a thread while the one before it is
         computed. A batch that fails is halved; a group that fails alone gets an error. Without ``retry`` a failure is
@@ -176,7 +195,10 @@ class TextPipeline:
                 if self.layout.order_free:
                     out[unit.group][list(row.candidates)] = found[: len(row.candidates)]
                 else:
-                    out[unit.group][row.candidates] = found[0] - found[1]
+                    i, j = row.candidates
+                    out[unit.group][i, j] = found[0] - found[1]
+                    if self.one_order:
+                        out[unit.group][j, i] = -out[unit.group][i, j]
 
     def _result(
         self, group: Group, canonical: Group, packed: Packed, raw: NDArray[np.float32], error: str | None

@@ -1,9 +1,16 @@
+from collections import Counter
+from itertools import combinations
+
 import numpy as np
 import pytest
 
+from ranker.errors import ConfigError
+from ranker.records import Group
 from ranker.text.batching import batches, collate, plan, units
 from ranker.text.layout import TextLayout
 from ranker.text.packing import cost, pack, split_budget
+from ranker.text.pipeline import TextPipeline
+from tests.conftest import tiny
 
 CLS, SEP, PAD = 2, 3, 0
 
@@ -116,3 +123,43 @@ def test_collate_points_members_at_their_own_group():
         assert row not in present
         assert sorted([row, *present]) == list(range(start[row], end[row]))
     assert (arrays["block_ids"] == -1).sum() == (arrays["input_ids"] == PAD).sum()
+
+
+def test_one_order_reads_every_pair_once_and_no_candidate_always_first():
+    model, tokenizer = tiny("published")
+    both, one = TextPipeline(model.layout, tokenizer), TextPipeline(model.layout, tokenizer)
+    one.read_one_order()
+    (tokens,) = both.tokenize([Group("What is it?", ("a b", "c", "d e f", "g", "h i"))])
+    pairs = [row.candidates for row in one.pack(tokens).rows]
+    assert len(pairs) == len(both.pack(tokens).rows) // 2
+    assert {tuple(sorted(pair)) for pair in pairs} == set(combinations(range(5), 2))
+    first = Counter(pair[0] for pair in pairs)
+    assert set(first.values()) == {2}
+
+
+def test_scores_of_one_order_are_those_of_the_logits_that_were_read():
+    model, tokenizer = tiny("published")
+    group = Group("What is it?", ("a b", "c", "d e f"))
+    pipeline = TextPipeline(model.layout, tokenizer)
+    pipeline.read_one_order()
+
+    def forward(arrays):  # the logit is the number of the pair's row
+        rows = np.arange(1, len(arrays["input_ids"]) + 1, dtype=np.float32)
+        return np.stack([rows, np.zeros_like(rows)], axis=1)[:, :, None]
+
+    packed = pipeline.pack(pipeline.tokenize([group])[0])
+    (result,) = pipeline.score([group], forward, 1 << 20)
+    lengths = [len(row.ids) for row in packed.rows]
+    expected = np.zeros(3)
+    for logit, row in enumerate(sorted(range(3), key=lambda i: (lengths[i], i)), 1):
+        i, j = packed.rows[row].candidates
+        expected[i] += logit / 3
+        expected[j] -= logit / 3
+    np.testing.assert_allclose(result.scores, expected, rtol=1e-6)
+    assert result.order_flips == 0
+
+
+def test_one_order_of_an_order_free_model_is_refused():
+    model, tokenizer = tiny("set")
+    with pytest.raises(ConfigError, match="orders 'one' is for models that read ordered pairs; layout 'set' has none"):
+        TextPipeline(model.layout, tokenizer).read_one_order()
