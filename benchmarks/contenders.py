@@ -168,7 +168,8 @@ def blender(model: str, threads: int) -> Pass:
 SIDES: dict[str, Callable[[str, int], Pass]] = {
     side.__name__: side
     for side in (
-        ours, ours_one_order, cross_encoder, cross_encoder_bf16, cross_encoder_onnx, cross_encoder_int8, pipeline, single_batch, blender
+        ours, ours_one_order, cross_encoder, cross_encoder_bf16, cross_encoder_onnx, cross_encoder_int8, pipeline,
+        single_batch, blender,
     )
 }  # fmt: skip
 

@@ -270,8 +270,8 @@ def ceilings(threads: int) -> dict[str, float]:
     return found
 
 
-def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``published``, weights."""
+def published(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, Path, str]]:
+    """One model in the published layout with random weights, in LLM-Blender and here."""
     model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="published", max_length=512)
     kinds = model.backbone.embeddings.token_type_embeddings.weight.data
     kinds[1] = kinds[0]  # LLM-Blender gives all segments the same type
@@ -280,12 +280,18 @@ def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
     files: dict[Any, Path] = {p: folder / f"published.{p}.onnx" for p in ("fp32", "int8")}
     export(folder / "published", files, rows=rows, on_loss="skip")
     contenders = {"ranker published fp32, both orders": ("ours", files["fp32"], sys.executable)}
-    for precision, file in files.items():
-        if file.exists():
-            contenders[f"ranker published {precision}, one order"] = ("ours_one_order", file, sys.executable)
     if options.blender_python:
         blender_folder(model, folder / "blender")
         contenders["LLM-Blender rank"] = ("blender", folder / "blender", options.blender_python)
+    for precision, file in files.items():
+        if file.exists():
+            contenders[f"ranker published {precision}, one order"] = ("ours_one_order", file, sys.executable)
+    return contenders
+
+
+def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``published``, weights."""
+    contenders = published(options, folder)
     for run in ("pairrm", "pairrm-hub"):
         for precision, name in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
             if (options.runs / run / name).exists():
