@@ -13,8 +13,7 @@ from ranker.errors import ConfigError, nearest
 from ranker.text.layout import Output, PairwiseLayout
 
 RECIPES: Final = Path(__file__).parent / "training" / "recipes"
-CONFIG_BYTES: Final = 1_000_000
-"""Largest YAML file that is read; aliases could expand a small one without bound."""
+CONFIG_BYTES: Final = 1_000_000  # of YAML that is read; aliases could expand a small file without bound
 
 Precision = Literal["auto", "bf16", "fp32"]
 ExportPrecision = Literal["fp32", "fp16", "int8", "int8-static"]
@@ -91,7 +90,6 @@ class TrainingConfig(_Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="cross_entropy: share spread over both classes")
     huber_delta: float = Field(1.0, gt=0, description="huber: where the loss becomes linear")
     centring: float = Field(0.0, ge=0, description="weight of (r_left + r_right)^2; TRL recommends 0.01")
-
     epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(1e-4, gt=0)
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of the new head over the backbone's")
@@ -202,10 +200,8 @@ class RunConfig(_Section):
         output, scheme = self.model.output, self.model.scheme
         if (output in ("aspects", "gated")) != bool(self.model.aspects):
             raise ValueError("model.output=aspects or gated and the names in model.aspects belong together")
-        if scheme == "gated" and self.adapter.rank:
-            raise ValueError("model.scheme=gated freezes its backbone; adapter.rank must be 0")
-        if scheme == "gated" and self.quantize != "none":
-            raise ValueError("model.scheme=gated freezes its backbone; quantize must be none")
+        if scheme == "gated" and (self.adapter.rank or self.quantize != "none"):
+            raise ValueError("model.scheme=gated freezes its backbone; adapter.rank must be 0, quantize none")
         if (scheme == "gated") != bool(self.data.aspects):
             raise ValueError("model.scheme=gated and the rows in data.aspects belong together")
         if self.gate.verbosity is not None and self.gate.verbosity not in self.model.aspects:

@@ -95,5 +95,5 @@ def test_a_run_ends_with_it_and_saves_what_it_gave(tiny_backbone, tmp_path, monk
 
 def test_a_frozen_backbone_is_refused():
     data = ROOT / "data" / "train.jsonl"
-    with pytest.raises(ConfigError, match="gated freezes its backbone; quantize must be none"):
+    with pytest.raises(ConfigError, match="gated freezes its backbone; adapter.rank must be 0, quantize none"):
         load_config("armorm", ["quantize=int8", f"data.aspects=[{data}]"])
