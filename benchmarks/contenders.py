@@ -40,6 +40,11 @@ def ours_one_order(model: str, threads: int) -> Pass:
     return ours(model, threads, orders="one")
 
 
+def ours_bf16(model: str, threads: int) -> Pass:
+    """``ranker.load(checkpoint, precision="bf16")``: torch, for processors that have bf16."""
+    return ours(model, threads, device="cpu", precision="bf16")
+
+
 def ours(model: str, threads: int, **options: object) -> Pass:
     """``ranker.load(model.onnx)``."""
     import ranker
@@ -168,8 +173,8 @@ def blender(model: str, threads: int) -> Pass:
 SIDES: dict[str, Callable[[str, int], Pass]] = {
     side.__name__: side
     for side in (
-        ours, ours_one_order, cross_encoder, cross_encoder_bf16, cross_encoder_onnx, cross_encoder_int8, pipeline,
-        single_batch, blender,
+        ours, ours_one_order, ours_bf16, cross_encoder, cross_encoder_bf16, cross_encoder_onnx, cross_encoder_int8,
+        pipeline, single_batch, blender,
     )
 }  # fmt: skip
 

@@ -193,6 +193,7 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     here, other = sys.executable, options.onnx_python
     contenders = {
         "ranker fp32": ("ours", run / "model.onnx", here),
+        "ranker torch bf16": ("ours_bf16", run / "checkpoint", here),
         "CrossEncoder torch fp32": ("cross_encoder", checkpoint, here),
         "CrossEncoder torch bf16": ("cross_encoder_bf16", checkpoint, here),
         "transformers pipeline": ("pipeline", checkpoint, here),
@@ -209,7 +210,7 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     found = interleaved(contenders, groups, options, folder)
     work, limits = flops(run / "model.onnx", groups), ceilings(options.threads)
     for name, row in found.items():
-        if not name.startswith("ranker"):
+        if not name.startswith("ranker") or "bf16" in name:
             continue
         row["of_ceiling"] = (
             work * row["prompts_per_second"] / len(groups) / limits["int8" if "int8" in name else "fp32"]
@@ -293,6 +294,7 @@ def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
     """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``published``, weights."""
     contenders = published(options, folder)
     for run in ("pairrm", "pairrm-hub"):
+        contenders[f"ranker {run} torch bf16"] = ("ours_bf16", options.runs / run / "checkpoint", sys.executable)
         for precision, name in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
             if (options.runs / run / name).exists():
                 contenders[f"ranker {run} {precision}"] = ("ours", options.runs / run / name, sys.executable)
