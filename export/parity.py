@@ -107,8 +107,9 @@ def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
     flipped = np.sign(left.logits) != np.sign(right.logits)
     tau = require("scipy.stats").kendalltau
     taus = [tau(a.scores, b.scores).statistic for _, a, b in both if len(set(a.scores.tolist())) > 1]
+    taus = [0.0 if np.isnan(found) else found for found in taus]  # scores that were told apart and are all the same now
     return {
-        "tau_b": float(np.nanmean(taus)) if taus else None,
+        "tau_b": float(np.mean(taus)) if taus else None,
         "failed": sum(failed),
         "flips": float(flipped.mean()) if len(flipped) else 0.0,
         "largest_flipped_margin": float(np.abs(left.logits[flipped]).max(initial=0.0)),

@@ -52,7 +52,7 @@ class Recipe:
             return [product.node.name for activation in activations for product in products[activation]]
 
         return {
-            "weights": "per channel, GPTQ",
+            "weights": "per channel, GPTQ; by block, rounded to the nearest, where scale_per_block says so",
             "scale_per_token": nodes(self.per_token),
             "scale_per_block": nodes(self.blocks),
             "left_in_fp32": nodes(self.left),
@@ -82,7 +82,7 @@ def int8(
         source: the torch model.
         rows: the user's; those that are not the reference's are watched, where there are enough.
         reference: what the torch model says of the rows that the gate measures.
-        static: whether all scales are fixed and written in ONNX's own nodes, for engines other than onnxruntime's CPU.
+        static: whether all scales are fixed, and quantised and dequantised in ONNX's own nodes.
 
     Returns:
         The quantised graph, and the recipe's facts.

@@ -26,7 +26,6 @@ LossName = PairLoss | ListLoss | PointLoss | TokenLoss | AnswerLoss
 Scheme = Literal["pairwise", "reward", "gated", "seq2seq"]
 Quantization = Literal["none", "4bit", "8bit"]
 Pooling = Literal["auto", "first_token", "mean"]
-Scheduler = Literal["linear", "cosine", "constant_with_warmup"]
 
 
 class _Section(BaseModel):
@@ -95,7 +94,7 @@ class TrainingConfig(_Section):
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of the new head over the backbone's")
     weight_decay: float = Field(0.01, ge=0)
     warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    scheduler: Scheduler = "linear"
+    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     max_grad_norm: float = Field(1.0, ge=0)
     batch_tokens: int = Field(2048, ge=64, description="most padded tokens of one forward pass")
     step_tokens: int | None = Field(None, ge=64, description="padded tokens of a step; default batch_tokens")
@@ -178,8 +177,7 @@ class RunConfig(_Section):
         loss, output, scheme = self.training.loss, self.model.output, self.model.scheme
         allowed = losses_of(scheme, self.model.layout)
         if loss not in allowed:
-            pairs_only = scheme == "pairwise" and self.model.layout == "published"
-            what = "model.layout 'published'" if pairs_only else f"model.scheme '{scheme}'"
+            what = "model.layout 'published'" if allowed == get_args(PairLoss) else f"model.scheme '{scheme}'"
             raise ValueError(f"{what} trains with {', '.join(allowed)}; got training.loss '{loss}'")
         if (loss == "cross_entropy") != (output == "classes"):
             raise ValueError(
@@ -202,6 +200,8 @@ class RunConfig(_Section):
             raise ValueError("model.output=aspects or gated and the names in model.aspects belong together")
         if scheme == "gated" and (self.adapter.rank or self.quantize != "none"):
             raise ValueError("model.scheme=gated freezes its backbone; adapter.rank must be 0, quantize none")
+        if self.adapter.rank and self.quantize != "none":
+            raise ValueError("quantize trains all weights; merge the adapter and train on from it, or quantize=none")
         if (scheme == "gated") != bool(self.data.aspects):
             raise ValueError("model.scheme=gated and the rows in data.aspects belong together")
         if self.gate.verbosity is not None and self.gate.verbosity not in self.model.aspects:

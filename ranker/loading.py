@@ -112,7 +112,7 @@ def load(
         quantization: ``4bit`` or ``8bit`` weights of a checkpoint's backbone (bitsandbytes); its head stays fp32.
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
         padding_free: whether a checkpoint reads rows without padding, by torch's variable-length kernel in bf16 on
-            GPUs since Ampere; elsewhere row by row.
+            GPUs since Ampere, row by row on a CPU; every answer is then read after a prompt of its own.
         orders: ``one`` reads every pair once where the model reads ordered pairs (published PairRM, SteamSHP): half
             the work, and what the model thinks of an answer's place is no longer evened out.
 
@@ -145,8 +145,15 @@ def load(
         options["device_map"] = device_map
     scorer = _torch_scorer(path, device, threads, precision, quantization, options)
     if padding_free:
-        require("ranker.models.backbones").read_without_padding(scorer.model)
+        _read_without_padding(scorer)
     return _ordered(scorer, orders)
+
+
+def _read_without_padding(scorer: Any) -> None:
+    if scorer.model.device.type == "cuda" and require("torch").cuda.get_device_capability() < (8, 0):
+        raise ConfigError("padding_free needs a GPU since Ampere (compute capability 8.0); leave it off")
+    require("ranker.models.backbones").read_without_padding(scorer.model)
+    scorer.pipeline.share_prompts = False  # a shared prompt has a mask of its own
 
 
 def _ordered(scorer: Any, orders: Orders) -> Ranker:

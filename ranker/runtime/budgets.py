@@ -27,7 +27,9 @@ def remembered(choices: Sequence[int], facts: Mapping[str, str | int]) -> Budget
     """
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     known = _read().get(key)
-    return Budget((known,)) if known is not None else Budget(choices, lambda best: _write(key, best))
+    return (
+        Budget((known,)) if known is not None and known in choices else Budget(choices, lambda best: _write(key, best))
+    )
 
 
 def file() -> Path:
@@ -40,19 +42,19 @@ def _read() -> dict[str, int]:
         values = json.loads(file().read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        logger.info("%s cannot be read (%s); batch sizes are found anew", file(), error)
+    except (OSError, ValueError, RuntimeError) as error:  # no home folder is a RuntimeError
+        logger.info("%s cannot be read (%s); batch sizes are found anew", NAME, error)
         return {}
     known = values.items() if isinstance(values, dict) else ()
     return {key: value for key, value in known if isinstance(value, int) and value > 0}
 
 
 def _write(key: str, best: int) -> None:
-    target = file()
-    draft = target.with_name(f"{NAME}.{os.getpid()}")
     try:
+        target = file()
+        draft = target.with_name(f"{NAME}.{os.getpid()}")
         target.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps(_read() | {key: best}, indent=1) + "\n", encoding="utf-8")
         draft.replace(target)
-    except OSError as error:
-        logger.info("%s cannot be written (%s); batch sizes are found anew in the next process", target, error)
+    except (OSError, RuntimeError) as error:
+        logger.info("%s cannot be written (%s); batch sizes are found anew in the next process", NAME, error)

@@ -10,10 +10,10 @@ from typing import Final
 TRIALS: Final = 2
 """Slices of work that are timed under each choice."""
 
-SLICE_TOKENS: Final = 1 << 19
-"""Padded tokens that are packed at a time; rows are sorted by length among them."""
+BATCHES: Final = 32
+"""Batches of a slice, whose rows are sorted by length."""
 
-BATCHES: Final = 8
+TIMED_BATCHES: Final = 8
 """Batches of the largest choice in a slice that is timed."""
 
 
@@ -45,7 +45,7 @@ class Budget:
     @property
     def slice_tokens(self) -> int:
         """Padded tokens of the next slice."""
-        return SLICE_TOKENS if self.settled else min(SLICE_TOKENS, BATCHES * max(self._speeds))
+        return BATCHES * self.tokens if self.settled else TIMED_BATCHES * max(self._speeds)
 
     @contextmanager
     def timed(self, tokens: int) -> Iterator[int]:

@@ -73,18 +73,21 @@ def _chosen(i: int, j: int) -> bool:
     return (i < j) == ((i + j) % 2 == 1)
 
 
-def sharing_prompts(packed: Packed) -> Packed:
+def sharing_prompts(packed: Packed, max_length: int) -> Packed:
     """The same group with several answers to a row, after a prompt that is read once.
 
     For decoders, under ``branch_mask``: each answer is a block of its own whose positions go on from the prompt's. A
-    row takes answers while they are at most ``BRANCHES`` times as long as their prompt; ``readout`` is where each ends.
+    row takes answers while they are at most ``BRANCHES`` times as long as their prompt and the row at most twice
+    ``max_length``; ``readout`` is where each ends.
     """
     rows: list[list[Row]] = []
     filled = 0
     for row in packed.rows:
         prompt = _prompt(row)
         length = len(row.ids) - len(prompt)
-        if rows and filled + length <= BRANCHES * len(prompt) and np.array_equal(prompt, _prompt(rows[-1][-1])):
+        room = min(BRANCHES * len(prompt), 2 * max_length - len(prompt))
+        # An answer of no tokens is read at the prompt's end, which is not the end of the answer before it.
+        if rows and 0 < length <= room - filled and np.array_equal(prompt, _prompt(rows[-1][-1])):
             rows[-1].append(row)
             filled += length
         else:
@@ -110,6 +113,16 @@ def _branches(rows: Sequence[Row]) -> Row:
         tuple((ends - 1).tolist()),
         tuple(candidate for row in rows for candidate in row.candidates),
     )
+
+
+def apart(row: Row) -> list[Row]:
+    """A row that several answers share as one row for each of them."""
+    rows = []
+    for number, candidate in enumerate(row.candidates, 1):
+        own = (row.blocks == 0) | (row.blocks == number)
+        readout = (int(own.sum()) - 1,)
+        rows.append(Row(row.ids[own], np.minimum(row.blocks[own], 1), row.positions[own], readout, (candidate,)))
+    return rows
 
 
 def split_budget(total: int, prompt: int, answers: Sequence[int], reserve: int) -> tuple[int, list[int]]:

@@ -17,7 +17,7 @@ from ranker.text import batching
 from ranker.text.budget import Budget
 from ranker.text.chat import join_turns, turns
 from ranker.text.layout import Output, TextLayout
-from ranker.text.packing import Packed, cost, one_order, pack, sharing_prompts
+from ranker.text.packing import Packed, apart, cost, one_order, pack, sharing_prompts
 from ranker.text.templates import clean, render_prompt
 from ranker.text.tokenizer import Ids, TextTokenizer
 
@@ -105,7 +105,7 @@ class TextPipeline:
         """The rows of one group."""
         packed = pack(self.layout, tokens.prompt, tokens.candidates)
         if self.share_prompts:
-            packed = sharing_prompts(packed)
+            packed = sharing_prompts(packed, self.layout.max_length)
         elif self.one_order:
             packed = one_order(packed)
         return replace(
@@ -181,6 +181,8 @@ class TextPipeline:
                     raise
                 if len(batch) > 1:
                     waiting += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                elif self.share_prompts and len(batch[0].rows[0].candidates) > 1:
+                    waiting += [[batching.Unit(batch[0].group, (row,))] for row in apart(batch[0].rows[0])]
                 else:
                     errors[batch[0].group] = f"the model failed on this row: {str(error).strip().splitlines()[-1]:.200}"
                 continue

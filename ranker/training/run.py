@@ -77,6 +77,8 @@ def train(config: RunConfig, *, resume: bool = False) -> Trained:
     args = None
     if config.model.scheme != "gated":
         args = arguments(config, output, launch)  # sets up the processes' group
+        if launch.sharded and config.quantize != "none":
+            raise ConfigError("quantize needs whole weights in one process; train without it, then on from the result")
     if launch.main:
         prepare_output(config, output, resume)
     if args is None:

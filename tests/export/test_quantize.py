@@ -1,6 +1,7 @@
 """int8: the formula by hand, scores whose batch matters by rounding alone, and the gate."""
 
 import logging
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -213,6 +214,17 @@ def test_other_precisions_pass_their_gates_and_say_what_they_are(precision, tmp_
         return
     assert kinds.count("DequantizeLinear") >= 2 * 4
     assert not {"MatMulIntegerToFloat", "MatMulNBits"} & set(kinds)
+
+
+def test_scores_that_became_the_same_count_as_no_agreement():
+    scorer = TorchScorer(*tiny("set"))
+    reference = parity.Reference(scorer, ROWS, max_length=128)
+
+    class Level:
+        def score(self, groups, **options):
+            return [replace(result, scores=0 * result.scores) for result in scorer.score(groups, **options)]
+
+    assert parity.agreement(reference, Level())["tau_b"] == 0
 
 
 def test_fp16_and_fp32_have_limits_of_their_own():

@@ -71,6 +71,53 @@ def test_answers_whose_prompts_were_cut_differently_do_not_share_one(tmp_path):
     assert rows[1].readout == (LENGTH - 1, LENGTH + len(sharing.model.layout.suffix))
 
 
+def test_an_empty_answer_is_read_at_the_end_of_its_prompt(tmp_path):
+    sharing, alone = scorers(tmp_path / "model", "llama")
+    layout = sharing.model.layout.model_copy(update={"suffix": ()})
+    for scorer in (sharing, alone):
+        scorer.pipeline.layout = layout
+    group = Group("How many legs have three spiders?", ("twenty four", "", "8"))
+    one, other = (scorer.score([group], as_given=True)[0].scores for scorer in (sharing, alone))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    (tokens,) = sharing.pipeline.tokenize([group])
+    assert [row.candidates for row in sharing.pipeline.pack(tokens).rows] == [(0,), (1, 2)]
+
+
+def test_a_shared_row_that_fails_is_read_answer_by_answer(tmp_path):
+    sharing, alone = scorers(tmp_path / "model", "llama")
+    forward, lengths = sharing._forward, []
+
+    def short_of_memory(arrays):
+        lengths.append(arrays["input_ids"].shape[1])
+        if lengths[-1] > 32:
+            raise MemoryError("out of memory")
+        return forward(arrays)
+
+    sharing._forward = short_of_memory
+    group = Group(PROMPT, ANSWERS)
+    (result,), (expected,) = sharing.score([group]), alone.score([group])
+    assert result.error is None
+    assert max(lengths) > 32
+    np.testing.assert_allclose(result.scores, expected.scores, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_of_many_answers_is_at_most_twice_as_long_as_others(tmp_path):
+    sharing, _ = scorers(tmp_path / "model", "llama")
+    (tokens,) = sharing.pipeline.tokenize([Group("x " * 180, tuple(f"{'y ' * 40}{i}" for i in range(12)))])
+    rows = sharing.pipeline.pack(tokens).rows
+    assert max(len(row.ids) for row in rows) <= 2 * LENGTH
+    assert len(rows) > 1
+
+
+def test_padding_of_a_short_row_beside_a_long_one_is_harmless(tmp_path):
+    from ranker.models.attention.blocks import branch_mask
+
+    blocks = torch.tensor([[0, 1, 2], [1, -1, -1]])
+    mask = branch_mask(blocks, torch.tensor([[0, 1, 1], [0, 0, 0]]))[:, 0]
+    assert mask.any(dim=-1).all()
+    assert mask[0].tolist() == [[True, False, False], [True, True, False], [True, False, True]]
+
+
 def test_a_row_takes_answers_up_to_twice_its_prompt(tmp_path):
     sharing, _ = scorers(tmp_path / "model", "llama")
     (tokens,) = sharing.pipeline.tokenize([Group("a b c d e f", tuple(f"{'x ' * 5}{i}" for i in range(7)))])

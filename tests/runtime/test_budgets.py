@@ -37,6 +37,12 @@ def test_a_damaged_file_is_found_anew(text):
     assert not budgets.remembered((10, 20), FACTS).settled
 
 
+def test_without_a_home_folder_nothing_is_remembered(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(budgets.Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert settle(budgets.remembered((10, 20), FACTS)) in (10, 20)
+
+
 def test_a_folder_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

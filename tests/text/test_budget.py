@@ -25,7 +25,7 @@ def test_the_fastest_choice_is_taken_after_each_was_tried(monkeypatch):
     assert sorted(used) == sorted([10, 20, 40] * budgets.TRIALS)
     assert found == [20]
     assert budget.tokens == 20
-    assert budget.slice_tokens == budgets.SLICE_TOKENS
+    assert budget.slice_tokens == 20 * budgets.BATCHES
 
 
 def test_slices_that_are_not_full_or_that_failed_are_not_timed():

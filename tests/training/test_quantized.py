@@ -30,7 +30,7 @@ class Layers(nn.Module):
 
 def test_products_are_rounded_by_the_formula_and_only_inside():
     layers = Layers()
-    x = torch.randn(4, 6)
+    x = torch.randn(1, 4, 6)
     before = layers.dense(x), layers.conv(x), layers.head(x)
     low, high = min(0.0, x.min().item()), max(0.0, x.max().item())
     step = (high - low) / 255
@@ -50,7 +50,7 @@ def test_products_are_rounded_by_the_formula_and_only_inside():
 
 
 def test_gradients_pass_through():
-    x = torch.randn(4, 6, requires_grad=True)
+    x = torch.randn(1, 4, 6, requires_grad=True)
     layers = Layers()
     with quantized.rounded(layers):
         layers.dense(x).sum().backward()
@@ -91,6 +91,11 @@ def test_a_run_ends_with_it_and_saves_what_it_gave(tiny_backbone, tmp_path, monk
     for a, b, c in zip(trained.scorer.score(groups), saved, plain.scorer.score(groups), strict=True):
         np.testing.assert_allclose(a.scores, b.scores, rtol=1e-5, atol=1e-5)
         assert not np.array_equal(b.scores, c.scores)
+
+
+def test_adapters_are_merged_first():
+    with pytest.raises(ConfigError, match="quantize trains all weights; merge the adapter"):
+        load_config("encoder-bt", ["quantize=int8", "adapter.rank=4"])
 
 
 def test_a_frozen_backbone_is_refused():

@@ -36,12 +36,14 @@ def branch_mask(block_ids: Tensor, position_ids: Tensor, window: int | None = No
     """Who sees whom where a decoder's answers branch off one prompt: (batch, 1, sequence, sequence), True may attend.
 
     Block 0 is the prompt, blocks 1.. are answers whose positions all go on from the prompt's. A token sees the prompt
-    and its own block, up to itself; with ``window`` only positions less than that behind it.
+    and its own block, up to itself; with ``window`` only positions less than that behind it. Padding sees everything,
+    so that no row of attention is empty.
     """
     query, key = block_ids[:, :, None], block_ids[:, None, :]
     behind = position_ids[:, :, None] - position_ids[:, None, :]
     seen = (key >= 0) & ((key == 0) | (query == key)) & (behind >= 0)
-    return (seen if window is None else seen & (behind < window))[:, None]
+    near = seen if window is None else seen & (behind < window)
+    return (near | (query < 0))[:, None]
 
 
 def exchanged(first: Tensor, members: Tensor) -> Tensor:

@@ -39,8 +39,11 @@ def relations(encoder: DebertaV2Encoder, position_ids: Tensor, members: Tensor |
     if encoder.position_buckets > 0:
         distance = make_log_bucket_position(distance, encoder.position_buckets, encoder.max_relative_positions)
     attention = encoder.layer[0].attention.self
-    # Exported graphs fold the projections of all positions into constants, so they gain nothing by reading fewer.
-    span = attention.pos_ebd_size if torch.onnx.is_in_onnx_export() else min(attention.pos_ebd_size, keys.shape[1])
+    span = attention.pos_ebd_size
+    # Buckets of a width below two can number more than the tokens they hold. Exported graphs fold the projections of
+    # all positions into constants, so they gain nothing by reading fewer.
+    if encoder.max_relative_positions >= 2 * encoder.position_buckets and not torch.onnx.is_in_onnx_export():
+        span = min(span, keys.shape[1])
     index = (distance.long() + span).clamp(0, 2 * span - 1)[:, None].expand(-1, attention.num_attention_heads, -1, -1)
     return Relations(index, index.transpose(2, 3), span, members)
 

@@ -76,6 +76,7 @@ def padding_free_attention(
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     if segments.keys is not None:
         k, v = k[segments.keys], v[segments.keys]
+    q, k = q.to(v.dtype), k.to(v.dtype)  # rotary positions leave them in fp32 under autocast
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
         out = varlen_attn(
             q, k, v, segments.starts, segments.key_starts, segments.longest, segments.most_keys,

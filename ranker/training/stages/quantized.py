@@ -45,17 +45,22 @@ def finish(model: PreTrainedModel, groups: Groups, config: TrainingConfig, steps
     plan = RunPlan(
         groups, epochs=1, batch_tokens=config.batch_tokens, group_size=config.group_size, seed=config.seed + 1
     )
+    layout, forward = groups.pipeline.layout, type(model).forward  # training may have left a bf16 one on the model
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE * config.learning_rate, weight_decay=0.0)
     schedule = get_linear_schedule_with_warmup(optimizer, round(WARMUP * steps), steps)
     errors, spread = [], []
     with rounded(student):
         for items in islice(cycle(plan), steps):
             units = [unit for item in items for unit in groups[item].unit_rows]
-            arrays = batching.collate(groups.pipeline.layout, units)
+            arrays = batching.collate(layout, units)
             tensors = {name: torch.from_numpy(array).to(student.device) for name, array in arrays.items()}
-            with torch.inference_mode():
-                wanted = teacher(**tensors).float()
-            loss = nn.functional.mse_loss(student(**tensors).float(), wanted.clone())
+            with torch.no_grad():
+                wanted = forward(teacher, **tensors)
+            given = forward(student, **tensors)
+            if layout.layout == "hub":  # a row has room for as many answers as the longest has
+                there = tensors["readout"][:, 1:] >= 0
+                given, wanted = given[there], wanted[there]
+            loss = nn.functional.mse_loss(given, wanted)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(student.parameters(), config.max_grad_norm or float("inf"))
             optimizer.step()
@@ -104,6 +109,10 @@ class Range:
 
 
 def _product(layer: Any, seen: Range, states: Tensor) -> Tensor:
+    """A product under rounding; DeBERTa's of positions, which an exported graph holds as constants, is left exact."""
+    if states.dim() < 3:
+        exact: Tensor = type(layer).forward(layer, states)
+        return exact
     low, high = seen.see(states)
     step = ((high - low) / 255).clamp(min=1e-9)
     start = (-low / step).round()
