@@ -1,0 +1,194 @@
+"""From comparisons to scores: what N candidates are worth, how sure that is, and where the comparisons disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+AggregatorName = Literal["least_squares", "bradley_terry", "win_rate", "mean_probability"]
+
+DRAWS: Final = 4000
+"""Draws from which the confidence in the first is taken."""
+
+RIDGE: Final = 1e-3
+"""Prior precision of Bradley-Terry's strengths, which are infinite where one candidate wins every comparison."""
+
+
+class Comparisons:
+    """Comparisons of N candidates so far: ``first``, ``second`` (M,) indices and ``logits`` (M,), > 0 the first is better."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._pairs: list[tuple[int, int]] = []
+        self._logits: list[float] = []
+        self._met: set[tuple[int, int]] = set()
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def add(self, pairs: Sequence[tuple[int, int]], logits: Sequence[float] | NDArray[np.float32]) -> None:
+        """Add a round.
+
+        Raises:
+            ValueError: not one finite logit per pair.
+        """
+        values = np.asarray(logits, np.float64)
+        if values.shape != (len(pairs),) or not np.isfinite(values).all():
+            raise ValueError(f"expected a finite logit for each of {len(pairs)} pairs, got {values.tolist()!r:.80}")
+        self._pairs += pairs
+        self._logits += values.tolist()
+        self._met.update((min(pair), max(pair)) for pair in pairs)
+
+    def met(self, a: int, b: int) -> bool:
+        """Whether the two were compared, in whatever order."""
+        return (min(a, b), max(a, b)) in self._met
+
+    @property
+    def first(self) -> NDArray[np.intp]:
+        """Who was read first (M,)."""
+        return np.array([a for a, _ in self._pairs], np.intp)
+
+    @property
+    def second(self) -> NDArray[np.intp]:
+        """Who was read second (M,)."""
+        return np.array([b for _, b in self._pairs], np.intp)
+
+    @property
+    def logits(self) -> Doubles:
+        """Log-odds that the first is better (M,)."""
+        return np.array(self._logits, np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Scores (N,) whose mean is zero, the covariance (N, N) of their errors, and the bias towards the first place."""
+
+    scores: Doubles
+    covariance: Doubles
+    bias: float = 0.0
+
+    @property
+    def errors(self) -> Doubles:
+        """Standard errors (N,)."""
+        found: Doubles = np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        return found
+
+    def confidence(self, seed: int = 0) -> float:
+        """Probability that the candidate with the highest score is the best, under normal errors; 1 of a single one."""
+        if len(self.scores) < 2:
+            return 1.0
+        values, vectors = np.linalg.eigh(self.covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0))
+        draws = self.scores + np.random.default_rng(seed).normal(size=(DRAWS, len(values))) @ root.T
+        return float((draws.argmax(axis=1) == int(self.scores.argmax())).mean())
+
+
+def least_squares(seen: Comparisons) -> Aggregate:
+    """The scores whose differences fit the logits best, ``logit = s_first - s_second + bias`` (arXiv 2405.05894).
+
+    Candidates that no comparison connects get scores of their own part, around zero. The bias is fitted where it can be
+    told from the scores. Errors are those of ordinary least squares; with nothing left over to judge by, a variance of
+    one per comparison is taken.
+    """
+    n, m = seen.n, len(seen)
+    design = np.zeros((m, n + 1))
+    design[np.arange(m), seen.first] = 1
+    design[np.arange(m), seen.second] = -1
+    design[:, n] = 1
+    if m <= n:  # too few to tell a bias from chance
+        design = design[:, :n]
+    normal = design.T @ design
+    inverse = np.linalg.pinv(normal, hermitian=True)
+    found = inverse @ (design.T @ seen.logits)
+    residuals = seen.logits - design @ found
+    free = m - int(np.linalg.matrix_rank(normal, hermitian=True)) if m else 0
+    variance = float(residuals @ residuals) / free if free > 0 else 1.0
+    return Aggregate(found[:n], inverse[:n, :n] * variance, float(found[n]) if len(found) > n else 0.0)
+
+
+def bradley_terry(seen: Comparisons) -> Aggregate:
+    """Maximum likelihood of Bradley and Terry (1952) with the logits' probabilities as soft outcomes.
+
+    A weak normal prior (precision ``RIDGE``) keeps the strengths of who always wins finite. Errors are those of the
+    observed information.
+    """
+    n = seen.n
+    first, second = seen.first, seen.second
+    won = 1 / (1 + np.exp(-seen.logits))
+    scores = np.zeros(n)
+    information = RIDGE * np.eye(n)
+    for _ in range(100):
+        chance = 1 / (1 + np.exp(-(scores[first] - scores[second])))
+        gradient = -RIDGE * scores
+        np.add.at(gradient, first, won - chance)
+        np.add.at(gradient, second, chance - won)
+        weight = chance * (1 - chance)
+        information = RIDGE * np.eye(n)
+        np.add.at(information, (first, first), weight)
+        np.add.at(information, (second, second), weight)
+        np.add.at(information, (first, second), -weight)
+        np.add.at(information, (second, first), -weight)
+        step = np.linalg.solve(information, gradient)
+        scores = scores + step * min(1.0, 5 / max(np.abs(step).max(), 1e-12))
+        if np.abs(step).max() < 1e-10:
+            break
+    centre = np.eye(n) - 1 / n
+    return Aggregate(scores - scores.mean(), centre @ np.linalg.inv(information) @ centre)
+
+
+def win_rate(seen: Comparisons) -> Aggregate:
+    """The share of its comparisons that a candidate won (Copeland's method where all met); a draw is half a win."""
+    return _shares(seen, (np.sign(seen.logits) + 1) / 2)
+
+
+def mean_probability(seen: Comparisons) -> Aggregate:
+    """A candidate's mean probability of winning over its comparisons."""
+    return _shares(seen, 1 / (1 + np.exp(-seen.logits)))
+
+
+def _shares(seen: Comparisons, won: Doubles) -> Aggregate:
+    """Means (N,) over a candidate's comparisons, around their middle; errors are binomial."""
+    total, count = np.zeros(seen.n), np.zeros(seen.n)
+    for index, share in ((seen.first, won), (seen.second, 1 - won)):
+        np.add.at(total, index, share)
+        np.add.at(count, index, 1)
+    share = np.where(count > 0, total / np.maximum(count, 1), 0.5)
+    return Aggregate(share - share.mean(), np.diag(share * (1 - share) / np.maximum(count, 1)))
+
+
+AGGREGATORS: Final[dict[AggregatorName, Callable[[Comparisons], Aggregate]]] = {
+    "least_squares": least_squares,
+    "bradley_terry": bradley_terry,
+    "win_rate": win_rate,
+    "mean_probability": mean_probability,
+}
+
+
+def win_matrix(seen: Comparisons) -> Doubles:
+    """Probabilities (N, N) that the row beats the column, the mean over the orders read; NaN where they did not meet."""
+    total, count = np.zeros((seen.n, seen.n)), np.zeros((seen.n, seen.n))
+    chance = 1 / (1 + np.exp(-seen.logits))
+    for one, other, share in ((seen.first, seen.second, chance), (seen.second, seen.first, 1 - chance)):
+        np.add.at(total, (one, other), share)
+        np.add.at(count, (one, other), 1)
+    with np.errstate(invalid="ignore"):
+        return total / count
+
+
+def cycles(seen: Comparisons) -> tuple[int, int]:
+    """Of the triples that all met each other, how many go round (a beats b beats c beats a), and how many there are."""
+    beats = win_matrix(seen)
+    known = ~np.isnan(beats)
+    round_, complete = 0, 0
+    for a, b, c in combinations(range(seen.n), 3):
+        if known[a, b] and known[b, c] and known[a, c]:
+            complete += 1
+            wins = (beats[a, b] > 0.5, beats[b, c] > 0.5, beats[c, a] > 0.5)
+            round_ += all(wins) or not any(wins)
+    return round_, complete

@@ -1,0 +1,165 @@
+"""Plays schedules over a ``Scorer``: the rounds of all groups together, each round one batch of comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal, get_args
+
+import numpy as np
+
+from ranker.errors import ConfigError, nearest
+from ranker.ranking.aggregation import AGGREGATORS, Aggregate, AggregatorName, Comparisons, cycles
+from ranker.ranking.ranks import Ranking, rank_scores
+from ranker.ranking.schedules import (
+    SCHEDULES,
+    Rounds,
+    Schedule,
+    ScheduleName,
+    all_pairs,
+    default_budget,
+    focus,
+    knockout,
+)
+from ranker.records import Group
+from ranker.scorer import Scorer
+
+Choice = Literal["auto", ScheduleName]
+FEW: Final = 16
+"""Candidates up to which all pairs are compared where nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tournament:
+    """What became of one group of N candidates.
+
+    ``aggregate`` holds scores (N,), their errors and the bias; ``seen`` every comparison; ``rounds`` is how often the
+    group waited for the model. With an ``error`` there is no ranking.
+    """
+
+    seen: Comparisons
+    rounds: int
+    aggregate: Aggregate
+    error: str | None = None
+
+    @property
+    def ranking(self) -> Ranking:
+        """Order, ranks and scores.
+
+        Raises:
+            ValueError: the group failed.
+        """
+        if self.error is not None:
+            raise ValueError(self.error)
+        return rank_scores(self.aggregate.scores.astype(np.float32))
+
+    @property
+    def confidence(self) -> float:
+        """Probability that the first of the ranking is the best."""
+        return self.aggregate.confidence()
+
+    @property
+    def cycles(self) -> tuple[int, int]:
+        """Triples that go round, of those that all met."""
+        return cycles(self.seen)
+
+
+def play(
+    scorer: Scorer,
+    groups: Sequence[Group],
+    *,
+    schedule: Choice = "auto",
+    budget: int | None = None,
+    aggregator: AggregatorName = "least_squares",
+    seed: int = 0,
+) -> list[Tournament]:
+    """Rank groups by comparisons.
+
+    Args:
+        scorer: compares pairs; those of all groups' rounds are one batch.
+        groups: may have any numbers of candidates.
+        schedule: which pairs are compared; ``auto`` by the number of candidates and the budget.
+        budget: most comparisons of a group, for ``auto`` and ``focus``.
+        aggregator: what follows from the comparisons.
+        seed: decides pairs and orders; a group's do not depend on the other groups.
+
+    Returns:
+        One tournament per group, in order. A pair that fails ends its group's with an error.
+
+    Raises:
+        ConfigError: an unknown schedule or aggregator, a budget for a schedule that has its own number, or one that is
+            smaller than what it takes to hear of every candidate (N - 1).
+    """
+    _check(groups, schedule, budget, aggregator)
+    running = [_Running(group, chosen(schedule, len(group.candidates), budget), seed) for group in groups]
+    while waiting := [one for one in running if one.pairs]:
+        asked = [Group(one.group.prompt, one.texts(pair)) for one in waiting for pair in one.pairs]
+        logits = scorer.compare(asked)
+        start = 0
+        for one in waiting:
+            end = start + len(one.pairs)
+            one.advance(logits[start:end])
+            start = end
+    fit = AGGREGATORS[aggregator]
+    return [Tournament(one.seen, one.rounds, fit(one.seen), one.error) for one in running]
+
+
+def chosen(schedule: Choice, n: int, budget: int | None) -> Schedule:
+    """The schedule for N candidates under a budget of comparisons."""
+    if schedule == "focus":
+        return partial(focus, budget=budget)
+    if schedule != "auto":
+        return SCHEDULES[schedule]
+    allowed = default_budget(n) if budget is None else budget
+    if allowed >= n * (n - 1) // 2:
+        return all_pairs
+    return knockout if allowed < 2 * n else partial(focus, budget=allowed)
+
+
+class _Running:
+    """A group whose schedule is being played."""
+
+    def __init__(self, group: Group, schedule: Schedule, seed: int) -> None:
+        self.group = group
+        self.seen = Comparisons(len(group.candidates))
+        self.rounds = 0
+        self.error: str | None = None
+        self._steps: Rounds = schedule(len(group.candidates), np.random.default_rng(seed))
+        self.pairs = next(self._steps, [])
+
+    def texts(self, pair: tuple[int, int]) -> tuple[str, str]:
+        """The two answers, in the order in which they are read."""
+        return self.group.candidates[pair[0]], self.group.candidates[pair[1]]
+
+    def advance(self, logits: np.ndarray) -> None:
+        """Take a round's logits and ask for the next."""
+        if not np.isfinite(logits).all():
+            a, b = self.pairs[int(np.argmin(np.isfinite(logits)))]
+            self.error, self.pairs = f"candidates {a} and {b} could not be compared", []
+            return
+        self.seen.add(self.pairs, logits)
+        self.rounds += 1
+        try:
+            self.pairs = self._steps.send(logits)
+        except StopIteration:
+            self.pairs = []
+
+
+def _check(groups: Sequence[Group], schedule: str, budget: int | None, aggregator: str) -> None:
+    names = get_args(ScheduleName)
+    if schedule not in ("auto", *names):
+        raise ConfigError(f"expected schedule auto, {', '.join(names)}; got '{schedule}'{nearest(schedule, names)}")
+    if aggregator not in AGGREGATORS:
+        raise ConfigError(
+            f"expected aggregator {', '.join(AGGREGATORS)}; got '{aggregator}'{nearest(aggregator, AGGREGATORS)}"
+        )
+    if budget is None:
+        return
+    if schedule not in ("auto", "focus"):
+        raise ConfigError(f"schedule '{schedule}' has its own number of comparisons; a budget is for auto and focus")
+    largest = max((len(group.candidates) for group in groups), default=0)
+    if budget < largest - 1:
+        raise ConfigError(
+            f"a budget of {budget} comparisons is too small for {largest} candidates; it takes at least {largest - 1}"
+        )
