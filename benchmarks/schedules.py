@@ -2,8 +2,8 @@
 
     python benchmarks/schedules.py [--sizes 8 16 64 256] [--worlds 200]
 
-Strengths are standard normal; a comparison's logit is twice the difference of strengths, plus noise of 1.5 that belongs to
-the pair, plus 0.7 for the answer that is read first. Noise is the same however often a pair is asked, so asking again
+Strengths are standard normal; a comparison's logit is twice the difference of strengths, plus noise of 1.5 that belongs
+to the pair, plus 0.7 for the answer that is read first. Noise is the same however often a pair is asked, so asking again
 does not help. Top-1 hit is how often the best candidate comes out first, tau Kendall's of the whole order; both with
 their 95 % intervals over worlds.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from ranker.metrics import wilson
-from ranker.ranking.aggregation import Comparisons, least_squares, win_rate
+from ranker.ranking.aggregation import Comparisons, least_squares
 from ranker.ranking.schedules import SCHEDULES, Schedule, circulant, focus
 
 NOISE, BIAS, SLOPE = 1.5, 0.7, 2.0

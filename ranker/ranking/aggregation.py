@@ -21,7 +21,7 @@ RIDGE: Final = 1e-3
 
 
 class Comparisons:
-    """Comparisons of N candidates so far: ``first``, ``second`` (M,) indices and ``logits`` (M,), > 0 the first is better."""
+    """Comparisons of N candidates so far: ``first``, ``second`` (M,) indices and ``logits`` (M,), the first's log-odds."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -105,11 +105,12 @@ def least_squares(seen: Comparisons) -> Aggregate:
         design = design[:, :n]
     normal = design.T @ design
     inverse = np.linalg.pinv(normal, hermitian=True)
-    found = inverse @ (design.T @ seen.logits)
+    found: Doubles = inverse @ (design.T @ seen.logits)
     residuals = seen.logits - design @ found
     free = m - int(np.linalg.matrix_rank(normal, hermitian=True)) if m else 0
     variance = float(residuals @ residuals) / free if free > 0 else 1.0
-    return Aggregate(found[:n], inverse[:n, :n] * variance, float(found[n]) if len(found) > n else 0.0)
+    covariance = np.asarray(inverse[:n, :n] * variance, np.float64)
+    return Aggregate(found[:n], covariance, float(found[n]) if len(found) > n else 0.0)
 
 
 def bradley_terry(seen: Comparisons) -> Aggregate:
@@ -171,7 +172,7 @@ AGGREGATORS: Final[dict[AggregatorName, Callable[[Comparisons], Aggregate]]] = {
 
 
 def win_matrix(seen: Comparisons) -> Doubles:
-    """Probabilities (N, N) that the row beats the column, the mean over the orders read; NaN where they did not meet."""
+    """Probabilities (N, N) that the row beats the column, the mean over orders; NaN where they did not meet."""
     total, count = np.zeros((seen.n, seen.n)), np.zeros((seen.n, seen.n))
     chance = 1 / (1 + np.exp(-seen.logits))
     for one, other, share in ((seen.first, seen.second, chance), (seen.second, seen.first, 1 - chance)):

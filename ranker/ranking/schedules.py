@@ -1,14 +1,14 @@
 """Which pairs of N candidates are compared, round after round.
 
-A schedule is a generator: it yields the pairs of a round, (first, second) in the order in which they are read, and is sent
-their logits (pairs,), the log-odds that the first is better. Each pair is compared at most once. What follows from all
-comparisons is for ``aggregation`` to say.
+A schedule is a generator: it yields the pairs of a round, (first, second) in the order in which they are read, and is
+sent their logits (pairs,), the log-odds that the first is better. Each pair is compared at most once. What follows from
+all comparisons is for ``aggregation`` to say.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import combinations
 from typing import Final, Literal
 
@@ -75,7 +75,8 @@ def circulant(n: int, rng: np.random.Generator, k: int = 4) -> Rounds:
     """Every candidate meets its k nearest on a circle in random order, in one round: N k / 2 comparisons."""
     circle = rng.permutation(n)
     steps = range(1, min(k // 2, (n - 1) // 2) + 1)
-    pairs = {tuple(sorted((int(circle[i]), int(circle[(i + step) % n])))) for step in steps for i in range(n)}
+    met = ((int(circle[i]), int(circle[(i + step) % n])) for step in steps for i in range(n))
+    pairs = {(min(pair), max(pair)) for pair in met}
     if n == 2:
         pairs = {(0, 1)}
     yield _ordered(sorted(pairs), rng)
@@ -143,7 +144,7 @@ def _neighbours(seen: Comparisons, rng: np.random.Generator) -> list[Pair]:
 
 
 def _with_the_first(contenders: Sequence[int], order: Sequence[int], seen: Comparisons, most: int) -> list[Pair]:
-    """Pairs that have not met of contenders with candidates in the order of the ranking, one opponent after the other."""
+    """Pairs that have not met, of contenders with candidates down the ranking, one opponent after the other."""
     pairs: dict[Pair, None] = {}
     for other in order:
         for one in contenders:
@@ -154,9 +155,9 @@ def _with_the_first(contenders: Sequence[int], order: Sequence[int], seen: Compa
     return list(pairs)
 
 
-def _ordered(pairs: Sequence[Pair] | object, rng: np.random.Generator) -> list[Pair]:
+def _ordered(pairs: Iterable[Pair], rng: np.random.Generator) -> list[Pair]:
     """Each pair in a random order, so that a preference for a place evens out."""
-    return [_turned(a, b, rng) for a, b in pairs]  # type: ignore[attr-defined]
+    return [_turned(a, b, rng) for a, b in pairs]
 
 
 def _turned(a: int, b: int, rng: np.random.Generator) -> Pair:

@@ -46,8 +46,9 @@ def stitched(found: Windows, scores: Sequence[Doubles]) -> Doubles:
         for candidate in part:
             design[row, candidate] = design[row, found.n + window] = 1
             row += 1
-    fitted: Doubles = np.linalg.lstsq(design, values, rcond=None)[0][: found.n]
-    return fitted - fitted.mean()
+    fitted = np.asarray(np.linalg.lstsq(design, values, rcond=None)[0][: found.n], np.float64)
+    centred: Doubles = fitted - fitted.mean()
+    return centred
 
 
 def score(scorer: Scorer, groups: Sequence[Group], *, size: int, seed: int = 0) -> list[GroupScores]:
