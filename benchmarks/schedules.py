@@ -3,9 +3,9 @@
     python benchmarks/schedules.py [--sizes 8 16 64 256] [--worlds 200]
 
 Strengths are standard normal; a comparison's logit is twice the difference of strengths, plus noise of 1.5 that belongs
-to the pair, plus 0.7 for the answer that is read first. Noise is the same however often a pair is asked, so asking again
-does not help. Top-1 hit is how often the best candidate comes out first, tau Kendall's of the whole order; both with
-their 95 % intervals over worlds.
+to the pair, plus 0.7 for the answer that is read first. Noise is the same however often a pair is asked, so that asking
+again does not help. Top-1 hit is how often the best candidate comes out first, tau Kendall's of the whole order; both
+with their 95 % intervals over worlds.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ Column = Annotated[list[str] | None, typer.Option("--column", help="name=column,
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Threads = Annotated[int | None, typer.Option(help="processor threads; default those this process may use")]
 Orders = Annotated[str, typer.Option(help="both, or one: ordered pairs (published PairRM, SteamSHP) are read once")]
+Schedule = Annotated[
+    str | None, typer.Option(help="compare in pairs: auto, all, knockout, sort, swiss, circulant or focus")
+]
+Budget = Annotated[int | None, typer.Option(help="most comparisons of a row, for auto and focus")]
 Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share of the rows failed")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
 
@@ -70,11 +74,56 @@ def rank(
     device: Device = "auto",
     threads: Threads = None,
     orders: Orders = "both",
+    schedule: Schedule = None,
+    budget: Budget = None,
     fail_on_error_rate: Rate = 1.0,
     quiet: Quiet = False,
 ) -> None:
-    """Like score, with the candidates best first in the column ranked."""
+    """Like score, with the candidates best first in the column ranked.
+
+    With --schedule or --budget candidates are compared in pairs; adds comparisons, rounds and confidence in the first.
+    """
     _rows("rank", locals())
+
+
+@app.command("best-of-n")
+def best_of_n(
+    model: Model,
+    source: Input = "-",
+    target: Output = "-",
+    column: Column = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    orders: Orders = "both",
+    schedule: Schedule = None,
+    budget: Budget = None,
+    fail_on_error_rate: Rate = 1.0,
+    quiet: Quiet = False,
+) -> None:
+    """Choose the best candidate of every row.
+
+    Adds best (its text), best_index, score, truncated and error.
+    """
+    _rows("best-of-n", locals())
+
+
+@app.command("rank-with-ref")
+def rank_with_ref(
+    model: Model,
+    source: Input = "-",
+    target: Output = "-",
+    column: Column = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    orders: Orders = "both",
+    fail_on_error_rate: Rate = 1.0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare every candidate of a row with its reference (column reference): scores that compare across prompts.
+
+    Adds the columns of score, which are log-odds of being better than the reference.
+    """
+    _rows("rank-with-ref", locals())
 
 
 @app.command()

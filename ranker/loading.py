@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, TypedDict, Unpack, get_args, overload
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ranker.config import Quantization
 from ranker.errors import ConfigError, ModelFileError, ScoringError, nearest
 from ranker.extras import require
 from ranker.ranking import Ranking, rank_scores
+from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message, Prompt
 from ranker.runtime.scorer import OnnxScorer
 from ranker.runtime.session import Device, processor_has
@@ -22,6 +23,13 @@ logger = logging.getLogger(__name__)
 
 Orders = Literal["both", "one"]
 LoadPrecision = Literal["fp32", "bf16"]
+
+
+class How(TypedDict, total=False):
+    """How candidates are ranked, where not in one pass: a schedule of comparisons, and the most there may be."""
+
+    schedule: Choice | None
+    budget: int | None
 
 
 class Ranker:
@@ -51,20 +59,83 @@ class Ranker:
         return scores if isinstance(prompt, list) else scores[0]
 
     @overload
-    def rank(self, prompt: Prompt, candidates: Sequence[str]) -> Ranking: ...
+    def rank(self, prompt: Prompt, candidates: Sequence[str], **how: Unpack[How]) -> Ranking: ...
     @overload
-    def rank(self, prompt: list[Prompt], candidates: Sequence[Sequence[str]]) -> list[Ranking]: ...
+    def rank(self, prompt: list[Prompt], candidates: Sequence[Sequence[str]], **how: Unpack[How]) -> list[Ranking]: ...
     def rank(
-        self, prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
+        self,
+        prompt: Prompt | list[Prompt],
+        candidates: Sequence[str] | Sequence[Sequence[str]],
+        **how: Unpack[How],
     ) -> Ranking | list[Ranking]:
         """Order, ranks (1 = best) and scores of the candidates; for a list of prompts one ``Ranking`` each.
 
+        Without ``schedule`` and ``budget`` all candidates are scored: in one pass by order-free models (windows where
+        there are more than ``WINDOW``), by all ordered pairs by the others. With one of them candidates are compared
+        in pairs (``ranker.ranking.tournament``).
+
+        Args:
+            prompt: one, or a list.
+            candidates: of the prompt, or a list for each.
+            how: ``schedule`` (auto, all, knockout, sort, swiss, circulant, focus) and ``budget``, the most comparisons.
+
         Raises:
-            ConfigError, ScoringError: as in ``score``.
+            ConfigError: as in ``score``, or an unknown schedule.
+            ScoringError: as in ``score``, or a budget that is too small for a group.
         """
         groups = _groups(prompt, candidates)
-        rankings = [rank_scores(_checked(result)) for result in self.scorer.score(groups)]
+        rankings = [rank_scores(_checked(result)) for result in ranked(self.scorer, groups, **how)]
         return rankings if isinstance(prompt, list) else rankings[0]
+
+    @overload
+    def best_of_n(self, prompt: Prompt, candidates: Sequence[str], **how: Unpack[How]) -> str: ...
+    @overload
+    def best_of_n(self, prompt: list[Prompt], candidates: Sequence[Sequence[str]], **how: Unpack[How]) -> list[str]: ...
+    def best_of_n(
+        self,
+        prompt: Prompt | list[Prompt],
+        candidates: Sequence[str] | Sequence[Sequence[str]],
+        **how: Unpack[How],
+    ) -> str | list[str]:
+        """The best candidate's text, of equals the first; for a list of prompts one each. Arguments as in ``rank``.
+
+        Raises:
+            ConfigError: as in ``rank``, or a prompt without candidates.
+            ScoringError: as in ``score``.
+        """
+        groups = _groups(prompt, candidates)
+        if not all(group.candidates for group in groups):
+            raise ConfigError("expected at least one candidate of every prompt to choose the best of")
+        scores = [_checked(result) for result in ranked(self.scorer, groups, **how)]
+        best = [group.candidates[int(np.argmax(own))] for group, own in zip(groups, scores, strict=True)]
+        return best if isinstance(prompt, list) else best[0]
+
+    @overload
+    def rank_with_ref(self, prompt: Prompt, candidates: Sequence[str], reference: str) -> Floats: ...
+    @overload
+    def rank_with_ref(
+        self, prompt: list[Prompt], candidates: Sequence[Sequence[str]], reference: Sequence[str]
+    ) -> list[Floats]: ...
+    def rank_with_ref(
+        self,
+        prompt: Prompt | list[Prompt],
+        candidates: Sequence[str] | Sequence[Sequence[str]],
+        reference: str | Sequence[str],
+    ) -> Floats | list[Floats]:
+        """Log-odds (candidates,) that each candidate is better than the reference: scores that compare across prompts.
+
+        N comparisons instead of N (N - 1); for a list of prompts one reference and one array each.
+
+        Raises:
+            ConfigError: not one reference per prompt.
+            ScoringError: a candidate could not be compared.
+        """
+        groups = _groups(prompt, candidates)
+        references = [reference] if isinstance(reference, str) else list(reference)
+        if len(references) != len(groups):
+            raise ConfigError(f"expected one reference per prompt ({len(groups)}), got {len(references)}")
+        scores = [_checked(result) for result in with_reference(self.scorer, groups, references)]
+        return scores if isinstance(prompt, list) else scores[0]
 
     @overload
     def compare(self, prompt: Prompt, a: str, b: str) -> float: ...

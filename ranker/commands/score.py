@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -16,15 +16,16 @@ from tqdm import tqdm
 from ranker.data.files import Row, finite, read_rows, write_rows
 from ranker.data.formats import Columns, check_columns, group_of
 from ranker.errors import DataError
-from ranker.loading import Orders, load
+from ranker.loading import How, Orders, load
 from ranker.ranking import rank_scores
+from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import Group
 from ranker.runtime.session import Device
 from ranker.scorer import GroupScores, Scorer, failed
 
 logger = logging.getLogger(__name__)
 
-Verb = Literal["score", "rank", "compare"]
+Verb = Literal["score", "rank", "best-of-n", "rank-with-ref", "compare"]
 CHUNK: Final = 4096
 """Rows that are batched together; memory is bounded by this, whatever the length of the file."""
 
@@ -39,6 +40,8 @@ def run(
     device: Device = "auto",
     threads: int | None = None,
     orders: Orders = "both",
+    schedule: Choice | None = None,
+    budget: int | None = None,
     fail_on_error_rate: float = 1.0,
     quiet: bool = False,
 ) -> None:
@@ -52,10 +55,11 @@ def run(
     """
     check_columns(columns or {})
     scorer = load(Path(model), device=device, threads=threads, orders=orders).scorer
+    how = How(schedule=schedule, budget=budget) if verb in ("rank", "best-of-n") else How()
     rows = errors = 0
     bar = tqdm(desc=verb, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
     with write_rows(target) as out, bar:
-        for line, bad in score_rows(verb, scorer, read_rows(source), columns):
+        for line, bad in score_rows(verb, scorer, read_rows(source), columns, how):
             out.write(line + "\n")
             rows, errors = rows + 1, errors + bad
             bar.update()
@@ -68,15 +72,30 @@ def run(
 
 
 def score_rows(
-    verb: Verb, scorer: Scorer, rows: Iterator[tuple[str, Row | DataError]], columns: Columns | None = None
+    verb: Verb,
+    scorer: Scorer,
+    rows: Iterator[tuple[str, Row | DataError]],
+    columns: Columns | None = None,
+    how: How | None = None,
 ) -> Iterator[tuple[str, bool]]:
     """JSON lines of the results, in order, and whether each has an error; memory is bounded by ``CHUNK`` rows."""
+    how = how or How()
     while chunk := list(islice(rows, CHUNK)):
         groups = [_group(row, where, columns, verb) for where, row in chunk]
-        scored = iter(scorer.score([g for g in groups if isinstance(g, Group)]))
+        good = [(g, row) for g, (_, row) in zip(groups, chunk, strict=True) if isinstance(g, Group)]
+        scored = iter(_solved(verb, scorer, good, how))
         for (_, row), group in zip(chunk, groups, strict=True):
             result = next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group))
             yield _line(verb, row, group, result), result.error is not None
+
+
+def _solved(verb: Verb, scorer: Scorer, good: Sequence[tuple[Group, Any]], how: How) -> Sequence[GroupScores]:
+    groups = [group for group, _ in good]
+    if verb == "rank-with-ref":
+        return with_reference(scorer, groups, [row["reference"] for _, row in good])
+    if verb in ("rank", "best-of-n"):
+        return ranked(scorer, groups, **how)
+    return scorer.score(groups)
 
 
 def _group(row: Row | DataError, where: str, columns: Columns | None, verb: Verb) -> Group | DataError:
@@ -88,6 +107,10 @@ def _group(row: Row | DataError, where: str, columns: Columns | None, verb: Verb
         return error
     if verb == "compare" and len(group.candidates) != 2:
         return DataError(where, "candidates", f"expected two candidates to compare, got {len(group.candidates)}")
+    if verb == "best-of-n" and not group.candidates:
+        return DataError(where, "candidates", "expected at least one candidate to choose the best of")
+    if verb == "rank-with-ref" and not isinstance(row.get("reference"), str):
+        return DataError(where, "reference", f"expected a text, got {row.get('reference')!r:.40}")
     return group
 
 
@@ -128,7 +151,24 @@ def _score(group: Any, result: GroupScores) -> Row:
 
 def _rank(group: Any, result: GroupScores) -> Row:
     fields = _score(group, result)
-    return {"ranked": [group.candidates[i] for i in fields["order"]], **fields}
+    return {"ranked": [group.candidates[i] for i in fields["order"]], **fields, **_played(result)}
+
+
+def _best(group: Any, result: GroupScores) -> Row:
+    best = int(result.scores.argmax())
+    return {
+        "best": group.candidates[best],
+        "best_index": best,
+        "score": _numbers(result.scores)[best],
+        "truncated": bool(result.truncated[best]),
+        **_played(result),
+    }
+
+
+def _played(result: GroupScores) -> Row:
+    if not isinstance(result, Played):
+        return {}
+    return {"comparisons": result.comparisons, "rounds": result.rounds, "confidence": round(result.confidence, 4)}
 
 
 def _compare(group: Any, result: GroupScores) -> Row:
@@ -146,10 +186,18 @@ def _numbers(scores: Any) -> list[float]:
     return [float(str(score)) for score in scores]
 
 
-RESULTS: Final[dict[Verb, Callable[[Any, GroupScores], Row]]] = {"score": _score, "rank": _rank, "compare": _compare}
+RESULTS: Final[dict[Verb, Callable[[Any, GroupScores], Row]]] = {
+    "score": _score,
+    "rank": _rank,
+    "best-of-n": _best,
+    "rank-with-ref": _score,
+    "compare": _compare,
+}
 FIELDS: Final[dict[Verb, tuple[str, ...]]] = {
     "score": ("scores", "ranks", "order", "truncated"),
     "rank": ("ranked", "scores", "ranks", "order", "truncated"),
+    "best-of-n": ("best", "best_index", "score", "truncated"),
+    "rank-with-ref": ("scores", "ranks", "order", "truncated"),
     "compare": ("logit", "probability", "winner", "truncated"),
 }
 """The result columns of each verb, in order; all are null in a row with an error."""

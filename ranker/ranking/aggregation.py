@@ -21,7 +21,7 @@ RIDGE: Final = 1e-3
 
 
 class Comparisons:
-    """Comparisons of N candidates so far: ``first``, ``second`` (M,) indices and ``logits`` (M,), the first's log-odds."""
+    """Comparisons of N candidates so far: ``first``, ``second`` (M,) indices, ``logits`` (M,) of the first winning."""
 
     def __init__(self, n: int) -> None:
         self.n = n
@@ -97,20 +97,29 @@ def least_squares(seen: Comparisons) -> Aggregate:
     one per comparison is taken.
     """
     n, m = seen.n, len(seen)
-    design = np.zeros((m, n + 1))
-    design[np.arange(m), seen.first] = 1
-    design[np.arange(m), seen.second] = -1
-    design[:, n] = 1
-    if m <= n:  # too few to tell a bias from chance
-        design = design[:, :n]
-    normal = design.T @ design
-    inverse = np.linalg.pinv(normal, hermitian=True)
-    found: Doubles = inverse @ (design.T @ seen.logits)
-    residuals = seen.logits - design @ found
-    free = m - int(np.linalg.matrix_rank(normal, hermitian=True)) if m else 0
+    first, second, logits = seen.first, seen.second, seen.logits
+    normal, right = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
+    normal[:n, :n] = _laplacian(n, first, second, np.ones(m))
+    normal[:n, n] = normal[n, :n] = np.bincount(first, minlength=n) - np.bincount(second, minlength=n)
+    normal[n, n], right[n] = m, logits.sum()
+    np.add.at(right, first, logits)
+    np.add.at(right, second, -logits)
+    size = n if m <= n else n + 1  # too few to tell a bias from chance
+    inverse = np.linalg.pinv(normal[:size, :size], hermitian=True)
+    found = np.zeros(n + 1)
+    found[:size] = inverse @ right[:size]
+    residuals = logits - (found[first] - found[second] + found[n])
+    free = m - int(np.linalg.matrix_rank(normal[:size, :size], hermitian=True)) if m else 0
     variance = float(residuals @ residuals) / free if free > 0 else 1.0
-    covariance = np.asarray(inverse[:n, :n] * variance, np.float64)
-    return Aggregate(found[:n], covariance, float(found[n]) if len(found) > n else 0.0)
+    return Aggregate(found[:n], np.asarray(inverse[:n, :n] * variance, np.float64), float(found[n]))
+
+
+def _laplacian(n: int, first: NDArray[np.intp], second: NDArray[np.intp], weight: Doubles) -> Doubles:
+    """Sum over comparisons of ``weight (e_first - e_second)(e_first - e_second)^T``: (N, N)."""
+    found = np.zeros((n, n))
+    for one, other, sign in ((first, first, 1), (second, second, 1), (first, second, -1), (second, first, -1)):
+        np.add.at(found, (one, other), sign * weight)
+    return found
 
 
 def bradley_terry(seen: Comparisons) -> Aggregate:
@@ -129,12 +138,7 @@ def bradley_terry(seen: Comparisons) -> Aggregate:
         gradient = -RIDGE * scores
         np.add.at(gradient, first, won - chance)
         np.add.at(gradient, second, chance - won)
-        weight = chance * (1 - chance)
-        information = RIDGE * np.eye(n)
-        np.add.at(information, (first, first), weight)
-        np.add.at(information, (second, second), weight)
-        np.add.at(information, (first, second), -weight)
-        np.add.at(information, (second, first), -weight)
+        information = RIDGE * np.eye(n) + _laplacian(n, first, second, chance * (1 - chance))
         step = np.linalg.solve(information, gradient)
         scores = scores + step * min(1.0, 5 / max(np.abs(step).max(), 1e-12))
         if np.abs(step).max() < 1e-10:

@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 
 from ranker.errors import ConfigError, nearest
+from ranker.ranking import windows
 from ranker.ranking.aggregation import AGGREGATORS, Aggregate, AggregatorName, Comparisons, cycles
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.schedules import (
@@ -23,11 +24,23 @@ from ranker.ranking.schedules import (
     knockout,
 )
 from ranker.records import Group
-from ranker.scorer import Scorer
+from ranker.scorer import GroupScores, Scorer, failed
 
 Choice = Literal["auto", ScheduleName]
-FEW: Final = 16
-"""Candidates up to which all pairs are compared where nothing else is said."""
+WINDOW: Final = 64
+"""Candidates that a model which reads groups is given at once; larger groups are read in overlapping windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played(GroupScores):
+    """Scores from comparisons: how many there were, in how many rounds, and how sure the first is.
+
+    Which answers were cut is not known of them.
+    """
+
+    comparisons: int = 0
+    rounds: int = 0
+    confidence: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +98,14 @@ def play(
         seed: decides pairs and orders; a group's do not depend on the other groups.
 
     Returns:
-        One tournament per group, in order. A pair that fails ends its group's with an error.
+        One tournament per group, in order. A pair that fails ends its group's with an error, and so does a budget
+        smaller than what it takes to hear of every candidate (N - 1).
 
     Raises:
-        ConfigError: an unknown schedule or aggregator, a budget for a schedule that has its own number, or one that is
-            smaller than what it takes to hear of every candidate (N - 1).
+        ConfigError: an unknown schedule or aggregator, or a budget for a schedule that has its own number.
     """
-    _check(groups, schedule, budget, aggregator)
-    running = [_Running(group, chosen(schedule, len(group.candidates), budget), seed) for group in groups]
+    _check(schedule, budget, aggregator)
+    running = [_Running(group, schedule, budget, seed) for group in groups]
     while waiting := [one for one in running if one.pairs]:
         asked = [Group(one.group.prompt, one.texts(pair)) for one in waiting for pair in one.pairs]
         logits = scorer.compare(asked)
@@ -103,6 +116,42 @@ def play(
             start = end
     fit = AGGREGATORS[aggregator]
     return [Tournament(one.seen, one.rounds, fit(one.seen), one.error) for one in running]
+
+
+def ranked(
+    scorer: Scorer, groups: Sequence[Group], schedule: Choice | None = None, budget: int | None = None
+) -> Sequence[GroupScores]:
+    """Scores of groups by whole passes, or by comparisons (``Played``) where a schedule or a budget is given."""
+    if schedule is None and budget is None:
+        return windows.score(scorer, groups, size=WINDOW) if scorer.pairwise else scorer.score(groups)
+    return [_scores(found) for found in play(scorer, groups, schedule=schedule or "auto", budget=budget)]
+
+
+def _scores(found: Tournament) -> Played:
+    n = found.seen.n
+    scores = np.full(n, np.nan) if found.error is not None else found.aggregate.scores
+    return Played(
+        scores.astype(np.float32), np.zeros(n, np.bool_), error=found.error, comparisons=len(found.seen),
+        rounds=found.rounds, confidence=found.confidence,
+    )  # fmt: skip
+
+
+def with_reference(scorer: Scorer, groups: Sequence[Group], references: Sequence[str]) -> list[GroupScores]:
+    """Scores that are log-odds of being better than the group's reference, N comparisons of each group."""
+    pairs = [Group(g.prompt, (c, r)) for g, r in zip(groups, references, strict=True) for c in g.candidates]
+    results = iter(scorer.score(pairs))
+    return [_against(group, [next(results) for _ in group.candidates]) for group in groups]
+
+
+def _against(group: Group, results: Sequence[GroupScores]) -> GroupScores:
+    reason = next((result.error for result in results if result.error is not None), None)
+    if reason is not None:
+        return failed(group, reason)
+    return GroupScores(
+        np.array([result.scores[0] - result.scores[1] for result in results], np.float32),
+        np.array([result.truncated[0] for result in results], np.bool_),
+        any(result.prompt_truncated for result in results),
+    )
 
 
 def chosen(schedule: Choice, n: int, budget: int | None) -> Schedule:
@@ -120,12 +169,17 @@ def chosen(schedule: Choice, n: int, budget: int | None) -> Schedule:
 class _Running:
     """A group whose schedule is being played."""
 
-    def __init__(self, group: Group, schedule: Schedule, seed: int) -> None:
+    def __init__(self, group: Group, schedule: Choice, budget: int | None, seed: int) -> None:
+        n = len(group.candidates)
         self.group = group
-        self.seen = Comparisons(len(group.candidates))
+        self.seen = Comparisons(n)
         self.rounds = 0
         self.error: str | None = None
-        self._steps: Rounds = schedule(len(group.candidates), np.random.default_rng(seed))
+        self.pairs: list[tuple[int, int]] = []
+        if budget is not None and budget < n - 1:
+            self.error = f"a budget of {budget} comparisons is too small for {n} candidates; it takes at least {n - 1}"
+            return
+        self._steps: Rounds = chosen(schedule, n, budget)(n, np.random.default_rng(seed))
         self.pairs = next(self._steps, [])
 
     def texts(self, pair: tuple[int, int]) -> tuple[str, str]:
@@ -146,7 +200,7 @@ class _Running:
             self.pairs = []
 
 
-def _check(groups: Sequence[Group], schedule: str, budget: int | None, aggregator: str) -> None:
+def _check(schedule: str, budget: int | None, aggregator: str) -> None:
     names = get_args(ScheduleName)
     if schedule not in ("auto", *names):
         raise ConfigError(f"expected schedule auto, {', '.join(names)}; got '{schedule}'{nearest(schedule, names)}")
@@ -154,12 +208,5 @@ def _check(groups: Sequence[Group], schedule: str, budget: int | None, aggregato
         raise ConfigError(
             f"expected aggregator {', '.join(AGGREGATORS)}; got '{aggregator}'{nearest(aggregator, AGGREGATORS)}"
         )
-    if budget is None:
-        return
-    if schedule not in ("auto", "focus"):
+    if budget is not None and schedule not in ("auto", "focus"):
         raise ConfigError(f"schedule '{schedule}' has its own number of comparisons; a budget is for auto and focus")
-    largest = max((len(group.candidates) for group in groups), default=0)
-    if budget < largest - 1:
-        raise ConfigError(
-            f"a budget of {budget} comparisons is too small for {largest} candidates; it takes at least {largest - 1}"
-        )

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from ranker.errors import ConfigError
-from ranker.ranking import tournament
-from ranker.ranking.tournament import play
+from ranker.ranking.tournament import WINDOW, Played, play, ranked, with_reference
 from ranker.records import Group
-from ranker.scorer import failed
+from ranker.scorer import GroupScores, failed
 
 
 class Lengths:
@@ -61,10 +60,9 @@ def test_the_budget_decides():
         (found,) = play(Lengths(), [group(*range(1, n + 1))], budget=budget)
         assert len(found.seen) <= most
         assert found.ranking.order[0] == n - 1
-    with pytest.raises(
-        ConfigError, match="a budget of 6 comparisons is too small for 8 candidates; it takes at least 7"
-    ):
-        play(Lengths(), [group(*range(1, 9))], budget=6)
+    large, small = play(Lengths(), [group(*range(1, 9)), group(1, 2)], budget=6)
+    assert large.error == "a budget of 6 comparisons is too small for 8 candidates; it takes at least 7"
+    assert small.error is None
 
 
 def test_misused_settings_are_said():
@@ -80,4 +78,39 @@ def test_confidence_and_cycles_are_of_the_group():
     (found,) = play(Lengths(), [group(3, 1, 2)])
     assert found.cycles == (0, 1)
     assert found.confidence > 0.99
-    assert tournament.FEW == 16
+
+
+def test_scores_against_a_reference():
+    class Scoring(Lengths):
+        def score(self, groups, *, as_given=False):
+            margins = self.compare(groups)
+            return [
+                failed(g, "broken") if np.isnan(m) else GroupScores(np.array([m, 0], np.float32), np.zeros(2, np.bool_))
+                for g, m in zip(groups, margins, strict=True)
+            ]
+
+    one, bad, none = with_reference(Scoring(), [group(3, 1), group(2, 99), group()], ["xx", "x", "x"])
+    assert one.scores.tolist() == [1, -1]
+    assert bad.error == "broken"
+    assert len(none.scores) == 0
+
+
+def test_whole_passes_where_nothing_is_said_and_comparisons_where_it_is():
+    class Whole(Lengths):
+        def score(self, groups, *, as_given=False):
+            self.calls.append([len(g.candidates) for g in groups])
+            lengths = [np.array([len(c) for c in g.candidates], np.float32) for g in groups]
+            return [GroupScores(own - own.mean(), np.zeros(len(own), np.bool_)) for own in lengths]
+
+    scorer, groups = Whole(), [group(*range(1, 100)), group(1, 2)]
+    large, small = ranked(scorer, groups)
+    assert set(scorer.calls[0]) == {WINDOW, 2}
+    assert large.scores.argmax() == 98
+    assert small.scores.argmax() == 1
+    scorer.pairwise = False
+    ranked(scorer, groups)
+    assert scorer.calls[1] == [99, 2]
+    played, _ = ranked(scorer, groups, budget=200)
+    assert isinstance(played, Played)
+    assert played.comparisons <= 200
+    assert played.confidence > 0.5

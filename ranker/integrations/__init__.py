@@ -1,0 +1,1 @@
+"""Other libraries' interfaces, each a short file over ``ranker.load``."""

@@ -1,0 +1,228 @@
+"""LLM-Blender's ``Blender`` (llm-blender 0.0.2) over any model of ours.
+
+| LLM-Blender | here | what differs |
+|---|---|---|
+| ``rank`` | ``Ranker.rank``, ``score`` | ragged candidates are legal; ours are half of its scores |
+| ``compare`` | ``Ranker.compare`` | its logit is the sum of both orders, ours their mean |
+| ``compare_conversations`` | ``Ranker.compare`` of one rendered prompt | its spelling is kept, as trained |
+| ``rank_with_ref`` | ``Ranker.rank_with_ref`` | the reference may be given per prompt |
+| ``get_best_of_n`` | ``Ranker.best_of_n`` | ``bubble`` is a seeded knockout: as many comparisons, repeatable |
+
+Sources: llm_blender/blender/blender.py and pair_ranker of LLM-Blender; arXiv 2306.02561.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.errors import ConfigError
+from ranker.loading import Ranker, load
+
+Mode = Literal["[A,B]+[B,A]", "[A,B]", "[B,A]"]
+RefMode = Literal["longest", "shortest", "median_length", "first", "last"]
+Conversation = Sequence[Mapping[str, str]]
+
+OPENING: Final = "Finish the following coversation in each i-th turn by filling in <Response i> with your response.\n"
+"""Of a conversation's prompt; the spelling is what PairRM was trained on."""
+
+
+class Blender:
+    """The ranking half of LLM-Blender, for scripts that were written for it.
+
+    Args:
+        model: what ``loadranker`` would be given, where it is known already.
+    """
+
+    def __init__(self, model: str | None = None, **options: Any) -> None:
+        self._ranker: Ranker | None = load(model, **options) if model is not None else None
+
+    def loadranker(self, ranker_path: str, device: str | None = None, **options: Any) -> None:
+        """Load a model of any kind that ``ranker.load`` reads; options are those of ``ranker.load``."""
+        self._ranker = load(ranker_path, device=device or "auto", **options)  # type: ignore[arg-type]
+
+    @property
+    def ranker(self) -> Ranker:
+        """The loaded model.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self._ranker is None:
+            raise ConfigError("no ranker is loaded; call loadranker(path) first")
+        return self._ranker
+
+    def rank(
+        self,
+        inputs: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        instructions: Sequence[str] | None = None,
+        return_scores: bool = False,
+        **_: Any,
+    ) -> NDArray[Any]:
+        """Ranks (inputs, N) as int32, 1 the best, or fp32 scores; ragged candidates give an array of arrays.
+
+        Scores of a model in the published layout are LLM-Blender's: the mean over columns of M - M^T, where M holds the
+        logits of all ordered pairs.
+        """
+        prompts = _sources(inputs, instructions)
+        if return_scores:
+            return _array([2 * scores for scores in self.ranker.score(prompts, candidates)], np.float32)
+        return _array([ranking.ranks for ranking in self.ranker.rank(prompts, candidates)], np.int32)
+
+    def compare(
+        self,
+        inputs: Sequence[str],
+        candidates_A: Sequence[str],  # noqa: N803 - its name there
+        candidates_B: Sequence[str],  # noqa: N803
+        instructions: Sequence[str] | None = None,
+        return_logits: bool = False,
+        mode: Mode = "[A,B]+[B,A]",
+        **_: Any,
+    ) -> NDArray[Any]:
+        """Whether A is better (inputs,), or the logits: of both orders their sum, as there.
+
+        ``[A,B]`` and ``[B,A]`` are half of that sum, because models here tell the mean of both orders. The logits of
+        ``[B,A]`` say how much better B is, as there; whether A is better is answered under every mode.
+
+        Raises:
+            ConfigError: an unknown mode.
+        """
+        factors: dict[str, float] = {"[A,B]+[B,A]": 2.0, "[A,B]": 1.0, "[B,A]": -1.0}
+        if mode not in factors:
+            raise ConfigError(f"expected mode {', '.join(factors)}; got '{mode}'")
+        logits = self.ranker.compare(_sources(inputs, instructions), candidates_A, candidates_B)
+        return logits * np.float32(factors[mode]) if return_logits else logits > 0
+
+    def compare_conversations(
+        self,
+        conversations_a: Sequence[Conversation],
+        conversations_b: Sequence[Conversation],
+        return_logits: bool = False,
+        mode: Mode = "[A,B]+[B,A]",
+        **_: Any,
+    ) -> NDArray[Any]:
+        """Whether the assistant of conversation A is better over all turns (conversations,), or the logits.
+
+        Raises:
+            ConfigError: conversations of different lengths or user turns, or that do not alternate.
+        """
+        rendered = [_conversation(a, b, i) for i, (a, b) in enumerate(_same(conversations_a, conversations_b))]
+        inputs, first, second = (list(part) for part in zip(*rendered, strict=True)) if rendered else ([], [], [])
+        return self.compare(inputs, first, second, return_logits=return_logits, mode=mode)
+
+    def rank_with_ref(
+        self,
+        inputs: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        instructions: Sequence[str] | None = None,
+        return_scores: bool = False,
+        ref_mode: RefMode = "longest",
+        ref_candidates: Sequence[str] | None = None,
+        mode: RefMode | None = None,
+        **_: Any,
+    ) -> NDArray[Any]:
+        """Ranks or scores of candidates by how much better than one reference each is.
+
+        ``mode`` is what the documentation there calls ``ref_mode``. The sum of both orders, as in ``compare``.
+
+        Raises:
+            ConfigError: an unknown way to choose the reference.
+        """
+        choose = REFERENCES.get(mode or ref_mode)
+        if choose is None:
+            raise ConfigError(f"expected ref_mode {', '.join(REFERENCES)}; got '{mode or ref_mode}'")
+        references = list(ref_candidates) if ref_candidates is not None else [choose(group) for group in candidates]
+        scores = [2 * s for s in self.ranker.rank_with_ref(_sources(inputs, instructions), candidates, references)]
+        if return_scores:
+            return _array(scores, np.float32)
+        return _array([1 + (own[None, :] > own[:, None]).sum(axis=1) for own in scores], np.int32)
+
+    def get_best_of_n(
+        self,
+        inputs: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        instructions: Sequence[str] | None = None,
+        pairrm_cmp_type: Literal["bubble", "full"] = "bubble",
+        return_all: bool = False,
+        **_: Any,
+    ) -> list[Any]:
+        """The best candidate of each input, or all of them, best first.
+
+        Raises:
+            ConfigError: an unknown type of comparison.
+        """
+        if pairrm_cmp_type not in ("bubble", "full"):
+            raise ConfigError(f"expected pairrm_cmp_type bubble or full, got '{pairrm_cmp_type}'")
+        prompts = _sources(inputs, instructions)
+        rankings = (
+            self.ranker.rank(prompts, candidates, schedule="knockout")
+            if pairrm_cmp_type == "bubble" and not return_all
+            else self.ranker.rank(prompts, candidates)
+        )
+        ordered = [[group[i] for i in ranking.order] for group, ranking in zip(candidates, rankings, strict=True)]
+        return ordered if return_all else [group[0] for group in ordered]
+
+    def get_worst_of_n(
+        self,
+        inputs: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        instructions: Sequence[str] | None = None,
+        **_: Any,
+    ) -> list[str]:
+        """The worst candidate of each input."""
+        rankings = self.ranker.rank(_sources(inputs, instructions), candidates)
+        return [group[ranking.order[-1]] for group, ranking in zip(candidates, rankings, strict=True)]
+
+
+REFERENCES: Final[dict[str, Callable[[Sequence[str]], str]]] = {
+    "longest": lambda group: max(group, key=len),
+    "shortest": lambda group: min(group, key=len),
+    "median_length": lambda group: sorted(group, key=len)[len(group) // 2],
+    "first": lambda group: group[0],
+    "last": lambda group: group[-1],
+}
+
+
+def _sources(inputs: Sequence[str], instructions: Sequence[str] | None) -> list[Any]:
+    """The instruction before its input, with nothing between them, as there."""
+    if instructions is None:
+        return list(inputs)
+    if len(instructions) != len(inputs):
+        raise ConfigError(f"expected one instruction per input ({len(inputs)}), got {len(instructions)}")
+    return [instruction + text for instruction, text in zip(instructions, inputs, strict=True)]
+
+
+def _array(rows: Sequence[Any], dtype: type) -> NDArray[Any]:
+    if len({len(row) for row in rows}) <= 1:
+        return np.array([np.asarray(row, dtype) for row in rows])
+    ragged = np.empty(len(rows), object)
+    for i, row in enumerate(rows):
+        ragged[i] = np.asarray(row, dtype)
+    return ragged
+
+
+def _same(a: Sequence[Conversation], b: Sequence[Conversation]) -> list[tuple[Conversation, Conversation]]:
+    if len(a) != len(b):
+        raise ConfigError(f"expected as many conversations a as b, got {len(a)} and {len(b)}")
+    return list(zip(a, b, strict=True))
+
+
+def _conversation(a: Conversation, b: Conversation, number: int) -> tuple[str, str, str]:
+    """The prompt with places for the responses, and the responses of both."""
+    turns = []
+    for name, conversation in (("a", a), ("b", b)):
+        roles = [turn["role"].lower() for turn in conversation]
+        if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+            raise ConfigError(
+                f"conversation {number} {name}: expected turns of user and assistant in turn, got {roles}"
+            )
+        turns.append([turn["content"] for turn in conversation])
+    if len(a) != len(b) or turns[0][::2] != turns[1][::2]:
+        raise ConfigError(f"conversation {number}: expected the same user turns in a and b")
+    asked = [f"USER: {text}\nAssistant: <Response {i}>" for i, text in enumerate(turns[0][::2], 1)]
+    answers = ["\n".join(f"<Response {i}>: {text}" for i, text in enumerate(side[1::2], 1)) for side in turns]
+    return OPENING + "\n".join(asked), answers[0], answers[1]

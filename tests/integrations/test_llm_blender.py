@@ -1,0 +1,127 @@
+"""LLM-Blender's interface gives LLM-Blender's numbers, computed here from the logits of all ordered pairs."""
+
+import numpy as np
+import pytest
+
+from ranker.errors import ConfigError
+from ranker.integrations import llm_blender
+from ranker.integrations.llm_blender import Blender
+from ranker.loading import Ranker
+from ranker.models.scorer import TorchScorer
+from ranker.text import batching
+from tests.conftest import tiny
+
+INPUTS = ["Which of these are tools?", "How many legs?"]
+CANDIDATES = [["hammer, saw", "apple", "pear or hammer", "saw"], ["8", "24 legs", "two", "I do not know."]]
+
+
+@pytest.fixture(scope="module")
+def blender():
+    found = Blender()
+    found._ranker = Ranker(TorchScorer(*tiny("published")))
+    return found
+
+
+def matrix(blender, prompt, candidates):
+    """M[i, j], the logit of i on the left and j on the right."""
+    scorer = blender.ranker.scorer
+    from ranker.records import Group
+
+    packed = scorer.pipeline.pack(scorer.pipeline.tokenize([Group(prompt, tuple(candidates))])[0])
+    found = np.zeros((len(candidates), len(candidates)))
+    for unit in batching.units([packed]):
+        import torch
+
+        with torch.inference_mode():
+            logits = scorer._forward(batching.collate(scorer.model.layout, [unit])).mean(-1)
+        found[unit.rows[0].candidates] = logits[0, 0] - logits[0, 1]
+    return found
+
+
+def test_rank_is_its_mean_over_columns(blender):
+    scores = blender.rank(INPUTS, CANDIDATES, return_scores=True)
+    ranks = blender.rank(INPUTS, CANDIDATES, batch_size=8, disable_tqdm=True)
+    assert (scores.dtype, ranks.dtype) == (np.float32, np.int32)
+    for prompt, group, own, places in zip(INPUTS, CANDIDATES, scores, ranks, strict=True):
+        m = matrix(blender, prompt, group)
+        expected = (m - m.T).mean(axis=-1)
+        np.testing.assert_allclose(own, expected, atol=1e-4)
+        assert places.tolist() == [1 + int((expected > one).sum()) for one in expected]
+
+
+def test_compare_is_the_sum_of_both_orders(blender):
+    a, b = ([group[i] for group in CANDIDATES] for i in (0, 1))
+    logits = blender.compare(INPUTS, a, b, return_logits=True)
+    for prompt, one, other, logit in zip(INPUTS, a, b, logits, strict=True):
+        m = matrix(blender, prompt, [one, other])
+        assert logit == pytest.approx(m[0, 1] - m[1, 0], abs=1e-4)
+    np.testing.assert_array_equal(blender.compare(INPUTS, a, b), logits > 0)
+    np.testing.assert_array_equal(blender.compare(INPUTS, a, b, mode="[B,A]"), logits > 0)
+    np.testing.assert_allclose(blender.compare(INPUTS, a, b, return_logits=True, mode="[B,A]"), -logits / 2, rtol=1e-5)
+    with pytest.raises(ConfigError, match="expected mode"):
+        blender.compare(INPUTS, a, b, mode="[A]")
+
+
+def test_instructions_come_before_their_inputs_without_a_gap(blender):
+    with_parts = blender.rank(INPUTS, CANDIDATES, instructions=["Say: ", "Count: "], return_scores=True)
+    joined = blender.rank(["Say: " + INPUTS[0], "Count: " + INPUTS[1]], CANDIDATES, return_scores=True)
+    np.testing.assert_array_equal(with_parts, joined)
+    with pytest.raises(ConfigError, match="one instruction per input"):
+        blender.rank(INPUTS, CANDIDATES, instructions=["Say"])
+
+
+@pytest.mark.parametrize("mode", sorted(llm_blender.REFERENCES))
+def test_scores_against_one_reference(blender, mode):
+    scores = blender.rank_with_ref(INPUTS, CANDIDATES, return_scores=True, mode=mode)
+    for prompt, group, own in zip(INPUTS, CANDIDATES, scores, strict=True):
+        reference = llm_blender.REFERENCES[mode](group)
+        for candidate, score in zip(group, own, strict=True):
+            if candidate != reference:
+                m = matrix(blender, prompt, [candidate, reference])
+                assert score == pytest.approx(m[0, 1] - m[1, 0], abs=1e-4)
+            else:
+                assert score == pytest.approx(0, abs=1e-6)
+    with pytest.raises(ConfigError, match="expected ref_mode"):
+        blender.rank_with_ref(INPUTS, CANDIDATES, ref_mode="random")
+
+
+def test_best_and_worst(blender):
+    ranks = blender.rank(INPUTS, CANDIDATES)
+    best = [group[int(np.argmin(own))] for group, own in zip(CANDIDATES, ranks, strict=True)]
+    worst = [group[int(np.argmax(own))] for group, own in zip(CANDIDATES, ranks, strict=True)]
+    assert blender.get_best_of_n(INPUTS, CANDIDATES, pairrm_cmp_type="full") == best
+    assert blender.get_worst_of_n(INPUTS, CANDIDATES) == worst
+    assert [group[0] for group in blender.get_best_of_n(INPUTS, CANDIDATES, return_all=True)] == best
+    bubble = blender.get_best_of_n(INPUTS, CANDIDATES)
+    assert bubble == blender.get_best_of_n(INPUTS, CANDIDATES)
+    with pytest.raises(ConfigError, match="bubble or full"):
+        blender.get_best_of_n(INPUTS, CANDIDATES, pairrm_cmp_type="heap")
+
+
+def test_ragged_candidates_are_legal(blender):
+    ranks = blender.rank(INPUTS, [CANDIDATES[0], CANDIDATES[1][:2]])
+    assert [len(own) for own in ranks] == [4, 2]
+
+
+def test_conversations_are_rendered_as_pairrm_was_trained(blender, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(Blender, "compare", lambda self, *args, **options: seen.update(args=args))
+    a = [{"role": "USER", "content": "Hi"}, {"role": "ASSISTANT", "content": "Hello"}] * 2
+    b = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No"}] * 2
+    blender.compare_conversations([a], [b])
+    inputs, first, second = seen["args"]
+    assert inputs == [
+        "Finish the following coversation in each i-th turn by filling in <Response i> with your response.\n"
+        "USER: Hi\nAssistant: <Response 1>\nUSER: Hi\nAssistant: <Response 2>"
+    ]
+    assert first == ["<Response 1>: Hello\n<Response 2>: Hello"]
+    assert second == ["<Response 1>: No\n<Response 2>: No"]
+    with pytest.raises(ConfigError, match="same user turns"):
+        blender.compare_conversations([a], [b[:2]])
+    with pytest.raises(ConfigError, match="conversation 0 a: expected turns of user and assistant"):
+        blender.compare_conversations([a[:1]], [b[:1]])
+
+
+def test_a_model_must_be_loaded_first():
+    with pytest.raises(ConfigError, match="call loadranker"):
+        Blender().rank(INPUTS, CANDIDATES)
