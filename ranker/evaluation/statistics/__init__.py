@@ -1,0 +1,1 @@
+"""What an evaluation says beyond accuracy; every number with its n and 95 % interval."""

@@ -1,0 +1,49 @@
+"""Does the model's order of a prompt's answers agree with the labelled one?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.evaluation.statistics.bootstrap import Estimate, mean
+from ranker.extras import require
+from ranker.scorer import GroupScores
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Means over prompts of Kendall's tau-b, Spearman's rho and NDCG (gains are labels above the prompt's lowest)."""
+
+    tau_b: Estimate
+    spearman: Estimate
+    ndcg: Estimate
+
+
+def agreement(gold: Sequence[Sequence[float]], results: Sequence[GroupScores]) -> Agreement:
+    """Compare per prompt; those with an error, a missing label, or labels that are all the same are left out."""
+    rows = [
+        (np.array(g, np.float64), r.scores.astype(np.float64))
+        for g, r in zip(gold, results, strict=True)
+        if r.error is None and not np.isnan(g).any() and len(set(g)) > 1
+    ]
+    stats = require("scipy.stats")
+    measures: tuple[Callable[[NDArray[np.float64], NDArray[np.float64]], float], ...] = (
+        lambda g, s: float(stats.kendalltau(g, s).statistic) if len(set(s.tolist())) > 1 else 0.0,
+        lambda g, s: float(stats.spearmanr(g, s).statistic) if len(set(s.tolist())) > 1 else 0.0,
+        ndcg,
+    )
+    return Agreement(*(mean(np.array([measure(g, s) for g, s in rows])) for measure in measures))
+
+
+def ndcg(gold: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
+    """Normalised discounted cumulative gain over all answers; equal scores share their places' mean discount."""
+    gains = gold - gold.min()
+    discounts = 1 / np.log2(np.arange(2, len(gold) + 2))
+    order = np.argsort(-scores, kind="stable")
+    _, inverse = np.unique(-scores[order], return_inverse=True)
+    shared = (np.bincount(inverse, discounts) / np.bincount(inverse))[inverse]
+    best = np.sort(gains)[::-1] @ discounts
+    return float(gains[order] @ shared / best) if best > 0 else float("nan")

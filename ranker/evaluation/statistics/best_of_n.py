@@ -1,0 +1,75 @@
+"""How good is the answer that the model chooses among n? Gold score against n, without drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from ranker.evaluation.statistics.bootstrap import Estimate, mean
+from ranker.scorer import GroupScores
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The gold score of the best of ``n`` by the model, by the gold score itself, and of a random answer.
+
+    ``kl`` is the divergence from the policy that best-of-n has in nats, log n - (n - 1) / n (arXiv 2009.01325).
+    """
+
+    n: int
+    kl: float
+    chosen: Estimate
+    oracle: Estimate
+    random: Estimate
+
+
+def best_of_n(gold: Sequence[Sequence[float]], results: Sequence[GroupScores], sizes: Sequence[int]) -> list[Point]:
+    """The curve over ``sizes``; groups with fewer candidates than n, an error, or a missing gold score are left out.
+
+    Args:
+        gold: (candidates,) per group, what the answers are worth.
+        results: the model's scores.
+        sizes: numbers of candidates.
+    """
+    points = []
+    for n in sizes:
+        rows = [
+            (np.array(g, np.float64), r.scores.astype(np.float64))
+            for g, r in zip(gold, results, strict=True)
+            if r.error is None and len(g) >= n and not np.isnan(g).any()
+        ]
+        chosen = mean(np.array([expected(g, s, n) for g, s in rows]))
+        oracle = mean(np.array([expected(g, g, n) for g, _ in rows]))
+        random = mean(np.array([g.mean() for g, _ in rows]))
+        points.append(Point(n, float(np.log(n) - (n - 1) / n), chosen, oracle, random))
+    return points
+
+
+def expected(gold: NDArray[np.float64], scores: NDArray[np.float64], n: int) -> float:
+    """Mean gold score of the highest-scored of n drawn without replacement, over all draws (arXiv 2107.03374's way).
+
+    Equal scores are equally likely to be chosen, so they count with their mean gold score.
+
+    Raises:
+        ValueError: n is not between 1 and the number of candidates.
+    """
+    m = len(scores)
+    if not 1 <= n <= m:
+        raise ValueError(f"expected n between 1 and {m} candidates, got {n}")
+    order = np.argsort(scores, kind="stable")
+    ranked = gold[order]
+    values, inverse = np.unique(scores[order], return_inverse=True)
+    if len(values) < m:
+        ranked = (np.bincount(inverse, ranked) / np.bincount(inverse))[inverse]
+    places = np.arange(1, m + 1)
+    highest = np.where(places >= n, np.exp(_log_choose(np.maximum(places - 1, n - 1), n - 1) - _log_choose(m, n)), 0.0)
+    return float(highest @ ranked)
+
+
+def _log_choose(m: NDArray[np.intp] | int, k: int) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = gammaln(np.add(m, 1)) - gammaln(k + 1) - gammaln(np.subtract(m, k) + 1)
+    return found

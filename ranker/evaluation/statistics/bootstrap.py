@@ -1,0 +1,65 @@
+"""Means with 95 % intervals from resampling whole prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number, its 95 % interval, and how many prompts it is from."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+
+
+NOTHING: Final = Estimate(math.nan, math.nan, math.nan, 0)
+
+
+def mean(values: NDArray[np.float64], seed: int = 0) -> Estimate:
+    """The mean of one number per prompt, NaN left out; percentile bootstrap (Efron 1979)."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return NOTHING
+    rng = np.random.default_rng(seed)
+    draws = np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)])
+    low, high = np.percentile(draws, (2.5, 97.5))
+    return Estimate(float(values.mean()), float(low), float(high), len(values))
+
+
+def clustered(
+    groups: NDArray[np.intp], statistic: Callable[[NDArray[np.intp]], float], seed: int = 0, resamples: int = RESAMPLES
+) -> Estimate:
+    """A statistic of rows that hang together by prompt: whole prompts are drawn with replacement.
+
+    Args:
+        groups: (rows,) which prompt each row is of.
+        statistic: from row numbers, which may repeat, to the number.
+        seed: decides the draws.
+        resamples: how many there are.
+    """
+    if not len(groups):
+        return NOTHING
+    order = np.argsort(groups, kind="stable")
+    _, starts = np.unique(groups[order], return_index=True)
+    parts = np.split(order, starts[1:])
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(resamples):
+        picked = rng.integers(len(parts), size=len(parts))
+        draws.append(statistic(np.concatenate([parts[i] for i in picked])))
+    low, high = np.nanpercentile(draws, (2.5, 97.5))
+    return Estimate(statistic(np.arange(len(groups))), float(low), float(high), len(parts))

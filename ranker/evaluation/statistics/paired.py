@@ -1,0 +1,61 @@
+"""Is one model better than another on the same comparisons?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ranker.evaluation.statistics.bootstrap import Estimate, clustered
+from ranker.extras import require
+from ranker.metrics import Comparisons
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Accuracy of the second minus that of the first, with an interval over prompts; who alone was right; McNemar's p.
+
+    The exact test (McNemar 1947, binomial) takes comparisons as independent; the interval does not.
+    """
+
+    difference: Estimate
+    first_alone: int
+    second_alone: int
+    p_value: float
+
+    @property
+    def worse(self) -> bool:
+        """Whether the second is significantly worse: the interval of the difference lies below zero."""
+        return self.difference.high < 0
+
+
+def paired(first: Comparisons, second: Comparisons) -> Paired:
+    """Compare two models on the decided comparisons that both have.
+
+    Raises:
+        ValueError: they have none in common.
+    """
+    keys = [_keys(found) for found in (first, second)]
+    shared = sorted(keys[0].keys() & keys[1].keys())
+    if not shared:
+        raise ValueError("expected comparisons that both models have; are they of the same rows?")
+    credits = [
+        np.array([_credit(found, known[key]) for key in shared])
+        for found, known in zip((first, second), keys, strict=True)
+    ]
+    difference = credits[1] - credits[0]
+    groups = np.array([group for group, _, _ in shared], np.intp)
+    one, other = int((difference < 0).sum()), int((difference > 0).sum())
+    p_value = float(require("scipy.stats").binomtest(one, one + other).pvalue) if one + other else 1.0
+    return Paired(clustered(groups, lambda rows: float(difference[rows].mean())), one, other, p_value)
+
+
+def _keys(found: Comparisons) -> dict[tuple[int, int, int], int]:
+    decided = found.targets != 0.5
+    rows = zip(found.groups.tolist(), found.indices.tolist(), decided.tolist(), strict=True)
+    return {(group, i, j): row for row, (group, (i, j), known) in enumerate(rows) if known}
+
+
+def _credit(found: Comparisons, row: int) -> float:
+    logit, target = found.logits[row], found.targets[row]
+    return 0.5 if logit == 0 else float((logit > 0) == (target > 0.5))
