@@ -1,0 +1,1 @@
+"""Public suites: how their rows are read and their numbers made."""
