@@ -27,6 +27,7 @@ from ranker.models.scorer import TorchScorer
 from ranker.records import Preference
 from ranker.scorer import GroupScores
 from ranker.text import batching
+from ranker.text.pipeline import TextPipeline
 
 SUMS: Final = "SHA256SUMS"
 """Lines as ``sha256sum --check`` reads them."""
@@ -156,8 +157,8 @@ def _padding(scorer: TorchScorer) -> Check:
     """Decoders under left padding; an encoder's first token has its place, so it is padded further on the right."""
     model: Any = scorer.model
     left = isinstance(model, RewardReading) and model.config.model_type in DECODERS
-    tasks = scorer.pipeline.tokenize(PROBES)
-    units = batching.units([scorer.pipeline.pack(task) for task in tasks])
+    pipeline = TextPipeline(model.layout, scorer.pipeline.tokenizer)  # a row for every answer, none shared
+    units = batching.units([pipeline.pack(task) for task in pipeline.tokenize(PROBES)])
     arrays = {name: torch.from_numpy(array) for name, array in batching.collate(model.layout, units).items()}
     width = arrays["input_ids"].shape[1]
     roll: Callable[[str, Tensor], Tensor] = _to_the_left(arrays["block_ids"]) if left else _wider
