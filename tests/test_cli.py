@@ -107,6 +107,33 @@ def test_one_order_is_for_models_that_read_ordered_pairs(model):
     assert "expected orders both or one, got 'three'" in wrong.stderr
 
 
+def test_best_of_n_and_comparisons_under_a_budget(model):
+    rows = "\n".join(json.dumps({"prompt": "p", "candidates": [f"answer {i}" for i in range(n)]}) for n in (20, 3, 0))
+    whole = ranker_cli("best-of-n", "--onnx", model, stdin=rows)
+    played = ranker_cli("best-of-n", "--onnx", model, "--budget", "30", stdin=rows)
+    ranked = ranker_cli("rank", "--onnx", model, "--schedule", "knockout", stdin=rows)
+    found = [[json.loads(line) for line in done.stdout.splitlines()] for done in (whole, played, ranked)]
+    assert [row["best"] == row["candidates"][row["best_index"]] for row in found[0][:2]] == [True, True]
+    assert "expected at least one candidate" in found[0][2]["error"]
+    assert found[1][0]["comparisons"] <= 30
+    assert 0 < found[1][1]["confidence"] <= 1
+    assert (found[2][0]["comparisons"], found[2][0]["rounds"]) == (19, 5)
+    assert sorted(found[2][1]["ranked"]) == sorted(found[2][1]["candidates"])
+    small = ranker_cli("best-of-n", "--onnx", model, "--budget", "5", stdin=rows)
+    assert "a budget of 5 comparisons is too small for 20 candidates" in small.stdout
+
+
+def test_scores_against_a_reference(model):
+    rows = '{"prompt": "p", "candidates": ["a", "b"], "reference": "c"}\n{"prompt": "p", "candidates": ["a"]}'
+    good, bad = map(json.loads, ranker_cli("rank-with-ref", "--onnx", model, stdin=rows).stdout.splitlines())
+    loaded = ranker.load(model)
+    assert good["scores"] == pytest.approx([loaded.compare("p", a, "c") for a in ("a", "b")], abs=1e-5)
+    assert good["scores"] == pytest.approx(loaded.rank_with_ref("p", ["a", "b"], "c").tolist(), abs=1e-5)
+    assert "expected a text" in bad["error"]
+    assert loaded.best_of_n("p", ["a", "b"]) in ("a", "b")
+    assert loaded.best_of_n(["p", "q"], [["a", "b"], ["c"]], budget=1)[1] == "c"
+
+
 def test_rank_and_compare(model):
     row = json.dumps({"prompt": "Sort: b, a", "candidates": ["a, b", "b, a", "c"]})
     (ranked,) = [json.loads(x) for x in ranker_cli("rank", "--onnx", model, stdin=row).stdout.splitlines()]
