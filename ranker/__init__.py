@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ranker.errors import RankerError
     from ranker.loading import Ranker, load
-    from ranker.ranking import Ranking
+    from ranker.ranking.ranks import Ranking
     from ranker.records import Group, Message
 
 __version__ = "0.1.0"
@@ -24,7 +24,7 @@ _HOME = {
     "Message": "records",
     "Ranker": "loading",
     "RankerError": "errors",
-    "Ranking": "ranking",
+    "Ranking": "ranking.ranks",
     "load": "loading",
 }
 

@@ -12,7 +12,7 @@ import numpy as np
 from ranker.config import Quantization
 from ranker.errors import ConfigError, ModelFileError, ScoringError, nearest
 from ranker.extras import require
-from ranker.ranking import Ranking, rank_scores
+from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message, Prompt
 from ranker.runtime.scorer import OnnxScorer

@@ -17,7 +17,7 @@ from ranker.data.files import Row, finite, read_rows, write_rows
 from ranker.data.formats import Columns, check_columns, group_of
 from ranker.errors import DataError
 from ranker.loading import How, Orders, load
-from ranker.ranking import rank_scores
+from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import Group
 from ranker.runtime.session import Device

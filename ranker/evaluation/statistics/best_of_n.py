@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from ranker.evaluation.statistics.bootstrap import Estimate, mean
 from ranker.scorer import GroupScores
@@ -71,5 +71,6 @@ def expected(gold: NDArray[np.float64], scores: NDArray[np.float64], n: int) -> 
 
 
 def _log_choose(m: NDArray[np.intp] | int, k: int) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = gammaln(np.add(m, 1)) - gammaln(k + 1) - gammaln(np.subtract(m, k) + 1)
-    return found
+    numbers = np.atleast_1d(m)
+    logs = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for n in numbers.tolist()]
+    return np.array(logs, np.float64)
