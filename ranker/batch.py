@@ -1,0 +1,140 @@
+"""One callable for every pipeline: columns in, the same rows in the same order out, with scores beside them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ranker.data.formats import Columns, check_columns, group_of
+from ranker.errors import ConfigError, DataError, ModelFileError
+from ranker.loading import load
+from ranker.ranking.ranks import rank_scores
+from ranker.records import Group
+from ranker.runtime import modelfile
+from ranker.scorer import GroupScores, Scorer, failed
+
+RESULTS: Final = ("scores", "ranks", "order", "margin", "truncated", "error")
+"""Columns that are added, after the prefix."""
+
+Batch = Mapping[str, Sequence[Any]]
+
+
+class BatchScorer:
+    """Scores batches of rows; holds settings only, so that it can be sent to other processes and hashed for caches.
+
+    The model is loaded when the first batch comes. Rows may have different numbers of candidates; a row that cannot be
+    scored gets nulls and the reason in its ``error`` column. Input columns are never written to. A score does not
+    depend on what else is in the batch.
+
+    Args:
+        model: what ``ranker.load`` reads.
+        columns: names of the columns where they differ from the known ones (``ranker.data.formats``).
+        prefix: of the columns that are added: ``scores`` (list of fp32 logits), ``ranks`` (1 = best), ``order``
+            (indices, best first), ``margin`` (logits of the best above the next, null with fewer than two),
+            ``truncated`` (list) and ``error``.
+        options: those of ``ranker.load``.
+
+    Raises:
+        ConfigError: an unknown column name, or a prefix that is empty.
+        ModelFileError: ``model`` is a ``model.onnx`` that does not exist or is no model.
+    """
+
+    def __init__(
+        self, model: str | Path, *, columns: Columns | None = None, prefix: str = "ranker_", **options: Any
+    ) -> None:
+        if not prefix:
+            raise ConfigError("expected a prefix for the columns that are added, got none; for example ranker_")
+        self.model = str(model)
+        self.columns = dict(check_columns(columns or {}))
+        self.prefix = prefix
+        self.options = options
+        self.digest = modelfile.read(Path(model))[1] if self.model.endswith(".onnx") else ""
+        self._scorer: Scorer | None = None
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self.model, self.columns, self.prefix, self.options, self.digest)
+
+    @property
+    def scorer(self) -> Scorer:
+        """The model, loaded when it is first asked for.
+
+        Raises:
+            ModelFileError: the file is no longer the one that this was made with.
+        """
+        with self._lock:
+            if self._scorer is None:
+                if self.digest and modelfile.read(Path(self.model))[1] != self.digest:
+                    raise ModelFileError(f"{self.model}: changed since this scorer was made; make it again")
+                self._scorer = load(self.model, **self.options).scorer
+            return self._scorer
+
+    def __call__(self, batch: Batch) -> dict[str, list[Any]]:
+        """The batch's columns as lists, and those of ``RESULTS`` with the prefix.
+
+        Raises:
+            ConfigError: columns of different lengths, or one that has the name of a result.
+        """
+        given = {name: _list(values) for name, values in batch.items()}
+        lengths = {len(values) for values in given.values()}
+        if len(lengths) > 1:
+            raise ConfigError(f"expected columns of one length, got {', '.join(map(str, sorted(lengths)))}")
+        taken = [self.prefix + name for name in RESULTS if self.prefix + name in given]
+        if taken:
+            raise ConfigError(f"the batch has a column '{taken[0]}' already; choose another prefix than '{self.prefix}'")
+        rows = [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
+        results = [_columns(result) for result in self.score(rows)]
+        return given | {self.prefix + name: [result[name] for result in results] for name in RESULTS}
+
+    def score(self, rows: Sequence[Mapping[str, Any]]) -> list[GroupScores]:
+        """One result per row, in order."""
+        groups = [self._group(row, f"row {number}") for number, row in enumerate(rows)]
+        scored = iter(self.scorer.score([group for group in groups if isinstance(group, Group)]))
+        return [next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group)) for group in groups]
+
+    def _group(self, row: Mapping[str, Any], where: str) -> Group | DataError:
+        try:
+            return group_of({name: _plain(value) for name, value in row.items()}, where, self.columns)
+        except DataError as error:
+            return error
+
+
+def _made(
+    model: str, columns: dict[str, str], prefix: str, options: dict[str, Any], digest: str
+) -> BatchScorer:
+    made = BatchScorer(model, columns=columns, prefix=prefix, **options)
+    if made.digest != digest:
+        raise ModelFileError(f"{model}: not the file that this scorer was made with; copy that one here")
+    return made
+
+
+def _list(values: Any) -> list[Any]:
+    """A column as a list: of numpy, Arrow or pandas, or what it is."""
+    for name in ("to_pylist", "tolist"):
+        if hasattr(values, name):
+            return list(getattr(values, name)())
+    return list(values)
+
+
+def _plain(value: Any) -> Any:
+    """A field whose arrays, of Ray and pandas, are lists."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _columns(result: GroupScores) -> dict[str, Any]:
+    if result.error is not None:
+        return dict.fromkeys(RESULTS) | {"error": result.error}
+    ranking = rank_scores(result.scores)
+    best = np.sort(result.scores)[::-1]
+    return {
+        "scores": result.scores.tolist(),
+        "ranks": ranking.ranks.tolist(),
+        "order": ranking.order.tolist(),
+        "margin": float(best[0] - best[1]) if len(best) > 1 else None,
+        "truncated": result.truncated.tolist(),
+        "error": None,
+    }

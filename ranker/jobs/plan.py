@@ -1,0 +1,161 @@
+"""What a job reads, in which parts, and whether it is still the job that was begun."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from ranker.data.files import Row, read_rows
+from ranker.errors import DataError, JobError
+
+PLAN: Final = "_plan.json"
+VERSION: Final = 1
+PART_ROWS: Final = 5000
+"""Rows of a part: what is lost when a process dies."""
+
+BLOCK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An input file as it was when the job began."""
+
+    path: str
+    bytes: int
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows ``first`` to ``first + rows`` of a file; ``number`` counts over the whole job."""
+
+    number: int
+    source: str
+    first: int
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """Of the part's file, without its ending."""
+        return f"part-{self.number:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole job: its input, and whatever decides what comes out (``settings``)."""
+
+    sources: tuple[Source, ...]
+    part_rows: int
+    settings: Mapping[str, Any]
+    version: int = VERSION
+
+    def parts(self) -> Iterator[Part]:
+        """All parts, in the order of the input."""
+        number = 0
+        for source in self.sources:
+            for first in range(0, source.rows, self.part_rows):
+                yield Part(number, source.path, first, min(self.part_rows, source.rows - first))
+                number += 1
+
+
+def expanded(patterns: Sequence[str]) -> list[str]:
+    """Files of names and globs, each once, sorted within a glob.
+
+    Raises:
+        DataError: a pattern without a file.
+    """
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        names = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
+        if not names:
+            raise DataError(pattern, "input", "expected at least one file of this pattern, found none")
+        found.update(dict.fromkeys(names))
+    return list(found)
+
+
+def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any]) -> Plan:
+    """Read the input once: its rows and its hash.
+
+    Raises:
+        DataError: a file that is missing or damaged.
+    """
+    return Plan(tuple(map(_source, paths)), part_rows, dict(settings))
+
+
+def _source(path: str) -> Source:
+    rows = sum(1 for _ in read_rows(path))
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return Source(path, Path(path).stat().st_size, digest.hexdigest(), rows)
+
+
+def begun(plan: Plan, folder: Path) -> Plan:
+    """The plan of ``folder``: this one where it is new, the one that is there where both are the same job.
+
+    Raises:
+        JobError: the folder holds another job, naming the field that differs, or files that are no job's.
+    """
+    file = folder / PLAN
+    if not file.exists():
+        if folder.exists() and any(not path.name.startswith((".", PLAN)) for path in folder.iterdir()):
+            raise JobError(f"{folder}: holds files of something else; choose a new folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        write(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n")
+        return plan
+    known = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in _flat(json.loads(json.dumps(asdict(plan)))):
+        before = dict(_flat(known)).get(name)
+        if before != value:
+            raise JobError(
+                f"{folder}: was begun with {name} {before!r:.80}, now {value!r:.80}; choose a new folder, or put it back"
+            )
+    return plan
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file in one step."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield name, value
+        return
+    yield f"{name}.length".lstrip("."), len(value)
+    for key, inner in items:
+        yield from _flat(inner, f"{name}.{key}".lstrip("."))
+
+
+class Reader:
+    """Rows of parts, taken in order: a file is read on from where the part before it ended."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._at = 0
+        self._rows: Iterator[tuple[str, Row | DataError]] = iter(())
+
+    def rows(self, part: Part) -> list[tuple[str, Row | DataError]]:
+        """The rows of a part.
+
+        Raises:
+            DataError: the file has become shorter.
+        """
+        if part.source != self._path or part.first < self._at:
+            self._path, self._at, self._rows = part.source, 0, read_rows(part.source)
+        found = list(islice(self._rows, part.first - self._at, part.first - self._at + part.rows))
+        self._at = part.first + len(found)
+        if len(found) < part.rows:
+            raise DataError(part.source, "rows", f"expected {part.first + part.rows} rows, the file has become shorter")
+        return found
