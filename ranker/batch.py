@@ -85,27 +85,32 @@ class BatchScorer:
             raise ConfigError(f"expected columns of one length, got {', '.join(map(str, sorted(lengths)))}")
         taken = [self.prefix + name for name in RESULTS if self.prefix + name in given]
         if taken:
-            raise ConfigError(f"the batch has a column '{taken[0]}' already; choose another prefix than '{self.prefix}'")
+            raise ConfigError(
+                f"the batch has a column '{taken[0]}' already; choose another prefix than '{self.prefix}'"
+            )
         rows = [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
-        results = [_columns(result) for result in self.score(rows)]
-        return given | {self.prefix + name: [result[name] for result in results] for name in RESULTS}
+        results = self.score([self.group(row, f"row {number}") for number, row in enumerate(rows)])
+        made = [self.results(result) for result in results]
+        return given | {self.prefix + name: [row[self.prefix + name] for row in made] for name in RESULTS}
 
-    def score(self, rows: Sequence[Mapping[str, Any]]) -> list[GroupScores]:
-        """One result per row, in order."""
-        groups = [self._group(row, f"row {number}") for number, row in enumerate(rows)]
+    def score(self, groups: Sequence[Group | DataError]) -> list[GroupScores]:
+        """One result per group, in order; a row that is none has its error."""
         scored = iter(self.scorer.score([group for group in groups if isinstance(group, Group)]))
         return [next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group)) for group in groups]
 
-    def _group(self, row: Mapping[str, Any], where: str) -> Group | DataError:
+    def results(self, result: GroupScores) -> dict[str, Any]:
+        """The columns that are added to a row, with the prefix."""
+        return {self.prefix + name: value for name, value in _columns(result).items()}
+
+    def group(self, row: Mapping[str, Any], where: str) -> Group | DataError:
+        """What is scored of a row, or why there is nothing."""
         try:
             return group_of({name: _plain(value) for name, value in row.items()}, where, self.columns)
         except DataError as error:
             return error
 
 
-def _made(
-    model: str, columns: dict[str, str], prefix: str, options: dict[str, Any], digest: str
-) -> BatchScorer:
+def _made(model: str, columns: dict[str, str], prefix: str, options: dict[str, Any], digest: str) -> BatchScorer:
     made = BatchScorer(model, columns=columns, prefix=prefix, **options)
     if made.digest != digest:
         raise ModelFileError(f"{model}: not the file that this scorer was made with; copy that one here")

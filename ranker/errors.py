@@ -7,6 +7,7 @@ RankerError                 anything this package refuses; ``exit_code`` is what
 |-- CheckpointError         a checkpoint that is incomplete or says something else than its weights        (4)
 |-- ModelFileError          a model.onnx that is damaged, foreign or from a newer version                  (4)
 |-- ParityError             an export whose scores differ from the source model beyond the stated limit    (4)
+|-- JobError                a folder that holds another job than the one that was asked for                 (5)
 |-- RegressionError         a model that is significantly worse than the one it was compared with            (5)
 |-- ScoringError            a model that gave NaN or infinity                                              (1)
 `-- ExportError             a model that could not be turned into a graph                                  (1)
@@ -66,6 +67,12 @@ class ParityError(RankerError):
     """An exported graph that does not say what its source model says."""
 
     exit_code = 4
+
+
+class JobError(RankerError):
+    """A folder that holds another job than the one that was asked for."""
+
+    exit_code = 5
 
 
 class RegressionError(RankerError):

@@ -33,7 +33,9 @@ def rule(text: str) -> Rule:
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ConfigError(f"--keep '{text:.80}': no expression; for example \"score > 0.5 and not truncated\"") from error
+        raise ConfigError(
+            f"--keep '{text:.80}': no expression; for example \"score > 0.5 and not truncated\""
+        ) from error
     return _rule(tree, text)
 
 

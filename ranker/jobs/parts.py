@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ranker.data.files import Row, finite
 from ranker.jobs.plan import Part
+from ranker.jobs.select import Make
 
 MANIFEST: Final = "_manifest.jsonl"
 SUCCESS: Final = "_SUCCESS"
@@ -22,22 +23,42 @@ def path_of(folder: Path, part: Part) -> Path:
     return folder / f"{part.name}{'.parquet' if part.source.endswith('.parquet') else '.jsonl'}"
 
 
-def write(path: Path, part: Part, rows: Sequence[Row], kinds: dict[str, Any]) -> dict[str, Any]:
+def schema_of(part: Part, prefix: str, make: Make) -> Any:
+    """The Arrow schema of what is made of a part's rows; None where they are JSON lines."""
+    if not part.source.endswith(".parquet"):
+        return None
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    if make == "pairs":
+        texts = [(name, pa.string()) for name in ("prompt", "chosen", "rejected")]
+        return pa.schema([*texts, ("margin", pa.float32())])
+    kinds = {
+        "scores": pa.list_(pa.float32()), "ranks": pa.list_(pa.int32()), "order": pa.list_(pa.int32()),
+        "margin": pa.float32(), "truncated": pa.list_(pa.bool_()), "error": pa.string(),
+    }  # fmt: skip
+    schema = parquet.read_schema(part.source)
+    added = {prefix + name: kind for name, kind in kinds.items()} | ({"best": pa.string()} if make == "best" else {})
+    for name, kind in added.items():
+        schema = schema if name in schema.names else schema.append(pa.field(name, kind))
+    return schema
+
+
+def write(path: Path, part: Part, rows: Sequence[Row], schema: Any) -> dict[str, Any]:
     """Write the rows of a part in one step; what the manifest says of it.
 
     Args:
         path: of the part's file.
         part: which rows it had.
         rows: what became of them; fewer, where some were left out.
-        kinds: Arrow types of the columns that were added.
+        schema: of Arrow; None writes JSON lines.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
     try:
-        if path.suffix == ".parquet":
-            _parquet(draft, part, rows, kinds)
+        if schema is None:
+            draft.write_bytes(b"".join(map(_line, rows)))
         else:
-            lines = "".join(_line(row) for row in rows)
-            draft.write_bytes(lines.encode("utf-8", errors="surrogatepass") if lines.isascii() else _encoded(lines))
+            _parquet(draft, rows, schema)
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -48,27 +69,21 @@ def write(path: Path, part: Part, rows: Sequence[Row], kinds: dict[str, Any]) ->
     return {"part": part.number, "file": path.name, "read": part.rows, "rows": len(rows), "sha256": digest}
 
 
-def _line(row: Row) -> str:
+def _line(row: Row) -> bytes:
     try:
-        return json.dumps(row, ensure_ascii=False, default=str, allow_nan=False) + "\n"
+        line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
     except ValueError:  # NaN or infinity of the input, which JSON does not have
-        return json.dumps(finite(row), ensure_ascii=False, default=str) + "\n"
-
-
-def _encoded(lines: str) -> bytes:
+        line = json.dumps(finite(row), ensure_ascii=False, default=str)
     try:
-        return lines.encode()
+        return line.encode() + b"\n"
     except UnicodeEncodeError:  # a lone surrogate of the input, kept as its escape
-        return "".join(json.dumps(json.loads(line)) + "\n" for line in lines.splitlines() if line).encode()
+        return json.dumps(json.loads(line)).encode() + b"\n"
 
 
-def _parquet(draft: Path, part: Part, rows: Iterable[Row], kinds: dict[str, Any]) -> None:
+def _parquet(draft: Path, rows: Sequence[Row], schema: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    schema = parquet.read_schema(part.source)
-    for name, kind in kinds.items():
-        schema = schema.append(pa.field(name, kind))
     parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, write_page_checksum=True)
 
 

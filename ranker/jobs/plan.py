@@ -106,7 +106,7 @@ def begun(plan: Plan, folder: Path) -> Plan:
     """
     file = folder / PLAN
     if not file.exists():
-        if folder.exists() and any(not path.name.startswith((".", PLAN)) for path in folder.iterdir()):
+        if folder.exists() and any(not path.name.startswith((".", "_")) for path in folder.iterdir()):
             raise JobError(f"{folder}: holds files of something else; choose a new folder")
         folder.mkdir(parents=True, exist_ok=True)
         write(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n")
@@ -116,7 +116,7 @@ def begun(plan: Plan, folder: Path) -> Plan:
         before = dict(_flat(known)).get(name)
         if before != value:
             raise JobError(
-                f"{folder}: was begun with {name} {before!r:.80}, now {value!r:.80}; choose a new folder, or put it back"
+                f"{folder}: begun with {name} {before!r:.80}, now {value!r:.80}; choose a new folder, or put it back"
             )
     return plan
 

@@ -43,7 +43,7 @@ class Sketch:
             raise ValueError("expected at least one score")
         above = np.cumsum(self.counts[::-1])
         place = int(np.searchsorted(above, share * self.n))
-        return float(_lowest(BUCKETS - 1 - place))
+        return _lowest(BUCKETS - 1 - place)
 
 
 def _bucket(values: NDArray[np.float32]) -> NDArray[np.intp]:
@@ -53,8 +53,8 @@ def _bucket(values: NDArray[np.float32]) -> NDArray[np.intp]:
     return (ordered >> 16).astype(np.intp)
 
 
-def _lowest(bucket: int) -> np.float32:
+def _lowest(bucket: int) -> float:
     """The lowest number of a bucket."""
-    ordered = np.uint32(bucket << 16)
+    ordered = np.array([bucket << 16], np.uint32)
     bits = ordered & np.uint32(0x7FFFFFFF) if bucket >> 15 else ~ordered
-    return np.array([bits], np.uint32).view(np.float32)[0]
+    return float(bits.view(np.float32)[0])

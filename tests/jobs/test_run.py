@@ -1,0 +1,199 @@
+"""A job is done once, whoever does it and however often it is stopped."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from ranker.batch import BatchScorer
+from ranker.errors import ConfigError, DataError, JobError
+from ranker.jobs import leases, run
+from ranker.jobs.select import Selection
+from tests.test_cli import model  # noqa: F401  a module's fixture
+
+ROWS = [{"prompt": f"p{i}", "candidates": [f"a {i}", "b b", "c"][: 1 + i % 3], "id": i} for i in range(47)]
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS[:40]) + 'no json\n{"prompt": "x"}\n')
+    return path
+
+
+def read(folder):
+    found = []
+    for path in sorted(folder.glob("part-*")):
+        if path.suffix == ".parquet":
+            found += parquet.read_table(path, page_checksum_verification=True).to_pylist()
+        else:
+            found += [json.loads(line) for line in path.read_text().splitlines()]
+    return found
+
+
+def test_every_row_once_in_order_and_bad_ones_in_their_places(model, lines, tmp_path):  # noqa: F811
+    done = run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=9)
+    assert (done.parts, done.own, done.read, done.written, done.errors) == (5, 5, 42, 42, 2)
+    found = read(tmp_path / "out")
+    assert [row.get("id") for row in found] == [*range(40), None, None]
+    whole = BatchScorer(model)(
+        {"prompt": [r["prompt"] for r in ROWS[:40]], "candidates": [r["candidates"] for r in ROWS[:40]]}
+    )
+    for row, scores in zip(found, whole["ranker_scores"], strict=False):
+        assert row["ranker_scores"] == pytest.approx(scores, abs=1e-5)
+    assert found[40]["input"].strip() == "no json"
+    assert "expected a JSON object" in found[40]["ranker_error"]
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    notes = [json.loads(line) for line in (tmp_path / "out" / "_manifest.jsonl").read_text().splitlines()]
+    for note in notes:
+        assert hashlib.sha256((tmp_path / "out" / note["file"]).read_bytes()).hexdigest() == note["sha256"]
+
+
+def test_parquet_stays_parquet_with_its_types(model, tmp_path):  # noqa: F811
+    kinds = pa.schema([("prompt", pa.string()), ("candidates", pa.list_(pa.string())), ("id", pa.int16())])
+    parquet.write_table(pa.Table.from_pylist(ROWS, schema=kinds), tmp_path / "rows.parquet")
+    run.score(BatchScorer(model), [str(tmp_path / "*.parquet")], tmp_path / "out", part_rows=20)
+    table = parquet.read_table(tmp_path / "out" / "part-000001.parquet")
+    assert table.schema.field("id").type == pa.int16()
+    assert table.schema.field("ranker_scores").type == pa.list_(pa.float32())
+    assert [row["id"] for row in read(tmp_path / "out")] == list(range(47))
+
+
+def test_a_stopped_job_goes_on_and_says_the_same(model, lines, tmp_path):  # noqa: F811
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "whole", part_rows=7)
+    stopped = 0
+
+    def stop(rows):
+        nonlocal stopped
+        stopped += 1
+        if stopped % 3 == 0:
+            raise KeyboardInterrupt
+
+    for _ in range(20):
+        try:
+            done = run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7, progress=stop)
+        except KeyboardInterrupt:
+            assert not (tmp_path / "out" / "_SUCCESS").exists()
+            continue
+        break
+    assert done.own < done.parts
+    for path in (tmp_path / "whole").glob("part-*"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    assert not list((tmp_path / "out").glob(".part*"))
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7).own == 0
+
+
+def _work(model, lines, folder):
+    run.score(BatchScorer(model), [lines], folder, part_rows=3)
+
+
+def test_a_killed_worker_loses_a_part_that_another_does(model, lines, tmp_path, monkeypatch):  # noqa: F811
+    context = multiprocessing.get_context("spawn")
+    worker = context.Process(target=_work, args=(str(model), str(lines), tmp_path / "out"))
+    worker.start()
+    while not list((tmp_path / "out").glob("part-*")):
+        time.sleep(0.05)
+        assert worker.is_alive() or worker.exitcode == 0
+    worker.kill()
+    worker.join()
+    for lease in (tmp_path / "out").glob(".*.lease"):
+        os.utime(lease, (0, 0))
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=3)
+    assert [row.get("id") for row in read(tmp_path / "out")] == [*range(40), None, None]
+    assert not list((tmp_path / "out").glob(".*.lease"))
+
+
+def test_a_part_that_another_does_is_left_to_it(model, lines, tmp_path):  # noqa: F811
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20)
+    (tmp_path / "out" / "part-000001.jsonl").unlink()
+    other = leases.Lease(tmp_path / "out" / ".part-000001.lease")
+    assert other.take()
+    assert not leases.Lease(other.path).take()
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).own == 0
+    os.utime(other.path, (time.time() - leases.STALE - 1,) * 2)
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).own == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ("input", r"sources\.0\.(bytes|sha256)"),
+        ("rows", "part_rows 7"),
+        ("columns", r"settings\.columns"),
+        ("selection", "settings.selection"),
+    ],
+)
+def test_another_job_in_the_folder_is_refused_by_the_field(model, lines, tmp_path, change, field):  # noqa: F811
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7)
+    columns, rows, selection = None, 7, None
+    if change == "input":
+        lines.write_text(lines.read_text() + json.dumps(ROWS[0]) + "\n")
+    elif change == "rows":
+        rows = 8
+    elif change == "columns":
+        columns = {"candidates": "answers"}
+    else:
+        selection = Selection("score > 0")
+    with pytest.raises(JobError, match=f"begun with {field}"):
+        run.score(
+            BatchScorer(model, columns=columns), [str(lines)], tmp_path / "out", part_rows=rows, selection=selection
+        )
+
+
+def test_files_of_something_else_are_not_touched(model, lines, tmp_path):  # noqa: F811
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(JobError, match="holds files of something else"):
+        run.score(BatchScorer(model), [str(lines)], tmp_path / "out")
+    with pytest.raises(DataError, match="expected at least one file of this pattern"):
+        run.score(BatchScorer(model), [str(tmp_path / "*.none")], tmp_path / "other")
+    with pytest.raises(ConfigError, match="at least one row in a part, got 0"):
+        run.score(BatchScorer(model), [str(lines)], tmp_path / "other", part_rows=0)
+
+
+def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path):  # noqa: F811
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=50)
+    scored = read(tmp_path / "all")[:40]
+    middle = sorted(max(row["ranker_scores"]) for row in scored)[20]
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "kept", selection=Selection(f"score > {middle}"))
+    assert [row["id"] for row in read(tmp_path / "kept")] == [
+        r["id"] for r in scored if max(r["ranker_scores"]) > middle
+    ]
+    errors = [json.loads(line) for line in (tmp_path / "kept" / "errors-000000.jsonl").read_text().splitlines()]
+    assert len(errors) == 2
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "best", selection=Selection(make="best"))
+    for row in read(tmp_path / "best"):
+        assert row["best"] == row["candidates"][row["ranker_order"][0]]
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "pairs", selection=Selection("margin >= 0", "pairs", True))
+    pairs = read(tmp_path / "pairs")
+    several = [row for row in scored if len(set(row["ranker_scores"])) > 1]
+    assert len(pairs) == len(several)
+    for pair, row in zip(pairs, several, strict=True):
+        best, worst = row["ranker_order"][0], row["ranker_order"][-1]
+        assert (pair["chosen"], pair["rejected"]) == (row["candidates"][best], row["candidates"][worst])
+        assert pair["margin"] == pytest.approx(row["ranker_scores"][best] - row["ranker_scores"][worst], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_the_best_share_is_kept_of_all_parts_together(model, tmp_path, kind):  # noqa: F811
+    path = tmp_path / f"rows.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    else:
+        parquet.write_table(pa.Table.from_pylist(ROWS), path)
+    done = run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10)
+    assert (done.parts, done.own) == (5, 5)
+    best = sorted(((max(row["ranker_scores"]), row["id"]) for row in read(tmp_path / "out" / "_scored")), reverse=True)
+    kept = {row["id"] for row in read(tmp_path / "out")}
+    assert {number for _, number in best[:10]} <= kept
+    assert len(kept) <= 13
+    assert run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10).own == 0
+    with pytest.raises(JobError, match=r"settings\.share 0\.2, now 0\.3"):
+        run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.3, part_rows=10)
+    with pytest.raises(ConfigError, match="share in"):
+        run.top(BatchScorer(model), [str(path)], tmp_path / "other", 1.5)

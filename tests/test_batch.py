@@ -1,0 +1,77 @@
+"""The one callable: rows and order kept, nothing lost, no model in the pickle."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+import ranker
+from ranker.batch import RESULTS, BatchScorer
+from ranker.errors import ConfigError, ModelFileError
+from tests.test_cli import model  # noqa: F401  a module's fixture
+
+BATCH = {
+    "prompt": ["p", "q", "r", "s"],
+    "candidates": [["a", "b b"], ["c"], [], ["d", None]],
+    "kept": [1, 2, 3, 4],
+}
+
+
+def test_rows_come_back_in_order_with_their_columns(model):  # noqa: F811
+    scorer = BatchScorer(model)
+    found = scorer(BATCH)
+    assert list(found) == [*BATCH, *("ranker_" + name for name in RESULTS)]
+    assert found["kept"] == [1, 2, 3, 4]
+    expected = ranker.load(model).score("p", ["a", "b b"])
+    np.testing.assert_array_equal(np.array(found["ranker_scores"][0], np.float32), expected)
+    assert found["ranker_margin"][0] == pytest.approx(abs(float(expected[0] - expected[1])), abs=1e-6)
+    assert found["ranker_margin"][1] is None
+    assert found["ranker_scores"][2] == []
+    assert found["ranker_scores"][3] is None
+    assert "row 3: field 'candidates[1]': expected text, got NoneType" in found["ranker_error"][3]
+    alone = scorer({name: values[:1] for name, values in BATCH.items()})
+    assert alone["ranker_scores"][0] == pytest.approx(found["ranker_scores"][0], abs=1e-5)
+
+
+def test_arrays_of_numpy_and_arrow_are_read_and_never_written_to(model):  # noqa: F811
+    import pyarrow as pa
+
+    candidates = np.empty(2, object)
+    candidates[:] = [np.array(["a", "b b"], object), np.array(["c"], object)]
+    candidates.setflags(write=False)
+    of_numpy = BatchScorer(model)({"prompt": np.array(["p", "q"]), "candidates": candidates})
+    table = pa.table({name: values[:2] for name, values in BATCH.items()})
+    of_arrow = BatchScorer(model)(dict(zip(table.column_names, table.columns, strict=True)))
+    assert of_numpy["ranker_scores"] == of_arrow["ranker_scores"]
+
+
+def test_a_pickle_holds_settings_and_the_file_must_be_the_same(model, tmp_path):  # noqa: F811
+    copy = tmp_path / "model.onnx"
+    copy.write_bytes(model.read_bytes())
+    scorer = BatchScorer(copy, columns={"candidates": "answers"}, threads=1)
+    batch = {"prompt": ["p"], "answers": [["a", "b"]]}
+    expected = scorer(batch)
+    text = pickle.dumps(scorer)
+    assert len(text) < 1000
+    assert pickle.dumps(pickle.loads(text)) == text
+    assert pickle.loads(text)(batch) == expected
+    data = bytearray(copy.read_bytes())
+    data[len(data) // 2] ^= 1
+    copy.write_bytes(bytes(data))
+    with pytest.raises(ModelFileError, match="not the file that this scorer was made with"):
+        pickle.loads(text)
+
+
+def test_misuse_is_said_before_a_model_is_loaded(model, tmp_path):  # noqa: F811
+    with pytest.raises(ConfigError, match="unknown column name 'propmt'"):
+        BatchScorer(model, columns={"propmt": "x"})
+    with pytest.raises(ConfigError, match="expected a prefix"):
+        BatchScorer(model, prefix="")
+    with pytest.raises(ModelFileError, match="found no file"):
+        BatchScorer(tmp_path / "none.onnx")
+    scorer = BatchScorer(model)
+    with pytest.raises(ConfigError, match="columns of one length, got 1, 2"):
+        scorer({"prompt": ["a"], "candidates": [["b"], ["c"]]})
+    with pytest.raises(ConfigError, match="a column 'ranker_scores' already"):
+        scorer({"prompt": ["a"], "candidates": [["b"]], "ranker_scores": [1]})
+    assert scorer._scorer is None
