@@ -1,4 +1,4 @@
-"""TRL's pairwise judge, which TRL itself no longer has (removed in 1.1.0), over any model of ours.
+"""TRL: a reward function for GRPO and RLOO, and the pairwise judge that TRL itself no longer has (removed in 1.1.0).
 
 | TRL's ``PairRMJudge`` | here | what differs |
 |---|---|---|
@@ -11,13 +11,14 @@ Source: trl/experimental/judges of TRL 1.0.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from ranker.errors import ConfigError
+from ranker.integrations.rewards import GroupRewards, Mode
 from ranker.loading import Ranker, load
 from ranker.records import Group
 
@@ -76,3 +77,26 @@ class PairRMJudge:
             with np.errstate(invalid="ignore"):
                 return [float(p) for p in np.exp(-np.logaddexp(0, -2 * logits / temperature))]
         return [-1 if np.isnan(logit) else int(logit < 0) for logit in logits]
+
+
+def reward_function(
+    model: Any, *, mode: Mode = "score", name: str = "ranker", **options: Any
+) -> Callable[..., list[float | None]]:
+    """A reward function for ``GRPOTrainer`` and ``RLOOTrainer``: ``reward_funcs=[reward_function("model.onnx")]``.
+
+    It is called with ``prompts`` and ``completions``, texts or messages, and gives one reward per completion; None
+    where a completion could not be scored, which TRL leaves out. Completions of equal prompts are a group.
+
+    Args:
+        model: what ``GroupRewards`` takes.
+        mode: ``score``, ``win_rate`` or ``bradley_terry``.
+        name: under which TRL logs it.
+        options: those of ``ranker.load``.
+    """
+    rewards = GroupRewards(model, mode=mode, **options)
+
+    def reward(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+        return [None if np.isnan(value) else float(value) for value in rewards(prompts, completions)]
+
+    reward.__name__ = name
+    return reward

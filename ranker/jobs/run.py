@@ -145,7 +145,10 @@ class _Job:
         done = Done(parts=sum(1 for _ in self.plan.parts()))
         for part in self.plan.parts():
             target, lease = parts.path_of(self.folder, part), Lease(self.folder / f".{part.name}.lease")
-            if target.exists() or not lease.take():
+            if target.exists():
+                lease.release()  # of a worker that died between the two
+                continue
+            if not lease.take():
                 continue
             try:
                 if not target.exists():  # another worker may have finished it between the two looks

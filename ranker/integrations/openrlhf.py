@@ -1,0 +1,57 @@
+"""OpenRLHF's reward function file: ``--reward.remote_url my_reward.py``.
+
+    # my_reward.py
+    from ranker.integrations.openrlhf import reward_function
+
+    reward_func = reward_function("model.onnx")
+
+OpenRLHF gives queries as rendered text, prompt and response in one, and calls the function with one sample or several.
+Source: openrlhf/utils/agent.py of OpenRLHF 0.11.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ranker.extras import require
+from ranker.integrations.rewards import GroupRewards, Mode
+
+ENDINGS: Final = re.compile(
+    r"(?:<\|(?:im_end|eot_id|end_of_text|endoftext|end)\|>|</s>|<eos>|<end_of_turn>|<pad>|\s)+\Z"
+)
+"""What chat templates and padding leave at the end of a response."""
+
+
+def reward_function(model: Any, *, mode: Mode = "score", **options: Any) -> Callable[..., dict[str, Any]]:
+    """A ``reward_func(queries, prompts, labels)`` for OpenRLHF.
+
+    ``rewards`` are those of ``GroupRewards``; ``scores``, which OpenRLHF filters by, are their logistic in [0, 1]. A
+    response that could not be scored has reward 0 and score 0, and is counted in ``extra_logs``.
+    """
+    rewards = GroupRewards(model, mode=mode, **options)
+
+    def reward_func(
+        queries: Sequence[str], prompts: Sequence[str], labels: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        torch = require("torch")
+        found = rewards(list(prompts), [response(q, p) for q, p in zip(queries, prompts, strict=True)])
+        failed = np.isnan(found)
+        values = np.where(failed, 0.0, found)
+        scores = np.where(failed, 0.0, np.exp(-np.logaddexp(0, -values)))
+        return {
+            "rewards": torch.tensor(values, dtype=torch.float32),
+            "scores": torch.tensor(scores, dtype=torch.float32),
+            "extra_logs": {"ranker_failed": torch.tensor(failed.astype(np.float32))},
+        }
+
+    return reward_func
+
+
+def response(query: str, prompt: str) -> str:
+    """What follows the prompt in a query, without the template's last words."""
+    text = query[len(prompt) :] if query.startswith(prompt) else query
+    return ENDINGS.sub("", text)

@@ -1,0 +1,88 @@
+"""Rewards of one RLHF batch: completions that belong to equal prompts are a group, whatever the trainer calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.batch import BatchScorer
+from ranker.data.formats import group_of
+from ranker.errors import ConfigError, DataError
+from ranker.ranking.aggregation import AGGREGATORS, Comparisons
+from ranker.records import Group, Prompt
+from ranker.scorer import GroupScores
+
+Mode = Literal["score", "win_rate", "bradley_terry"]
+Floats = NDArray[np.float64]
+
+MODES: Final = get_args(Mode)
+
+
+class GroupRewards:
+    """Rewards from a ranker or reward model, NaN where a completion could not be scored.
+
+    ``score`` gives raw logits, standardised where the model is calibrated; of a pairwise model they are relative to the
+    prompt's other completions, which is what group-normalising trainers use. ``win_rate`` and ``bradley_terry`` are what
+    a completion's comparisons with the others of its prompt come to.
+
+    Args:
+        model: what ``BatchScorer`` takes, or one.
+        mode: one of the three.
+        options: those of ``ranker.load``.
+
+    Raises:
+        ConfigError: an unknown mode.
+    """
+
+    def __init__(self, model: Any, *, mode: Mode = "score", **options: Any) -> None:
+        if mode not in MODES:
+            raise ConfigError(f"expected mode {', '.join(MODES)}, got '{mode}'")
+        self.scorer = model if isinstance(model, BatchScorer) else BatchScorer(model, **options)
+        self.mode = mode
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Floats:
+        """One reward per completion, in order.
+
+        Args:
+            prompts: of each completion, texts or chat messages; equal ones need not lie next to each other.
+            completions: texts, or chat messages that end with the assistant's.
+
+        Raises:
+            ConfigError: not one prompt per completion.
+        """
+        if len(prompts) != len(completions):
+            raise ConfigError(f"expected one prompt per completion ({len(completions)}), got {len(prompts)}")
+        rewards = np.full(len(prompts), np.nan)
+        members: dict[Prompt, list[tuple[int, str]]] = {}
+        for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            try:
+                group = group_of({"prompt": prompt, "candidates": [completion]}, f"completion {number}")
+            except DataError:
+                continue  # its reward stays NaN, which trainers leave out
+            members.setdefault(group.prompt, []).append((number, group.candidates[0]))
+        groups = [Group(prompt, tuple(text for _, text in own)) for prompt, own in members.items()]
+        for own, result in zip(members.values(), self._rewards(groups), strict=True):
+            rewards[[number for number, _ in own]] = result
+        return rewards
+
+    def _rewards(self, groups: Sequence[Group]) -> list[Floats]:
+        scorer = self.scorer.scorer
+        results = scorer.score(groups)
+        if self.mode == "score":
+            calibration = scorer.calibration
+            return [(r.scores.astype(np.float64) - calibration.mean) / calibration.std for r in results]
+        return [self._aggregated(result) for result in results]
+
+    def _aggregated(self, result: GroupScores) -> Floats:
+        """Of all pairs, whose logits are differences of scores."""
+        n = len(result.scores)
+        if result.error is not None:
+            return np.full(n, np.nan)
+        seen = Comparisons(n)
+        first, second = np.triu_indices(n, 1)
+        pairs = list(zip(first.tolist(), second.tolist(), strict=True))
+        seen.add(pairs, result.scores[first].astype(np.float64) - result.scores[second])
+        return AGGREGATORS[self.mode](seen).scores

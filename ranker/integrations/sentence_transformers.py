@@ -1,0 +1,60 @@
+"""sentence-transformers' ``CrossEncoder`` calls over any model of ours, for retrieval code that was written for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.errors import ScoringError
+from ranker.loading import Ranker, load
+from ranker.ranking.ranks import rank_scores
+from ranker.records import Group
+
+
+class CrossEncoder:
+    """Scores (query, document) pairs.
+
+    Scores are raw logits, as ``CrossEncoder`` gives under an identity activation. A pairwise model's scores have meaning
+    within one query only: ``rank`` reads its documents together, ``predict`` every pair for itself.
+
+    Args:
+        model: a loaded model, or what ``ranker.load`` reads.
+        options: those of ``ranker.load``.
+    """
+
+    def __init__(self, model: Ranker | str | Path, **options: Any) -> None:
+        self.ranker = model if isinstance(model, Ranker) else load(model, **options)
+
+    def predict(self, sentences: Sequence[Sequence[str]] | Sequence[str], **_: Any) -> NDArray[np.float32] | np.float32:
+        """Scores (pairs,) of (query, document) pairs; one score of a single pair. Other arguments are not needed.
+
+        Raises:
+            ScoringError: a pair could not be scored.
+        """
+        single = bool(sentences) and isinstance(sentences[0], str)
+        pairs: Any = [sentences] if single else sentences
+        results = self.ranker.scorer.score([Group(query, (document,)) for query, document in pairs])
+        for number, result in enumerate(results):
+            if result.error is not None:
+                raise ScoringError(f"pair {number}: {result.error}")
+        scores = np.array([result.scores[0] for result in results], np.float32)
+        return scores[0] if single else scores
+
+    def rank(
+        self, query: str, documents: Sequence[str], top_k: int | None = None, return_documents: bool = False, **_: Any
+    ) -> list[dict[str, Any]]:
+        """``[{corpus_id, score[, text]}]``, best first; the ``top_k`` best of them.
+
+        Raises:
+            ScoringError: the documents could not be scored.
+        """
+        ranking = rank_scores(self.ranker.score(query, documents))
+        found = []
+        for number in ranking.order[:top_k].tolist():
+            row: dict[str, Any] = {"corpus_id": number, "score": float(ranking.scores[number])}
+            found.append(row | ({"text": documents[number]} if return_documents else {}))
+        return found

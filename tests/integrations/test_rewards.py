@@ -1,0 +1,89 @@
+"""Rewards as trainers ask for them, against the model's own scores."""
+
+import numpy as np
+import pytest
+import torch
+
+import ranker
+from ranker.batch import BatchScorer
+from ranker.errors import ConfigError, DataError
+from ranker.integrations import openrlhf, trl, verl
+from ranker.integrations.rewards import GroupRewards
+from ranker.integrations.sentence_transformers import CrossEncoder
+from ranker.records import Message
+from tests.test_cli import model  # noqa: F401  a module's fixture
+
+PROMPTS = ["p", "q", "p", "q", "p"]
+ANSWERS = ["a saw", "c", "b hammer", "d e", "pear"]
+
+
+@pytest.fixture
+def expected(model):  # noqa: F811
+    loaded = ranker.load(model)
+    p, q = loaded.score("p", ["a saw", "b hammer", "pear"]), loaded.score("q", ["c", "d e"])
+    return np.array([p[0], q[0], p[1], q[1], p[2]])
+
+
+def test_completions_of_equal_prompts_are_a_group(model, expected):  # noqa: F811
+    np.testing.assert_allclose(GroupRewards(model)(PROMPTS, ANSWERS), expected, atol=1e-5)
+
+
+def test_comparisons_within_the_group(model, expected):  # noqa: F811
+    rates = GroupRewards(model, mode="win_rate")(PROMPTS, ANSWERS)
+    own = expected[[0, 2, 4]]
+    wins = [(own[i] > np.delete(own, i)).mean() for i in range(3)]
+    np.testing.assert_allclose(rates[[0, 2, 4]], np.array(wins) - np.mean(wins), atol=1e-6)
+    strengths = GroupRewards(model, mode="bradley_terry")(PROMPTS, ANSWERS)
+    np.testing.assert_allclose(strengths[[0, 2, 4]], own - own.mean(), atol=0.02)
+    with pytest.raises(ConfigError, match="expected mode score, win_rate, bradley_terry, got 'elo'"):
+        GroupRewards(model, mode="elo")
+
+
+def test_trl_gets_plain_floats_of_messages_and_none_for_what_fails(model, expected):  # noqa: F811
+    reward = trl.reward_function(model, name="helpful")
+    assert reward.__name__ == "helpful"
+    chats = [[{"role": "user", "content": p}] for p in PROMPTS]
+    turns = [[{"role": "assistant", "content": a}] for a in ANSWERS]
+    found = reward(prompts=chats, completions=turns, completion_ids=None, trainer_state=None)
+    loaded = ranker.load(model).score((Message("user", "p"),), ["a saw", "b hammer", "pear"])
+    np.testing.assert_allclose([found[0], found[2], found[4]], loaded, atol=1e-5)
+    assert reward(prompts=["p", "p"], completions=["a", None])[1] is None
+    with pytest.raises(ConfigError, match="one prompt per completion"):
+        reward(prompts=["p"], completions=[])
+
+
+def test_openrlhf_gets_tensors_and_the_response_without_its_template(model, expected):  # noqa: F811
+    reward = openrlhf.reward_function(model)
+    queries = [f"{p}{a}<|im_end|>\n" for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    found = reward(queries, PROMPTS, [None] * 5)
+    np.testing.assert_allclose(found["rewards"].numpy(), expected, atol=1e-5)
+    torch.testing.assert_close(found["scores"], torch.sigmoid(found["rewards"]), atol=1e-6, rtol=1e-6)
+    assert found["extra_logs"]["ranker_failed"].sum() == 0
+    assert openrlhf.response("Hi there</s><pad><pad>", "Hi") == " there"
+
+
+def test_verl_reads_the_prompt_where_the_dataset_put_it(model, expected):  # noqa: F811
+    infos = [{"question": p} for p in PROMPTS]
+    batch = verl.batch_function(model, prompt="question")
+    np.testing.assert_allclose(batch([""] * 5, ANSWERS, [None] * 5, infos), expected, atol=1e-5)
+    one = verl.function(model, prompt="question")
+    assert isinstance(one("", "a saw", None, {"question": "p"}), float)
+    with pytest.raises(DataError, match=r"sample 1: field 'extra_info\.prompt': expected the prompt"):
+        verl.batch_function(model)(["", ""], ["a", "b"], [None] * 2, [{"prompt": "p"}, None])
+
+
+def test_cross_encoder_calls(model):  # noqa: F811
+    encoder, loaded = CrossEncoder(model), ranker.load(model)
+    documents = ["a saw", "b hammer", "pear"]
+    ranked = encoder.rank("p", documents, top_k=2, return_documents=True)
+    ranking = loaded.rank("p", documents)
+    assert [row["corpus_id"] for row in ranked] == ranking.order[:2].tolist()
+    assert ranked[0]["text"] == documents[ranking.order[0]]
+    assert encoder.predict([("p", "a saw"), ("q", "c")]).shape == (2,)
+    assert encoder.predict(("p", "a saw")) == pytest.approx(float(encoder.predict([("p", "a saw")])[0]))
+
+
+def test_a_batch_scorer_may_be_shared(model):  # noqa: F811
+    scorer = BatchScorer(model)
+    GroupRewards(scorer)(["p"], ["a"])
+    assert GroupRewards(scorer).scorer is scorer
