@@ -25,8 +25,8 @@ class GroupRewards:
     """Rewards from a ranker or reward model, NaN where a completion could not be scored.
 
     ``score`` gives raw logits, standardised where the model is calibrated; of a pairwise model they are relative to the
-    prompt's other completions, which is what group-normalising trainers use. ``win_rate`` and ``bradley_terry`` are what
-    a completion's comparisons with the others of its prompt come to.
+    prompt's other completions, which is what group-normalising trainers use. ``win_rate`` and ``bradley_terry`` are
+    what a completion's comparisons with the others of its prompt come to.
 
     Args:
         model: what ``BatchScorer`` takes, or one.

@@ -18,8 +18,8 @@ from ranker.records import Group
 class CrossEncoder:
     """Scores (query, document) pairs.
 
-    Scores are raw logits, as ``CrossEncoder`` gives under an identity activation. A pairwise model's scores have meaning
-    within one query only: ``rank`` reads its documents together, ``predict`` every pair for itself.
+    Scores are raw logits, as ``CrossEncoder`` gives under an identity activation. A pairwise model's scores have
+    meaning within one query only: ``rank`` reads its documents together, ``predict`` every pair for itself.
 
     Args:
         model: a loaded model, or what ``ranker.load`` reads.
