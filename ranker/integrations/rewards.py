@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ranker.batch import BatchScorer
 from ranker.data.formats import group_of
 from ranker.errors import ConfigError, DataError
-from ranker.ranking.aggregation import AGGREGATORS, Comparisons
+from ranker.ranking.aggregation import Comparisons, bradley_terry, win_rate
 from ranker.records import Group, Prompt
 from ranker.scorer import GroupScores
 
@@ -19,6 +19,7 @@ Mode = Literal["score", "win_rate", "bradley_terry"]
 Floats = NDArray[np.float64]
 
 MODES: Final = get_args(Mode)
+RULES: Final = {"win_rate": win_rate, "bradley_terry": bradley_terry}
 
 
 class GroupRewards:
@@ -84,5 +85,5 @@ class GroupRewards:
         seen = Comparisons(n)
         first, second = np.triu_indices(n, 1)
         pairs = list(zip(first.tolist(), second.tolist(), strict=True))
-        seen.add(pairs, result.scores[first].astype(np.float64) - result.scores[second])
-        return AGGREGATORS[self.mode](seen).scores
+        seen.add(pairs, result.scores[first] - result.scores[second])
+        return RULES[self.mode](seen).scores
