@@ -1,5 +1,5 @@
 """``python -m ranker``."""
 
-from ranker.cli import main
+from ranker.cli.main import main
 
 main()

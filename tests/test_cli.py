@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import ranker
 from ranker.checkpoints import native
-from ranker.cli import app
+from ranker.cli.main import app
 from ranker.data.formats import preference_of
 from ranker.data.sample import build
 from ranker.export.command import export

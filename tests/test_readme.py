@@ -44,7 +44,7 @@ def test_the_python_block_prints_what_the_readme_shows():
 def test_commands_and_links_exist():
     from typer.main import get_command
 
-    from ranker.cli import app
+    from ranker.cli.main import app
 
     verbs = set(get_command(app).commands)
     assert set(re.findall(r"ranker (\w+) ", README)) <= verbs

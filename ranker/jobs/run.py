@@ -27,7 +27,7 @@ BATCH: Final = 1024
 SCORED: Final = "_scored"
 """Where all rows lie scored when only the best share of them is kept."""
 
-Progress = Callable[[int], None]
+Progress = Callable[[int], object]
 Found = tuple[Row, Group | DataError, GroupScores]
 Rows = Sequence[tuple[str, Row | DataError]]
 

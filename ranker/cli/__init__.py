@@ -1,0 +1,1 @@
+"""The command line: parses, dispatches to ``ranker.commands`` by name, and imports nothing heavy itself."""

@@ -1,0 +1,46 @@
+"""Options that verbs share, and how a verb finds its command."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any
+
+import typer
+
+from ranker.errors import ConfigError
+
+Model = Annotated[str, typer.Option("--onnx", "--model", help="model.onnx, or a checkpoint folder (needs torch)")]
+Input = Annotated[str, typer.Option("--input", "-i", help=".jsonl, .jsonl.gz, .jsonl.zst, .parquet, or - for stdin")]
+Output = Annotated[str, typer.Option("--output", "-o", help="JSON lines; .gz and .zst are compressed; - for stdout")]
+Column = Annotated[list[str] | None, typer.Option("--column", help="name=column, where a column has another name")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt")]
+Threads = Annotated[int | None, typer.Option(help="processor threads; default those this process may use")]
+Orders = Annotated[str, typer.Option(help="both, or one: ordered pairs (published PairRM, SteamSHP) are read once")]
+Schedule = Annotated[
+    str | None, typer.Option(help="compare in pairs: auto, all, knockout, sort, swiss, circulant, focus or active")
+]
+Budget = Annotated[int | None, typer.Option(help="most comparisons of a row, for auto, focus and active")]
+Prefilter = Annotated[str | None, typer.Option(help="a model that is asked first; the best go to the other one")]
+Keep = Annotated[int, typer.Option(help="with --prefilter: how many candidates of a row go on")]
+Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share of the rows failed")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
+
+
+def columns_of(entries: list[str] | None) -> dict[str, str]:
+    """``--column name=column`` as a mapping.
+
+    Raises:
+        ConfigError: an entry without an equals sign.
+    """
+    columns = {}
+    for entry in entries or []:
+        name, equals, column = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"expected --column name=column, got '{entry}'; for example --column prompt=question")
+        columns[name] = column
+    return columns
+
+
+def command(name: str) -> Any:
+    """The module of a verb, imported when it is called."""
+    return importlib.import_module(f"ranker.commands.{name}")
