@@ -1,0 +1,1 @@
+"""A model behind HTTP: requests of all clients are merged into batches, bounded in every direction."""

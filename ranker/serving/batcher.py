@@ -1,0 +1,145 @@
+"""Requests of many clients, merged into the batches of one model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Final
+
+from ranker.errors import RankerError
+from ranker.records import Group
+from ranker.scorer import GroupScores, Scorer
+
+BATCH_ITEMS: Final = 256
+"""Groups that are taken from the queue at once; the pipeline cuts them into passes by their tokens."""
+
+
+class OverloadedError(RankerError):
+    """The queue is full; ``retry_after`` is about how many seconds it holds work for."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"the queue is full; try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class DeadlineError(RankerError):
+    """The work was not begun before its deadline."""
+
+
+class DrainingError(RankerError):
+    """The server is shutting down and takes no more work."""
+
+
+@dataclass(slots=True)
+class Work:
+    """Groups of one request and where their results go; a cancelled future is not worked on."""
+
+    groups: Sequence[Group]
+    deadline: float
+    future: Future[list[GroupScores]] = field(default_factory=Future)
+
+
+class Batcher:
+    """A thread that scores what is in the queue, as much at once as there is.
+
+    Nothing waits for company: while one batch is computed the next one gathers. Work whose future was cancelled, or
+    whose deadline has passed, is dropped before it costs anything.
+
+    Args:
+        scorer: the model; only this thread calls it.
+        queue_items: groups that may wait; beyond, ``submit`` refuses.
+    """
+
+    def __init__(self, scorer: Scorer, *, queue_items: int = 4096) -> None:
+        self.scorer = scorer
+        self.queue_items = queue_items
+        self._waiting: deque[Work] = deque()
+        self._items = 0
+        self._rate = 0.0
+        self._draining = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="ranker-batcher", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Groups in the queue."""
+        return self._items
+
+    @property
+    def alive(self) -> bool:
+        """Whether work is taken and done."""
+        return self._thread.is_alive() and not self._draining
+
+    def submit(self, groups: Sequence[Group], *, seconds: float) -> Future[list[GroupScores]]:
+        """Put groups in the queue; results come in order. Cancel the future when no one wants them any more.
+
+        Raises:
+            OverloadedError: they do not fit in the queue.
+            DrainingError: the server shuts down.
+        """
+        work = Work(groups, time.monotonic() + seconds)
+        with self._changed:
+            if self._draining:
+                raise DrainingError("shutting down")
+            if self._items and self._items + len(groups) > self.queue_items:
+                raise OverloadedError(max(1.0, self._items / self._rate if self._rate else 1.0))
+            self._waiting.append(work)
+            self._items += len(groups)
+            self._changed.notify()
+        return work.future
+
+    def drain(self, seconds: float) -> bool:
+        """Take no more work and finish what there is; whether that was done in time."""
+        with self._changed:
+            self._draining = True
+            self._changed.notify()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while taken := self._take():
+            begun = time.monotonic()
+            live = [work for work in taken if self._wanted(work, begun)]
+            groups = [group for work in live for group in work.groups]
+            try:
+                results = self.scorer.score(groups) if groups else []
+            except Exception as error:  # what the engine raises must reach the clients, and the thread must go on
+                for work in live:
+                    work.future.set_exception(error)
+                continue
+            if groups:
+                self._rate = len(groups) / max(time.monotonic() - begun, 1e-6)
+            start = 0
+            for work in live:
+                work.future.set_result(results[start : start + len(work.groups)])
+                start += len(work.groups)
+
+    def _take(self) -> list[Work]:
+        """What the next batch holds; nothing when the queue is empty and drained."""
+        with self._changed:
+            while not self._waiting:
+                if self._draining:
+                    return []
+                self._changed.wait()
+            taken: list[Work] = []
+            count = 0
+            while self._waiting and (not taken or count + len(self._waiting[0].groups) <= BATCH_ITEMS):
+                work = self._waiting.popleft()
+                taken.append(work)
+                count += len(work.groups)
+            self._items -= count
+            return taken
+
+    @staticmethod
+    def _wanted(work: Work, now: float) -> bool:
+        if not work.future.set_running_or_notify_cancel():
+            return False
+        if now > work.deadline:
+            work.future.set_exception(DeadlineError("the deadline passed while the request was waiting"))
+            return False
+        return True
