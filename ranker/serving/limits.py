@@ -1,0 +1,77 @@
+"""What a request may be, and who may send one."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ranker.errors import ConfigError
+
+
+class Limits(BaseModel):
+    """Bounds of one request and of the server."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    body_bytes: int = Field(8 << 20, ge=1024)
+    items: int = Field(512, ge=1, description="groups of one request")
+    candidates: int = Field(256, ge=1, description="of one group")
+    characters: int = Field(400_000, ge=1, description="of one text")
+    queue_items: int = Field(4096, ge=1, description="groups that may wait; beyond, 429")
+    seconds: float = Field(30.0, gt=0, description="that a request may wait; beyond, 504")
+    drain_seconds: float = Field(30.0, gt=0)
+
+
+class Keys:
+    """API keys, kept as hashes and compared in constant time."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._hashes = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    @classmethod
+    def read(cls, path: str | None, environment: str | None) -> Keys:
+        """From a file of one key a line, and from the value of a variable, separated by commas.
+
+        Raises:
+            ConfigError: the file is missing or holds no key.
+        """
+        found = [key.strip() for key in (environment or "").split(",") if key.strip()]
+        if path is not None:
+            try:
+                lines = Path(path).read_text(encoding="utf-8").splitlines()
+            except OSError as error:
+                raise ConfigError(f"{path}: expected a file with one API key a line ({error.strerror})") from error
+            own = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            if not own:
+                raise ConfigError(f"{path}: expected a file with one API key a line, found none")
+            found += own
+        return cls(found)
+
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
+
+    def allow(self, authorization: str | None) -> bool:
+        """Whether an ``Authorization`` header (``Bearer KEY``) names one of them; without keys everyone is allowed."""
+        if not self._hashes:
+            return True
+        scheme, _, key = (authorization or "").partition(" ")
+        given = hashlib.sha256(key.strip().encode()).digest()
+        known = [hmac.compare_digest(given, own) for own in self._hashes]  # all of them, whichever it is
+        return scheme.lower() == "bearer" and any(known)
+
+
+def check_host(host: str, keys: Keys, insecure: bool) -> None:
+    """Refuse to listen beyond this machine without a key.
+
+    Raises:
+        ConfigError: another host than loopback, no key and no ``--insecure``.
+    """
+    if host not in ("127.0.0.1", "::1", "localhost") and not keys and not insecure:
+        raise ConfigError(
+            f"--host {host} is reachable from other machines; give keys (--api-keys FILE or RANKER_API_KEYS), or "
+            "--insecure"
+        )
