@@ -1,0 +1,120 @@
+"""Every route as its clients call it, against the model's own scores."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+import ranker
+from tests.test_cli import model  # noqa: F401  a module's fixture
+
+pytest.importorskip("fastapi")
+from fastapi.testclient import TestClient
+
+from ranker.serving.app import Server
+from ranker.serving.limits import Keys, Limits, check_host
+
+ANSWERS = ["a saw", "b hammer", "pear"]
+
+
+@pytest.fixture(scope="module")
+def loaded(model):  # noqa: F811
+    return ranker.load(model)
+
+
+@pytest.fixture(scope="module")
+def client(loaded):
+    server = Server(loaded.scorer, "m", Limits(items=4, candidates=5, characters=1000, body_bytes=20_000), Keys([]), {})
+    with TestClient(server.app) as found:
+        yield found
+
+
+def test_score_gives_one_result_per_item_and_errors_beside(client, loaded):
+    found = client.post("/v1/score", json={"prompt": "p", "candidates": ANSWERS}).json()
+    expected = loaded.rank("p", ANSWERS)
+    assert found["results"][0]["scores"] == pytest.approx(expected.scores.tolist(), abs=1e-5)
+    assert found["results"][0]["order"] == expected.order.tolist()
+    items = [{"prompt": "p", "candidates": ANSWERS}, {"prompt": [{"role": "user", "content": "q"}], "candidates": []}]
+    both = client.post("/v1/rank", json={"items": items}).json()["results"]
+    assert [len(result["scores"]) for result in both] == [3, 0]
+
+
+def test_compare(client, loaded):
+    found = client.post("/v1/compare", json={"prompt": "p", "a": ANSWERS[0], "b": ANSWERS[1]}).json()
+    assert found["logit"] == pytest.approx(loaded.compare("p", *ANSWERS[:2]), abs=1e-5)
+    assert found["probability"] == pytest.approx(1 / (1 + math.exp(-found["logit"])), abs=1e-6)
+
+
+@pytest.mark.parametrize("route", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_rerank_in_the_shapes_of_cohere_and_tei(client, loaded, route):
+    expected = loaded.rank("p", ANSWERS)
+    body = {"model": "x", "query": "p", "documents": [ANSWERS[0], {"text": ANSWERS[1]}, ANSWERS[2]], "top_n": 2}
+    found = client.post(route, json=body | {"return_documents": True}).json()["results"]
+    assert [row["index"] for row in found] == expected.order[:2].tolist()
+    assert found[0]["document"]["text"] == ANSWERS[expected.order[0]]
+    tei = client.post(route, json={"query": "p", "texts": ANSWERS, "raw_scores": False, "return_text": True}).json()
+    assert [row["index"] for row in tei] == expected.order.tolist()
+    assert tei[0]["score"] == pytest.approx(float(1 / (1 + np.exp(-expected.scores.max()))), abs=1e-5)
+
+
+def test_openrlhf_and_llama_factory(client, loaded):
+    expected = [float(loaded.score("p", [answer])[0]) for answer in ANSWERS]
+    found = client.post("/get_reward", json={"query": ["p" + a for a in ANSWERS], "prompts": ["p"] * 3}).json()
+    assert found["rewards"] == pytest.approx(expected, abs=1e-5)
+    assert client.post("/get_reward", json={"query": []}).json() == {"rewards": [], "scores": [], "extra_logs": {}}
+    scores = client.post("/v1/score/evaluation", json={"model": "m", "messages": ["a", "b"]}).json()["scores"]
+    assert scores == pytest.approx([float(loaded.score("", [text])[0]) for text in "ab"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"prompt": "p"}, 422, "expected prompt and candidates"),
+        ({"prompt": 3, "candidates": []}, 422, "prompt"),
+        ({"items": [{"prompt": "p", "candidates": ["a"]}, {"prompt": "p"}]}, 422, '["body","items",1,"candidates"]'),
+        ({"items": [{"prompt": "p", "candidates": []}] * 5}, 422, "at most 4 items, got 5"),
+        ({"prompt": "p", "candidates": ["a"] * 6}, 422, "at most 5 candidates, got 6"),
+        ({"prompt": "p", "candidates": ["a" * 1001]}, 422, "at most 1000 characters, got 1001"),
+        ({"prompt": "p", "candidates": ["a" * 21_000]}, 413, "at most 20000 bytes"),
+    ],
+)
+def test_what_is_wrong_is_said_by_its_place(client, body, status, said):
+    found = client.post("/v1/score", json=body)
+    assert found.status_code == status
+    assert said in found.text
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\x00", "\u202e", " " * 900, "[SEP]", "﷽" * 900, "𝔘" * 400])
+def test_odd_texts_are_scored(client, text):
+    body = json.dumps({"prompt": text, "candidates": [text, "b"]})
+    found = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
+    assert found.status_code in (200, 422)
+    if found.status_code == 200:
+        assert all(math.isfinite(score) for score in found.json()["results"][0]["scores"])
+
+
+def test_keys_cover_every_route_but_health(loaded):
+    server = Server(loaded.scorer, "m", Limits(), Keys(["secret", "other"]), {})
+    with TestClient(server.app) as client:
+        for route in ("/v1/score", "/metrics", "/info", "/docs", "/openapi.json", "/none"):
+            assert client.get(route).status_code == 401
+            assert client.get(route, headers={"Authorization": "Bearer wrong"}).status_code == 401
+            assert client.get(route, headers={"Authorization": "Bearer other"}).status_code != 401
+        assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+
+
+def test_metrics_and_info(client):
+    client.post("/v1/score", json={"prompt": "p", "candidates": ["a"]})
+    text = client.get("/metrics").text
+    assert 'ranker_requests_total{route="/v1/score",status="200"}' in text
+    assert "ranker_queue_items 0.0" in text
+    assert client.get("/info").json()["limits"]["items"] == 4
+
+
+def test_another_host_needs_a_key():
+    check_host("127.0.0.1", Keys([]), False)
+    check_host("0.0.0.0", Keys(["k"]), False)
+    check_host("0.0.0.0", Keys([]), True)
+    with pytest.raises(ranker.errors.ConfigError, match=r"--host 0\.0\.0\.0 is reachable"):
+        check_host("0.0.0.0", Keys([]), False)
