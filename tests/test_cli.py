@@ -9,24 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 import ranker
-from ranker.checkpoints import native
 from ranker.cli.main import app
-from ranker.data.formats import preference_of
-from ranker.data.sample import build
-from ranker.export.command import export
-from tests.conftest import ROOT, tiny
+from tests.conftest import ROOT
 
 RUN = CliRunner()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """A tiny exported ranker and its checkpoint."""
-    folder = tmp_path_factory.mktemp("model")
-    native.save(*tiny(), folder / "checkpoint")
-    rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
-    export(folder / "checkpoint", {"fp32": folder / "model.onnx"}, rows=rows)
-    return folder / "model.onnx"
 
 
 def ranker_cli(*args, stdin=None):

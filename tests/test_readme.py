@@ -6,11 +6,7 @@ import sys
 
 import pytest
 
-from ranker.checkpoints import native
-from ranker.data.formats import preference_of
-from ranker.data.sample import build
-from ranker.export.command import export
-from tests.conftest import ROOT, tiny
+from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 TRAINED = "runs/pairrm/model.onnx"
@@ -26,11 +22,8 @@ def run_block(model):
     return done.stdout
 
 
-def test_the_python_block_runs(tmp_path):
-    native.save(*tiny(), tmp_path / "checkpoint")
-    rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
-    export(tmp_path / "checkpoint", {"fp32": tmp_path / "model.onnx"}, rows=rows)
-    output = run_block(tmp_path / "model.onnx")
+def test_the_python_block_runs(model):
+    output = run_block(model)
     (shown,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
     assert [line.split(":")[0] for line in output.splitlines()] == [line.split(":")[0] for line in shown.splitlines()]
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ranker.cli import checkpoints, models, rows
+from ranker.cli import checkpoints, models, rows, serving
 from ranker.errors import RankerError
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks
     )
 
 
-for _room in (rows, models, checkpoints):
+for _room in (rows, serving, models, checkpoints):
     _room.add(app)
 
 

@@ -108,9 +108,9 @@ class Batcher:
             groups = [group for work in live for group in work.groups]
             try:
                 results = self.scorer.score(groups) if groups else []
-            except Exception as error:  # what the engine raises must reach the clients, and the thread must go on
+            except Exception:  # one request must not take the others with it
                 for work in live:
-                    work.future.set_exception(error)
+                    self._alone(work)
                 continue
             if groups:
                 self._rate = len(groups) / max(time.monotonic() - begun, 1e-6)
@@ -118,6 +118,12 @@ class Batcher:
             for work in live:
                 work.future.set_result(results[start : start + len(work.groups)])
                 start += len(work.groups)
+
+    def _alone(self, work: Work) -> None:
+        try:
+            work.future.set_result(self.scorer.score(work.groups))
+        except Exception as error:  # what the engine raises reaches its client, and the thread goes on
+            work.future.set_exception(error)
 
     def _take(self) -> list[Work]:
         """What the next batch holds; nothing when the queue is empty and drained."""

@@ -46,7 +46,8 @@ class Guard:
         headers = {name.lower(): value for name, value in scope["headers"]}
         given = headers.get(b"authorization", b"").decode("latin-1")
         if scope["path"] not in OPEN and not self.keys.allow(given):
-            await _answer(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", b"Bearer")])
+            scheme = b"Basic" if scope["path"].startswith("/ui") else b"Bearer"  # browsers ask for the one alone
+            await _answer(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
             return
         body, more = bytearray(), True
         while more:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,7 +24,16 @@ class Limits(BaseModel):
     characters: int = Field(400_000, ge=1, description="of one text")
     queue_items: int = Field(4096, ge=1, description="groups that may wait; beyond, 429")
     seconds: float = Field(30.0, gt=0, description="that a request may wait; beyond, 504")
-    drain_seconds: float = Field(30.0, gt=0)
+    drain_seconds: int = Field(30, gt=0, description="for what was taken, when the server is told to stop")
+    connections: int = Field(1024, ge=1, description="at once; beyond, 503")
+
+
+class UnprocessableError(Exception):
+    """422: what was sent can be read and not be scored; ``where`` are the names and numbers that lead to it."""
+
+    def __init__(self, where: Sequence[str | int], reason: str) -> None:
+        super().__init__(reason)
+        self.where, self.reason = ["body", *where], reason
 
 
 class Keys:
@@ -55,13 +65,25 @@ class Keys:
         return bool(self._hashes)
 
     def allow(self, authorization: str | None) -> bool:
-        """Whether an ``Authorization`` header (``Bearer KEY``) names one of them; without keys everyone is allowed."""
+        """Whether an ``Authorization`` header names one of them; without keys everyone is allowed.
+
+        It is ``Bearer KEY``, or what browsers send for a name and the key as password (``Basic``).
+        """
         if not self._hashes:
             return True
         scheme, _, key = (authorization or "").partition(" ")
+        if scheme.lower() == "basic":
+            key = _password(key)
         given = hashlib.sha256(key.strip().encode()).digest()
         known = [hmac.compare_digest(given, own) for own in self._hashes]  # all of them, whichever it is
-        return scheme.lower() == "bearer" and any(known)
+        return scheme.lower() in ("bearer", "basic") and any(known)
+
+
+def _password(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def check_host(host: str, keys: Keys, insecure: bool) -> None:

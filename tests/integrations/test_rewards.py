@@ -11,24 +11,23 @@ from ranker.integrations import openrlhf, trl, verl
 from ranker.integrations.rewards import GroupRewards
 from ranker.integrations.sentence_transformers import CrossEncoder
 from ranker.records import Message
-from tests.test_cli import model  # noqa: F401  a module's fixture
 
 PROMPTS = ["p", "q", "p", "q", "p"]
 ANSWERS = ["a saw", "c", "b hammer", "d e", "pear"]
 
 
 @pytest.fixture
-def expected(model):  # noqa: F811
+def expected(model):
     loaded = ranker.load(model)
     p, q = loaded.score("p", ["a saw", "b hammer", "pear"]), loaded.score("q", ["c", "d e"])
     return np.array([p[0], q[0], p[1], q[1], p[2]])
 
 
-def test_completions_of_equal_prompts_are_a_group(model, expected):  # noqa: F811
+def test_completions_of_equal_prompts_are_a_group(model, expected):
     np.testing.assert_allclose(GroupRewards(model)(PROMPTS, ANSWERS), expected, atol=1e-5)
 
 
-def test_comparisons_within_the_group(model, expected):  # noqa: F811
+def test_comparisons_within_the_group(model, expected):
     rates = GroupRewards(model, mode="win_rate")(PROMPTS, ANSWERS)
     own = expected[[0, 2, 4]]
     wins = [(own[i] > np.delete(own, i)).mean() for i in range(3)]
@@ -39,7 +38,7 @@ def test_comparisons_within_the_group(model, expected):  # noqa: F811
         GroupRewards(model, mode="elo")
 
 
-def test_trl_gets_plain_floats_of_messages_and_none_for_what_fails(model, expected):  # noqa: F811
+def test_trl_gets_plain_floats_of_messages_and_none_for_what_fails(model, expected):
     reward = trl.reward_function(model, name="helpful")
     assert reward.__name__ == "helpful"
     chats = [[{"role": "user", "content": p}] for p in PROMPTS]
@@ -52,7 +51,7 @@ def test_trl_gets_plain_floats_of_messages_and_none_for_what_fails(model, expect
         reward(prompts=["p"], completions=[])
 
 
-def test_openrlhf_gets_tensors_and_the_response_without_its_template(model, expected):  # noqa: F811
+def test_openrlhf_gets_tensors_and_the_response_without_its_template(model, expected):
     reward = openrlhf.reward_function(model)
     queries = [f"{p}{a}<|im_end|>\n" for p, a in zip(PROMPTS, ANSWERS, strict=True)]
     found = reward(queries, PROMPTS, [None] * 5)
@@ -62,7 +61,7 @@ def test_openrlhf_gets_tensors_and_the_response_without_its_template(model, expe
     assert openrlhf.response("Hi there</s><pad><pad>", "Hi") == " there"
 
 
-def test_verl_reads_the_prompt_where_the_dataset_put_it(model, expected):  # noqa: F811
+def test_verl_reads_the_prompt_where_the_dataset_put_it(model, expected):
     infos = [{"question": p} for p in PROMPTS]
     batch = verl.batch_function(model, prompt="question")
     np.testing.assert_allclose(batch([""] * 5, ANSWERS, [None] * 5, infos), expected, atol=1e-5)
@@ -72,7 +71,7 @@ def test_verl_reads_the_prompt_where_the_dataset_put_it(model, expected):  # noq
         verl.batch_function(model)(["", ""], ["a", "b"], [None] * 2, [{"prompt": "p"}, None])
 
 
-def test_cross_encoder_calls(model):  # noqa: F811
+def test_cross_encoder_calls(model):
     encoder, loaded = CrossEncoder(model), ranker.load(model)
     documents = ["a saw", "b hammer", "pear"]
     ranked = encoder.rank("p", documents, top_k=2, return_documents=True)
@@ -83,7 +82,7 @@ def test_cross_encoder_calls(model):  # noqa: F811
     assert encoder.predict(("p", "a saw")) == pytest.approx(float(encoder.predict([("p", "a saw")])[0]))
 
 
-def test_a_batch_scorer_may_be_shared(model):  # noqa: F811
+def test_a_batch_scorer_may_be_shared(model):
     scorer = BatchScorer(model)
     GroupRewards(scorer)(["p"], ["a"])
     assert GroupRewards(scorer).scorer is scorer

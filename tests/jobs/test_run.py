@@ -14,7 +14,6 @@ from ranker.batch import BatchScorer
 from ranker.errors import ConfigError, DataError, JobError
 from ranker.jobs import leases, run
 from ranker.jobs.select import Selection
-from tests.test_cli import model  # noqa: F401  a module's fixture
 
 ROWS = [{"prompt": f"p{i}", "candidates": [f"a {i}", "b b", "c"][: 1 + i % 3], "id": i} for i in range(47)]
 
@@ -36,7 +35,7 @@ def read(folder):
     return found
 
 
-def test_every_row_once_in_order_and_bad_ones_in_their_places(model, lines, tmp_path):  # noqa: F811
+def test_every_row_once_in_order_and_bad_ones_in_their_places(model, lines, tmp_path):
     done = run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=9)
     assert (done.parts, done.own, done.read, done.written, done.errors) == (5, 5, 42, 42, 2)
     found = read(tmp_path / "out")
@@ -54,7 +53,7 @@ def test_every_row_once_in_order_and_bad_ones_in_their_places(model, lines, tmp_
         assert hashlib.sha256((tmp_path / "out" / note["file"]).read_bytes()).hexdigest() == note["sha256"]
 
 
-def test_parquet_stays_parquet_with_its_types(model, tmp_path):  # noqa: F811
+def test_parquet_stays_parquet_with_its_types(model, tmp_path):
     kinds = pa.schema([("prompt", pa.string()), ("candidates", pa.list_(pa.string())), ("id", pa.int16())])
     parquet.write_table(pa.Table.from_pylist(ROWS, schema=kinds), tmp_path / "rows.parquet")
     run.score(BatchScorer(model), [str(tmp_path / "*.parquet")], tmp_path / "out", part_rows=20)
@@ -64,7 +63,7 @@ def test_parquet_stays_parquet_with_its_types(model, tmp_path):  # noqa: F811
     assert [row["id"] for row in read(tmp_path / "out")] == list(range(47))
 
 
-def test_a_stopped_job_goes_on_and_says_the_same(model, lines, tmp_path):  # noqa: F811
+def test_a_stopped_job_goes_on_and_says_the_same(model, lines, tmp_path):
     run.score(BatchScorer(model), [str(lines)], tmp_path / "whole", part_rows=7)
     stopped = 0
 
@@ -92,7 +91,7 @@ def _work(model, lines, folder):
     run.score(BatchScorer(model), [lines], folder, part_rows=3)
 
 
-def test_a_killed_worker_loses_a_part_that_another_does(model, lines, tmp_path, monkeypatch):  # noqa: F811
+def test_a_killed_worker_loses_a_part_that_another_does(model, lines, tmp_path, monkeypatch):
     context = multiprocessing.get_context("spawn")
     worker = context.Process(target=_work, args=(str(model), str(lines), tmp_path / "out"))
     worker.start()
@@ -108,7 +107,7 @@ def test_a_killed_worker_loses_a_part_that_another_does(model, lines, tmp_path, 
     assert not list((tmp_path / "out").glob(".*.lease"))
 
 
-def test_a_part_that_another_does_is_left_to_it(model, lines, tmp_path):  # noqa: F811
+def test_a_part_that_another_does_is_left_to_it(model, lines, tmp_path):
     run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20)
     (tmp_path / "out" / "part-000001.jsonl").unlink()
     other = leases.Lease(tmp_path / "out" / ".part-000001.lease")
@@ -128,7 +127,7 @@ def test_a_part_that_another_does_is_left_to_it(model, lines, tmp_path):  # noqa
         ("selection", "settings.selection"),
     ],
 )
-def test_another_job_in_the_folder_is_refused_by_the_field(model, lines, tmp_path, change, field):  # noqa: F811
+def test_another_job_in_the_folder_is_refused_by_the_field(model, lines, tmp_path, change, field):
     run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7)
     columns, rows, selection = None, 7, None
     if change == "input":
@@ -145,7 +144,7 @@ def test_another_job_in_the_folder_is_refused_by_the_field(model, lines, tmp_pat
         )
 
 
-def test_files_of_something_else_are_not_touched(model, lines, tmp_path):  # noqa: F811
+def test_files_of_something_else_are_not_touched(model, lines, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
     with pytest.raises(JobError, match="holds files of something else"):
@@ -156,7 +155,7 @@ def test_files_of_something_else_are_not_touched(model, lines, tmp_path):  # noq
         run.score(BatchScorer(model), [str(lines)], tmp_path / "other", part_rows=0)
 
 
-def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path):  # noqa: F811
+def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path):
     run.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=50)
     scored = read(tmp_path / "all")[:40]
     middle = sorted(max(row["ranker_scores"]) for row in scored)[20]
@@ -180,7 +179,7 @@ def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_the_best_share_is_kept_of_all_parts_together(model, tmp_path, kind):  # noqa: F811
+def test_the_best_share_is_kept_of_all_parts_together(model, tmp_path, kind):
     path = tmp_path / f"rows.{kind}"
     if kind == "jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))

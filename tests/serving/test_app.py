@@ -5,28 +5,25 @@ import math
 
 import numpy as np
 import pytest
-
-import ranker
-from tests.test_cli import model  # noqa: F401  a module's fixture
-
-pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
-from ranker.serving.app import Server
+import ranker
+from ranker.serving.app import application
 from ranker.serving.limits import Keys, Limits, check_host
+from ranker.serving.server import Server
 
 ANSWERS = ["a saw", "b hammer", "pear"]
 
 
 @pytest.fixture(scope="module")
-def loaded(model):  # noqa: F811
+def loaded(model):
     return ranker.load(model)
 
 
 @pytest.fixture(scope="module")
 def client(loaded):
-    server = Server(loaded.scorer, "m", Limits(items=4, candidates=5, characters=1000, body_bytes=20_000), Keys([]), {})
-    with TestClient(server.app) as found:
+    limits = Limits(items=4, candidates=5, characters=1000, body_bytes=20_000)
+    with TestClient(application(Server(loaded.scorer, "m", limits, {}), Keys([]))) as found:
         yield found
 
 
@@ -95,8 +92,8 @@ def test_odd_texts_are_scored(client, text):
 
 
 def test_keys_cover_every_route_but_health(loaded):
-    server = Server(loaded.scorer, "m", Limits(), Keys(["secret", "other"]), {})
-    with TestClient(server.app) as client:
+    server = Server(loaded.scorer, "m", Limits(), {})
+    with TestClient(application(server, Keys(["secret", "other"]))) as client:
         for route in ("/v1/score", "/metrics", "/info", "/docs", "/openapi.json", "/none"):
             assert client.get(route).status_code == 401
             assert client.get(route, headers={"Authorization": "Bearer wrong"}).status_code == 401

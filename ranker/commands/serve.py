@@ -1,0 +1,97 @@
+"""``ranker serve``: a model behind HTTP until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ranker.errors import ConfigError, nearest
+from ranker.extras import require
+from ranker.loading import load
+from ranker.scorer import Scorer
+from ranker.serving.app import application
+from ranker.serving.limits import Keys, Limits, check_host
+from ranker.serving.server import Server
+
+logger = logging.getLogger(__name__)
+
+KEYS = "RANKER_API_KEYS"
+"""The variable that may hold keys, separated by commas."""
+
+
+def run(
+    model: str,
+    *,
+    host: str,
+    port: int,
+    api_keys: str | None,
+    insecure: bool,
+    limit: Sequence[str],
+    ui: bool,
+    name: str | None,
+    **options: Any,
+) -> None:
+    """Serve a model; SIGTERM and SIGINT finish what was taken, within ``drain_seconds``, and end with exit code 0.
+
+    Raises:
+        ConfigError: an unknown limit, or a host beyond this machine without keys.
+        ModelFileError, CheckpointError: as in ``ranker.load``.
+    """
+    keys, limits = Keys.read(api_keys, os.environ.get(KEYS)), limits_of(limit)
+    check_host(host, keys, insecure)
+    uvicorn = require("uvicorn")
+    scorer = load(model, **options).scorer
+    server = Server(scorer, name or Path(model).name, limits, facts_of(scorer))
+    app = application(server, keys)
+    if ui:
+        app = require("ranker.serving.page").mount(app, server)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="info", access_log=False, limit_concurrency=limits.connections,
+        timeout_graceful_shutdown=limits.drain_seconds, server_header=False,
+    )  # fmt: skip
+    for ended in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ended, lambda number, frame: None)  # uvicorn raises them again when it has drained
+    running = uvicorn.Server(config)
+    running.run()
+    if not running.started:
+        raise ConfigError(f"could not listen on {host}:{port}; choose another --port")
+
+
+def limits_of(entries: Sequence[str]) -> Limits:
+    """``--limit name=value`` as limits.
+
+    Raises:
+        ConfigError: an unknown name, or a value out of its bounds.
+    """
+    given: dict[str, str] = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        if name not in Limits.model_fields:
+            known = list(Limits.model_fields)
+            raise ConfigError(f"--limit {entry}: expected one of {', '.join(known)}{nearest(name, known)}")
+        given[name] = value
+    try:
+        return Limits.model_validate(given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ConfigError(f"--limit {problem['loc'][0]}={problem['input']}: {problem['msg']}") from error
+
+
+def facts_of(scorer: Scorer) -> dict[str, Any]:
+    """What is known of a model beside its scores."""
+    manifest = getattr(scorer, "manifest", None)
+    found: dict[str, Any] = {"pairwise": scorer.pairwise, "calibration": asdict(scorer.calibration)}
+    found["providers"] = getattr(scorer, "providers", None)
+    if manifest is not None:
+        found |= {
+            "layout": manifest.text.layout, "precision": manifest.precision, "graph_sha256": manifest.graph_sha256,
+            "max_length": manifest.text.max_length,
+        }  # fmt: skip
+    return found

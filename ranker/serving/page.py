@@ -1,0 +1,84 @@
+"""A page at ``/ui`` for a person who compares answers (Gradio)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ranker.extras import require
+from ranker.records import Group
+from ranker.serving.batcher import DeadlineError, DrainingError, OverloadedError
+from ranker.serving.limits import UnprocessableError
+from ranker.serving.result import Answer, answers, heat_map, said, table
+from ranker.serving.server import Server
+
+PLACES: Final = 8
+"""Answers that the page has room for."""
+
+SHOWN: Final = 3
+"""Answers that are there at first."""
+
+
+def mount(app: Any, server: Server) -> Any:
+    """The application with the page in it. Nothing of it is fetched from elsewhere, and no texts are kept."""
+    gradio = require("gradio")
+    return gradio.mount_gradio_app(
+        app, _blocks(gradio, server), path="/ui", theme=gradio.themes.Base(font=["system-ui"], font_mono=["monospace"]),
+        footer_links=[],
+    )  # fmt: skip
+
+
+def _blocks(gradio: Any, server: Server) -> Any:
+    async def rank(prompt: str | None, *texts: str | None) -> tuple[str, str, str, str]:
+        prompt, given = prompt or "", [text for text in texts if text and text.strip()]
+        if len(given) < 2:
+            return said("Expected at least two answers."), "", "", ""
+        try:
+            found = await _found(server, prompt, given)
+        except (UnprocessableError, OverloadedError, DeadlineError, DrainingError) as error:
+            return said(str(error)), "", "", ""
+        if isinstance(found, str):
+            return said(found), "", "", ""
+        return table(found), heat_map(found), *snippets(prompt, given)
+
+    places = min(PLACES, server.limits.candidates)
+    with gradio.Blocks(title="ranker", analytics_enabled=False) as page:
+        gradio.Markdown(f"# ranker\n`{server.name}`")
+        prompt = gradio.Textbox(label="Prompt", lines=3)
+        boxes = [gradio.Textbox(label=f"Answer {n + 1}", lines=2, visible=n < SHOWN) for n in range(places)]
+        shown = gradio.State(SHOWN)
+        with gradio.Row():
+            more = gradio.Button("Add an answer")
+            go = gradio.Button("Rank", variant="primary")
+        ranking = gradio.HTML()
+        matrix = gradio.HTML()
+        with gradio.Accordion("The same by curl and Python", open=False):
+            curl = gradio.Code(label="curl", language="shell", interactive=False)
+            python = gradio.Code(label="Python", language="python", interactive=False)
+        more.click(
+            lambda n: (min(n + 1, places), *(gradio.update(visible=i <= n) for i in range(places))),
+            shown, [shown, *boxes], api_visibility="private",
+        )  # fmt: skip
+        go.click(rank, [prompt, *boxes], [ranking, matrix, curl, python], api_visibility="private")
+    return page
+
+
+async def _found(server: Server, prompt: str, texts: Sequence[str]) -> list[Answer] | str:
+    """The answers best first, or why there are none."""
+    group = Group(prompt, tuple(texts))
+    server.check([group])
+    (result,) = await asyncio.wrap_future(server.batcher.submit([group], seconds=server.limits.seconds))
+    if result.error is not None:
+        return result.error
+    return answers(server.scorer, group, result)
+
+
+def snippets(prompt: str, texts: Sequence[str]) -> tuple[str, str]:
+    """The same request for a shell and for Python."""
+    body = json.dumps({"prompt": prompt, "candidates": list(texts)}, ensure_ascii=False)
+    quoted = body.replace("'", "'\\''")
+    curl = f"curl -s http://127.0.0.1:8000/v1/rank -H 'content-type: application/json' -d '{quoted}'"
+    python = f'import ranker\n\nr = ranker.load("model.onnx")\nprint(r.rank({prompt!r}, {list(texts)!r}))'
+    return curl, python

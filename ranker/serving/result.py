@@ -1,0 +1,115 @@
+"""A ranking as HTML: a table, best first, and who beats whom. Every text is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from ranker.ranking.ranks import rank_scores
+from ranker.records import Group
+from ranker.scorer import GroupScores, Scorer
+
+LONG = 160
+"""Characters of an answer that a row shows."""
+
+CELL = "padding:.35rem .6rem;border:1px solid var(--border-color-primary,#ccc)"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its place; ``margin`` in logits above the next, None for the last."""
+
+    number: int
+    text: str
+    rank: int
+    score: float
+    margin: float | None
+    tokens: int | None
+    truncated: bool
+    flips: int | None
+    odds: tuple[float, ...]
+    """The probability of being better than each of the others, in the order of the list."""
+
+
+def answers(scorer: Scorer, group: Group, result: GroupScores) -> list[Answer]:
+    """The answers of a scored group, best first.
+
+    ``flips`` counts the pairs of the group whose winner changes with the order in which they are read; None where the
+    model reads no order.
+    """
+    ranking = rank_scores(result.scores)
+    order = ranking.order.tolist()
+    scores = result.scores[order].astype(np.float64)
+    logits = (scores[:, None] - scores[None, :]) / scorer.calibration.temperature
+    odds = np.exp(-np.logaddexp(0, -logits))
+    pipeline = getattr(scorer, "pipeline", None)
+    tokens = [None] * len(order) if pipeline is None else [len(c) for c in pipeline.tokenize([group])[0].candidates]
+    ordered = pipeline is not None and not pipeline.layout.order_free
+    return [
+        Answer(
+            number=number + 1,
+            text=group.candidates[number],
+            rank=int(ranking.ranks[number]),
+            score=float(scores[place]),
+            margin=float(scores[place] - scores[place + 1]) if place + 1 < len(order) else None,
+            tokens=tokens[number],
+            truncated=bool(result.truncated[number]),
+            flips=result.order_flips if ordered else None,
+            odds=tuple(odds[place].tolist()),
+        )
+        for place, number in enumerate(order)
+    ]
+
+
+def table(found: Sequence[Answer]) -> str:
+    """Rank, answer, score, margin, probability against the next, tokens."""
+    heads = ("rank", "answer", "text", "score (logits)", "above the next", "P(better than the next)", "tokens")
+    rows = []
+    for place, answer in enumerate(found):
+        shown = answer.text if len(answer.text) <= LONG else answer.text[:LONG] + " ..."
+        tokens = ("" if answer.tokens is None else str(answer.tokens)) + (" (cut)" if answer.truncated else "")
+        lead = "" if answer.margin is None else f"{answer.margin:.2f}"
+        odds = "" if answer.margin is None else f"{answer.odds[place + 1]:.2f}"
+        rows.append((str(answer.rank), str(answer.number), shown, f"{answer.score:.3f}", lead, odds, tokens))
+    flips = found[0].flips
+    pairs = len(found) * (len(found) - 1) // 2
+    note = (
+        "The order of the answers cannot change the scores of this model."
+        if flips is None
+        else f"Order consistency: {pairs - flips} of {pairs} pairs have the same winner in both orders."
+    )
+    return _table(heads, [[escape(cell) for cell in row] for row in rows]) + said(note)
+
+
+def heat_map(found: Sequence[Answer]) -> str:
+    """The probability that the row's answer is better than the column's."""
+    heads = ("P(row better)", *(f"answer {answer.number}" for answer in found))
+    body = ""
+    for place, answer in enumerate(found):
+        cells = "".join(
+            f'<td style="{CELL}">-</td>'
+            if place == other
+            else f'<td style="{CELL};background:rgba(46,125,50,{p:.2f});color:{"#fff" if p > 0.6 else "inherit"}">'
+            f"{p:.2f}</td>"
+            for other, p in enumerate(answer.odds)
+        )
+        body += f'<tr><th scope="row" style="{CELL}">answer {answer.number}</th>{cells}</tr>'
+    return _framed(heads, body)
+
+
+def said(text: str) -> str:
+    """A line of text."""
+    return f'<p role="status">{escape(text)}</p>'
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = ["".join(f'<td style="{CELL}">{cell}</td>' for cell in row) for row in rows]
+    return _framed(heads, "".join(f"<tr>{row}</tr>" for row in cells))
+
+
+def _framed(heads: Sequence[str], body: str) -> str:
+    top = "".join(f'<th scope="col" style="{CELL};text-align:left">{escape(head)}</th>' for head in heads)
+    return f'<table style="border-collapse:collapse"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'

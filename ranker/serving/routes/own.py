@@ -1,0 +1,99 @@
+"""``/v1/score``, ``/v1/rank`` and ``/v1/compare``: our own, for prompts with any number of candidates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ranker.ranking.ranks import rank_scores
+from ranker.records import Group
+from ranker.scorer import GroupScores
+from ranker.serving.limits import UnprocessableError
+from ranker.serving.routes.shapes import Shape, Text, Turns, prompt_of, scores_of, sigmoid
+from ranker.serving.server import Request, Server
+
+
+class Item(Shape):
+    """One prompt and its candidates."""
+
+    prompt: Text | Turns
+    candidates: list[Text]
+
+
+class ScoreRequest(Shape):
+    """One item, or several in ``items``; ``partial`` gives an item that fails its error instead of 422."""
+
+    prompt: Text | Turns | None = None
+    candidates: list[Text] | None = None
+    items: list[Item] | None = None
+    partial: bool = False
+
+
+class Scored(Shape):
+    """What was found of an item; ``error`` says why there is nothing."""
+
+    scores: list[float] | None = Field(None, description="raw logits, higher is better")
+    ranks: list[int] | None = Field(None, description="1 is best")
+    order: list[int] | None = Field(None, description="indices, best first")
+    truncated: list[bool] | None = None
+    error: str | None = None
+
+
+class ScoreResponse(Shape):
+    """One result per item, in order."""
+
+    model: str
+    results: list[Scored]
+
+
+class CompareRequest(Shape):
+    """Two answers to a prompt."""
+
+    prompt: Text | Turns
+    a: Text
+    b: Text
+
+
+class CompareResponse(Shape):
+    """``logit`` above 0: a is better; ``probability`` at the model's temperature."""
+
+    model: str
+    logit: float
+    probability: float
+
+
+def add(app: Any, server: Server) -> None:
+    """Add the routes."""
+
+    @app.post("/v1/score", response_model=ScoreResponse)
+    @app.post("/v1/rank", response_model=ScoreResponse)
+    async def score(body: ScoreRequest, request: Request) -> ScoreResponse:
+        """Scores, ranks and order of each item's candidates."""
+        if body.items is None and (body.prompt is None or body.candidates is None):
+            raise UnprocessableError(["items"], "expected prompt and candidates, or items with them")
+        items = body.items or [Item(prompt=body.prompt or "", candidates=body.candidates or [])]
+        results = await server.score(request, [Group(prompt_of(i.prompt), tuple(i.candidates)) for i in items])
+        if not body.partial:
+            scores_of(results, ["items"])
+        return ScoreResponse(model=server.name, results=list(map(_scored, results)))
+
+    @app.post("/v1/compare", response_model=CompareResponse)
+    async def compare(body: CompareRequest, request: Request) -> CompareResponse:
+        """Log-odds that ``a`` is better than ``b``."""
+        results = await server.score(request, [Group(prompt_of(body.prompt), (body.a, body.b))])
+        first, second = map(float, scores_of(results)[0])
+        probability = sigmoid((first - second) / server.scorer.calibration.temperature)
+        return CompareResponse(model=server.name, logit=first - second, probability=probability)
+
+
+def _scored(result: GroupScores) -> Scored:
+    if result.error is not None:
+        return Scored(error=result.error)
+    ranking = rank_scores(result.scores)
+    return Scored(
+        scores=[float(str(score)) for score in result.scores],  # as many digits as an fp32 has
+        ranks=ranking.ranks.tolist(),
+        order=ranking.order.tolist(),
+        truncated=result.truncated.tolist(),
+    )

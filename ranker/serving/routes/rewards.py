@@ -1,0 +1,55 @@
+"""``/get_reward`` and ``/v1/score/evaluation``: the remote reward models of OpenRLHF and LLaMA-Factory.
+
+Their texts are rendered prompts with their responses.
+Sources: openrlhf/utils/remote_rm_utils.py of OpenRLHF 0.11, llamafactory/api of LLaMA-Factory 0.9.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from pydantic import Field
+
+from ranker.integrations.openrlhf import response
+from ranker.records import Group
+from ranker.serving.limits import UnprocessableError
+from ranker.serving.routes.shapes import Shape, Text, scores_of, sigmoid
+from ranker.serving.server import Request, Server
+
+
+class RewardRequest(Shape):
+    """``prompts`` tells where the responses in ``query`` begin. Empty lists are legal."""
+
+    query: list[Text] = []
+    prompts: list[Text] | None = None
+    labels: list[Any] | None = None
+
+
+class EvaluationRequest(Shape):
+    """Whole texts."""
+
+    messages: list[Text] = Field(min_length=1)
+
+
+def add(app: Any, server: Server) -> None:
+    """Add the routes."""
+
+    @app.post("/get_reward")
+    async def get_reward(body: RewardRequest, request: Request) -> Any:
+        """OpenRLHF's: ``rewards`` are raw logits, ``scores`` their logistic."""
+        prompts = body.prompts or [""] * len(body.query)
+        if len(prompts) != len(body.query):
+            raise UnprocessableError(["prompts"], f"expected one per query ({len(body.query)}), got {len(prompts)}")
+        groups = [Group(p, (response(q, p),)) for q, p in zip(body.query, prompts, strict=True)]
+        results = await server.score(request, groups) if groups else []
+        rewards = [float(scores[0]) for scores in scores_of(results, ["query"])]
+        return {"rewards": rewards, "scores": list(map(sigmoid, rewards)), "extra_logs": {}}
+
+    @app.post("/v1/score/evaluation")
+    async def evaluation(body: EvaluationRequest, request: Request) -> Any:
+        """LLaMA-Factory's."""
+        results = await server.score(request, [Group("", (text,)) for text in body.messages])
+        scores = [float(own[0]) for own in scores_of(results, ["messages"])]
+        name = f"scoreval-{uuid.uuid4().hex}"
+        return {"id": name, "object": "score.evaluation", "model": server.name, "scores": scores}

@@ -1,0 +1,64 @@
+"""What the wire formats share: texts, turns, and how results become their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+from ranker.records import Group, Message, Prompt
+from ranker.scorer import Floats, GroupScores
+from ranker.serving.limits import UnprocessableError
+
+Text = Annotated[str, StringConstraints(strict=True)]
+
+
+class Shape(BaseModel):
+    """Fields that are not known are ignored, as the clients of the routes that we take over expect."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class Turn(Shape):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Text
+
+
+Turns = list[Turn]
+
+
+def prompt_of(prompt: str | Turns) -> Prompt:
+    """A prompt as the models read it."""
+    return prompt if isinstance(prompt, str) else tuple(Message(turn.role, turn.content) for turn in prompt)
+
+
+def conversation(turns: Turns, where: Sequence[str | int]) -> Group:
+    """A conversation's last turn, the assistant's, after the ones before it.
+
+    Raises:
+        UnprocessableError: it does not end with the assistant's turn.
+    """
+    if not turns or turns[-1].role != "assistant":
+        raise UnprocessableError(where, "expected messages that end with the assistant's")
+    return Group(prompt_of(turns[:-1]), (turns[-1].content,))
+
+
+def scores_of(results: Sequence[GroupScores], where: Sequence[str | int] = ()) -> list[Floats]:
+    """The scores of all results.
+
+    Raises:
+        UnprocessableError: one could not be scored; it is named by its number behind ``where``.
+    """
+    for number, result in enumerate(results):
+        if result.error is not None:
+            raise UnprocessableError([*where, number] if where else [], result.error)
+    return [result.scores for result in results]
+
+
+def sigmoid(score: float) -> float:
+    """Its logistic, in [0, 1]."""
+    return float(np.exp(-np.logaddexp(0.0, -float(score))))

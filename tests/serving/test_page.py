@@ -1,0 +1,88 @@
+"""The page in a real browser."""
+
+import math
+import shutil
+import subprocess
+import threading
+import time
+
+import pytest
+import uvicorn
+from playwright import sync_api
+
+import ranker
+from ranker.records import Group
+from ranker.serving.app import application
+from ranker.serving.limits import Keys, Limits
+from ranker.serving.page import mount, snippets
+from ranker.serving.result import answers, heat_map, table
+from ranker.serving.server import Server
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ANSWERS = ("a saw", "<b>hammer</b><img src=x onerror=document.title='broken'>", "pear")
+
+
+def test_the_table_says_what_the_model_says_and_escapes_texts(model):
+    scorer = ranker.load(model).scorer
+    group = Group("p", ANSWERS)
+    (result,) = scorer.score([group])
+    found = answers(scorer, group, result)
+    assert [answer.score for answer in found] == sorted(result.scores.tolist(), reverse=True)
+    assert [answer.number - 1 for answer in found] == (-result.scores).argsort(kind="stable").tolist()
+    assert found[0].odds[1] == pytest.approx(scorer_odds(found[0].score - found[1].score))
+    assert found[0].odds[1] + found[1].odds[0] == pytest.approx(1)
+    page = table(found) + heat_map(found)
+    assert "<img" not in page
+    assert "&lt;img" in page
+    assert "cannot change the scores" in page
+
+
+def scorer_odds(logit):
+    return 1 / (1 + math.exp(-logit))
+
+
+def test_snippets_run():
+    curl, python = snippets("it's $HOME", ["a 'b'", 'c "d"'])
+    echoed = subprocess.run(["sh", "-c", curl.replace("curl", "printf '%s\\n'")], capture_output=True, text=True)
+    assert '{"prompt": "it\'s $HOME", "candidates": ["a \'b\'", "c \\"d\\""]}' in echoed.stdout
+    compile(python, "snippet", "exec")
+
+
+@pytest.fixture
+def address(model):
+    server = Server(ranker.load(model).scorer, "m", Limits(), {})
+    app = mount(application(server, Keys(["secret"])), server)
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/ui"
+    running.should_exit = True
+    thread.join(10)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_three_answers_are_ranked_in_chromium(address, model):
+    expected = ranker.load(model).rank("Which are tools?", list(ANSWERS))
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_context(http_credentials={"username": "me", "password": "secret"}).new_page()
+        abroad = []
+        page.on("request", lambda request: abroad.append(request.url) if "127.0.0.1" not in request.url else None)
+        page.goto(address)
+        page.get_by_label("Prompt").fill("Which are tools?")
+        for number, answer in enumerate(ANSWERS, 1):
+            page.get_by_label(f"Answer {number}").fill(answer)
+        page.get_by_role("button", name="Rank").click()
+        rows = page.locator("table").first.locator("tbody tr")
+        rows.first.wait_for(timeout=20_000)
+        cells = [row.locator("td").all_inner_texts() for row in rows.all()]
+        assert [int(row[1]) - 1 for row in cells] == expected.order.tolist()
+        assert [row[2] for row in cells] == [ANSWERS[i] for i in expected.order]
+        assert page.title() != "broken"
+        page.get_by_role("button", name="Add an answer").click()
+        page.get_by_label("Answer 4").wait_for(timeout=10_000)
+        assert page.locator("table").count() == 2
+        assert [url for url in abroad if not url.startswith(("data:", "blob:"))] == []
+        browser.close()
