@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from tqdm import tqdm
@@ -13,9 +13,13 @@ from tqdm import tqdm
 from ranker.batch import BatchScorer
 from ranker.commands.tables import show
 from ranker.errors import ConfigError
+from ranker.extras import require
 from ranker.jobs import run as jobs
 from ranker.jobs.parts import SUCCESS
 from ranker.jobs.select import Make, Selection
+from ranker.runtime.session import available_cores
+
+Engine = Literal["local", "ray"]
 
 
 def run(
@@ -30,34 +34,46 @@ def run(
     pairs: bool,
     drop_ties: bool,
     part_rows: int,
+    engine: Engine,
+    workers: int | None,
+    address: str | None,
+    threads: int | None,
     quiet: bool,
     **options: Any,
 ) -> None:
     """Do this worker's parts and print what became of them.
 
     Raises:
-        ConfigError: ``--best-of`` and ``--pairs`` together, or a share that is none.
+        ConfigError: ``--best-of`` and ``--pairs`` together, a share that is none, an unknown engine, or workers and
+            an address without Ray.
     """
     if best_of and pairs:
         raise ConfigError("--best-of and --pairs make different rows; choose one of them")
     make: Make = "best" if best_of else "pairs" if pairs else "rows"
     selection = Selection(keep=keep, make=make, drop_ties=drop_ties)
-    scorer = BatchScorer(model, columns=columns, **options)
+    work = None
+    if engine == "ray":
+        workers = workers or max(1, available_cores() // (threads or 1))
+        threads = threads or max(1, available_cores() // workers)
+        gpus = int(options["device"] in ("cuda", "tensorrt"))
+        work = require("ranker.jobs.cluster").spread(workers, address=address, cpus=threads, gpus=gpus)
+    elif engine != "local" or workers or address:
+        raise ConfigError(f"expected --engine local, or ray for --workers and --address, got '{engine}'")
+    scorer = BatchScorer(model, columns=columns, threads=threads, **options)
     target = Path(folder)
+    common: Any = {"part_rows": part_rows, "selection": selection, "work": work}
     bar = tqdm(desc="filter", unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
     with bar:
         if keep_top is None:
-            done = jobs.score(scorer, inputs, target, part_rows=part_rows, selection=selection, progress=bar.update)
+            done = jobs.score(scorer, inputs, target, progress=bar.update, **common)
         else:
-            done = jobs.top(
-                scorer, inputs, target, _share(keep_top), part_rows=part_rows, selection=selection, progress=bar.update
-            )
-    finished = (target / SUCCESS).exists()
+            done = jobs.top(scorer, inputs, target, _share(keep_top), progress=bar.update, **common)
+    waiting = "other workers are at it, or it was stopped; start again to go on"
     rows = [
-        ("parts done here", f"{done.own} of {done.parts}"),
+        ("parts done here", str(done.parts)),
         ("rows read, written", f"{done.read}, {done.written}"),
         ("rows with an error", str(done.errors)),
-        ("job", "finished" if finished else "other workers are at it, or it was stopped; start again to go on"),
+        ("job", f"finished; see {target / 'summary.html'}" if (target / SUCCESS).exists() else waiting),
     ]
     show(Console(stderr=True), folder, rows)
 

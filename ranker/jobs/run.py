@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ import numpy as np
 from ranker.batch import BatchScorer
 from ranker.data.files import Row, read_rows
 from ranker.errors import ConfigError, DataError
-from ranker.jobs import parts
+from ranker.jobs import parts, summary
 from ranker.jobs.leases import Lease
 from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, begun, expanded, made, write
 from ranker.jobs.select import Select, Selection, selector
@@ -34,13 +34,15 @@ Rows = Sequence[tuple[str, Row | DataError]]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The job's parts, those that this worker did, and of these the rows read, written and with an error."""
+    """What was done here: parts, and of these the rows read, written and with an error."""
 
     parts: int = 0
-    own: int = 0
     read: int = 0
     written: int = 0
     errors: int = 0
+
+    def __add__(self, other: Done) -> Done:
+        return Done(*(own + its for own, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 def score(
@@ -51,6 +53,7 @@ def score(
     part_rows: int = PART_ROWS,
     selection: Selection | None = None,
     progress: Progress = lambda rows: None,
+    work: Work | None = None,
 ) -> Done:
     """Score files into ``folder``, one file per part, going on where an earlier worker stopped.
 
@@ -66,6 +69,7 @@ def score(
         part_rows: rows of a part, which is what a worker loses when it dies.
         selection: which rows come out, and as what.
         progress: called with the number of rows after every batch.
+        work: who does the parts; default this process.
 
     Raises:
         JobError: the folder holds another job; the field that differs is named.
@@ -74,7 +78,7 @@ def score(
     if part_rows < 1:
         raise ConfigError(f"expected at least one row in a part, got {part_rows}")
     plan = begun(made(expanded(inputs), part_rows, _settings(scorer, selection)), folder)
-    return _Job(scorer, plan, folder, selection, _scored, progress).run()
+    return _finished(Job(scorer, plan, folder, selection, _scored), progress, work)
 
 
 def top(
@@ -86,6 +90,7 @@ def top(
     part_rows: int = PART_ROWS,
     selection: Selection = Selection(),  # noqa: B008  frozen
     progress: Progress = lambda rows: None,
+    work: Work | None = None,
 ) -> Done:
     """Keep the best ``share`` of all rows by their best candidate, and of these what ``selection`` keeps.
 
@@ -100,7 +105,7 @@ def top(
     """
     if not 0 < share <= 1:
         raise ConfigError(f"expected a share in (0, 1], got {share}")
-    done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress)
+    done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress, work=work)
     if not (folder / SCORED / parts.SUCCESS).exists():
         return done
     scored = [str(path) for path in sorted((folder / SCORED).glob("part-*"))]
@@ -112,19 +117,37 @@ def top(
         raise DataError(", ".join(inputs), "rows", "expected at least one row that can be scored")
     keep = f"score >= {sketch.threshold(share)!r}" + (f" and ({selection.keep})" if selection.keep else "")
     plan = begun(made(scored, part_rows, _settings(scorer, selection) | {"share": share}), folder)
-    return _Job(scorer, plan, folder, replace(selection, keep=keep), _known, progress).run()
+    return _finished(Job(scorer, plan, folder, replace(selection, keep=keep), _known), progress, None)
+
+
+def _finished(job: Job, progress: Progress, work: Work | None) -> Done:
+    done = (work or Job.run)(job, progress)
+    if next(job.waiting(), None) is None:
+        for lease in job.folder.glob(".*.lease"):  # of workers that died after their part was there
+            lease.unlink(missing_ok=True)
+        summary.write_summary(job.folder, job.plan)
+        write(job.folder / parts.SUCCESS, "")
+    return done
 
 
 def _settings(scorer: BatchScorer, selection: Selection | None) -> dict[str, Any]:
     return {
         "model": scorer.digest or scorer.model, "columns": scorer.columns, "prefix": scorer.prefix,
-        "options": {name: repr(value) for name, value in sorted(scorer.options.items())},
+        "options": {name: repr(value) for name, value in sorted(scorer.options.items()) if name != "threads"},
         "selection": None if selection is None else asdict(selection),
     }  # fmt: skip
 
 
-class _Job:
-    """A worker's share of a job."""
+class Job:
+    """What is to be done, part by part; it can be sent to other processes.
+
+    Args:
+        scorer: the model and the columns.
+        plan: the parts.
+        folder: where they go.
+        selection: which rows come out, and as what; None for all of them.
+        find: rows of the input to rows with their results.
+    """
 
     def __init__(
         self,
@@ -133,40 +156,45 @@ class _Job:
         folder: Path,
         selection: Selection | None,
         find: Callable[[BatchScorer, Rows], list[Found]],
-        progress: Progress,
     ) -> None:
-        self.scorer, self.plan, self.folder, self.find, self.progress = scorer, plan, folder, find, progress
+        self.scorer, self.plan, self.folder, self.selection, self.find = scorer, plan, folder, selection, find
         self.make = "rows" if selection is None else selection.make
         self.select: Select | None = None if selection is None else selector(selection)
         self.reader = Reader()
 
-    def run(self) -> Done:
-        """Do what no one else does; mark the job when all is there."""
-        done = Done(parts=sum(1 for _ in self.plan.parts()))
-        for part in self.plan.parts():
-            target, lease = parts.path_of(self.folder, part), Lease(self.folder / f".{part.name}.lease")
-            if target.exists():
-                lease.release()  # of a worker that died between the two
-                continue
-            if not lease.take():
-                continue
-            try:
-                if not target.exists():  # another worker may have finished it between the two looks
-                    done = self._part(part, target, lease, done)
-            finally:
-                lease.release()
-        if all(parts.path_of(self.folder, part).exists() for part in self.plan.parts()):
-            write(self.folder / parts.SUCCESS, "")
-        return done
+    def waiting(self) -> Iterator[Part]:
+        """The parts that are not there yet, in order."""
+        return (part for part in self.plan.parts() if not self.has(part))
 
-    def _part(self, part: Part, target: Path, lease: Lease, done: Done) -> Done:
+    def has(self, part: Part) -> bool:
+        """Whether a part is there."""
+        return parts.path_of(self.folder, part).exists()
+
+    def run(self, progress: Progress) -> Done:
+        """Do what no one else does, one part after the other; what this worker did."""
+        return sum((self.do(part, progress) or Done() for part in self.waiting()), Done())
+
+    def do(self, part: Part, progress: Progress) -> Done | None:
+        """Do a part; None where another worker is at it or has done it."""
+        target, lease = parts.path_of(self.folder, part), Lease(self.folder / f".{part.name}.lease")
+        if not lease.take():
+            return None
+        try:
+            # another worker may have finished it between the two looks
+            return None if self.has(part) else self._part(part, target, lease, progress)
+        finally:
+            lease.release()
+
+    def _part(self, part: Part, target: Path, lease: Lease, progress: Progress) -> Done:
         kept: list[Row] = []
         bad: list[Row] = []
+        sketch, errors = Sketch(), 0
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
             for row, group, result in self.find(self.scorer, chunk):
-                done = replace(done, errors=done.errors + (result.error is not None))
+                errors += result.error is not None
+                sketch.add([result.scores.max()] if result.error is None and len(result.scores) else [])
                 if self.select is None:
                     kept.append(row)
                 elif result.error is not None or not isinstance(group, Group):
@@ -174,12 +202,17 @@ class _Job:
                 elif (selected := self.select(row, group, result)) is not None:
                     kept.append(selected)
             lease.beat()
-            self.progress(len(chunk))
+            progress(len(chunk))
         if bad:
             parts.write(target.with_name(f"errors-{part.number:06d}.jsonl"), part, bad, None)
         schema = parts.schema_of(part, self.scorer.prefix, self.make)
-        parts.note(self.folder, parts.write(target, part, kept, schema))
-        return replace(done, own=done.own + 1, read=done.read + len(rows), written=done.written + len(kept))
+        facts = parts.write(target, part, kept, schema)
+        parts.note(self.folder, facts | {"errors": errors, "scores": sketch.coarse()})
+        return Done(parts=1, read=len(rows), written=len(kept), errors=errors)
+
+
+Work = Callable[[Job, Progress], Done]
+"""Who does a job's parts: this process (``Job.run``), or a cluster (``ranker.jobs.cluster``)."""
 
 
 def _scored(scorer: BatchScorer, chunk: Rows) -> list[Found]:

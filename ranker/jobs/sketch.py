@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUCKETS: Final = 1 << 16
+COARSE: Final = 8
+"""Buckets that a summary takes together."""
 
 
 class Sketch:
@@ -30,6 +32,11 @@ class Sketch:
     def n(self) -> int:
         """Scores that were counted."""
         return int(self.counts.sum())
+
+    def coarse(self) -> dict[str, int]:
+        """Counts of the numbers that begin with the same 13 bits (6 % apart), by the lowest of each."""
+        counts = self.counts.reshape(-1, COARSE).sum(axis=1)
+        return {f"{_lowest(int(bucket) * COARSE):.6g}": int(counts[bucket]) for bucket in np.nonzero(counts)[0]}
 
     def threshold(self, share: float) -> float:
         """The lowest score of the best ``share`` of them; what ties with it on 16 bits is kept too.

@@ -4,15 +4,18 @@ import hashlib
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from ranker.batch import BatchScorer
 from ranker.errors import ConfigError, DataError, JobError
-from ranker.jobs import leases, run
+from ranker.jobs import leases, run, summary
 from ranker.jobs.select import Selection
 
 ROWS = [{"prompt": f"p{i}", "candidates": [f"a {i}", "b b", "c"][: 1 + i % 3], "id": i} for i in range(47)]
@@ -37,7 +40,7 @@ def read(folder):
 
 def test_every_row_once_in_order_and_bad_ones_in_their_places(model, lines, tmp_path):
     done = run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=9)
-    assert (done.parts, done.own, done.read, done.written, done.errors) == (5, 5, 42, 42, 2)
+    assert (done.parts, done.read, done.written, done.errors) == (5, 42, 42, 2)
     found = read(tmp_path / "out")
     assert [row.get("id") for row in found] == [*range(40), None, None]
     whole = BatchScorer(model)(
@@ -80,11 +83,11 @@ def test_a_stopped_job_goes_on_and_says_the_same(model, lines, tmp_path):
             assert not (tmp_path / "out" / "_SUCCESS").exists()
             continue
         break
-    assert done.own < done.parts
+    assert 0 < done.parts < 6
     for path in (tmp_path / "whole").glob("part-*"):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
     assert not list((tmp_path / "out").glob(".part*"))
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7).own == 0
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7).parts == 0
 
 
 def _work(model, lines, folder):
@@ -100,8 +103,6 @@ def test_a_killed_worker_loses_a_part_that_another_does(model, lines, tmp_path, 
         assert worker.is_alive() or worker.exitcode == 0
     worker.kill()
     worker.join()
-    for lease in (tmp_path / "out").glob(".*.lease"):
-        os.utime(lease, (0, 0))
     run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=3)
     assert [row.get("id") for row in read(tmp_path / "out")] == [*range(40), None, None]
     assert not list((tmp_path / "out").glob(".*.lease"))
@@ -113,9 +114,9 @@ def test_a_part_that_another_does_is_left_to_it(model, lines, tmp_path):
     other = leases.Lease(tmp_path / "out" / ".part-000001.lease")
     assert other.take()
     assert not leases.Lease(other.path).take()
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).own == 0
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0
     os.utime(other.path, (time.time() - leases.STALE - 1,) * 2)
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).own == 1
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 1
 
 
 @pytest.mark.parametrize(
@@ -186,13 +187,36 @@ def test_the_best_share_is_kept_of_all_parts_together(model, tmp_path, kind):
     else:
         parquet.write_table(pa.Table.from_pylist(ROWS), path)
     done = run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10)
-    assert (done.parts, done.own) == (5, 5)
+    assert done.parts == 5
     best = sorted(((max(row["ranker_scores"]), row["id"]) for row in read(tmp_path / "out" / "_scored")), reverse=True)
     kept = {row["id"] for row in read(tmp_path / "out")}
     assert {number for _, number in best[:10]} <= kept
     assert len(kept) <= 13
-    assert run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10).own == 0
+    assert run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10).parts == 0
     with pytest.raises(JobError, match=r"settings\.share 0\.2, now 0\.3"):
         run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.3, part_rows=10)
     with pytest.raises(ConfigError, match="share in"):
         run.top(BatchScorer(model), [str(path)], tmp_path / "other", 1.5)
+
+
+def test_the_part_of_a_dead_worker_is_free_at_once(model, lines, tmp_path):
+    (tmp_path / "out").mkdir()
+    dead = subprocess.run(
+        [sys.executable, "-c", "import sys, pathlib; from ranker.jobs.leases import Lease\n"
+         "assert Lease(pathlib.Path(sys.argv[1])).take()", tmp_path / "out" / ".part-000000.lease"]
+    )  # fmt: skip
+    assert dead.returncode == 0
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 3
+
+
+def test_a_summary_counts_what_became_of_the_rows(model, lines, tmp_path):
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=7)
+    best = [max(row["ranker_scores"]) for row in read(tmp_path / "all") if row["ranker_scores"]]
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "kept", part_rows=7, selection=Selection("score > 0"))
+    found = summary.counted(tmp_path / "kept")
+    assert (found.read, found.errors, found.scored) == (42, 2, len(best))
+    assert found.written == sum(score > 0 for score in best)
+    assert found.quantile(0.5) == pytest.approx(np.quantile(best, 0.5, method="lower"), rel=0.07, abs=0.01)
+    page = (tmp_path / "kept" / "summary.html").read_text()
+    assert f"n = {len(best)}" in page
+    assert f"| rows written | {found.written} " in (tmp_path / "kept" / "summary.md").read_text()

@@ -39,3 +39,15 @@ def test_what_cannot_be_counted_is_left_out_and_nothing_is_said_so():
     with pytest.raises(ValueError, match="share in"):
         sketch.threshold(0.0)
     assert sketch.threshold(1.0) == 1.0
+
+
+def test_coarse_counts_are_by_the_lowest_number_of_each():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=5000).astype(np.float32)
+    sketch = Sketch()
+    sketch.add(scores)
+    edges = sorted((float(low), count) for low, count in sketch.coarse().items())
+    for (low, count), (high, _) in zip(edges, edges[1:], strict=False):
+        between = ((scores >= np.float32(low)) & (scores < np.float32(high))).sum()
+        assert abs(count - between) <= 1, "six digits of the edge may move one score across it"
+    assert sum(count for _, count in edges) == 5000

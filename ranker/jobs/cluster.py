@@ -1,0 +1,77 @@
+"""A job's parts spread over a Ray cluster: Ray Data's pool of actors, the same folder, the same parts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Final
+
+from ranker.extras import require
+from ranker.jobs.run import Done, Job, Progress, Work
+
+LOOK: Final = 1.0
+"""Seconds between two looks at a part that another worker has."""
+
+
+def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int = 0) -> Work:
+    """What does a job's parts on Ray, for ``ranker.jobs.run.score``.
+
+    A part whose worker dies is done again by another one, as is the rest of the job when it is started again: what
+    there is of a part is its whole file or nothing. On several machines the folder, the input and the model must be at
+    the same path everywhere.
+
+    Args:
+        workers: most actors at once; there are fewer while there is less to do.
+        address: of a running cluster; default one on this machine, for the job's time.
+        cpus: processors of each actor.
+        gpus: GPUs of each actor.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+    """
+    ray: Any = require("ray")
+    data: Any = require("ray.data")
+
+    def work(job: Job, progress: Progress) -> Done:
+        numbers = [part.number for part in job.waiting()]
+        if not numbers:
+            return Done()
+        started = not ray.is_initialized()
+        if started:
+            local = {} if address else {"num_cpus": workers * cpus, "include_dashboard": False}
+            ray.init(address=address, log_to_driver=False, **local)
+        try:
+            data.DataContext.get_current().enable_progress_bars = False
+            rows = data.from_items([{"part": number} for number in numbers], override_num_blocks=len(numbers))
+            pool = data.ActorPoolStrategy(min_size=1, max_size=workers)
+            found = rows.map_batches(
+                _Worker, fn_constructor_args=(job,), batch_size=1, compute=pool, num_cpus=cpus, num_gpus=gpus or None
+            )
+            done = Done()
+            for row in found.iter_rows():
+                own = Done(row["parts"], row["read"], row["written"], row["errors"])
+                progress(own.read)
+                done += own
+            return done
+        finally:
+            if started:
+                ray.shutdown()
+
+    return work
+
+
+class _Worker:
+    """An actor: the model is loaded when its first part comes."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.parts = {part.number: part for part in job.plan.parts()}
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        """Do one part, or see that another worker does it."""
+        part = self.parts[int(batch["part"][0])]
+        own = Done()
+        while not self.job.has(part):
+            own = self.job.do(part, lambda rows: None) or own
+            if not self.job.has(part):
+                time.sleep(LOOK)
+        return {"parts": [own.parts], "read": [own.read], "written": [own.written], "errors": [own.errors]}
