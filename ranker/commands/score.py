@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ranker.data.files import Row, finite, read_rows, write_rows
+from ranker.data.files import Row, line_of, read_rows, write_rows
 from ranker.data.formats import Columns, check_columns, group_of
 from ranker.errors import DataError
 from ranker.loading import How, Orders, load
@@ -140,19 +139,7 @@ def _line(verb: Verb, row: Row | DataError, group: Group | DataError, result: Gr
             while free in columns or free in fields:
                 free = f"input_{free}"
             columns[free] = columns.pop(name)
-    return _json(columns | fields)
-
-
-def _json(row: Row) -> str:
-    try:
-        line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:  # NaN or infinity in a column of the input, which JSON does not have
-        line = json.dumps(finite(row), ensure_ascii=False, default=str)
-    try:
-        line.encode()
-    except UnicodeEncodeError:  # a lone surrogate of the input, kept as its escape
-        return json.dumps(json.loads(line))
-    return line
+    return line_of(columns | fields)
 
 
 def _score(group: Any, result: GroupScores) -> Row:
@@ -184,7 +171,12 @@ def _best(group: Any, result: GroupScores) -> Row:
 def _played(result: GroupScores) -> Row:
     if not isinstance(result, Played):
         return {}
-    return {"comparisons": result.comparisons, "rounds": result.rounds, "confidence": round(result.confidence, 4)}
+    return {
+        "comparisons": result.comparisons,
+        "rounds": result.rounds,
+        "confidence": round(result.confidence, 4),
+        "order_flips": result.order_flips,
+    }
 
 
 def _compare(group: Any, result: GroupScores, temperature: float = 1.0) -> Row:

@@ -75,7 +75,7 @@ def limits_of(entries: Sequence[str]) -> Limits:
         name, _, value = entry.partition("=")
         if name not in Limits.model_fields:
             known = list(Limits.model_fields)
-            raise ConfigError(f"--limit {entry}: expected one of {', '.join(known)}{nearest(name, known)}")
+            raise ConfigError(f"--limit {entry}: expected a limit's name and value{nearest(name, known)}")
         given[name] = value
     try:
         return Limits.model_validate(given)

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from ranker.errors import DataError
+from ranker.errors import DataError, MissingExtraError
+from ranker.extras import require
 
 Row = dict[str, Any]
 OUTPUTS = (".jsonl", ".json", ".ndjson", ".gz", ".zst", ".out", ".tmp", "")
@@ -28,25 +29,55 @@ def read_rows(path: str) -> Iterator[tuple[str, Row | DataError]]:
     """Rows of a file as (``file:line``, row); ``-`` is JSONL on standard input.
 
     A line that is not a JSON object comes as its ``DataError``, so the caller decides whether it ends the run. JSONL is
-    split at line feeds alone. A Parquet row is named ``file:row``.
+    split at line feeds alone. A Parquet row is named ``file:row``. A name like ``s3://bucket/file`` is read by fsspec.
 
     Raises:
         DataError: the file does not exist or is of an unknown kind.
+        MissingExtraError: fsspec, or what it needs for the protocol, is not installed.
     """
     if path == "-":
         yield from _json_lines("stdin", sys.stdin.buffer)
         return
-    file = Path(path)
-    if not file.is_file():
-        raise DataError(path, "file", "expected an existing file, found none; check the path")
+    with opened(path) as raw:
+        try:
+            if path.endswith(".parquet"):
+                yield from _parquet(path, raw)
+                return
+            with _decompressed(raw, Path(path).suffix) as stream:
+                yield from _json_lines(path, stream)
+        except (EOFError, OSError, ValueError) as error:
+            raise DataError(path, "file", f"damaged or truncated ({error}); copy it again from its source") from error
+
+
+@contextlib.contextmanager
+def opened(path: str) -> Iterator[Any]:
+    """The bytes of a file, here or, with a protocol, where fsspec finds it.
+
+    Raises:
+        DataError: there is no such file.
+        MissingExtraError: as in ``read_rows``.
+    """
+    missing = DataError(path, "file", "expected an existing file, found none; check the path")
+    if not remote(path):
+        if not Path(path).is_file():
+            raise missing
+        with Path(path).open("rb") as file:
+            yield file
+        return
+    fsspec = require("fsspec")
     try:
-        if file.suffix == ".parquet":
-            yield from _parquet(file)
-            return
-        with _open_binary(file) as stream:
-            yield from _json_lines(path, stream)
-    except (EOFError, OSError, ValueError) as error:
-        raise DataError(path, "file", f"damaged or truncated ({error}); copy it again from its source") from error
+        file = fsspec.open(path, "rb").open()
+    except FileNotFoundError as error:
+        raise missing from error
+    except ImportError as error:
+        raise MissingExtraError(f"{path}: {error}") from error
+    with file:
+        yield file
+
+
+def remote(path: str) -> bool:
+    """Whether a name has a protocol, like ``s3://``."""
+    return "://" in path
 
 
 @contextlib.contextmanager
@@ -83,6 +114,19 @@ def write_rows(path: str) -> Iterator[IO[str]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def line_of(row: Row) -> str:
+    """A row as a line of JSON that UTF-8 can hold: NaN and infinity are null, lone surrogates escaped."""
+    try:
+        line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        line = json.dumps(finite(row), ensure_ascii=False, default=str)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return json.dumps(json.loads(line))
+    return line
 
 
 def finite(value: Any) -> Any:
@@ -124,28 +168,28 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON, write null")
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
+def _parquet(path: str, raw: Any) -> Iterator[tuple[str, Row]]:
     import pyarrow.parquet as pq
 
     number = 0
-    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+    with pq.ParquetFile(raw, page_checksum_verification=True) as parquet:
         for batch in parquet.iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
-                yield f"{file}:{number}", row
+                yield f"{path}:{number}", row
 
 
 @contextlib.contextmanager
-def _open_binary(file: Path) -> Iterator[Any]:
+def _decompressed(raw: Any, suffix: str) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
-        if file.suffix == ".gz":
-            yield stack.enter_context(gzip.open(file, "rb"))
-        elif file.suffix == ".zst":
+        if suffix == ".gz":
+            yield stack.enter_context(gzip.open(raw, "rb"))
+        elif suffix == ".zst":
             import pyarrow as pa  # raises on a truncated frame, which other readers take for the end
 
-            yield io.BufferedReader(stack.enter_context(pa.input_stream(str(file), compression="zstd")))
+            yield io.BufferedReader(stack.enter_context(pa.input_stream(raw, compression="zstd")))
         else:
-            yield stack.enter_context(file.open("rb"))
+            yield raw
 
 
 @contextlib.contextmanager

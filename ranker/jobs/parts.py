@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.data.files import Row, finite
+from ranker.data.files import Row, line_of, opened
 from ranker.jobs.plan import Part
 from ranker.jobs.select import Make
 
@@ -37,7 +37,8 @@ def schema_of(part: Part, prefix: str, make: Make) -> Any:
         "scores": pa.list_(pa.float32()), "ranks": pa.list_(pa.int32()), "order": pa.list_(pa.int32()),
         "margin": pa.float32(), "truncated": pa.list_(pa.bool_()), "error": pa.string(),
     }  # fmt: skip
-    schema = parquet.read_schema(part.source)
+    with opened(part.source) as file:
+        schema = parquet.read_schema(file)
     added = {prefix + name: kind for name, kind in kinds.items()} | ({"best": pa.string()} if make == "best" else {})
     for name, kind in added.items():
         schema = schema if name in schema.names else schema.append(pa.field(name, kind))
@@ -56,7 +57,7 @@ def write(path: Path, part: Part, rows: Sequence[Row], schema: Any) -> dict[str,
     draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
     try:
         if schema is None:
-            draft.write_bytes(b"".join(map(_line, rows)))
+            draft.write_bytes("".join(line_of(row) + "\n" for row in rows).encode())
         else:
             _parquet(draft, rows, schema)
         with draft.open("rb+") as file:
@@ -67,17 +68,6 @@ def write(path: Path, part: Part, rows: Sequence[Row], schema: Any) -> dict[str,
     finally:
         draft.unlink(missing_ok=True)
     return {"part": part.number, "file": path.name, "read": part.rows, "rows": len(rows), "sha256": digest}
-
-
-def _line(row: Row) -> bytes:
-    try:
-        line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:  # NaN or infinity of the input, which JSON does not have
-        line = json.dumps(finite(row), ensure_ascii=False, default=str)
-    try:
-        return line.encode() + b"\n"
-    except UnicodeEncodeError:  # a lone surrogate of the input, kept as its escape
-        return json.dumps(json.loads(line)).encode() + b"\n"
 
 
 def _parquet(draft: Path, rows: Sequence[Row], schema: Any) -> None:

@@ -11,8 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.data.files import Row, read_rows
-from ranker.errors import DataError, JobError
+from ranker.data.files import Row, opened, read_rows, remote
+from ranker.errors import ConfigError, DataError, JobError
+from ranker.extras import require
 
 PLAN: Final = "_plan.json"
 VERSION: Final = 1
@@ -73,11 +74,18 @@ def expanded(patterns: Sequence[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     for pattern in patterns:
-        names = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
+        names = _matching(pattern) if glob.has_magic(pattern) else [pattern]
         if not names:
             raise DataError(pattern, "input", "expected at least one file of this pattern, found none")
         found.update(dict.fromkeys(names))
     return list(found)
+
+
+def _matching(pattern: str) -> list[str]:
+    if not remote(pattern):
+        return sorted(glob.glob(pattern, recursive=True))
+    filesystem, path = require("fsspec.core").url_to_fs(pattern)
+    return [str(filesystem.unstrip_protocol(name)) for name in sorted(filesystem.glob(path))]
 
 
 def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any]) -> Plan:
@@ -91,19 +99,23 @@ def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any]) -> P
 
 def _source(path: str) -> Source:
     rows = sum(1 for _ in read_rows(path))
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
+    digest, size = hashlib.sha256(), 0
+    with opened(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
-    return Source(path, Path(path).stat().st_size, digest.hexdigest(), rows)
+            size += len(block)
+    return Source(path, size, digest.hexdigest(), rows)
 
 
 def begun(plan: Plan, folder: Path) -> Plan:
     """The plan of ``folder``: this one where it is new, the one that is there where both are the same job.
 
     Raises:
+        ConfigError: the folder is an object store's.
         JobError: the folder holds another job, naming the field that differs, or files that are no job's.
     """
+    if ":/" in str(folder):  # of "://", a Path has lost one stroke
+        raise ConfigError(f"{folder}: expected a folder that can rename files in one step; copy it there when finished")
     file = folder / PLAN
     if not file.exists():
         if folder.exists() and any(not path.name.startswith((".", "_")) for path in folder.iterdir()):

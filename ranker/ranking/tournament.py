@@ -48,7 +48,8 @@ class Tournament:
 
     ``aggregate`` holds scores (N,), their errors and the bias; ``seen`` every comparison; ``rounds`` is how often the
     group waited for the model; ``truncated`` (N,) whose text was cut in a comparison, ``prompt_truncated`` whether the
-    prompt was. With an ``error`` there is no ranking.
+    prompt was. ``order_flips`` counts the comparisons whose winner changes when the two answers change places, where
+    the model reads both orders. With an ``error`` there is no ranking.
     """
 
     seen: Comparisons
@@ -56,6 +57,7 @@ class Tournament:
     aggregate: Aggregate
     truncated: NDArray[np.bool_]
     prompt_truncated: bool = False
+    order_flips: int = 0
     error: str | None = None
 
     @property
@@ -120,7 +122,7 @@ def play(
             one.advance([next(results) for _ in one.pairs])
     fit = AGGREGATORS[aggregator]
     return [
-        Tournament(one.seen, one.rounds, fit(one.seen), one.truncated, one.prompt_truncated, one.error)
+        Tournament(one.seen, one.rounds, fit(one.seen), one.truncated, one.prompt_truncated, one.order_flips, one.error)
         for one in running
     ]
 
@@ -137,7 +139,7 @@ def ranked(
 def _scores(found: Tournament) -> Played:
     scores = np.full(found.seen.n, np.nan) if found.error is not None else found.aggregate.scores
     return Played(
-        scores.astype(np.float32), found.truncated, found.prompt_truncated, error=found.error,
+        scores.astype(np.float32), found.truncated, found.prompt_truncated, found.order_flips, found.error,
         comparisons=len(found.seen), rounds=found.rounds, confidence=found.confidence,
     )  # fmt: skip
 
@@ -182,6 +184,7 @@ class _Running:
         self.rounds = 0
         self.truncated = np.zeros(n, np.bool_)
         self.prompt_truncated = False
+        self.order_flips = 0
         self.error: str | None = None
         self.pairs: list[tuple[int, int]] = []
         if budget is not None and budget < n - 1:
@@ -202,6 +205,7 @@ class _Running:
                 return
             self.truncated[[a, b]] |= result.truncated
             self.prompt_truncated |= result.prompt_truncated
+            self.order_flips += result.order_flips
         logits = np.array([result.scores[0] - result.scores[1] for result in results])
         self.seen.add(self.pairs, logits)
         self.rounds += 1

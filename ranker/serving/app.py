@@ -41,7 +41,7 @@ def application(server: Server, keys: Keys) -> Any:
 
     known: Any = {status: {"model": Problem, "description": reason} for status, reason in REFUSALS.items()}
     app = fastapi.FastAPI(title="ranker", version="1", lifespan=lifespan, responses=known)
-    app.add_middleware(Guard, limits=server.limits, keys=keys, metrics=server.metrics)
+    app.add_middleware(Guard, server=server, keys=keys)
     app.add_exception_handler(OverloadedError, _overloaded)
     app.add_exception_handler(DeadlineError, _late)
     app.add_exception_handler(DrainingError, _draining)

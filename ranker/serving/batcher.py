@@ -71,6 +71,16 @@ class Batcher:
         return self._items
 
     @property
+    def full(self) -> bool:
+        """Whether nothing more would be taken."""
+        return self._items >= self.queue_items
+
+    @property
+    def seconds(self) -> float:
+        """About how long the queue holds work for; at least one."""
+        return max(1.0, self._items / self._rate if self._rate else 1.0)
+
+    @property
     def alive(self) -> bool:
         """Whether work is taken and done."""
         return self._thread.is_alive() and not self._draining
@@ -87,7 +97,7 @@ class Batcher:
             if self._draining:
                 raise DrainingError("shutting down")
             if self._items and self._items + len(groups) > self.queue_items:
-                raise OverloadedError(max(1.0, self._items / self._rate if self._rate else 1.0))
+                raise OverloadedError(self.seconds)
             self._waiting.append(work)
             self._items += len(groups)
             self._changed.notify()

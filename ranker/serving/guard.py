@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from typing import Any, Final
 
-from ranker.serving.limits import Keys, Limits
-from ranker.serving.metrics import Metrics
+from ranker.serving.limits import Keys
+from ranker.serving.server import Server
 
 OPEN: Final = ("/livez", "/readyz", "/health")
 """Routes that need no key."""
 
+PAGE: Final = "/ui"
+"""Where the page is, for a person."""
+
 
 class Guard:
-    """ASGI middleware: refuses requests without a key and bodies that are too long, and counts all.
+    """ASGI middleware: refuses requests without a key, bodies that are too long, and work while the queue is full.
 
-    The body is read whole before the application sees it, up to the limit, whatever its length was said to be.
+    The body is read whole before the application sees it, up to the limit, whatever its length was said to be. A full
+    queue refuses before anything is read, so that overload costs little.
     """
 
-    def __init__(self, app: Any, *, limits: Limits, keys: Keys, metrics: Metrics) -> None:
-        self.app, self.limits, self.keys, self.metrics = app, limits, keys, metrics
+    def __init__(self, app: Any, *, server: Server, keys: Keys) -> None:
+        self.app, self.limits, self.keys, self.metrics = app, server.limits, keys, server.metrics
+        self.batcher = server.batcher
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One request."""
@@ -46,8 +52,12 @@ class Guard:
         headers = {name.lower(): value for name, value in scope["headers"]}
         given = headers.get(b"authorization", b"").decode("latin-1")
         if scope["path"] not in OPEN and not self.keys.allow(given):
-            scheme = b"Basic" if scope["path"].startswith("/ui") else b"Bearer"  # browsers ask for the one alone
+            scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"  # browsers ask for the one alone
             await _answer(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
+            return
+        if self.batcher.full and scope["method"] == "POST" and not scope["path"].startswith(PAGE):
+            wait = [(b"retry-after", str(math.ceil(self.batcher.seconds)).encode())]
+            await _answer(send, 429, "the queue is full; see Retry-After", wait)
             return
         body, more = bytearray(), True
         while more:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from ranker.extras import require
 from ranker.records import Group
 from ranker.serving.batcher import DeadlineError, DrainingError, OverloadedError
+from ranker.serving.guard import PAGE
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.result import Answer, answers, heat_map, said, table
 from ranker.serving.server import Server
@@ -25,7 +26,7 @@ def mount(app: Any, server: Server) -> Any:
     """The application with the page in it. Nothing of it is fetched from elsewhere, and no texts are kept."""
     gradio = require("gradio")
     return gradio.mount_gradio_app(
-        app, _blocks(gradio, server), path="/ui", theme=gradio.themes.Base(font=["system-ui"], font_mono=["monospace"]),
+        app, _blocks(gradio, server), path=PAGE, theme=gradio.themes.Base(font=["system-ui"], font_mono=["monospace"]),
         footer_links=[],
     )  # fmt: skip
 

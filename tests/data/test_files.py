@@ -135,3 +135,24 @@ def test_outputs_that_are_no_plain_files(tmp_path):
         out.write("gone")
     with pytest.raises(DataError, match="expected a name ending in"), write_rows(str(tmp_path / "out.parquet")):
         pass
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.jsonl.zst", "rows.parquet"])
+def test_rows_are_read_where_fsspec_finds_them(tmp_path, name):
+    import fsspec
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [{"prompt": "p", "n": i} for i in range(5)]
+    local = tmp_path / name
+    if name.endswith(".parquet"):
+        parquet.write_table(pa.Table.from_pylist(rows), local)
+    else:
+        with write_rows(str(local)) as out:
+            out.writelines(json.dumps(row) + "\n" for row in rows)
+    fsspec.filesystem("memory").pipe(f"/bucket/{name}", local.read_bytes())
+    found = list(read_rows(f"memory://bucket/{name}"))
+    assert [row for _, row in found] == rows
+    assert found[2][0] == f"memory://bucket/{name}:3"
+    with pytest.raises(DataError, match="expected an existing file"):
+        list(read_rows("memory://bucket/none.jsonl"))

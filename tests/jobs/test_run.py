@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -220,3 +221,16 @@ def test_a_summary_counts_what_became_of_the_rows(model, lines, tmp_path):
     page = (tmp_path / "kept" / "summary.html").read_text()
     assert f"n = {len(best)}" in page
     assert f"| rows written | {found.written} " in (tmp_path / "kept" / "summary.md").read_text()
+
+
+def test_input_may_lie_where_fsspec_finds_it_and_output_may_not(model, lines, tmp_path):
+    import fsspec
+
+    store = fsspec.filesystem("memory")
+    for name in ("b", "a"):
+        store.pipe(f"/rows/{name}.jsonl", lines.read_bytes())
+    run.score(BatchScorer(model), ["memory://rows/*.jsonl"], tmp_path / "out", part_rows=30)
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "local", part_rows=30)
+    assert read(tmp_path / "out") == read(tmp_path / "local") * 2
+    with pytest.raises(ConfigError, match="rename files in one step"):
+        run.score(BatchScorer(model), [str(lines)], Path("s3://bucket/out"))

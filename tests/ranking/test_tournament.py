@@ -75,6 +75,18 @@ def test_misused_settings_are_said():
         play(Lengths(), [group(1, 2)], schedule="swiss", budget=10)
 
 
+def test_comparisons_that_depend_on_the_order_are_counted():
+    class Flipping(Lengths):
+        def result(self, pair):
+            found = super().result(pair)
+            flips = int(any(len(c) == 3 for c in pair.candidates))
+            return GroupScores(found.scores, found.truncated, order_flips=flips)
+
+    three, none = play(Flipping(), [group(3, 1, 2, 5), group(4, 5)], schedule="all")
+    assert (three.order_flips, none.order_flips) == (3, 0)
+    assert ranked(Flipping(), [group(3, 1, 2, 5)], schedule="all")[0].order_flips == 3
+
+
 def test_confidence_and_cycles_are_of_the_group():
     (found,) = play(Lengths(), [group(3, 1, 2)])
     assert found.cycles == (0, 1)

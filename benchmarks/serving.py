@@ -1,0 +1,292 @@
+"""The server beside the bare engine and a naive server, under overload, and for a long time.
+
+    python benchmarks/serving.py runs/pairrm/model.int8.onnx [--rows data/test.jsonl] [--out serving.json]
+    python benchmarks/serving.py runs/pairrm/model.int8.onnx --soak 15
+
+Clients, server and engine share this machine's processors. Rounds are interleaved (bare, served, naive, bare, ...);
+figures are medians, ratios are of the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+import ranker
+from ranker.data.files import read_rows
+from ranker.data.formats import group_of
+
+CLIENTS = 32
+
+
+@dataclass
+class Load:
+    """What a load came to: seconds of accepted requests, and how often which status came."""
+
+    seconds: list[float] = field(default_factory=list)
+    statuses: dict[int, int] = field(default_factory=dict)
+    wall: float = 0.0
+
+    @property
+    def rate(self):
+        return self.statuses.get(200, 0) / self.wall
+
+    def percentile(self, share):
+        return float(np.quantile(self.seconds, share)) if self.seconds else float("nan")
+
+
+class Client:
+    """One connection that is kept open; as little Python per request as possible."""
+
+    def __init__(self, port):
+        self.port, self.reader, self.writer = port, None, None
+
+    async def post(self, route, body):
+        if self.writer is None:
+            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+        head = (
+            f"POST {route} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        self.writer.write(head.encode() + body)
+        try:
+            answer = await self.reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.close()
+            return 0, b""
+        lines = answer.decode("latin-1").lower().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+        content = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        if headers.get("connection") == "close":
+            self.close()
+        return int(lines[0].split()[1]), content
+
+    def close(self):
+        if self.writer is not None:
+            self.writer.close()
+        self.reader = self.writer = None
+
+
+async def closed_loop(port, route, bodies, clients):
+    """``clients`` that each send the next body when their last was answered."""
+    load, queue = Load(), iter(bodies)
+    begun = time.perf_counter()
+
+    async def one():
+        client = Client(port)
+        for body in queue:
+            sent = time.perf_counter()
+            status, _ = await client.post(route, body)
+            load.statuses[status] = load.statuses.get(status, 0) + 1
+            if status == 200:
+                load.seconds.append(time.perf_counter() - sent)
+        client.close()
+
+    await asyncio.gather(*(one() for _ in range(clients)))
+    load.wall = time.perf_counter() - begun
+    return load
+
+
+async def open_loop(port, route, bodies, rate, seconds):
+    """Requests that come at ``rate`` per second whatever became of those before."""
+    load, free, running = Load(), [], set()
+    begun = time.perf_counter()
+
+    async def one(body):
+        client = free.pop() if free else Client(port)
+        sent = time.perf_counter()
+        status, _ = await client.post(route, body)
+        load.statuses[status] = load.statuses.get(status, 0) + 1
+        if status == 200:
+            load.seconds.append(time.perf_counter() - sent)
+        free.append(client)
+
+    for number in range(int(rate * seconds)):
+        await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+        task = asyncio.create_task(one(bodies[number % len(bodies)]))
+        running.add(task)
+        task.add_done_callback(running.discard)
+    while running:
+        await asyncio.wait(running)
+    load.wall = time.perf_counter() - begun
+    for client in free:
+        client.close()
+    return load
+
+
+def start(command):
+    """A server process and its port."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "running on http" in line:
+            return process, int(line.split("http://127.0.0.1:")[1].split()[0])
+    raise SystemExit(f"{command} did not start")
+
+
+def served(model, *args):
+    return [sys.executable, "-m", "ranker", "serve", "--onnx", model, "--port", "0", *args]
+
+
+def naive(model):
+    """What one writes in ten minutes: a forward per request, in the framework's threads."""
+    import fastapi
+    import uvicorn
+
+    scorer = ranker.load(model).scorer
+    app = fastapi.FastAPI()
+
+    @app.post("/v1/score")
+    def score(body: dict):
+        (result,) = scorer.score([group_of(body, "request")])
+        return {"scores": result.scores.tolist()}
+
+    uvicorn.run(app, host="127.0.0.1", port=0, access_log=False)
+
+
+def compare(model, groups, bodies, rounds):
+    scorer = ranker.load(model).scorer
+    scorer.score(groups[:200])
+    server, port = start(served(model))
+    simple, simple_port = start([sys.executable, __file__, model, "--naive"])
+    found = {"bare": [], "served": [], "naive": []}
+    try:
+        for _ in range(rounds + 1):  # the first warms up
+            begun = time.perf_counter()
+            scorer.score(groups)
+            found["bare"].append(len(groups) / (time.perf_counter() - begun))
+            found["served"].append(asyncio.run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
+            found["naive"].append(asyncio.run(closed_loop(simple_port, "/v1/score", bodies, CLIENTS)).rate)
+    finally:
+        for process in (server, simple):
+            process.terminate()
+            process.wait(60)
+    found = {name: rates[1:] for name, rates in found.items()}
+    ratio = lambda a, b: statistics.median(x / y for x, y in zip(found[a], found[b], strict=True))  # noqa: E731
+    return {
+        "items_per_second": {name: round(statistics.median(rates), 1) for name, rates in found.items()},
+        "served_of_bare": round(ratio("served", "bare"), 3),
+        "served_of_naive": round(ratio("served", "naive"), 2),
+        "rounds": rounds,
+        "items": len(groups),
+    }
+
+
+def overload(model, bodies, seconds):
+    server, port = start(served(model, "--limit", f"queue_items={4 * CLIENTS}"))
+    try:
+        asyncio.run(closed_loop(port, "/v1/score", bodies[:200], CLIENTS))
+        peak = asyncio.run(closed_loop(port, "/v1/score", bodies, CLIENTS))
+        found = {"peak_items_per_second": round(peak.rate, 1), "queue_items": 4 * CLIENTS}
+        for times in (1, 2, 10):
+            load = asyncio.run(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds))
+            total = sum(load.statuses.values())
+            found[f"{times}x"] = {
+                "throughput_of_peak": round(load.rate / peak.rate, 3),
+                "accepted_p50_seconds": round(load.percentile(0.5), 3),
+                "accepted_p99_seconds": round(load.percentile(0.99), 3),
+                "refused": round(load.statuses.get(429, 0) / total, 3),
+                "statuses": load.statuses,
+            }
+        return found
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def soak(model, bodies, minutes):
+    """Mixed load: single items, batches, refused bodies, and clients that go away; memory and descriptors over time."""
+    server, port = start(served(model))
+    draw, samples, statuses = random.Random(0), [], {}
+    items = [json.loads(body) for body in bodies]
+    end = time.monotonic() + minutes * 60
+
+    async def client():
+        connection = Client(port)
+        while time.monotonic() < end:
+            kind = draw.random()
+            if kind < 0.6:
+                body = draw.choice(bodies)
+            elif kind < 0.8:
+                body = json.dumps({"items": draw.sample(items, 16)}).encode()
+            elif kind < 0.9:
+                body = b'{"prompt": 1}'
+            else:
+                gone = Client(port)
+                waiting = asyncio.create_task(gone.post("/v1/score", draw.choice(bodies)))
+                await asyncio.sleep(draw.random() * 0.1)
+                waiting.cancel()
+                gone.close()
+                continue
+            status, _ = await connection.post("/v1/score", body)
+            statuses[status] = statuses.get(status, 0) + 1
+        connection.close()
+
+    async def watch():
+        begun = time.monotonic()
+        while time.monotonic() < end:
+            pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
+            files = len(os.listdir(f"/proc/{server.pid}/fd"))
+            samples.append((time.monotonic() - begun, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, files))
+            await asyncio.sleep(5)
+
+    async def everyone():
+        await asyncio.gather(watch(), *(client() for _ in range(16)))
+
+    try:
+        asyncio.run(everyone())
+        time.sleep(2)
+        files = len(os.listdir(f"/proc/{server.pid}/fd"))
+    finally:
+        server.terminate()
+        code = server.wait(60)
+    late = np.array(samples[len(samples) // 3 :])
+    return {
+        "minutes": minutes,
+        "statuses": statuses,
+        "rss_mib": {"first": round(samples[0][1]), "third": round(float(late[0, 1])), "last": round(samples[-1][1])},
+        "rss_slope_mib_per_hour": round(float(np.polyfit(late[:, 0], late[:, 1], 1)[0] * 3600), 1),
+        "descriptors": {"first": samples[0][2], "most": int(late[:, 2].max()), "after": files},
+        "exit": code,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("--rows", default="data/test.jsonl")
+    parser.add_argument("--items", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--overload-seconds", type=float, default=20)
+    parser.add_argument("--soak", type=float, help="minutes; nothing else is measured")
+    parser.add_argument("--naive", action="store_true", help="be the naive server")
+    parser.add_argument("--out", default="-")
+    args = parser.parse_args()
+    if args.naive:
+        naive(args.model)
+        return
+    rows = [row for _, row in islice(read_rows(args.rows), args.items)]
+    groups = [group_of(row, str(number)) for number, row in enumerate(rows)]
+    items = [{"prompt": g.prompt, "candidates": list(g.candidates)} for g in groups if isinstance(g.prompt, str)]
+    bodies = [json.dumps(item).encode() for item in items]
+    if args.soak:
+        found = soak(args.model, bodies, args.soak)
+    else:
+        found = compare(args.model, groups, bodies, args.rounds)
+        found["overload"] = overload(args.model, bodies, args.overload_seconds)
+    text = json.dumps(found, indent=1)
+    print(text) if args.out == "-" else Path(args.out).write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""datatrove: a filter that keeps documents by their score.
+
+    LocalPipelineExecutor([JsonlReader("in"), RankerFilter("model.onnx", 0.5, prompt="question"), JsonlWriter("out")])
+
+Source: pipeline/filters/base_filter.py of datatrove 0.10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from datatrove.pipeline.filters.base_filter import BaseFilter
+
+from ranker.batch import BatchScorer
+
+BELOW = "ranker_below_threshold"
+FAILED = "ranker_failed"
+
+
+class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
+    """Keeps a document whose text scores at least ``threshold`` (logits); the score goes to its metadata.
+
+    A document that cannot be scored is dropped with the reason ``ranker_failed`` and its error in the metadata, so an
+    ``exclusion_writer`` loses nothing.
+
+    Args:
+        model: what ``BatchScorer`` takes; it is loaded by each task when its first documents come.
+        threshold: the lowest score that is kept.
+        prompt: the metadata's field that holds what the text answers; default none, the text alone is read.
+        exclusion_writer: where dropped documents go.
+        batch_size: documents that are scored together.
+        options: those of ``ranker.load``.
+    """
+
+    name = "ranker"
+
+    def __init__(
+        self,
+        model: Any,
+        threshold: float,
+        *,
+        prompt: str | None = None,
+        exclusion_writer: Any = None,
+        batch_size: int = 256,
+        **options: Any,
+    ) -> None:
+        super().__init__(exclusion_writer, batch_size)
+        self.scorer = model if isinstance(model, BatchScorer) else BatchScorer(model, **options)
+        self.threshold, self.prompt = threshold, prompt
+
+    def filter(self, doc: Any) -> bool | tuple[bool, str]:
+        """Whether a document is kept, or False and why not."""
+        return self.filter_batch([doc])[0]
+
+    def filter_batch(self, batch: Sequence[Any]) -> list[bool | tuple[bool, str]]:
+        """The same for many documents."""
+        prompts = ["" if self.prompt is None else doc.metadata.get(self.prompt) for doc in batch]
+        prefix = self.scorer.prefix
+        found = self.scorer({"prompt": prompts, "candidates": [[doc.text] for doc in batch]})
+        kept: list[bool | tuple[bool, str]] = []
+        for doc, scores, error in zip(batch, found[f"{prefix}scores"], found[f"{prefix}error"], strict=True):
+            doc.metadata |= {f"{prefix}error": error} if scores is None else {f"{prefix}score": scores[0]}
+            if scores is None:
+                kept.append((False, FAILED))
+            else:
+                kept.append(scores[0] >= self.threshold or (False, BELOW))
+        return kept

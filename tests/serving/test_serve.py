@@ -1,0 +1,99 @@
+"""The server as a process: it starts, refuses what is open to the world, and drains."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import ranker
+from tests.conftest import ROOT
+
+
+def start(model, *args, env=None):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), "--port", "0", *args],
+        stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | (env or {}),
+    )  # fmt: skip
+    said = ""
+    for line in process.stderr:
+        said += line
+        if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return process, f"http://127.0.0.1:{found[1]}"
+    raise AssertionError(said)
+
+
+def post(address, body, key=None):
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(f"{address}/v1/score", json.dumps(body).encode(), headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer), answer.headers
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error), error.headers
+
+
+def test_it_scores_as_the_library_and_drains_on_sigterm(model):
+    process, address = start(model, "--name", "mine")
+    items = [{"prompt": f"p {i}", "candidates": [f"answer {i} {j} " * 20 for j in range(8)]} for i in range(60)]
+    expected = ranker.load(model).score([i["prompt"] for i in items], [i["candidates"] for i in items])
+    with ThreadPoolExecutor(8) as clients:
+        answers = [clients.submit(post, address, {"items": items}) for _ in range(8)]
+        deadline = time.monotonic() + 20
+        while not any(answer.done() for answer in answers) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        found = [answer.result() for answer in answers]
+    assert process.wait(40) == 0
+    assert {status for status, _, _ in found} <= {200, 503}
+    done = [body for status, body, _ in found if status == 200]
+    assert done
+    for body in done:
+        assert body["model"] == "mine"
+        for result, scores in zip(body["results"], expected, strict=True):
+            assert result["scores"] == pytest.approx(scores.tolist(), abs=1e-5)
+
+
+def test_keys_of_the_environment_and_a_full_queue(model):
+    process, address = start(model, "--limit", "queue_items=40", env={"RANKER_API_KEYS": "k1,k2"})
+    try:
+        body = {"items": [{"prompt": "p", "candidates": ["long " * 90] * 20}] * 40}
+        assert post(address, body)[0] == 401
+        with ThreadPoolExecutor(12) as clients:
+            found = [f.result() for f in [clients.submit(post, address, body, "k2") for _ in range(12)]]
+        statuses = [status for status, _, _ in found]
+        assert set(statuses) == {200, 429}
+        refused = [headers for status, _, headers in found if status == 429]
+        assert all(int(headers["Retry-After"]) >= 1 for headers in refused)
+        with urllib.request.urlopen(f"{address}/readyz") as ready:
+            assert ready.status == 200
+    finally:
+        process.terminate()
+        assert process.wait(40) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--host", "0.0.0.0"], "--host 0.0.0.0 is reachable from other machines; give keys"),
+        (["--limit", "item=3"], "did you mean 'items'?"),
+        (["--limit", "items=none"], "--limit items=none: Input should be a valid integer"),
+        (["--api-keys", "no-such-file"], "expected a file with one API key a line"),
+    ],
+)
+def test_what_is_misused_is_said_in_one_line(model, args, said):
+    done = subprocess.run(
+        [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), *args], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -1,0 +1,98 @@
+"""Whatever a text is, its row comes back with finite scores or a reason, everywhere."""
+
+import json
+import math
+import random
+
+import pytest
+import schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, settings
+
+import ranker
+from ranker.batch import BatchScorer
+from ranker.records import Group
+from ranker.serving.app import application
+from ranker.serving.limits import Keys, Limits
+from ranker.serving.server import Server
+from tests.bad_texts import TEXTS
+from tests.test_cli import ranker_cli
+
+ROWS = [{"prompt": text, "candidates": [text, "b", text + "c"]} for text in TEXTS.values()]
+
+
+@pytest.fixture(scope="module")
+def app(model):
+    return application(Server(ranker.load(model).scorer, "m", Limits(), {}), Keys([]))
+
+
+def check(scores, error):
+    assert (scores is None) != (error is None)
+    assert scores is None or (len(scores) == 3 and all(math.isfinite(score) for score in scores))
+
+
+def test_there_are_enough_of_them():
+    assert len(TEXTS) >= 60
+    assert len(set(TEXTS.values())) == len(TEXTS)
+
+
+def test_through_the_library(model):
+    for result in ranker.load(model).scorer.score([Group(row["prompt"], tuple(row["candidates"])) for row in ROWS]):
+        check(None if result.error else result.scores, result.error)
+    found = BatchScorer(model)({"prompt": [r["prompt"] for r in ROWS], "candidates": [r["candidates"] for r in ROWS]})
+    for scores, error in zip(found["ranker_scores"], found["ranker_error"], strict=True):
+        check(scores, error)
+
+
+def test_through_the_command_line(model, tmp_path):
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    out = tmp_path / "out.jsonl"
+    done = ranker_cli("score", "--onnx", model, "--input", tmp_path / "in.jsonl", "--output", out)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in out.read_bytes().split(b"\n") if line]
+    assert len(found) == len(ROWS)
+    for row in found:
+        check(row["scores"], row["error"])
+    kept = ranker_cli(
+        "filter", tmp_path / "in.jsonl", "--onnx", model, "-o", tmp_path / "kept", "--keep", "score > -99"
+    )
+    assert kept.returncode == 0, kept.stderr
+    lines = b"".join(path.read_bytes() for path in (tmp_path / "kept").glob("*-0*.jsonl")).split(b"\n")
+    assert len([line for line in lines if line]) == len(ROWS)
+
+
+def test_through_http(app):
+    with TestClient(app) as client:
+        for name, row in zip(TEXTS, ROWS, strict=True):
+            body = json.dumps(row | {"partial": True}).encode()
+            found = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
+            assert found.status_code in (200, 422), name
+            if found.status_code == 200:
+                (result,) = found.json()["results"]
+                check(result["scores"], result["error"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mixtures_of_them_are_scored_as_each_alone(model, seed):
+    scorer, draw = ranker.load(model).scorer, random.Random(seed)
+    texts = list(TEXTS.values())
+    groups = [Group(draw.choice(texts), tuple(draw.sample(texts, 3))) for _ in range(60)]
+    for group, together in zip(groups, scorer.score(groups), strict=True):
+        (alone,) = scorer.score([group])
+        assert alone.error == together.error
+        assert together.scores == pytest.approx(alone.scores, abs=1e-5, nan_ok=True)
+
+
+schema = schemathesis.pytest.from_fixture("described")
+
+
+@pytest.fixture
+def described(app):
+    return schemathesis.openapi.from_asgi("/openapi.json", app)
+
+
+@schema.parametrize()
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+def test_no_request_that_the_schema_allows_breaks_the_server(case):
+    response = case.call()
+    assert response.status_code < 500 or response.status_code in (503, 504)
