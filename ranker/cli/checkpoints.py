@@ -13,7 +13,7 @@ HeadPrefix = Annotated[str | None, typer.Option("--head-prefix", help="the head'
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="read .bin weights, of a source you trust")]
 To = Annotated[
     str,
-    typer.Option("--to", help="native, hf, openrlhf, crossencoder, pairrm-hf, llama-factory; triton: of a model.onnx"),
+    typer.Option("--to", help="native, hf, openrlhf, crossencoder, pairrm-hf, llama-factory; triton of a model.onnx"),
 ]
 NewFolder = Annotated[str, typer.Argument(help="a new folder")]
 

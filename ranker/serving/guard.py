@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import time
@@ -30,8 +31,12 @@ class Guard:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One request."""
-        if scope["type"] != "http":
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":  # nothing here speaks websocket
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
             return
         begun, status = time.perf_counter(), 500
 
@@ -59,16 +64,16 @@ class Guard:
             wait = [(b"retry-after", str(math.ceil(self.batcher.seconds)).encode())]
             await _answer(send, 429, "the queue is full; see Retry-After", wait)
             return
-        body, more = bytearray(), True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self.limits.body_bytes:
-                await _answer(send, 413, f"expected a body of at most {self.limits.body_bytes} bytes")
-                return
+        try:
+            body = await asyncio.wait_for(self._body(receive), self.limits.seconds)
+        except TimeoutError:
+            await _answer(send, 408, f"expected the whole body within {self.limits.seconds:g} s")
+            return
+        if body is None:
+            return
+        if len(body) > self.limits.body_bytes:
+            await _answer(send, 413, f"expected a body of at most {self.limits.body_bytes} bytes")
+            return
         replayed = False
 
         async def replay() -> Any:
@@ -76,9 +81,20 @@ class Guard:
             if replayed:
                 return await receive()
             replayed = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
         await self.app(scope, replay, send)
+
+    async def _body(self, receive: Any) -> bytes | None:
+        """The body, at most one message longer than the limit; None when the client has gone."""
+        body, more = bytearray(), True
+        while more and len(body) <= self.limits.body_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        return bytes(body)
 
 
 async def _answer(send: Any, status: int, detail: str, headers: Any = ()) -> None:

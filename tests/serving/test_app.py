@@ -1,5 +1,6 @@
 """Every route as its clients call it, against the model's own scores."""
 
+import asyncio
 import json
 import math
 
@@ -115,3 +116,28 @@ def test_another_host_needs_a_key():
     check_host("0.0.0.0", Keys([]), True)
     with pytest.raises(ranker.errors.ConfigError, match=r"--host 0\.0\.0\.0 is reachable"):
         check_host("0.0.0.0", Keys([]), False)
+
+
+def test_a_slow_body_and_a_websocket_are_refused(loaded):
+    app = application(Server(loaded.scorer, "m", Limits(seconds=0.05), {}), Keys([]))
+
+    async def said(scope, messages):
+        sent, waiting = [], iter(messages)
+
+        async def receive():
+            message = next(waiting, None)
+            if message is None:
+                await asyncio.sleep(5)
+            return message
+
+        async def send(message):
+            sent.append(message)
+
+        await app({"headers": [], "path": "/v1/score", **scope}, receive, send)
+        return sent[0]
+
+    slow = [{"type": "http.request", "body": b"{", "more_body": True}]
+    found = asyncio.run(said({"type": "http", "method": "POST"}, slow))
+    assert found["status"] == 408
+    found = asyncio.run(said({"type": "websocket"}, [{"type": "websocket.connect"}]))
+    assert found == {"type": "websocket.close", "code": 1008}
