@@ -19,6 +19,11 @@ from tests.conftest import ROOT, tiny
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TORCH_ROOMS = ("ranker.models", "ranker.training", "ranker.checkpoints", "ranker.export")
 
+HOSTS = ("ranker.integrations.datatrove", "ranker.integrations.distilabel")
+"""Subclasses of their host's classes."""
+SERVED = ("ranker.serving", "ranker.commands.serve")
+"""What the serve extra is for."""
+
 
 def modules():
     """Every module of the package, by import name."""
@@ -53,7 +58,7 @@ def test_rooms_have_a_docstring_and_nothing_else():
 
 
 def test_nothing_outside_the_torch_rooms_reaches_torch():
-    names = [n for n in modules() if not n.startswith(TORCH_ROOMS) and n != "ranker.__main__"]
+    names = [n for n in modules() if not n.startswith((*TORCH_ROOMS, *HOSTS)) and n != "ranker.__main__"]
     code = (
         f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name)\n"
         "heavy = {'torch', 'transformers'} & set(sys.modules)\nsys.exit(str(heavy) if heavy else 0)"
@@ -152,7 +157,7 @@ def test_the_wheel_alone_imports_and_scores(clean_python, tmp_path):
     rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
     export(tmp_path / "checkpoint", {"fp32": tmp_path / "model.onnx"}, rows=rows)
 
-    names = [n for n in modules() if not n.startswith(TORCH_ROOMS) and n != "ranker.__main__"]
+    names = [n for n in modules() if not n.startswith((*TORCH_ROOMS, *HOSTS, *SERVED)) and n != "ranker.__main__"]
     code = f"import importlib\nfor name in {names!r}:\n    importlib.import_module(name)\n"
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run([clean_python, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
@@ -163,8 +168,9 @@ def test_the_wheel_alone_imports_and_scores(clean_python, tmp_path):
     done = subprocess.run([*command, "-o", "out.jsonl"], capture_output=True, text=True, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == build.SIZES["validation"]
-    done = subprocess.run(
-        [clean_python, "-m", "ranker", "train", "pairrm"], capture_output=True, text=True, cwd=tmp_path, env=env
-    )
-    assert done.returncode == 2
-    assert "pip install 'ranker-toolkit[train]'" in done.stderr
+    for verb, extra in ((["train", "pairrm"], "train"), (["serve", "--onnx", "model.onnx"], "serve")):
+        done = subprocess.run(
+            [clean_python, "-m", "ranker", *verb], capture_output=True, text=True, cwd=tmp_path, env=env
+        )
+        assert done.returncode == 2
+        assert f"pip install 'ranker-toolkit[{extra}]'" in done.stderr

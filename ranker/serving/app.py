@@ -26,8 +26,8 @@ class Problem(BaseModel):
 
 
 REFUSALS: Final = {
-    400: "the body is no JSON", 401: "no key", 408: "the body came too slowly", 413: "the body is too long", 429: "the queue is full; see Retry-After",
-    503: "shutting down", 504: "it waited past its deadline",
+    400: "the body is no JSON", 401: "no key", 408: "the body came too slowly", 413: "the body is too long",
+    429: "the queue is full; see Retry-After", 503: "shutting down", 504: "it waited past its deadline",
 }  # fmt: skip
 
 
