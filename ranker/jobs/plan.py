@@ -25,12 +25,13 @@ BLOCK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An input file as it was when the job began."""
+    """An input file as it was when the job began; ``modified`` in nanoseconds, 0 where that is not known."""
 
     path: str
     bytes: int
     sha256: str
     rows: int
+    modified: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +89,39 @@ def _matching(pattern: str) -> list[str]:
     return [str(filesystem.unstrip_protocol(name)) for name in sorted(filesystem.glob(path))]
 
 
-def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any]) -> Plan:
-    """Read the input once: its rows and its hash.
+def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any], folder: Path) -> Plan:
+    """A plan of what is asked for now: the input's rows and hashes.
+
+    Files of the size and time that the folder's plan has are not read again.
 
     Raises:
         DataError: a file that is missing or damaged.
     """
-    return Plan(tuple(map(_source, paths)), part_rows, dict(settings))
+    file = folder / PLAN
+    known = json.loads(file.read_text(encoding="utf-8"))["sources"] if file.exists() else []
+    seen = {(source["path"], source["bytes"], source["modified"]): Source(**source) for source in known}
+    sources = [seen.get((path, *_stamp(path))) or _source(path) for path in paths]
+    return Plan(tuple(sources), part_rows, dict(settings))
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Size and time of a file of this machine; what no plan has, where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
 
 
 def _source(path: str) -> Source:
+    modified = max(0, _stamp(path)[1])
     rows = sum(1 for _ in read_rows(path))
     digest, size = hashlib.sha256(), 0
     with opened(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
             size += len(block)
-    return Source(path, size, digest.hexdigest(), rows)
+    return Source(path, size, digest.hexdigest(), rows, modified)
 
 
 def begun(plan: Plan, folder: Path) -> Plan:
@@ -126,7 +143,7 @@ def begun(plan: Plan, folder: Path) -> Plan:
     known = json.loads(file.read_text(encoding="utf-8"))
     for name, value in _flat(json.loads(json.dumps(asdict(plan)))):
         before = dict(_flat(known)).get(name)
-        if before != value:
+        if before != value and not name.endswith(".modified"):
             raise JobError(
                 f"{folder}: begun with {name} {before!r:.80}, now {value!r:.80}; choose a new folder, or put it back"
             )

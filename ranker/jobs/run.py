@@ -77,7 +77,7 @@ def score(
     """
     if part_rows < 1:
         raise ConfigError(f"expected at least one row in a part, got {part_rows}")
-    plan = begun(made(expanded(inputs), part_rows, _settings(scorer, selection)), folder)
+    plan = begun(made(expanded(inputs), part_rows, _settings(scorer, selection), folder), folder)
     return _finished(Job(scorer, plan, folder, selection, _scored), progress, work)
 
 
@@ -116,7 +116,7 @@ def top(
     if not sketch.n:
         raise DataError(", ".join(inputs), "rows", "expected at least one row that can be scored")
     keep = f"score >= {sketch.threshold(share)!r}" + (f" and ({selection.keep})" if selection.keep else "")
-    plan = begun(made(scored, part_rows, _settings(scorer, selection) | {"share": share}), folder)
+    plan = begun(made(scored, part_rows, _settings(scorer, selection) | {"share": share}, folder), folder)
     return _finished(Job(scorer, plan, folder, replace(selection, keep=keep), _known), progress, None)
 
 

@@ -86,3 +86,19 @@ def test_a_batch_scorer_may_be_shared(model):
     scorer = BatchScorer(model)
     GroupRewards(scorer)(["p"], ["a"])
     assert GroupRewards(scorer).scorer is scorer
+
+
+def test_sentence_transformers_evaluates_our_model(model):
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+
+    samples = [
+        {"query": f"q {i}", "positive": [f"hammer {i}"], "negative": [f"pear {j}" for j in range(i, i + 4)]}
+        for i in range(6)
+    ]
+    found = CrossEncoderRerankingEvaluator(samples, name="test", show_progress_bar=False)(CrossEncoder(model))
+    loaded, reciprocal = ranker.load(model), []
+    for sample in samples:
+        texts = [*sample["positive"], *sample["negative"]]
+        scores = [float(loaded.score(sample["query"], [text])[0]) for text in texts]
+        reciprocal.append(1 / (1 + sum(score > scores[0] for score in scores[1:])))
+    assert found["test_mrr@10"] == pytest.approx(np.mean(reciprocal))

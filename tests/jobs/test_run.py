@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from ranker.batch import BatchScorer
 from ranker.errors import ConfigError, DataError, JobError
-from ranker.jobs import leases, run, summary
+from ranker.jobs import leases, plan, run, summary
 from ranker.jobs.select import Selection
 
 ROWS = [{"prompt": f"p{i}", "candidates": [f"a {i}", "b b", "c"][: 1 + i % 3], "id": i} for i in range(47)]
@@ -234,3 +234,15 @@ def test_input_may_lie_where_fsspec_finds_it_and_output_may_not(model, lines, tm
     assert read(tmp_path / "out") == read(tmp_path / "local") * 2
     with pytest.raises(ConfigError, match="rename files in one step"):
         run.score(BatchScorer(model), [str(lines)], Path("s3://bucket/out"))
+
+
+def test_input_that_was_not_touched_is_not_read_again_to_go_on(model, lines, tmp_path, monkeypatch):
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20)
+    (tmp_path / "out" / "part-000001.jsonl").unlink()
+    opened = []
+    monkeypatch.setattr(plan, "opened", lambda path: opened.append(path))
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 1
+    assert opened == []
+    monkeypatch.undo()
+    os.utime(lines)
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0
