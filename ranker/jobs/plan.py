@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -152,7 +154,7 @@ def begun(plan: Plan, folder: Path) -> Plan:
 
 def write(path: Path, text: str) -> None:
     """Write a small file in one step."""
-    draft = path.with_name(f".{path.name}.tmp")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
