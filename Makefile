@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= true
 # Nothing of these is fetched from the model hub.
 test check test-slow train-pairrm bench: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup check format test test-slow train-pairrm bench docs constraints clean
+.PHONY: help setup check format test test-slow train-pairrm bench bench-serving docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,6 +42,12 @@ bench: setup .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside Cr
 	@test -e runs/pairrm-hub/model.onnx || $(BIN)/ranker train pairrm model.layout=hub output_dir=runs/pairrm-hub
 	$(BIN)/python benchmarks/scoring.py --onnx-python .bench/onnx/bin/python \
 		--blender-python .bench/blender/bin/python $(BENCH)
+
+bench-serving: setup ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak
+	@test -e runs/pairrm/model.onnx || $(BIN)/ranker train pairrm
+	$(BIN)/python benchmarks/serving.py runs/pairrm/model.onnx --out runs/serving.json
+	$(BIN)/python benchmarks/kills.py runs/pairrm/model.onnx
+	$(BIN)/python benchmarks/serving.py runs/pairrm/model.onnx --soak 15
 
 # The contenders' own environments: what they need keeps them from sharing ours.
 .bench/onnx/.ready: PACKAGES := 'sentence-transformers[onnx]==5.7.0'

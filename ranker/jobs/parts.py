@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +23,8 @@ def path_of(folder: Path, part: Part) -> Path:
     return folder / f"{part.name}{'.parquet' if part.source.endswith('.parquet') else '.jsonl'}"
 
 
-def schema_of(part: Part, prefix: str, make: Make) -> Any:
-    """The Arrow schema of what is made of a part's rows; None where they are JSON lines."""
+def schema_of(part: Part, prefix: str, make: Make, settings: Mapping[str, Any]) -> Any:
+    """The Arrow schema of what is made of a part's rows, the job's settings in it; None where they are JSON lines."""
     if not part.source.endswith(".parquet"):
         return None
     import pyarrow as pa
@@ -32,7 +32,7 @@ def schema_of(part: Part, prefix: str, make: Make) -> Any:
 
     if make == "pairs":
         texts = [(name, pa.string()) for name in ("prompt", "chosen", "rejected")]
-        return pa.schema([*texts, ("margin", pa.float32())])
+        return pa.schema([*texts, ("margin", pa.float32())], {"ranker": json.dumps(settings)})
     kinds = {
         "scores": pa.list_(pa.float32()), "ranks": pa.list_(pa.int32()), "order": pa.list_(pa.int32()),
         "margin": pa.float32(), "truncated": pa.list_(pa.bool_()), "error": pa.string(),
@@ -42,7 +42,7 @@ def schema_of(part: Part, prefix: str, make: Make) -> Any:
     added = {prefix + name: kind for name, kind in kinds.items()} | ({"best": pa.string()} if make == "best" else {})
     for name, kind in added.items():
         schema = schema if name in schema.names else schema.append(pa.field(name, kind))
-    return schema
+    return schema.with_metadata({**(schema.metadata or {}), b"ranker": json.dumps(settings).encode()})
 
 
 def write(path: Path, part: Part, rows: Sequence[Row], schema: Any) -> dict[str, Any]:

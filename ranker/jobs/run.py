@@ -205,7 +205,7 @@ class Job:
             progress(len(chunk))
         if bad:
             parts.write(target.with_name(f"errors-{part.number:06d}.jsonl"), part, bad, None)
-        schema = parts.schema_of(part, self.scorer.prefix, self.make)
+        schema = parts.schema_of(part, self.scorer.prefix, self.make, self.plan.settings)
         facts = parts.write(target, part, kept, schema)
         parts.note(self.folder, facts | {"errors": errors, "scores": sketch.coarse()})
         return Done(parts=1, read=len(rows), written=len(kept), errors=errors)
