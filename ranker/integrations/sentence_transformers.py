@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ class CrossEncoder:
 
     def __init__(self, model: Ranker | str | Path, **options: Any) -> None:
         self.ranker = model if isinstance(model, Ranker) else load(model, **options)
+        self.model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *args, **kwargs: None)
+        """The library's evaluators write to it; no card is kept."""
 
     def predict(self, sentences: Sequence[Sequence[str]] | Sequence[str], **_: Any) -> NDArray[np.float32] | np.float32:
         """Scores (pairs,) of (query, document) pairs; one score of a single pair. Other arguments are not needed.
