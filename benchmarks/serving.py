@@ -129,7 +129,7 @@ def start(command):
     """A server process and its port."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
-        if "running on http" in line:
+        if "http://127.0.0.1:" in line:
             return process, int(line.split("http://127.0.0.1:")[1].split()[0])
     raise SystemExit(f"{command} did not start")
 

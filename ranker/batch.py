@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,16 @@ from ranker.data.formats import Columns, check_columns, group_of
 from ranker.errors import ConfigError, DataError, ModelFileError
 from ranker.loading import load
 from ranker.ranking.ranks import rank_scores
+from ranker.ranking.tournament import ranked
 from ranker.records import Group
-from ranker.runtime import modelfile
+from ranker.runtime import manifest as manifests
 from ranker.scorer import GroupScores, Scorer, failed
 
 RESULTS: Final = ("scores", "ranks", "order", "margin", "truncated", "error")
 """Columns that are added, after the prefix."""
+
+END: Final = 1 << 20
+"""Bytes at each end of a file that its model's identity knows."""
 
 Batch = Mapping[str, Sequence[Any]]
 
@@ -52,7 +57,7 @@ class BatchScorer:
         self.columns = dict(check_columns(columns or {}))
         self.prefix = prefix
         self.options = options
-        self.digest = modelfile.read(Path(model))[1] if self.model.endswith(".onnx") else ""
+        self.digest = identity(self.model)
         self._scorer: Scorer | None = None
         self._lock = threading.Lock()
 
@@ -68,7 +73,7 @@ class BatchScorer:
         """
         with self._lock:
             if self._scorer is None:
-                if self.digest and modelfile.read(Path(self.model))[1] != self.digest:
+                if self.digest != identity(self.model):
                     raise ModelFileError(f"{self.model}: changed since this scorer was made; make it again")
                 self._scorer = load(self.model, **self.options).scorer
             return self._scorer
@@ -95,19 +100,45 @@ class BatchScorer:
 
     def score(self, groups: Sequence[Group | DataError]) -> list[GroupScores]:
         """One result per group, in order; a row that is none has its error."""
-        scored = iter(self.scorer.score([group for group in groups if isinstance(group, Group)]))
+        scored = iter(ranked(self.scorer, [group for group in groups if isinstance(group, Group)]))
         return [next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group)) for group in groups]
 
     def results(self, result: GroupScores) -> dict[str, Any]:
         """The columns that are added to a row, with the prefix."""
-        return {self.prefix + name: value for name, value in _columns(result).items()}
+        return {self.prefix + name: value for name, value in columns_of(result).items()}
 
     def group(self, row: Mapping[str, Any], where: str) -> Group | DataError:
         """What is scored of a row, or why there is nothing."""
         try:
-            return group_of({name: _plain(value) for name, value in row.items()}, where, self.columns)
+            return group_of({name: plain(value) for name, value in row.items()}, where, self.columns)
         except DataError as error:
             return error
+
+
+def identity(model: str) -> str:
+    """What decides a model's scores, as one hash: of a model.onnx graph, layout and tokenizer, of a folder its files.
+
+    Files of more than 2 MiB count by their size and both ends. A name on the model hub has none.
+
+    Raises:
+        ModelFileError: a model.onnx that is missing, damaged or foreign.
+    """
+    digest = hashlib.sha256()
+    path = Path(model)
+    if model.endswith(".onnx"):
+        manifest, _ = manifests.read(path)
+        digest.update(f"{manifest.graph_sha256} {manifest.tokenizer_sha256} {manifest.text.model_dump_json()}".encode())
+    elif path.is_dir():
+        for file in sorted(file for file in path.rglob("*") if file.is_file()):
+            size = file.stat().st_size
+            with file.open("rb") as stream:
+                ends = stream.read(END)
+                stream.seek(max(len(ends), size - END))
+                ends += stream.read(END)
+            digest.update(f"{file.relative_to(path)} {size} ".encode() + ends)
+    else:
+        return ""
+    return digest.hexdigest()
 
 
 def _made(model: str, columns: dict[str, str], prefix: str, options: dict[str, Any], digest: str) -> BatchScorer:
@@ -125,12 +156,13 @@ def _list(values: Any) -> list[Any]:
     return list(values)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A field whose arrays, of Ray and pandas, are lists."""
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def _columns(result: GroupScores) -> dict[str, Any]:
+def columns_of(result: GroupScores) -> dict[str, Any]:
+    """``RESULTS`` of a group that was scored; nulls and the reason where it failed."""
     if result.error is not None:
         return dict.fromkeys(RESULTS) | {"error": result.error}
     ranking = rank_scores(result.scores)

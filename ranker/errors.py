@@ -50,6 +50,9 @@ class DataError(RankerError):
         super().__init__(f"{where}: field '{field}': {reason}")
         self.where, self.field, self.reason, self.raw = where, field, reason, raw
 
+    def __reduce__(self) -> tuple[type[DataError], tuple[str, str, str, str]]:
+        return type(self), (self.where, self.field, self.reason, self.raw)
+
 
 class CheckpointError(RankerError):
     """A checkpoint that is incomplete, damaged or inconsistent."""

@@ -156,9 +156,18 @@ def tiny(
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny exported ranker, beside its folder ``checkpoint``."""
-    folder = tmp_path_factory.mktemp("model")
-    native.save(*tiny(), folder / "checkpoint")
+    """A tiny exported ranker that compares, beside its folder ``checkpoint``."""
+    return _exported(tmp_path_factory.mktemp("model"), exchange=True)
+
+
+@pytest.fixture(scope="session")
+def pointwise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny exported ranker whose scores mean something alone."""
+    return _exported(tmp_path_factory.mktemp("pointwise"), exchange=False)
+
+
+def _exported(folder: Path, *, exchange: bool) -> Path:
+    native.save(*tiny(exchange=exchange), folder / "checkpoint")
     rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
     export(folder / "checkpoint", {"fp32": folder / "model.onnx"}, rows=rows)
     return folder / "model.onnx"

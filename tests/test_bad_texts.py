@@ -21,7 +21,7 @@ from tests.test_cli import ranker_cli
 ROWS = [{"prompt": text, "candidates": [text, "b", text + "c"]} for text in TEXTS.values()]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def app(model):
     return application(Server(ranker.load(model).scorer, "m", Limits(), {}), Keys([]))
 

@@ -21,8 +21,9 @@ def test_examples_are_short():
 
 
 @pytest.mark.parametrize(("title", "code"), SECTIONS, ids=[title for title, _ in SECTIONS])
-def test_an_example_runs(model, tmp_path, monkeypatch, capsys, title, code):
+def test_an_example_runs(model, pointwise, tmp_path, monkeypatch, capsys, title, code):
     shutil.copy(model, tmp_path / "model.onnx")
+    shutil.copy(pointwise, tmp_path / "pointwise.onnx")
     monkeypatch.chdir(tmp_path)
     exec(compile(code, title, "exec"), {"__name__": "example"})
     if "print(" in code:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,10 @@ def run(
     if engine == "ray":
         workers = workers or max(1, available_cores() // (threads or 1))
         threads = threads or max(1, available_cores() // workers)
+        if options["device"] == "auto":
+            options["device"] = "cpu"  # Ray gives GPUs to those who ask for them
+        model = os.path.abspath(model) if Path(model).exists() else model
+        folder = os.path.abspath(folder)
         gpus = int(options["device"] in ("cuda", "tensorrt"))
         work = require("ranker.jobs.cluster").spread(workers, address=address, cpus=threads, gpus=gpus)
     elif engine != "local" or workers or address:

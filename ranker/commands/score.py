@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from tqdm import tqdm
 
-from ranker.data.files import Row, line_of, read_rows, write_rows
+from ranker.data.files import Row, line_of, make_room, read_rows, write_rows
 from ranker.data.formats import Columns, check_columns, group_of
 from ranker.errors import DataError
 from ranker.loading import How, Orders, load
@@ -133,13 +133,7 @@ def _line(verb: Verb, row: Row | DataError, group: Group | DataError, result: Gr
     make = partial(_compare, temperature=temperature) if verb == "compare" else RESULTS[verb]
     fields = dict.fromkeys(FIELDS[verb]) if result.error is not None else make(group, result)
     fields["error"] = result.error
-    for name in fields:
-        if name in columns:
-            free = f"input_{name}"
-            while free in columns or free in fields:
-                free = f"input_{free}"
-            columns[free] = columns.pop(name)
-    return line_of(columns | fields)
+    return line_of(make_room(columns, fields) | fields)
 
 
 def _score(group: Any, result: GroupScores) -> Row:

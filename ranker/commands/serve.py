@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from rich.console import Console
 
 from ranker.errors import ConfigError, nearest
 from ranker.extras import require
@@ -41,7 +43,7 @@ def run(
     """Serve a model; SIGTERM and SIGINT finish what was taken, within ``drain_seconds``, and end with exit code 0.
 
     Raises:
-        ConfigError: an unknown limit, or a host beyond this machine without keys.
+        ConfigError: an unknown limit, a port that is taken, or a host beyond this machine without keys.
         ModelFileError, CheckpointError: as in ``ranker.load``.
     """
     keys, limits = Keys.read(api_keys, os.environ.get(KEYS)), limits_of(limit)
@@ -53,15 +55,25 @@ def run(
     if ui:
         app = require("ranker.serving.page").mount(app, server)
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="info", access_log=False, limit_concurrency=limits.connections,
-        timeout_graceful_shutdown=limits.drain_seconds, server_header=False,
-    )  # fmt: skip
-    for ended in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(ended, lambda number, frame: None)  # uvicorn raises them again when it has drained
-    running = uvicorn.Server(config)
-    running.run()
-    if not running.started:
-        raise ConfigError(f"could not listen on {host}:{port}; choose another --port")
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=limits.drain_seconds, server_header=False
+    )
+    with _listening(host, port) as listener:
+        for ended in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(ended, lambda number, frame: None)  # uvicorn raises them again when it has drained
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        Console(stderr=True, soft_wrap=True).print(f"ranker: serving {model} on {address}", highlight=False)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host} --port {port}: {os.strerror(error.errno or 0)}; choose another port or host"
+        ) from error
 
 
 def limits_of(entries: Sequence[str]) -> Limits:

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -127,6 +127,18 @@ def line_of(row: Row) -> str:
     except UnicodeEncodeError:
         return json.dumps(json.loads(line))
     return line
+
+
+def make_room(columns: Row, names: Collection[str]) -> Row:
+    """The columns, in order; one that has a name of ``names`` is called ``input_<name>``, so that none is lost."""
+    taken = {*columns, *names}
+    made: Row = {}
+    for name, value in columns.items():
+        free = name
+        while free in names or (free != name and free in taken):
+            free = f"input_{free}"
+        made[free] = value
+    return made
 
 
 def finite(value: Any) -> Any:

@@ -13,6 +13,9 @@ from typing import Any
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from ranker.batch import BatchScorer
+from ranker.data.formats import group_of
+from ranker.errors import DataError
+from ranker.records import Group
 
 BELOW = "ranker_below_threshold"
 FAILED = "ranker_failed"
@@ -55,14 +58,19 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
 
     def filter_batch(self, batch: Sequence[Any]) -> list[bool | tuple[bool, str]]:
         """The same for many documents."""
-        prompts = ["" if self.prompt is None else doc.metadata.get(self.prompt) for doc in batch]
-        prefix = self.scorer.prefix
-        found = self.scorer({"prompt": prompts, "candidates": [[doc.text] for doc in batch]})
-        kept: list[bool | tuple[bool, str]] = []
-        for doc, scores, error in zip(batch, found[f"{prefix}scores"], found[f"{prefix}error"], strict=True):
-            doc.metadata |= {f"{prefix}error": error} if scores is None else {f"{prefix}score": scores[0]}
-            if scores is None:
+        prefix, kept = self.scorer.prefix, list[bool | tuple[bool, str]]()
+        for doc, result in zip(batch, self.scorer.score(list(map(self._group, batch))), strict=True):
+            if result.error is not None:
+                doc.metadata[f"{prefix}error"] = result.error
                 kept.append((False, FAILED))
-            else:
-                kept.append(scores[0] >= self.threshold or (False, BELOW))
+                continue
+            score = doc.metadata[f"{prefix}score"] = float(result.scores[0])
+            kept.append(score >= self.threshold or (False, BELOW))
         return kept
+
+    def _group(self, doc: Any) -> Group | DataError:
+        prompt = "" if self.prompt is None else doc.metadata.get(self.prompt)
+        try:
+            return group_of({"prompt": prompt, "candidates": [doc.text]}, f"document {doc.id}")
+        except DataError as error:
+            return error

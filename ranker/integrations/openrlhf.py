@@ -11,7 +11,6 @@ Source: openrlhf/utils/agent.py of OpenRLHF 0.11.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -20,9 +19,10 @@ import numpy as np
 from ranker.extras import require
 from ranker.integrations.rewards import GroupRewards, Mode
 
-ENDINGS: Final = re.compile(
-    r"(?:<\|(?:im_end|eot_id|end_of_text|endoftext|end)\|>|</s>|<eos>|<end_of_turn>|<pad>|\s)+\Z"
-)
+ENDINGS: Final = (
+    "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>", "<eos>", "<end_of_turn>",
+    "<pad>",
+)  # fmt: skip
 """What chat templates and padding leave at the end of a response."""
 
 
@@ -30,7 +30,9 @@ def reward_function(model: Any, *, mode: Mode = "score", **options: Any) -> Call
     """A ``reward_func(queries, prompts, labels)`` for OpenRLHF.
 
     ``rewards`` are those of ``GroupRewards``; ``scores``, which OpenRLHF filters by, are their logistic in [0, 1]. A
-    response that could not be scored has reward 0 and score 0, and is counted in ``extra_logs``.
+    response that could not be scored has reward 0 and score 0, and is counted in ``extra_logs``. OpenRLHF 0.11 calls
+    with one response at a time, which only pointwise models and the mode ``score`` can tell anything about; others
+    raise ``ConfigError``.
     """
     rewards = GroupRewards(model, mode=mode, **options)
 
@@ -53,5 +55,12 @@ def reward_function(model: Any, *, mode: Mode = "score", **options: Any) -> Call
 
 def response(query: str, prompt: str) -> str:
     """What follows the prompt in a query, without the template's last words."""
-    text = query[len(prompt) :] if query.startswith(prompt) else query
-    return ENDINGS.sub("", text)
+    start, end = len(prompt) if query.startswith(prompt) else 0, len(query)
+    while end > start:
+        if query[end - 1].isspace():
+            end -= 1
+        elif ending := next((own for own in ENDINGS if query.endswith(own, start, end)), ""):
+            end -= len(ending)
+        else:
+            break
+    return query[start:end]

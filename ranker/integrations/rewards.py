@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.batch import BatchScorer
+from ranker.batch import BatchScorer, plain
 from ranker.data.formats import group_of
 from ranker.errors import ConfigError, DataError
 from ranker.ranking.aggregation import Comparisons, bradley_terry, win_rate
@@ -52,26 +52,49 @@ class GroupRewards:
             completions: texts, or chat messages that end with the assistant's.
 
         Raises:
-            ConfigError: not one prompt per completion.
+            ConfigError: not one prompt per completion, or a completion that is alone with its prompt where it can
+                only be told how it compares with others (a pairwise model, or another mode than ``score``).
         """
         if len(prompts) != len(completions):
             raise ConfigError(f"expected one prompt per completion ({len(completions)}), got {len(prompts)}")
         rewards = np.full(len(prompts), np.nan)
         members: dict[Prompt, list[tuple[int, str]]] = {}
+        broken = False
         for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             try:
-                group = group_of({"prompt": prompt, "candidates": [completion]}, f"completion {number}")
+                group = group_of({"prompt": plain(prompt), "candidates": [completion]}, f"completion {number}")
             except DataError:
+                broken = True
                 continue  # its reward stays NaN, which trainers leave out
             members.setdefault(group.prompt, []).append((number, group.candidates[0]))
+        if self.relative:
+            self._leave_out_lone(members, broken)
         groups = [Group(prompt, tuple(text for _, text in own)) for prompt, own in members.items()]
         for own, result in zip(members.values(), self._rewards(groups), strict=True):
             rewards[[number for number, _ in own]] = result
         return rewards
 
+    @property
+    def relative(self) -> bool:
+        """Whether a reward says how a completion compares with the others of its prompt, and nothing else."""
+        return self.mode != "score" or self.scorer.scorer.pairwise
+
+    @staticmethod
+    def _leave_out_lone(members: dict[Prompt, list[tuple[int, str]]], broken: bool) -> None:
+        """Those whose others could not be read have no reward; where all could be read, the trainer sends no groups."""
+        lone = [prompt for prompt, own in members.items() if len(own) == 1]
+        if lone and not broken:
+            number = members[lone[0]][0][0]
+            raise ConfigError(
+                f"completion {number}: expected at least two completions of its prompt, got one; use a pointwise model "
+                "(recipe encoder-bt or decoder-bt) in mode 'score', or send whole groups"
+            )
+        for prompt in lone:
+            del members[prompt]
+
     def _rewards(self, groups: Sequence[Group]) -> list[Floats]:
         scorer = self.scorer.scorer
-        results = scorer.score(groups)
+        results = self.scorer.score(groups)
         if self.mode == "score":
             calibration = scorer.calibration
             return [(r.scores.astype(np.float64) - calibration.mean) / calibration.std for r in results]

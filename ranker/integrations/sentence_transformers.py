@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ranker.errors import ScoringError
 from ranker.loading import Ranker, load
-from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
 
 
@@ -55,7 +54,7 @@ class CrossEncoder:
         Raises:
             ScoringError: the documents could not be scored.
         """
-        ranking = rank_scores(self.ranker.score(query, documents))
+        ranking = self.ranker.rank(query, documents)
         found = []
         for number in ranking.order[:top_k].tolist():
             row: dict[str, Any] = {"corpus_id": number, "score": float(ranking.scores[number])}

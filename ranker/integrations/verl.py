@@ -11,17 +11,26 @@ Source: verl/workers/reward_manager of verl 0.6.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ranker.errors import DataError
 from ranker.integrations.rewards import GroupRewards, Mode
+
+logger = logging.getLogger(__name__)
 
 
 def batch_function(
     model: Any, *, prompt: str = "prompt", mode: Mode = "score", **options: Any
 ) -> Callable[..., list[float]]:
-    """``compute_score(data_sources, solution_strs, ground_truths, extra_infos)`` -> rewards, for the batch manager."""
+    """``compute_score(data_sources, solution_strs, ground_truths, extra_infos)`` -> rewards, for the batch manager.
+
+    A sample that could not be scored has reward 0, and a warning says how many there were.
+    """
     rewards = GroupRewards(model, mode=mode, **options)
 
     def compute_score(
@@ -32,13 +41,16 @@ def batch_function(
         **kwargs: Any,
     ) -> list[float]:
         prompts = [_prompt(info, prompt, number) for number, info in enumerate(extra_infos)]
-        return [float(value) for value in rewards(prompts, list(solution_strs))]
+        return _whole(rewards(prompts, list(solution_strs)))
 
     return compute_score
 
 
 def function(model: Any, *, prompt: str = "prompt", **options: Any) -> Callable[..., float]:
-    """``compute_score(data_source, solution_str, ground_truth, extra_info)`` -> reward, for the naive manager."""
+    """``compute_score(data_source, solution_str, ground_truth, extra_info)`` -> reward, for the naive manager.
+
+    It sees one sample at a time, so the model must be a pointwise one; others raise ``ConfigError``.
+    """
     rewards = GroupRewards(model, **options)
 
     def compute_score(
@@ -48,9 +60,17 @@ def function(model: Any, *, prompt: str = "prompt", **options: Any) -> Callable[
         extra_info: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> float:
-        return float(rewards([_prompt(extra_info, prompt, 0)], [solution_str])[0])
+        return _whole(rewards([_prompt(extra_info, prompt, 0)], [solution_str]))[0]
 
     return compute_score
+
+
+def _whole(rewards: NDArray[np.float64]) -> list[float]:
+    """Rewards with 0 where there is none: verl has no way to leave a sample out, and NaN would end the training."""
+    failed = np.isnan(rewards)
+    if failed.any():
+        logger.warning("%d of %d samples could not be scored; their reward is 0", failed.sum(), len(failed))
+    return [float(value) for value in np.where(failed, 0.0, rewards)]
 
 
 def _prompt(info: Mapping[str, Any] | None, name: str, number: int) -> Any:

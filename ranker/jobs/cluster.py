@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
+from ranker.errors import JobError, RankerError
 from ranker.extras import require
 from ranker.jobs.run import Done, Job, Progress, Work
 
@@ -27,6 +29,8 @@ def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int
 
     Raises:
         MissingExtraError: Ray is not installed.
+        JobError: from the work, where there is no cluster at the address or a worker failed; what a worker raised on
+            purpose is raised as it is.
     """
     ray: Any = require("ray")
     data: Any = require("ray.data")
@@ -38,7 +42,10 @@ def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int
         started = not ray.is_initialized()
         if started:
             local = {} if address else {"num_cpus": workers * cpus, "include_dashboard": False}
-            ray.init(address=address, log_to_driver=False, **local)
+            try:
+                ray.init(address=address or "local", log_to_driver=False, **local)
+            except (ConnectionError, ValueError) as error:
+                raise JobError(f"--address {address}: found no Ray cluster there ({error})") from error
         try:
             data.DataContext.get_current().enable_progress_bars = False
             rows = data.from_items([{"part": number} for number in numbers], override_num_blocks=len(numbers))
@@ -52,11 +59,20 @@ def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int
                 progress(own.read)
                 done += own
             return done
+        except ray.exceptions.RayError as error:
+            cause = next((own for own in _causes(error) if isinstance(own, RankerError)), None)
+            raise (cause or JobError(f"a worker failed: {str(error).strip().splitlines()[-1]}")) from error
         finally:
             if started:
                 ray.shutdown()
 
     return work
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = getattr(error, "cause", None) or error.__cause__
 
 
 class _Worker:

@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.data.files import Row, line_of, opened
+from ranker.data.files import Row, line_of, make_room, opened
+from ranker.jobs import plan
+from ranker.jobs.leases import STALE
 from ranker.jobs.plan import Part
 from ranker.jobs.select import Make
 
 MANIFEST: Final = "_manifest.jsonl"
 SUCCESS: Final = "_SUCCESS"
+FACTS: Final = "_parts"
+LEFT: Final = (".part-*", ".errors-*", "..part-*")
+"""Drafts and leases."""
 
 
 def path_of(folder: Path, part: Part) -> Path:
@@ -23,8 +29,11 @@ def path_of(folder: Path, part: Part) -> Path:
     return folder / f"{part.name}{'.parquet' if part.source.endswith('.parquet') else '.jsonl'}"
 
 
-def schema_of(part: Part, prefix: str, make: Make, settings: Mapping[str, Any]) -> Any:
-    """The Arrow schema of what is made of a part's rows, the job's settings in it; None where they are JSON lines."""
+def schema_of(part: Part, prefix: str, make: Make, settings: Mapping[str, Any], *, scored: bool) -> Any:
+    """The Arrow schema of what is made of a part's rows, the job's settings in it; None where they are JSON lines.
+
+    ``scored`` says that the source's results are this job's own; otherwise columns of those names make room.
+    """
     if not part.source.endswith(".parquet"):
         return None
     import pyarrow as pa
@@ -33,26 +42,28 @@ def schema_of(part: Part, prefix: str, make: Make, settings: Mapping[str, Any]) 
     if make == "pairs":
         texts = [(name, pa.string()) for name in ("prompt", "chosen", "rejected")]
         return pa.schema([*texts, ("margin", pa.float32())], {"ranker": json.dumps(settings)})
-    kinds = {
+    kinds: dict[str, Any] = {
         "scores": pa.list_(pa.float32()), "ranks": pa.list_(pa.int32()), "order": pa.list_(pa.int32()),
         "margin": pa.float32(), "truncated": pa.list_(pa.bool_()), "error": pa.string(),
     }  # fmt: skip
     with opened(part.source) as file:
         schema = parquet.read_schema(file)
-    added = {prefix + name: kind for name, kind in kinds.items()} | ({"best": pa.string()} if make == "best" else {})
-    for name, kind in added.items():
-        schema = schema if name in schema.names else schema.append(pa.field(name, kind))
-    return schema.with_metadata({**(schema.metadata or {}), b"ranker": json.dumps(settings).encode()})
+    added = {} if scored else {prefix + name: kind for name, kind in kinds.items()}
+    added |= {"best": pa.string()} if make == "best" else {}
+    names = make_room(dict.fromkeys(schema.names), added)
+    fields = [field.with_name(name) for field, name in zip(schema, names, strict=True)]
+    fields += [pa.field(name, kind) for name, kind in added.items()]
+    return pa.schema(fields, {**(schema.metadata or {}), b"ranker": json.dumps(settings).encode()})
 
 
-def write(path: Path, part: Part, rows: Sequence[Row], schema: Any) -> dict[str, Any]:
-    """Write the rows of a part in one step; what the manifest says of it.
+def write(path: Path, rows: Sequence[Row], schema: Any, note: Callable[[str], None] = lambda digest: None) -> None:
+    """Write the rows of a part in one step.
 
     Args:
         path: of the part's file.
-        part: which rows it had.
-        rows: what became of them; fewer, where some were left out.
+        rows: what became of its rows.
         schema: of Arrow; None writes JSON lines.
+        note: called with the file's SHA-256 before the file has its name, so that no part is there without its facts.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
     try:
@@ -63,11 +74,30 @@ def write(path: Path, part: Part, rows: Sequence[Row], schema: Any) -> dict[str,
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
+        note(digest)
         draft.replace(path)
         _sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
-    return {"part": part.number, "file": path.name, "read": part.rows, "rows": len(rows), "sha256": digest}
+
+
+def note(folder: Path, part: Part, facts: Mapping[str, Any]) -> None:
+    """Write what is known of a part, in one step."""
+    (folder / FACTS).mkdir(exist_ok=True)
+    plan.write(folder / FACTS / f"{part.name}.json", json.dumps(facts, sort_keys=True) + "\n")
+
+
+def facts(folder: Path) -> list[dict[str, Any]]:
+    """What is known of every part that was done, in order."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / FACTS).glob("part-*.json"))]
+
+
+def finish(folder: Path) -> None:
+    """Put the facts of all parts into ``_manifest.jsonl`` and remove what dead workers left."""
+    plan.write(folder / MANIFEST, "".join(json.dumps(own, sort_keys=True) + "\n" for own in facts(folder)))
+    for left in (path for pattern in LEFT for path in folder.glob(pattern)):
+        if time.time() - left.stat().st_mtime >= STALE or left.suffix == ".lease":
+            left.unlink(missing_ok=True)
 
 
 def _parquet(draft: Path, rows: Sequence[Row], schema: Any) -> None:
@@ -75,16 +105,6 @@ def _parquet(draft: Path, rows: Sequence[Row], schema: Any) -> None:
     import pyarrow.parquet as parquet
 
     parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, write_page_checksum=True)
-
-
-def note(folder: Path, facts: dict[str, Any]) -> None:
-    """Add a line to the manifest; one write, so that lines of several workers do not mix."""
-    line = json.dumps(facts, sort_keys=True) + "\n"
-    handle = os.open(folder / MANIFEST, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
-    with os.fdopen(handle, "wb") as file:
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

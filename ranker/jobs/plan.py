@@ -70,7 +70,7 @@ class Plan:
 
 
 def expanded(patterns: Sequence[str]) -> list[str]:
-    """Files of names and globs, each once, sorted within a glob.
+    """Files of names and globs, each once, sorted within a glob, as absolute paths or with their protocol.
 
     Raises:
         DataError: a pattern without a file.
@@ -80,7 +80,7 @@ def expanded(patterns: Sequence[str]) -> list[str]:
         names = _matching(pattern) if glob.has_magic(pattern) else [pattern]
         if not names:
             raise DataError(pattern, "input", "expected at least one file of this pattern, found none")
-        found.update(dict.fromkeys(names))
+        found.update(dict.fromkeys(name if remote(name) else os.path.abspath(name) for name in names))
     return list(found)
 
 
@@ -136,15 +136,25 @@ def begun(plan: Plan, folder: Path) -> Plan:
     if ":/" in str(folder):  # of "://", a Path has lost one stroke
         raise ConfigError(f"{folder}: expected a folder that can rename files in one step; copy it there when finished")
     file = folder / PLAN
+    folder.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-        if folder.exists() and any(not path.name.startswith((".", "_")) for path in folder.iterdir()):
-            raise JobError(f"{folder}: holds files of something else; choose a new folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        write(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n")
-        return plan
-    known = json.loads(file.read_text(encoding="utf-8"))
-    for name, value in _flat(json.loads(json.dumps(asdict(plan)))):
-        before = dict(_flat(known)).get(name)
+        others = [path.name for path in folder.iterdir() if not path.name.startswith((".", "_"))]
+        if others and not file.exists():
+            raise JobError(f"{folder}: holds files of something else ({others[0]}); choose a new folder")
+        draft = file.with_name(f".{file.name}.{os.getpid()}.{uuid.uuid4().hex}")
+        draft.write_text(json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        try:
+            os.link(draft, file)  # the first of several workers that begin at once
+        except FileExistsError:
+            pass
+        else:
+            return plan
+        finally:
+            draft.unlink()
+    known = dict(_flat(json.loads(file.read_text(encoding="utf-8"))))
+    now = dict(_flat(json.loads(json.dumps(asdict(plan)))))
+    for name in [*now, *(name for name in known if name not in now)]:
+        before, value = known.get(name, "nothing"), now.get(name, "nothing")
         if before != value and not name.endswith(".modified"):
             raise JobError(
                 f"{folder}: begun with {name} {before!r:.80}, now {value!r:.80}; choose a new folder, or put it back"
@@ -164,7 +174,6 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if items is None:
         yield name, value
         return
-    yield f"{name}.length".lstrip("."), len(value)
     for key, inner in items:
         yield from _flat(inner, f"{name}.{key}".lstrip("."))
 

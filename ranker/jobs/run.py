@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from ranker.batch import BatchScorer
-from ranker.data.files import Row, read_rows
+from ranker.batch import RESULTS, BatchScorer
+from ranker.data.files import Row, make_room, read_rows
 from ranker.errors import ConfigError, DataError
 from ranker.jobs import parts, summary
 from ranker.jobs.leases import Lease
@@ -58,9 +58,9 @@ def score(
     """Score files into ``folder``, one file per part, going on where an earlier worker stopped.
 
     Rows keep their order and columns and gain those of ``BatchScorer``. With a selection only what is selected is
-    written, and rows with an error go to ``errors-*.jsonl``, so that nothing is lost. ``_manifest.jsonl`` has the hash
-    of every part, ``_SUCCESS`` is written when all are there. Several workers, on one machine or many, may do the same
-    job in one folder.
+    written, and rows with an error go to ``errors-*.jsonl``, so that nothing is lost. When all parts are there,
+    ``_manifest.jsonl`` has their hashes, and ``_SUCCESS`` is written. Several workers, on one machine or many, may do
+    the same job in one folder.
 
     Args:
         scorer: the model and the columns.
@@ -72,9 +72,12 @@ def score(
         work: who does the parts; default this process.
 
     Raises:
+        ConfigError: no rows in a part, or a selection that is none.
         JobError: the folder holds another job; the field that differs is named.
-        DataError: an input is missing, damaged, or changed while it was read.
+        DataError: an input is missing, damaged, or has become shorter while it was read.
     """
+    if selection is not None:
+        selector(selection)  # what is wrong with it is said before anything is begun
     if part_rows < 1:
         raise ConfigError(f"expected at least one row in a part, got {part_rows}")
     plan = begun(made(expanded(inputs), part_rows, _settings(scorer, selection), folder), folder)
@@ -105,6 +108,7 @@ def top(
     """
     if not 0 < share <= 1:
         raise ConfigError(f"expected a share in (0, 1], got {share}")
+    selector(selection)
     done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress, work=work)
     if not (folder / SCORED / parts.SUCCESS).exists():
         return done
@@ -123,8 +127,7 @@ def top(
 def _finished(job: Job, progress: Progress, work: Work | None) -> Done:
     done = (work or Job.run)(job, progress)
     if next(job.waiting(), None) is None:
-        for lease in job.folder.glob(".*.lease"):  # of workers that died after their part was there
-            lease.unlink(missing_ok=True)
+        parts.finish(job.folder)
         summary.write_summary(job.folder, job.plan)
         write(job.folder / parts.SUCCESS, "")
     return done
@@ -181,11 +184,11 @@ class Job:
             return None
         try:
             # another worker may have finished it between the two looks
-            return None if self.has(part) else self._part(part, target, lease, progress)
+            return None if self.has(part) else self._part(part, target, progress)
         finally:
             lease.release()
 
-    def _part(self, part: Part, target: Path, lease: Lease, progress: Progress) -> Done:
+    def _part(self, part: Part, target: Path, progress: Progress) -> Done:
         kept: list[Row] = []
         bad: list[Row] = []
         sketch, errors = Sketch(), 0
@@ -201,13 +204,15 @@ class Job:
                     bad.append(row)
                 elif (selected := self.select(row, group, result)) is not None:
                     kept.append(selected)
-            lease.beat()
             progress(len(chunk))
         if bad:
-            parts.write(target.with_name(f"errors-{part.number:06d}.jsonl"), part, bad, None)
-        schema = parts.schema_of(part, self.scorer.prefix, self.make, self.plan.settings)
-        facts = parts.write(target, part, kept, schema)
-        parts.note(self.folder, facts | {"errors": errors, "scores": sketch.coarse()})
+            parts.write(target.with_name(f"errors-{part.number:06d}.jsonl"), bad, None)
+        schema = parts.schema_of(part, self.scorer.prefix, self.make, self.plan.settings, scored=self.find is _known)
+        facts = {
+            "part": part.number, "file": target.name, "read": part.rows, "rows": len(kept), "errors": errors,
+            "scores": sketch.coarse(),
+        }  # fmt: skip
+        parts.write(target, kept, schema, lambda digest: parts.note(self.folder, part, facts | {"sha256": digest}))
         return Done(parts=1, read=len(rows), written=len(kept), errors=errors)
 
 
@@ -221,7 +226,8 @@ def _scored(scorer: BatchScorer, chunk: Rows) -> list[Found]:
     found: list[Found] = []
     for (_, row), group, result in zip(chunk, groups, scorer.score(groups), strict=True):
         columns = {"input": row.raw} if isinstance(row, DataError) else dict(row)
-        found.append((columns | scorer.results(result), group, result))
+        results = scorer.results(result)
+        found.append((make_room(columns, results) | results, group, result))
     return found
 
 
@@ -231,7 +237,7 @@ def _known(scorer: BatchScorer, chunk: Rows) -> list[Found]:
     for where, row in chunk:
         if isinstance(row, DataError):
             raise row
-        given = {name: value for name, value in row.items() if not name.startswith(scorer.prefix)}
+        given = {name: value for name, value in row.items() if name.removeprefix(scorer.prefix) not in RESULTS}
         group = scorer.group(given, where)
         error = row[f"{scorer.prefix}error"]
         if isinstance(group, DataError) or error is not None:

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from ranker.jobs.parts import MANIFEST
+from ranker.jobs.parts import facts
 from ranker.jobs.plan import Plan, write
 
 QUANTILES: Final = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
@@ -42,15 +42,13 @@ class Counts:
 
 
 def counted(folder: Path) -> Counts:
-    """The sums of a job's manifest; of a part that was written twice, the last line."""
-    lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines() if (folder / MANIFEST).exists() else []
-    last = {facts["part"]: facts for facts in map(json.loads, lines)}
+    """The sums of a job's parts."""
     found = Counts()
-    for facts in last.values():
-        found.read += facts["read"]
-        found.written += facts["rows"]
-        found.errors += facts["errors"]
-        found.scores.update({float(score): count for score, count in facts["scores"].items()})
+    for own in facts(folder):
+        found.read += own["read"]
+        found.written += own["rows"]
+        found.errors += own["errors"]
+        found.scores.update({float(score): count for score, count in own["scores"].items()})
     return found
 
 

@@ -16,6 +16,9 @@ from ranker.serving.limits import Keys, UnprocessableError
 from ranker.serving.routes import health, own, rerank, rewards, vllm
 from ranker.serving.server import Server, fastapi
 
+LAST: Final = 2.0
+"""Seconds for the batch that is being computed when everything else has ended."""
+
 ROUTES: Final = (own, rerank, vllm, rewards, health)
 
 
@@ -26,8 +29,9 @@ class Problem(BaseModel):
 
 
 REFUSALS: Final = {
-    400: "the body is no JSON", 401: "no key", 408: "the body came too slowly", 413: "the body is too long",
-    429: "the queue is full; see Retry-After", 503: "shutting down", 504: "it waited past its deadline",
+    400: "the body cannot be read", 401: "no key", 408: "the body came too slowly", 413: "the body is too long",
+    429: "the queue is full; see Retry-After", 503: "shutting down, or too many requests at once",
+    504: "it waited past its deadline",
 }  # fmt: skip
 
 
@@ -37,7 +41,7 @@ def application(server: Server, keys: Keys) -> Any:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(server.batcher.drain, server.limits.drain_seconds)
+        await asyncio.to_thread(server.batcher.drain, LAST)  # requests that were taken have had their drain_seconds
 
     known: Any = {status: {"model": Problem, "description": reason} for status, reason in REFUSALS.items()}
     app = fastapi.FastAPI(title="ranker", version="1", lifespan=lifespan, responses=known)

@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ranker.errors import RankerError
+from ranker.ranking.tournament import ranked
 from ranker.records import Group
 from ranker.scorer import GroupScores, Scorer
 
 BATCH_ITEMS: Final = 256
 """Groups that are taken from the queue at once; the pipeline cuts them into passes by their tokens."""
+
+
+LATE: Final = "the deadline passed while the request was waiting"
 
 
 class OverloadedError(RankerError):
@@ -117,7 +121,7 @@ class Batcher:
             live = [work for work in taken if self._wanted(work, begun)]
             groups = [group for work in live for group in work.groups]
             try:
-                results = self.scorer.score(groups) if groups else []
+                results = list(ranked(self.scorer, groups)) if groups else []
             except Exception:  # one request must not take the others with it
                 for work in live:
                     self._alone(work)
@@ -131,7 +135,7 @@ class Batcher:
 
     def _alone(self, work: Work) -> None:
         try:
-            work.future.set_result(self.scorer.score(work.groups))
+            work.future.set_result(list(ranked(self.scorer, work.groups)))
         except Exception as error:  # what the engine raises reaches its client, and the thread goes on
             work.future.set_exception(error)
 
@@ -156,6 +160,6 @@ class Batcher:
         if not work.future.set_running_or_notify_cancel():
             return False
         if now > work.deadline:
-            work.future.set_exception(DeadlineError("the deadline passed while the request was waiting"))
+            work.future.set_exception(DeadlineError(LATE))
             return False
         return True

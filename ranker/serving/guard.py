@@ -28,6 +28,7 @@ class Guard:
     def __init__(self, app: Any, *, server: Server, keys: Keys) -> None:
         self.app, self.limits, self.keys, self.metrics = app, server.limits, keys, server.metrics
         self.batcher = server.batcher
+        self.running = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One request."""
@@ -46,9 +47,11 @@ class Guard:
                 status = message["status"]
             await send(message)
 
+        self.running += 1
         try:
             await self._guarded(scope, receive, noted)
         finally:
+            self.running -= 1
             route = getattr(scope.get("route"), "path", "none")  # never a path of the client's making
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - begun)
@@ -59,6 +62,9 @@ class Guard:
         if scope["path"] not in OPEN and not self.keys.allow(given):
             scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"  # browsers ask for the one alone
             await _answer(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
+            return
+        if self.running > self.limits.requests and scope["path"] not in OPEN:
+            await _answer(send, 503, f"expected at most {self.limits.requests} requests at once")
             return
         if self.batcher.full and scope["method"] == "POST" and not scope["path"].startswith(PAGE):
             wait = [(b"retry-after", str(math.ceil(self.batcher.seconds)).encode())]

@@ -27,7 +27,7 @@ def mount(app: Any, server: Server) -> Any:
     gradio = require("gradio")
     return gradio.mount_gradio_app(
         app, _blocks(gradio, server), path=PAGE, theme=gradio.themes.Base(font=["system-ui"], font_mono=["monospace"]),
-        footer_links=[],
+        footer_links=[], run_history=False,
     )  # fmt: skip
 
 

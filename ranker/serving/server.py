@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 from ranker.extras import require
 from ranker.records import Group
 from ranker.scorer import GroupScores, Scorer
-from ranker.serving.batcher import Batcher
+from ranker.serving.batcher import LATE, Batcher, DeadlineError
 from ranker.serving.limits import Limits, UnprocessableError
 from ranker.serving.metrics import Metrics
 
 LOOK: Final = 0.25
 """Seconds between two looks at whether a waiting client is still there."""
+
+COMPARES: Final = (
+    "this model compares answers to one prompt and was given one alone; send at least two answers of every prompt "
+    "(/v1/score, /rerank, or equal prompts in /get_reward and /score), or serve a pointwise model"
+)
 
 fastapi = require("fastapi")
 Request = fastapi.Request
@@ -36,21 +42,33 @@ class Server:
         self.batcher = Batcher(scorer, queue_items=limits.queue_items)
         self.metrics.watch(lambda: self.batcher.waiting)
 
-    async def score(self, request: Any, groups: Sequence[Group]) -> list[GroupScores]:
+    async def score(self, request: Any, groups: Sequence[Group], *, alone: bool = False) -> list[GroupScores]:
         """Results of groups, when their turn comes; a client that has gone is not worked for.
 
+        Args:
+            request: whose client is looked after.
+            groups: what is scored.
+            alone: the wire format has room for one answer to a prompt, so that its score must mean something alone.
+
         Raises:
-            UnprocessableError: a request past the limits.
+            UnprocessableError: a request past the limits, or answers that are ``alone`` for a model that compares.
             HTTPException: 499 for a client that has gone.
             OverloadedError, DeadlineError, DrainingError: as in ``Batcher``.
         """
         self.check(groups)
-        self.metrics.items.inc(len(groups))
+        if alone and self.scorer.pairwise:
+            for number, group in enumerate(groups):
+                if len(group.candidates) == 1:
+                    raise UnprocessableError(["items", number], COMPARES)
+        end = time.monotonic() + self.limits.seconds
         waiting = self.batcher.submit(groups, seconds=self.limits.seconds)
+        self.metrics.items.inc(len(groups))
         future = asyncio.wrap_future(waiting)
         while not (await asyncio.wait({future}, timeout=LOOK))[0]:
             if await request.is_disconnected() and waiting.cancel():
                 raise fastapi.HTTPException(499, "the client has gone")
+            if time.monotonic() > end and waiting.cancel():
+                raise DeadlineError(LATE)
         results = future.result()
         self.metrics.errors.inc(sum(result.error is not None for result in results))
         return results
@@ -64,8 +82,10 @@ class Server:
         limits = self.limits
         if len(groups) > limits.items:
             raise UnprocessableError(["items"], f"expected at most {limits.items} items, got {len(groups)}")
+        readings = 0
         for number, group in enumerate(groups):
             count = len(group.candidates)
+            readings += count * (count - 1) if self._ordered else count
             if count > limits.candidates:
                 raise UnprocessableError(
                     ["items", number], f"expected at most {limits.candidates} candidates, got {count}"
@@ -76,3 +96,13 @@ class Server:
                 raise UnprocessableError(
                     ["items", number], f"expected texts of at most {limits.characters} characters, got {longest}"
                 )
+        if readings > limits.readings:
+            raise UnprocessableError(
+                ["items"], f"expected at most {limits.readings} readings of the model (candidates, or ordered pairs of "
+                f"them where it reads pairs), got {readings}"
+            )  # fmt: skip
+
+    @property
+    def _ordered(self) -> bool:
+        layout = getattr(getattr(self.scorer, "pipeline", None), "layout", None)
+        return layout is not None and not layout.order_free

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from ranker.batch import BatchScorer
 from ranker.data.formats import group_of
 from ranker.errors import ConfigError, DataError
 from ranker.extras import require
-from ranker.loading import load
 from ranker.records import Group
 from ranker.runtime import modelfile
-from ranker.scorer import GroupScores, failed
+from ranker.scorer import GroupScores
 
 MODULE: Final = '''"""Needs ranker-toolkit[cpu] or [gpu] in Triton's Python."""
 
@@ -52,7 +52,7 @@ def write(model: Path, repository: Path, *, name: str = "ranker", batch: int = 2
     if folder.exists():
         raise ConfigError(f"{folder}: is there already; choose another repository")
     (folder / "1").mkdir(parents=True)
-    kind = "KIND_GPU" if gpu else "KIND_CPU"
+    kind = "KIND_GPU gpus: [0]" if gpu else "KIND_CPU"
     (folder / "config.pbtxt").write_text(CONFIG.format(name=name, batch=batch, kind=kind), encoding="utf-8")
     (folder / "1" / "model.py").write_text(MODULE, encoding="utf-8")
     shutil.copyfile(model, folder / "1" / "model.onnx")
@@ -65,17 +65,14 @@ class Model:
         """Load the model of this version."""
         folder = Path(args["model_repository"]) / args["model_version"]
         device = "cuda" if args.get("model_instance_kind") == "GPU" else "cpu"
-        self.scorer = load(folder / "model.onnx", device=device).scorer  # type: ignore[arg-type]
+        self.scorer = BatchScorer(folder / "model.onnx", device=device)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """One response per request, in order; all their items are scored together."""
         backend = require("triton_python_backend_utils")
         texts = [backend.get_input_tensor_by_name(request, "ITEM").as_numpy() for request in requests]
         groups = [_group(text) for batch in texts for text in batch.reshape(-1)]
-        scored = iter(self.scorer.score([group for group in groups if isinstance(group, Group)]))
-        found = iter(
-            [next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group)) for group in groups]
-        )
+        found = iter(self.scorer.score(groups))
         responses = []
         for batch in texts:
             answers = [_answer(next(found)) for _ in batch.reshape(-1)]

@@ -61,12 +61,14 @@ def test_openrlhf_gets_tensors_and_the_response_without_its_template(model, expe
     assert openrlhf.response("Hi there</s><pad><pad>", "Hi") == " there"
 
 
-def test_verl_reads_the_prompt_where_the_dataset_put_it(model, expected):
+def test_verl_reads_the_prompt_where_the_dataset_put_it(model, pointwise, expected):
     infos = [{"question": p} for p in PROMPTS]
     batch = verl.batch_function(model, prompt="question")
     np.testing.assert_allclose(batch([""] * 5, ANSWERS, [None] * 5, infos), expected, atol=1e-5)
-    one = verl.function(model, prompt="question")
-    assert isinstance(one("", "a saw", None, {"question": "p"}), float)
+    alone = float(ranker.load(pointwise).score("p", ["a saw"])[0])
+    one = verl.function(pointwise, prompt="question")
+    assert one("", "a saw", None, {"question": "p"}) == pytest.approx(alone, abs=1e-5)
+    assert verl.batch_function(model)([""] * 3, ["a", None, "b"], [None] * 3, [{"prompt": "p"}] * 3)[1] == 0
     with pytest.raises(DataError, match=r"sample 1: field 'extra_info\.prompt': expected the prompt"):
         verl.batch_function(model)(["", ""], ["a", "b"], [None] * 2, [{"prompt": "p"}, None])
 
@@ -84,7 +86,7 @@ def test_cross_encoder_calls(model):
 
 def test_a_batch_scorer_may_be_shared(model):
     scorer = BatchScorer(model)
-    GroupRewards(scorer)(["p"], ["a"])
+    GroupRewards(scorer)(["p", "p"], ["a", "b"])
     assert GroupRewards(scorer).scorer is scorer
 
 
@@ -102,3 +104,18 @@ def test_sentence_transformers_evaluates_our_model(model):
         scores = [float(loaded.score(sample["query"], [text])[0]) for text in texts]
         reciprocal.append(1 / (1 + sum(score > scores[0] for score in scores[1:])))
     assert found["test_mrr@10"] == pytest.approx(np.mean(reciprocal))
+
+
+def test_a_completion_alone_with_its_prompt_is_refused_where_only_comparisons_mean_something(model, pointwise):
+    for rewards in (GroupRewards(model), GroupRewards(pointwise, mode="win_rate")):
+        with pytest.raises(ConfigError, match="completion 1: expected at least two completions of its prompt"):
+            rewards(["p", "q", "p"], ["a", "b", "c"])
+        found = rewards(["p", "q", "p", "q"], ["a", "b", "c", None])
+        assert np.isnan(found).tolist() == [False, True, False, True], "its group was there, and could not be read"
+    assert np.isfinite(GroupRewards(pointwise)(["p", "q"], ["a", "b"])).all()
+
+
+def test_endings_of_templates_are_taken_off_in_one_go():
+    long = "a" + " " * 200_000 + "b" + "</s>\n" * 100_000
+    assert openrlhf.response(long, "") == "a" + " " * 200_000 + "b"
+    assert openrlhf.response("Hi<|im_end|>\n<pad></s>", "Hi") == ""

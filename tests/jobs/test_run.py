@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,61 @@ def test_a_part_that_another_does_is_left_to_it(model, lines, tmp_path):
     assert not leases.Lease(other.path).take()
     assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0
     os.utime(other.path, (time.time() - leases.STALE - 1,) * 2)
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0, "its process lives"
+    other.path.write_text("another-machine 12 34 token\n")
+    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0, "and was just there"
+    os.utime(other.path, (time.time() - leases.STALE - 1,) * 2)
     assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 1
+    other.release()
+
+
+def test_a_lease_is_one_workers_and_is_kept_fresh(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "STALE", 0.4)
+    path = tmp_path / ".part-000000.lease"
+    first = leases.Lease(path)
+    assert first.take()
+    begun = path.stat().st_mtime
+    time.sleep(0.3)
+    assert path.stat().st_mtime > begun
+    path.write_text("another-machine 1 2 x\n")
+    first.release()
+    assert path.exists(), "another's lease is not given back"
+    os.utime(path, (0, 0))
+    takers = [leases.Lease(path) for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(leases.Lease.take, takers)) == 1
+    for taker in takers:
+        taker.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_with_a_results_name_make_room(model, tmp_path):
+    rows = [row | {"ranker_error": None, "best": i, "ranker_scores": "mine"} for i, row in enumerate(ROWS)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("rows.parquet", "rows.jsonl"):
+        out = tmp_path / f"out-{name}"
+        run.score(BatchScorer(model), [str(tmp_path / name)], out, part_rows=20, selection=Selection(make="best"))
+        for i, row in enumerate(read(out)):
+            assert (row["input_ranker_scores"], row["input_best"], row["input_ranker_error"]) == ("mine", i, None)
+            assert row["best"] in row["candidates"]
+            assert len(row["ranker_scores"]) == len(row["candidates"])
+        top = tmp_path / f"top-{name}"
+        run.top(BatchScorer(model), [str(tmp_path / name)], top, 0.5, part_rows=20)
+        assert all(row["input_ranker_scores"] == "mine" for row in read(top))
+
+
+def test_a_selection_that_is_none_begins_nothing(model, lines, tmp_path):
+    for begin in (
+        lambda: run.score(BatchScorer(model), [str(lines)], tmp_path / "out", selection=Selection("scor > 1")),
+        lambda: run.top(BatchScorer(model), [str(lines)], tmp_path / "out", 0.1, selection=Selection("scor > 1")),
+    ):
+        with pytest.raises(ConfigError, match="'scor' is not known"):
+            begin()
+    assert not (tmp_path / "out").exists()
+    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", selection=Selection("score > 1"))
+    with pytest.raises(JobError, match=r"settings\.selection"):
+        run.score(BatchScorer(model), [str(lines)], tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -92,8 +93,23 @@ def test_keys_of_the_environment_and_a_full_queue(model):
 )
 def test_what_is_misused_is_said_in_one_line(model, args, said):
     done = subprocess.run(
-        [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), *args], capture_output=True, text=True, cwd=ROOT
+        [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), *args],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=60,
     )
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_port_that_is_taken_is_said(model):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), "--port", port],
+            capture_output=True, text=True, cwd=ROOT, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert f"--port {port}: Address already in use; choose another port" in done.stderr

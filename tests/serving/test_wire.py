@@ -14,8 +14,8 @@ from ranker.serving.server import Server
 
 
 @pytest.fixture(scope="module")
-def loaded(model):
-    return ranker.load(model)
+def loaded(pointwise):
+    return ranker.load(pointwise)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,8 @@ def test_tei_predict_reads_texts_pairs_and_lists_of_them(client, loaded):
     ]
     found = client.post("/predict", json={"inputs": ["p", "pear"], "raw_scores": True}).json()
     assert found == [label | {"score": pytest.approx(float(pair), abs=1e-5)}]
+    lone = client.post("/predict", json={"inputs": ["a saw"]}).json()
+    assert lone == [label | {"score": pytest.approx(sigmoid(alone))}]
     both = client.post("/predict", json={"inputs": [["a saw"], ["p", "pear"]], "raw_scores": True}).json()
     assert [own[0]["score"] for own in both] == pytest.approx([float(alone), float(pair)], abs=1e-5)
     wrong = client.post("/predict", json={"inputs": [["a"], ["a", "b", "c"]]})
@@ -77,6 +79,41 @@ def test_recorded_request_of_openrlhf(client, loaded):
     assert found["scores"] == [pytest.approx(sigmoid(expected), abs=1e-5)]
 
 
+def test_vllm_rerank_has_its_defaults(client, loaded):
+    ranking = loaded.rank("p", ["a saw", "pear"])
+    for body in ({"top_n": 0}, {"top_n": None}, {}):
+        found = client.post("/v1/rerank", json={"query": "p", "documents": ["a saw", "pear"], **body}).json()["results"]
+        assert [row["index"] for row in found] == ranking.order.tolist()
+        assert [row["document"]["text"] for row in found] == [["a saw", "pear"][i] for i in ranking.order]
+    raw = client.post("/v1/rerank", json={"query": "p", "documents": ["a saw"], "use_activation": False}).json()
+    assert raw["results"][0]["relevance_score"] == pytest.approx(float(loaded.score("p", ["a saw"])[0]), abs=1e-5)
+
+
+def test_a_model_that_compares_refuses_a_lone_answer_and_reads_equal_prompts_together(model):
+    compares = ranker.load(model)
+    assert compares.scorer.pairwise
+    with TestClient(application(Server(compares.scorer, "m", Limits(), {}), Keys([]))) as client:
+        lone = {"query": ["p: a"], "prompts": ["p: "]}
+        refused = client.post("/get_reward", json=lone)
+        assert refused.status_code == 422
+        assert "serve a pointwise model" in refused.text
+        for route, body in (
+            ("/predict", {"inputs": "a"}), ("/classify", {"input": "a"}), ("/pooling", {"input": ["a", "b"]}),
+            ("/v1/score/evaluation", {"messages": ["a"]}), ("/score", {"text_1": ["p", "q"], "text_2": ["a", "b"]}),
+        ):  # fmt: skip
+            assert client.post(route, json=body).status_code == 422, route
+        several = {"query": ["p: a", "q: c", "p: b", "q: d"], "prompts": ["p: ", "q: ", "p: ", "q: "]}
+        rewards = client.post("/get_reward", json=several).json()["rewards"]
+        p, q = compares.score("p: ", ["a", "b"]), compares.score("q: ", ["c", "d"])
+        assert rewards == pytest.approx([float(x) for x in (p[0], q[0], p[1], q[1])], abs=1e-5)
+        scores = client.post("/score", json={"text_1": "p: ", "text_2": ["a", "b"], "use_activation": False}).json()
+        assert [row["score"] for row in scores["data"]] == pytest.approx(p.tolist(), abs=1e-5)
+
+
+def test_no_items_no_results(client):
+    assert client.post("/v1/score", json={"items": []}).json()["results"] == []
+
+
 def test_recorded_request_of_llama_factory(client, loaded):
     """As ``get_rewards_from_server`` of LLaMA-Factory 0.9 sends it."""
     body = {"model": "model", "messages": ["user: p assistant: a saw", "user: p assistant: pear"]}
@@ -106,6 +143,7 @@ def test_items_that_fail_are_named_or_reported(model):
         partial = client.post("/v1/score", json={"items": items, "partial": True}).json()["results"]
         assert partial[0]["error"] is None
         assert partial[1] == {
+            "margin": None,
             "scores": None,
             "ranks": None,
             "order": None,

@@ -6,9 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ranker.ranking.ranks import rank_scores
+from ranker.batch import columns_of
 from ranker.records import Group
-from ranker.scorer import GroupScores
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.shapes import Shape, Text, Turns, prompt_of, scores_of, sigmoid
 from ranker.serving.server import Request, Server
@@ -36,6 +35,7 @@ class Scored(Shape):
     scores: list[float] | None = Field(None, description="raw logits, higher is better")
     ranks: list[int] | None = Field(None, description="1 is best")
     order: list[int] | None = Field(None, description="indices, best first")
+    margin: float | None = Field(None, description="logits of the best above the next")
     truncated: list[bool] | None = None
     error: str | None = None
 
@@ -72,11 +72,11 @@ def add(app: Any, server: Server) -> None:
         """Scores, ranks and order of each item's candidates."""
         if body.items is None and (body.prompt is None or body.candidates is None):
             raise UnprocessableError(["items"], "expected prompt and candidates, or items with them")
-        items = body.items or [Item(prompt=body.prompt or "", candidates=body.candidates or [])]
+        items = [Item(prompt=body.prompt or "", candidates=body.candidates or [])] if body.items is None else body.items
         results = await server.score(request, [Group(prompt_of(i.prompt), tuple(i.candidates)) for i in items])
         if not body.partial:
             scores_of(results, ["items"])
-        return ScoreResponse(model=server.name, results=list(map(_scored, results)))
+        return ScoreResponse(model=server.name, results=[Scored(**columns_of(result)) for result in results])
 
     @app.post("/v1/compare", response_model=CompareResponse)
     async def compare(body: CompareRequest, request: Request) -> CompareResponse:
@@ -85,15 +85,3 @@ def add(app: Any, server: Server) -> None:
         first, second = map(float, scores_of(results)[0])
         probability = sigmoid((first - second) / server.scorer.calibration.temperature)
         return CompareResponse(model=server.name, logit=first - second, probability=probability)
-
-
-def _scored(result: GroupScores) -> Scored:
-    if result.error is not None:
-        return Scored(error=result.error)
-    ranking = rank_scores(result.scores)
-    return Scored(
-        scores=[float(str(score)) for score in result.scores],  # as many digits as an fp32 has
-        ranks=ranking.ranks.tolist(),
-        order=ranking.order.tolist(),
-        truncated=result.truncated.tolist(),
-    )

@@ -32,19 +32,17 @@ class RerankRequest(Shape):
     query: Text
     documents: list[Text | Document] | None = None
     texts: list[Text] | None = None
-    top_n: int | None = Field(None, ge=1)
-    return_documents: bool = False
+    top_n: int | None = Field(None, ge=0, description="0 and null: all")
+    return_documents: bool = True
     return_text: bool = False
     raw_scores: bool = Field(False, description="logits, instead of their logistic in [0, 1]")
-
-
-Single = Text | list[Text]
+    use_activation: bool = Field(True, description="vLLM's name for it: false gives logits")
 
 
 class PredictRequest(Shape):
     """A text, a pair of texts, or a list of lists of one or two texts."""
 
-    inputs: Text | list[Single]
+    inputs: Text | list[Text] | list[list[Text]]
     raw_scores: bool = False
 
 
@@ -61,8 +59,8 @@ def add(app: Any, server: Server) -> None:
             raise UnprocessableError(["documents"], "expected documents, or texts")
         texts = [d if isinstance(d, str) else d.text for d in documents]
         (scores,) = scores_of(await server.score(request, [Group(body.query, tuple(texts))]))
-        order = rank_scores(scores).order[: body.top_n].tolist()
-        value = float if body.raw_scores else sigmoid
+        order = rank_scores(scores).order[: body.top_n or None].tolist()
+        value = float if body.raw_scores or not body.use_activation else sigmoid
         if body.texts is not None:
             return [
                 {"index": i, "score": value(scores[i])} | ({"text": texts[i]} if body.return_text else {})
@@ -78,15 +76,13 @@ def add(app: Any, server: Server) -> None:
     @app.post("/predict")
     async def predict(body: PredictRequest, request: Request) -> Any:
         """TEI's classification: one list of one label per input; a lone input gets the inner list."""
-        single = isinstance(body.inputs, str) or (
-            len(body.inputs) == 2 and all(isinstance(i, str) for i in body.inputs)
-        )
+        single = isinstance(body.inputs, str) or (bool(body.inputs) and isinstance(body.inputs[0], str))
         inputs = [body.inputs] if single else body.inputs
         groups = [_pair(item, number) for number, item in enumerate(inputs)]
         value = float if body.raw_scores else sigmoid
         found = [
             [{"score": value(scores[0]), "label": LABEL}]
-            for scores in scores_of(await server.score(request, groups), ["inputs"])
+            for scores in scores_of(await server.score(request, groups, alone=True), ["inputs"])
         ]
         return found[0] if single else found
 

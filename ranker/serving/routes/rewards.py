@@ -14,7 +14,7 @@ from pydantic import Field
 from ranker.integrations.openrlhf import response
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Shape, Text, scores_of, sigmoid
+from ranker.serving.routes.shapes import Shape, Text, scores_of, sigmoid, together
 from ranker.serving.server import Request, Server
 
 
@@ -37,19 +37,18 @@ def add(app: Any, server: Server) -> None:
 
     @app.post("/get_reward")
     async def get_reward(body: RewardRequest, request: Request) -> Any:
-        """OpenRLHF's: ``rewards`` are raw logits, ``scores`` their logistic."""
+        """OpenRLHF's: ``rewards`` are raw logits, ``scores`` their logistic. Equal prompts are read together."""
         prompts = body.prompts or [""] * len(body.query)
         if len(prompts) != len(body.query):
             raise UnprocessableError(["prompts"], f"expected one per query ({len(body.query)}), got {len(prompts)}")
-        groups = [Group(p, (response(q, p),)) for q, p in zip(body.query, prompts, strict=True)]
-        results = await server.score(request, groups) if groups else []
-        rewards = [float(scores[0]) for scores in scores_of(results, ["query"])]
+        answers = [response(query, prompt) for query, prompt in zip(body.query, prompts, strict=True)]
+        rewards = await together(server, request, prompts, answers, "query")
         return {"rewards": rewards, "scores": list(map(sigmoid, rewards)), "extra_logs": {}}
 
     @app.post("/v1/score/evaluation")
     async def evaluation(body: EvaluationRequest, request: Request) -> Any:
         """LLaMA-Factory's."""
-        results = await server.score(request, [Group("", (text,)) for text in body.messages])
+        results = await server.score(request, [Group("", (text,)) for text in body.messages], alone=True)
         scores = [float(own[0]) for own in scores_of(results, ["messages"])]
         name = f"scoreval-{uuid.uuid4().hex}"
         return {"id": name, "object": "score.evaluation", "model": server.name, "scores": scores}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, StringConstraints
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 from ranker.records import Group, Message, Prompt
 from ranker.scorer import Floats, GroupScores
 from ranker.serving.limits import UnprocessableError
+from ranker.serving.server import Server
 
 Text = Annotated[str, StringConstraints(strict=True)]
 
@@ -62,3 +63,26 @@ def scores_of(results: Sequence[GroupScores], where: Sequence[str | int] = ()) -
 def sigmoid(score: float) -> float:
     """Its logistic, in [0, 1]."""
     return float(np.exp(-np.logaddexp(0.0, -float(score))))
+
+
+async def together(
+    server: Server, request: Any, prompts: Sequence[str], answers: Sequence[str], where: str
+) -> list[float]:
+    """Scores of (prompt, answer) pairs, those of equal prompts as one group; ``where`` is the answers' field.
+
+    Raises:
+        UnprocessableError: one could not be scored.
+    """
+    members: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        members.setdefault(prompt, []).append(number)
+    if not members:
+        return []
+    groups = [Group(prompt, tuple(answers[number] for number in own)) for prompt, own in members.items()]
+    found = [0.0] * len(answers)
+    for own, result in zip(members.values(), await server.score(request, groups, alone=True), strict=True):
+        if result.error is not None:
+            raise UnprocessableError([where, own[0]], result.error)
+        for number, score in zip(own, result.scores.tolist(), strict=True):
+            found[number] = score
+    return found

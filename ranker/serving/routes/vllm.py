@@ -14,7 +14,7 @@ from pydantic import AliasChoices, Field
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.rerank import LABEL
-from ranker.serving.routes.shapes import Shape, Text, Turns, conversation, scores_of, sigmoid
+from ranker.serving.routes.shapes import Shape, Text, Turns, conversation, scores_of, sigmoid, together
 from ranker.serving.server import Request, Server
 
 Texts = Text | list[Text]
@@ -42,8 +42,12 @@ def add(app: Any, server: Server) -> None:
     @app.post("/score")
     async def score(body: ScoreRequest, request: Request) -> Any:
         """One score per pair."""
-        groups = _pairs(_list(body.text_1), _list(body.text_2))
-        found = await _scores(request, groups, body.use_activation)
+        first, second = _list(body.text_1), _list(body.text_2)
+        first = first * len(second) if len(first) == 1 else first
+        if len(first) != len(second):
+            raise UnprocessableError(["text_2"], f"expected one text_1, or as many as text_2 ({len(second)})")
+        value = sigmoid if body.use_activation else float
+        found = [value(score) for score in await together(server, request, first, second, "text_2")]
         data = [{"index": number, "object": "score", "score": score} for number, score in enumerate(found)]
         return _answer("score", data)
 
@@ -65,7 +69,8 @@ def add(app: Any, server: Server) -> None:
 
     async def _scores(request: Any, groups: list[Group], activate: bool) -> list[float]:
         value = sigmoid if activate else float
-        return [value(own[0]) for own in scores_of(await server.score(request, groups), ["input"])]
+        results = await server.score(request, groups, alone=True)
+        return [value(own[0]) for own in scores_of(results, ["input"])]
 
     def _answer(kind: str, data: list[dict[str, Any]]) -> dict[str, Any]:
         name = f"{kind}-{uuid.uuid4().hex}"
@@ -74,14 +79,6 @@ def add(app: Any, server: Server) -> None:
 
 def _list(texts: str | list[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else texts
-
-
-def _pairs(first: list[str], second: list[str]) -> list[Group]:
-    if len(first) == 1:
-        first = first * len(second)
-    if len(first) != len(second):
-        raise UnprocessableError(["text_2"], f"expected one text_1, or as many as text_2 ({len(second)})")
-    return [Group(prompt, (answer,)) for prompt, answer in zip(first, second, strict=True)]
 
 
 def _inputs(body: PoolingRequest) -> list[Group]:
