@@ -44,10 +44,10 @@ bench: setup .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside Cr
 		--blender-python .bench/blender/bin/python $(BENCH)
 
 bench-serving: setup ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak
-	@test -e runs/pairrm/model.onnx || $(BIN)/ranker train pairrm
-	$(BIN)/python benchmarks/serving.py runs/pairrm/model.onnx --out runs/serving.json
-	$(BIN)/python benchmarks/kills.py runs/pairrm/model.onnx
-	$(BIN)/python benchmarks/serving.py runs/pairrm/model.onnx --soak 15
+	@test -e runs/encoder-bt/model.onnx || $(BIN)/ranker train encoder-bt
+	$(BIN)/python benchmarks/serving.py runs/encoder-bt/model.onnx --single --out runs/serving.json
+	$(BIN)/python benchmarks/kills.py runs/encoder-bt/model.onnx
+	$(BIN)/python benchmarks/serving.py runs/encoder-bt/model.onnx --single --soak 15
 
 # The contenders' own environments: what they need keeps them from sharing ours.
 .bench/onnx/.ready: PACKAGES := 'sentence-transformers[onnx]==5.7.0'

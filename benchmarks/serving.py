@@ -1,9 +1,11 @@
 """The server beside the bare engine and a naive server, under overload, and for a long time.
 
-    python benchmarks/serving.py runs/pairrm/model.int8.onnx [--rows data/test.jsonl] [--out serving.json]
-    python benchmarks/serving.py runs/pairrm/model.int8.onnx --soak 15
+    python benchmarks/serving.py runs/encoder-bt/model.int8.onnx [--rows data/test.jsonl] [--single] [--out serving.json]
+    python benchmarks/serving.py runs/encoder-bt/model.int8.onnx --soak 15
 
-Clients, server and engine share this machine's processors. Rounds are interleaved (bare, served, naive, bare, ...);
+Clients, server and engine share this machine's processors. The naive servers do one forward per request in the
+framework's threads: with the same model.onnx, and with the checkpoint beside it in torch, as one writes it with
+transformers. ``--single`` sends every answer as an item of its own. Rounds are interleaved (bare, served, naive, ...);
 figures are medians, ratios are of the same round.
 """
 
@@ -27,6 +29,7 @@ import numpy as np
 import ranker
 from ranker.data.files import read_rows
 from ranker.data.formats import group_of
+from ranker.records import Group
 
 CLIENTS = 32
 
@@ -157,26 +160,32 @@ def naive(model):
 def compare(model, groups, bodies, rounds):
     scorer = ranker.load(model).scorer
     scorer.score(groups[:200])
-    server, port = start(served(model))
-    simple, simple_port = start([sys.executable, __file__, model, "--naive"])
-    found = {"bare": [], "served": [], "naive": []}
+    commands = {"served": served(model), "naive, same engine": [sys.executable, __file__, model, "--naive"]}
+    checkpoint = Path(model).parent / "checkpoint"
+    if checkpoint.exists():
+        commands["naive, torch"] = [sys.executable, __file__, str(checkpoint), "--naive"]
+    servers = {name: start(command) for name, command in commands.items()}
+    found = {"bare": [], **{name: [] for name in servers}}
     try:
         for _ in range(rounds + 1):  # the first warms up
             begun = time.perf_counter()
             scorer.score(groups)
             found["bare"].append(len(groups) / (time.perf_counter() - begun))
-            found["served"].append(asyncio.run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
-            found["naive"].append(asyncio.run(closed_loop(simple_port, "/v1/score", bodies, CLIENTS)).rate)
+            for name, (_, port) in servers.items():
+                found[name].append(asyncio.run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
     finally:
-        for process in (server, simple):
+        for process, _ in servers.values():
             process.terminate()
             process.wait(60)
     found = {name: rates[1:] for name, rates in found.items()}
-    ratio = lambda a, b: statistics.median(x / y for x, y in zip(found[a], found[b], strict=True))  # noqa: E731
+    ratios = {
+        name: statistics.median(x / y for x, y in zip(found["served"], rates, strict=True))
+        for name, rates in found.items()
+        if name != "served"
+    }
     return {
         "items_per_second": {name: round(statistics.median(rates), 1) for name, rates in found.items()},
-        "served_of_bare": round(ratio("served", "bare"), 3),
-        "served_of_naive": round(ratio("served", "naive"), 2),
+        "served_of": {name: round(ratio, 3) for name, ratio in ratios.items()},
         "rounds": rounds,
         "items": len(groups),
     }
@@ -268,6 +277,7 @@ def main():
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--overload-seconds", type=float, default=20)
+    parser.add_argument("--single", action="store_true", help="every answer is an item of its own")
     parser.add_argument("--soak", type=float, help="minutes; nothing else is measured")
     parser.add_argument("--naive", action="store_true", help="be the naive server")
     parser.add_argument("--out", default="-")
@@ -277,6 +287,8 @@ def main():
         return
     rows = [row for _, row in islice(read_rows(args.rows), args.items)]
     groups = [group_of(row, str(number)) for number, row in enumerate(rows)]
+    if args.single:
+        groups = [Group(group.prompt, (answer,)) for group in groups for answer in group.candidates][: args.items]
     items = [{"prompt": g.prompt, "candidates": list(g.candidates)} for g in groups if isinstance(g.prompt, str)]
     bodies = [json.dumps(item).encode() for item in items]
     if args.soak:
