@@ -22,7 +22,7 @@ class Guard:
     """ASGI middleware: refuses requests without a key, bodies that are too long, and work while the queue is full.
 
     The body is read whole before the application sees it, up to the limit, whatever its length was said to be. A full
-    queue refuses before anything is read, so that overload costs little.
+    queue refuses before anything is parsed, so that overload costs little.
     """
 
     def __init__(self, app: Any, *, server: Server, keys: Keys) -> None:
@@ -66,12 +66,9 @@ class Guard:
         if self.running > self.limits.requests and scope["path"] not in OPEN:
             await _answer(send, 503, f"expected at most {self.limits.requests} requests at once")
             return
-        if self.batcher.full and scope["method"] == "POST" and not scope["path"].startswith(PAGE):
-            wait = [(b"retry-after", str(math.ceil(self.batcher.seconds)).encode())]
-            await _answer(send, 429, "the queue is full; see Retry-After", wait)
-            return
         try:
-            body = await asyncio.wait_for(self._body(receive), self.limits.seconds)
+            async with asyncio.timeout(self.limits.seconds):
+                body = await self._body(receive)
         except TimeoutError:
             await _answer(send, 408, f"expected the whole body within {self.limits.seconds:g} s")
             return
@@ -79,6 +76,10 @@ class Guard:
             return
         if len(body) > self.limits.body_bytes:
             await _answer(send, 413, f"expected a body of at most {self.limits.body_bytes} bytes")
+            return
+        if self.batcher.full and scope["method"] == "POST" and not scope["path"].startswith(PAGE):
+            wait = [(b"retry-after", str(math.ceil(self.batcher.seconds)).encode())]
+            await _answer(send, 429, "the queue is full; see Retry-After", wait)
             return
         replayed = False
 
