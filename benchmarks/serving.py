@@ -1,6 +1,6 @@
 """The server beside the bare engine and a naive server, under overload, and for a long time.
 
-    python benchmarks/serving.py runs/encoder-bt/model.int8.onnx [--rows data/test.jsonl] [--single] [--out serving.json]
+    python benchmarks/serving.py runs/encoder-bt/model.int8.onnx [--rows data/test.jsonl] [--single] [--out FILE]
     python benchmarks/serving.py runs/encoder-bt/model.int8.onnx --soak 15
 
 Clients, server and engine share this machine's processors. The naive servers do one forward per request in the

@@ -1,10 +1,13 @@
 """The README's first screen runs, and names what exists."""
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 
 import pytest
+from pyarrow import parquet
 
 from tests.conftest import ROOT
 
@@ -12,8 +15,11 @@ README = (ROOT / "README.md").read_text()
 TRAINED = "runs/pairrm/model.onnx"
 
 
-def run_block(model):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def run_block(model, number=0):
+    code = BLOCKS[number]
     assert TRAINED in code
     done = subprocess.run(
         [sys.executable, "-c", code.replace(TRAINED, str(model))], capture_output=True, text=True, cwd=ROOT
@@ -26,6 +32,31 @@ def test_the_python_block_runs(model):
     output = run_block(model)
     (shown,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
     assert [line.split(":")[0] for line in output.splitlines()] == [line.split(":")[0] for line in shown.splitlines()]
+
+
+def test_the_reward_block_runs(model):
+    assert len(BLOCKS) == 2
+    assert len(json.loads(run_block(model, 1))) == 3
+
+
+def test_the_filter_commands_run(model, tmp_path):
+    shutil.copytree(ROOT / "data", tmp_path / "data")
+    commands = [
+        line[2:].partition("   #")[0]
+        for line in README.splitlines()
+        if line.startswith(("$ python -c", "$ ranker filter"))
+    ]
+    assert len(commands) == 3
+    for command in commands:
+        command = command.replace(TRAINED, str(model)).replace("python -c", f"{sys.executable} -c")
+        command = command.replace("ranker filter", f"{sys.executable} -m ranker filter")
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    kept = parquet.read_table(tmp_path / "kept" / "part-000000.parquet").to_pylist()
+    assert 0 < len(kept) < 60
+    assert all(row["best"] in row["candidates"] for row in kept)
+    pairs = parquet.read_table(tmp_path / "pairs" / "part-000000.parquet").to_pylist()
+    assert all(pair["margin"] > 0 for pair in pairs)
 
 
 @pytest.mark.skipif(not (ROOT / TRAINED).exists(), reason="needs make train-pairrm")

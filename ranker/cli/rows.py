@@ -110,7 +110,9 @@ def filter_rows(
     model: Model,
     folder: Annotated[str, typer.Option("--output", "-o", help="a folder; parts that are there are not done again")],
     keep: Annotated[str | None, typer.Option(help="an expression, e.g. 'score > 0.5 and not truncated'")] = None,
-    keep_top: Annotated[str | None, typer.Option(help="the best share of all rows, e.g. 10%")] = None,
+    keep_top: Annotated[
+        str | None, typer.Option(help="the best share, e.g. 10%: by score, with pairwise models by margin")
+    ] = None,
     best_of: Annotated[bool, typer.Option("--best-of", help="add the best candidate as best")] = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="make prompt, chosen, rejected, margin")] = False,
     drop_ties: Annotated[bool, typer.Option("--drop-ties", help="leave out rows whose best have one score")] = False,

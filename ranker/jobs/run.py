@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from itertools import chain
@@ -20,6 +22,8 @@ from ranker.jobs.select import Select, Selection, selector
 from ranker.jobs.sketch import Sketch
 from ranker.records import Group
 from ranker.scorer import GroupScores, failed
+
+logger = logging.getLogger(__name__)
 
 BATCH: Final = 1024
 """Rows that are scored between two signs of life."""
@@ -78,6 +82,10 @@ def score(
     """
     if selection is not None:
         selector(selection)  # what is wrong with it is said before anything is begun
+        if re.search(r"\bscore\b", selection.keep or "") and scorer.scorer.pairwise:
+            logger.warning(
+                "this model compares answers of one prompt: its scores say little across prompts; use margin"
+            )
     if part_rows < 1:
         raise ConfigError(f"expected at least one row in a part, got {part_rows}")
     plan = begun(made(expanded(inputs), part_rows, _settings(scorer, selection), folder), folder)
@@ -95,11 +103,12 @@ def top(
     progress: Progress = lambda rows: None,
     work: Work | None = None,
 ) -> Done:
-    """Keep the best ``share`` of all rows by their best candidate, and of these what ``selection`` keeps.
+    """Keep the best ``share`` of all rows, and of these what ``selection`` keeps.
 
-    All rows are scored into ``folder/_scored`` first, as ``score`` does; the threshold comes from counts of their
-    scores (``sketch``), so that what ties with the last on 16 bits is kept too. While other workers still score,
-    nothing is selected: start again when they are done.
+    Rows are compared by the score of their best candidate, with a model that compares answers by its margin above the
+    next: scores of such a model say nothing across prompts. All rows are scored into ``folder/_scored`` first, as
+    ``score`` does; the threshold comes from counts (``sketch``), so that what ties with the last on 16 bits is kept too.
+    While other workers still score, nothing is selected: start again when they are done.
 
     Raises:
         ConfigError: a share outside (0, 1].
@@ -113,13 +122,17 @@ def top(
     if not (folder / SCORED / parts.SUCCESS).exists():
         return done
     scored = [str(path) for path in sorted((folder / SCORED).glob("part-*"))]
-    sketch = Sketch()
+    number, sketch = "margin" if scorer.scorer.pairwise else "score", Sketch()
     for _, row in chain.from_iterable(map(read_rows, scored)):
-        scores = None if isinstance(row, DataError) else row[f"{scorer.prefix}scores"]
-        sketch.add([max(scores)] if scores else [])
+        if isinstance(row, DataError) or row[f"{scorer.prefix}error"] is not None:
+            continue
+        found = (
+            row[f"{scorer.prefix}margin"] if number == "margin" else max(row[f"{scorer.prefix}scores"], default=None)
+        )
+        sketch.add([] if found is None else [found])
     if not sketch.n:
-        raise DataError(", ".join(inputs), "rows", "expected at least one row that can be scored")
-    keep = f"score >= {sketch.threshold(share)!r}" + (f" and ({selection.keep})" if selection.keep else "")
+        raise DataError(", ".join(inputs), "rows", "expected at least one row that can be compared")
+    keep = f"{number} >= {sketch.threshold(share)!r}" + (f" and ({selection.keep})" if selection.keep else "")
     plan = begun(made(scored, part_rows, _settings(scorer, selection) | {"share": share}, folder), folder)
     return _finished(Job(scorer, plan, folder, replace(selection, keep=keep), _known), progress, None)
 

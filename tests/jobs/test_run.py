@@ -235,24 +235,36 @@ def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path)
         assert pair["margin"] == pytest.approx(row["ranker_scores"][best] - row["ranker_scores"][worst], abs=1e-5)
 
 
+def test_a_model_that_compares_is_asked_for_margins(model, tmp_path, caplog):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10)
+    rows = [row for row in read(tmp_path / "out" / "_scored") if row["ranker_margin"] is not None]
+    best = sorted(rows, key=lambda row: -row["ranker_margin"])[: round(0.2 * len(rows))]
+    assert {row["id"] for row in best} <= {row["id"] for row in read(tmp_path / "out")}
+    assert not caplog.records
+    run.score(BatchScorer(model), [str(path)], tmp_path / "kept", selection=Selection("score > 0"))
+    assert "say little across prompts" in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_the_best_share_is_kept_of_all_parts_together(model, tmp_path, kind):
+def test_the_best_share_is_kept_of_all_parts_together(pointwise, tmp_path, kind):
     path = tmp_path / f"rows.{kind}"
     if kind == "jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     else:
         parquet.write_table(pa.Table.from_pylist(ROWS), path)
-    done = run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10)
+    done = run.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.2, part_rows=10)
     assert done.parts == 5
     best = sorted(((max(row["ranker_scores"]), row["id"]) for row in read(tmp_path / "out" / "_scored")), reverse=True)
     kept = {row["id"] for row in read(tmp_path / "out")}
     assert {number for _, number in best[:10]} <= kept
     assert len(kept) <= 13
-    assert run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10).parts == 0
+    assert run.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.2, part_rows=10).parts == 0
     with pytest.raises(JobError, match=r"settings\.share 0\.2, now 0\.3"):
-        run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.3, part_rows=10)
+        run.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.3, part_rows=10)
     with pytest.raises(ConfigError, match="share in"):
-        run.top(BatchScorer(model), [str(path)], tmp_path / "other", 1.5)
+        run.top(BatchScorer(pointwise), [str(path)], tmp_path / "other", 1.5)
 
 
 def test_the_part_of_a_dead_worker_is_free_at_once(model, lines, tmp_path):
