@@ -42,6 +42,7 @@ def test_through_the_library(model):
     found = BatchScorer(model)({"prompt": [r["prompt"] for r in ROWS], "candidates": [r["candidates"] for r in ROWS]})
     for scores, error in zip(found["ranker_scores"], found["ranker_error"], strict=True):
         check(scores, error)
+    assert len(found["ranker_error"]) == len(ROWS)
 
 
 def test_through_the_command_line(model, tmp_path):

@@ -141,16 +141,8 @@ def begun(plan: Plan, folder: Path) -> Plan:
         others = [path.name for path in folder.iterdir() if not path.name.startswith((".", "_"))]
         if others and not file.exists():
             raise JobError(f"{folder}: holds files of something else ({others[0]}); choose a new folder")
-        draft = file.with_name(f".{file.name}.{os.getpid()}.{uuid.uuid4().hex}")
-        draft.write_text(json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        try:
-            os.link(draft, file)  # the first of several workers that begin at once
-        except FileExistsError:
-            pass
-        else:
+        if _first(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n"):
             return plan
-        finally:
-            draft.unlink()
     known = dict(_flat(json.loads(file.read_text(encoding="utf-8"))))
     now = dict(_flat(json.loads(json.dumps(asdict(plan)))))
     for name in [*now, *(name for name in known if name not in now)]:
@@ -162,11 +154,27 @@ def begun(plan: Plan, folder: Path) -> Plan:
     return plan
 
 
+def _first(path: Path, text: str) -> bool:
+    """Write a small file in one step unless it is there: whether this was the first of several workers."""
+    draft = _draft(path, text)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    return True
+
+
 def write(path: Path, text: str) -> None:
     """Write a small file in one step."""
+    _draft(path, text).replace(path)
+
+
+def _draft(path: Path, text: str) -> Path:
     draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
     draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
+    return draft
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -107,8 +107,8 @@ def top(
 
     Rows are compared by the score of their best candidate, with a model that compares answers by its margin above the
     next: scores of such a model say nothing across prompts. All rows are scored into ``folder/_scored`` first, as
-    ``score`` does; the threshold comes from counts (``sketch``), so that what ties with the last on 16 bits is kept too.
-    While other workers still score, nothing is selected: start again when they are done.
+    ``score`` does; the threshold comes from counts (``sketch``), so that what ties with the last on 16 bits is kept
+    too. While other workers still score, nothing is selected: start again when they are done.
 
     Raises:
         ConfigError: a share outside (0, 1].
