@@ -1,4 +1,4 @@
-"""A few real GRPO steps of a tiny policy with our rewards."""
+"""A few real GRPO and RLOO steps of a tiny policy with our rewards."""
 
 import datasets
 import numpy as np
@@ -25,10 +25,11 @@ def policy():
     return LlamaForCausalLM(config), tokenizer
 
 
-@pytest.mark.parametrize("mode", ["score", "win_rate"])
-def test_grpo_steps_on_our_rewards(model, policy, tmp_path, mode):
-    from trl import GRPOConfig, GRPOTrainer
+@pytest.mark.parametrize(("algorithm", "mode"), [("GRPO", "score"), ("GRPO", "win_rate"), ("RLOO", "bradley_terry")])
+def test_steps_on_our_rewards(model, policy, tmp_path, algorithm, mode):
+    import trl as library
 
+    config, trainer_class = getattr(library, f"{algorithm}Config"), getattr(library, f"{algorithm}Trainer")
     network, tokenizer = policy
     reward, seen = trl.reward_function(model, mode=mode, name="helpful"), []
 
@@ -39,12 +40,13 @@ def test_grpo_steps_on_our_rewards(model, policy, tmp_path, mode):
 
     watched.__name__ = reward.__name__
     before = {name: value.clone() for name, value in network.named_parameters()}
-    trainer = GRPOTrainer(
+    trainer = trainer_class(
         model=network,
         reward_funcs=[watched],
-        args=GRPOConfig(
+        args=config(
             output_dir=str(tmp_path), per_device_train_batch_size=8, num_generations=4, max_completion_length=6,
-            max_steps=2, learning_rate=0.1, report_to=[], use_cpu=True, bf16=False, logging_steps=1, save_strategy="no",
+            max_steps=2, learning_rate=0.1, beta=0.0, report_to=[], use_cpu=True, bf16=False, logging_steps=1,
+            save_strategy="no",
         ),
         train_dataset=datasets.Dataset.from_list([{"prompt": "which are tools"}, {"prompt": "say hi"}] * 4),
         processing_class=tokenizer,
