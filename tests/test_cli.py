@@ -61,7 +61,7 @@ def test_bad_rows_keep_their_place_and_say_why(model):
     assert "stdin:3: field 'candidates[1]'" in results[2]["error"]
     assert results[2]["scores"] is None
     assert results[3]["scores"] == []
-    assert "3 of 7 rows have an error" in done.stderr
+    assert "7 rows, 3 with an error; the first: stdin:2: " in done.stderr
     done = ranker_cli("score", "--onnx", model, "--fail-on-error-rate", "0.1", stdin="\n".join(rows) + "\n")
     assert done.returncode == 3
     assert len(done.stdout.splitlines()) == 7

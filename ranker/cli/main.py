@@ -27,6 +27,7 @@ app = typer.Typer(
 def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks and debug logs")] = False) -> None:
     """Options of every verb."""
     os.environ["RANKER_DEBUG"] = "1" if debug else os.environ.get("RANKER_DEBUG", "")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that only 4 bits on a CPU would use
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="ranker: %(message)s", stream=sys.stderr
     )

@@ -114,7 +114,7 @@ def filter_rows(
         str | None, typer.Option(help="the best share, e.g. 10%: by score, with pairwise models by margin")
     ] = None,
     best_of: Annotated[bool, typer.Option("--best-of", help="add the best candidate as best")] = False,
-    pairs: Annotated[bool, typer.Option("--pairs", help="make prompt, chosen, rejected, margin")] = False,
+    pairs: Annotated[bool, typer.Option("--pairs", help="the best and the worst candidate, for DPO")] = False,
     drop_ties: Annotated[bool, typer.Option("--drop-ties", help="leave out rows whose best have one score")] = False,
     part_rows: Annotated[int, typer.Option(help="rows of a part, which is what a worker loses when it dies")] = 5000,
     engine: Annotated[str, typer.Option(help="local, or ray: a pool of workers (the ray extra)")] = "local",

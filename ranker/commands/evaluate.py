@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ranker.commands.tables import show
 from ranker.data.load import load_preferences
-from ranker.errors import ConfigError, RegressionError
+from ranker.errors import ConfigError, DataError, RegressionError
 from ranker.evaluation.report import files
 from ranker.evaluation.report.tables import compared, headline
 from ranker.evaluation.robustness import robustness
@@ -43,10 +43,10 @@ def run(
 
     Raises:
         ConfigError: a model is named twice, or one to calibrate is no ``model.onnx``.
+        DataError: there is no such baseline.
         RegressionError: the first model is significantly worse than the baseline; the report is complete.
     """
-    if len(set(models)) < len(models):
-        raise ConfigError(f"expected every model once, got {', '.join(models)}")
+    _check(models, baseline)
     console = Console()
     if suites.is_suite(data):
         if calibrate or baseline or train or columns:
@@ -98,6 +98,13 @@ def _suite(
     if output is not None:
         report = {"schema_version": SCHEMA_VERSION, "suite": data, "models": found}
         files.write_report(report, Path(output) / files.METRICS)
+
+
+def _check(models: Sequence[str], baseline: str | None) -> None:
+    if len(set(models)) < len(models):
+        raise ConfigError(f"expected every model once, got {', '.join(models)}")
+    if baseline is not None and not Path(baseline).is_file():
+        raise DataError(baseline, "--baseline", "expected an existing metrics.json, found none; check the path")
 
 
 def _differences(evaluations: Mapping[str, Evaluation], baseline: str | None) -> dict[str, Paired | None]:

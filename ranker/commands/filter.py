@@ -16,6 +16,7 @@ from ranker.commands.tables import show
 from ranker.errors import ConfigError
 from ranker.extras import require
 from ranker.jobs import run as jobs
+from ranker.jobs import summary
 from ranker.jobs.parts import SUCCESS
 from ranker.jobs.select import Make, Selection
 from ranker.runtime.session import available_cores
@@ -74,10 +75,11 @@ def run(
         else:
             done = jobs.top(scorer, inputs, target, _share(keep_top), progress=bar.update, **common)
     waiting = "other workers are at it, or it was stopped; start again to go on"
+    found = summary.counted(target)
     rows = [
         ("parts done here", str(done.parts)),
-        ("rows read, written", f"{done.read}, {done.written}"),
-        ("rows with an error", str(done.errors)),
+        ("rows read, written, in all", f"{found.read}, {found.written}"),
+        ("rows with an error", f"{found.errors}" + (f"; the first: {found.first_error}" if found.errors else "")),
         ("job", f"finished; see {target / 'summary.html'}" if (target / SUCCESS).exists() else waiting),
     ]
     show(Console(stderr=True), folder, rows)
@@ -85,6 +87,9 @@ def run(
 
 def _share(text: str) -> float:
     try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError as error:
-        raise ConfigError(f"--keep-top '{text}': expected a share, for example 10% or 0.1") from error
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ConfigError(f"--keep-top '{text}': expected a share, for example 10% or 0.1")
+    return share

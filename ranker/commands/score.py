@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+from rich.console import Console
 from tqdm import tqdm
 
 from ranker.data.files import Row, line_of, make_room, read_rows, write_rows
@@ -65,18 +67,22 @@ def run(
         first = load(Path(prefilter), device=device, threads=threads).scorer
         rank = partial(prefiltered, first, scorer, keep=keep, **how)
     rows = errors = 0
+    reason = ""
     bar = tqdm(desc=verb, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
     with write_rows(target) as out, bar:
         for line, bad in score_rows(verb, scorer, read_rows(source), columns, rank):
             out.write(line + "\n")
             rows, errors = rows + 1, errors + bad
+            reason = reason or (json.loads(line)["error"] if bad else "")
             bar.update()
-    if errors:
-        logger.warning("%d of %d rows have an error; see their 'error' column", errors, rows)
+    if not quiet:
+        Console(stderr=True, soft_wrap=True).print(
+            f"ranker: {rows} rows, {errors} with an error" + (f"; the first: {reason}" if errors else ""),
+            highlight=False, markup=False,
+        )  # fmt: skip
     if rows and (errors / rows > fail_on_error_rate or errors == rows):
-        raise DataError(
-            source, "error", f"{errors} of {rows} rows failed (allowed {fail_on_error_rate:.1%}, never all of them)"
-        )
+        allowed = "" if errors == rows else f" (allowed {fail_on_error_rate:.1%})"
+        raise DataError(source, "error", f"{errors} of {rows} rows failed{allowed}; the first: {reason}")
 
 
 def score_rows(

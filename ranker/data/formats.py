@@ -53,7 +53,7 @@ def group_of(row: Row, where: str, columns: Columns | None = None) -> Group:
         where,
         "columns",
         "expected prompt and candidates, chosen and rejected, a response, or messages; "
-        f"got {', '.join(row) or 'nothing'}; name them with --column candidates=COLUMN",
+        f"got {', '.join(row) or 'nothing'}; name them with --column prompt=COLUMN, candidates=COLUMN",
     )
 
 
@@ -87,7 +87,8 @@ def preference_of(row: Row, where: str, columns: Columns | None = None) -> Prefe
         where,
         "columns",
         "expected chosen and rejected, candidates and scores, or a response and a score; "
-        f"got {', '.join(row) or 'nothing'}; name them with data.columns.chosen=...",
+        f"got {', '.join(row) or 'nothing'}; name them with --column chosen=COLUMN, in training with "
+        "data.columns.chosen=COLUMN",
     )
 
 

@@ -14,7 +14,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from ranker.batch import BatchScorer
 from ranker.data.formats import group_of
-from ranker.errors import DataError
+from ranker.errors import ConfigError, DataError
 from ranker.records import Group
 
 BELOW = "ranker_below_threshold"
@@ -57,7 +57,13 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
         return self.filter_batch([doc])[0]
 
     def filter_batch(self, batch: Sequence[Any]) -> list[bool | tuple[bool, str]]:
-        """The same for many documents."""
+        """The same for many documents.
+
+        Raises:
+            ConfigError: the model compares answers, so that the score of a text alone means nothing.
+        """
+        if self.scorer.scorer.pairwise:
+            raise ConfigError(f"{self.scorer.model}: compares answers to one prompt; use a pointwise model")
         prefix, kept = self.scorer.prefix, list[bool | tuple[bool, str]]()
         for doc, result in zip(batch, self.scorer.score(list(map(self._group, batch))), strict=True):
             if result.error is not None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ranker.errors import ScoringError
 from ranker.loading import Ranker, load
+from ranker.ranking.tournament import ranked
 from ranker.records import Group
 
 
@@ -19,7 +20,7 @@ class CrossEncoder:
     """Scores (query, document) pairs.
 
     Scores are raw logits, as ``CrossEncoder`` gives under an identity activation. A pairwise model's scores have
-    meaning within one query only: ``rank`` reads its documents together, ``predict`` every pair for itself.
+    meaning within one query only: ``rank`` and ``predict`` read the documents of equal queries together.
 
     Args:
         model: a loaded model, or what ``ranker.load`` reads.
@@ -39,11 +40,15 @@ class CrossEncoder:
         """
         single = bool(sentences) and isinstance(sentences[0], str)
         pairs: Any = [sentences] if single else sentences
-        results = self.ranker.scorer.score([Group(query, (document,)) for query, document in pairs])
-        for number, result in enumerate(results):
+        members: dict[str, list[int]] = {}
+        for number, (query, _) in enumerate(pairs):
+            members.setdefault(query, []).append(number)
+        groups = [Group(query, tuple(pairs[number][1] for number in own)) for query, own in members.items()]
+        scores = np.empty(len(pairs), np.float32)
+        for own, result in zip(members.values(), ranked(self.ranker.scorer, groups), strict=True):
             if result.error is not None:
-                raise ScoringError(f"pair {number}: {result.error}")
-        scores = np.array([result.scores[0] for result in results], np.float32)
+                raise ScoringError(f"pair {own[0]}: {result.error}")
+            scores[own] = result.scores
         return scores[0] if single else scores
 
     def rank(

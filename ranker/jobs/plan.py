@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ranker.data.files import Row, opened, read_rows, remote
-from ranker.errors import ConfigError, DataError, JobError
+from ranker.errors import ConfigError, DataError, JobError, MissingExtraError
 from ranker.extras import require
 
 PLAN: Final = "_plan.json"
@@ -87,7 +87,10 @@ def expanded(patterns: Sequence[str]) -> list[str]:
 def _matching(pattern: str) -> list[str]:
     if not remote(pattern):
         return sorted(glob.glob(pattern, recursive=True))
-    filesystem, path = require("fsspec.core").url_to_fs(pattern)
+    try:
+        filesystem, path = require("fsspec.core").url_to_fs(pattern)
+    except ImportError as error:
+        raise MissingExtraError(f"{pattern}: {error} (pip install it)") from error
     return [str(filesystem.unstrip_protocol(name)) for name in sorted(filesystem.glob(path))]
 
 

@@ -78,7 +78,8 @@ def score(
     Raises:
         ConfigError: no rows in a part, or a selection that is none.
         JobError: the folder holds another job; the field that differs is named.
-        DataError: an input is missing, damaged, or has become shorter while it was read.
+        DataError: an input is missing, damaged, or has become shorter while it was read; or all rows failed, which
+            ends the job without ``_SUCCESS``.
     """
     if selection is not None:
         selector(selection)  # what is wrong with it is said before anything is begun
@@ -141,7 +142,9 @@ def _finished(job: Job, progress: Progress, work: Work | None) -> Done:
     done = (work or Job.run)(job, progress)
     if next(job.waiting(), None) is None:
         parts.finish(job.folder)
-        summary.write_summary(job.folder, job.plan)
+        found = summary.write_summary(job.folder, job.plan)
+        if found.read and found.errors == found.read:
+            raise DataError(str(job.folder), "error", f"all {found.read} rows failed; the first: {found.first_error}")
         write(job.folder / parts.SUCCESS, "")
     return done
 
@@ -204,12 +207,13 @@ class Job:
     def _part(self, part: Part, target: Path, progress: Progress) -> Done:
         kept: list[Row] = []
         bad: list[Row] = []
-        sketch, errors = Sketch(), 0
+        sketch, errors, first = Sketch(), 0, None
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
             for row, group, result in self.find(self.scorer, chunk):
                 errors += result.error is not None
+                first = first or result.error
                 sketch.add([result.scores.max()] if result.error is None and len(result.scores) else [])
                 if self.select is None:
                     kept.append(row)
@@ -223,7 +227,7 @@ class Job:
         schema = parts.schema_of(part, self.scorer.prefix, self.make, self.plan.settings, scored=self.find is _known)
         facts = {
             "part": part.number, "file": target.name, "read": part.rows, "rows": len(kept), "errors": errors,
-            "scores": sketch.coarse(),
+            "first_error": first, "scores": sketch.coarse(),
         }  # fmt: skip
         parts.write(target, kept, schema, lambda digest: parts.note(self.folder, part, facts | {"sha256": digest}))
         return Done(parts=1, read=len(rows), written=len(kept), errors=errors)

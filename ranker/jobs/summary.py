@@ -24,6 +24,7 @@ class Counts:
     read: int = 0
     written: int = 0
     errors: int = 0
+    first_error: str | None = None
     scores: Counter[float] = field(default_factory=Counter)
 
     @property
@@ -48,18 +49,20 @@ def counted(folder: Path) -> Counts:
         found.read += own["read"]
         found.written += own["rows"]
         found.errors += own["errors"]
+        found.first_error = found.first_error or own["first_error"]
         found.scores.update({float(score): count for score, count in own["scores"].items()})
     return found
 
 
-def write_summary(folder: Path, plan: Plan) -> None:
-    """Write both files."""
+def write_summary(folder: Path, plan: Plan) -> Counts:
+    """Write both files, and give what is in them."""
     found = counted(folder)
     rows = _rows(found, plan)
     lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     write(folder / "summary.md", "\n".join([f"# {folder.name}", "", *lines, ""]))
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     write(folder / "summary.html", PAGE.format(title=escape(folder.name), rows=cells, plot=_plot(found)))
+    return found
 
 
 def _rows(found: Counts, plan: Plan) -> list[tuple[str, str]]:
@@ -68,9 +71,10 @@ def _rows(found: Counts, plan: Plan) -> list[tuple[str, str]]:
     return [
         ("rows read", str(found.read)),
         ("rows written", f"{found.written}{share}"),
-        ("rows with an error", str(found.errors)),
+        ("rows with an error", f"{found.errors}" + (f"; the first: {found.first_error}" if found.errors else "")),
         ("input", ", ".join(source.path for source in plan.sources)),
         ("model", str(plan.settings.get("model"))),
+        *([("best share", f"{plan.settings['share']:.1%}")] if "share" in plan.settings else []),
         ("selection", "all rows" if selection is None else json.dumps(selection)),
         *((f"best score, {share:.0%} quantile", f"{found.quantile(share):.3g}") for share in QUANTILES if found.scored),
     ]

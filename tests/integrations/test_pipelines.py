@@ -6,6 +6,7 @@ import math
 import datasets
 import numpy as np
 import pytest
+from datatrove.data import Document
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.pipeline.readers import JsonlReader
 from datatrove.pipeline.writers import JsonlWriter
@@ -44,19 +45,19 @@ def test_datasets_map_hits_its_cache_the_second_time(model, tmp_path):
     assert "x_scores" in datasets.Dataset.from_list(ROWS).map(other, batched=True).column_names
 
 
-def test_datatrove_keeps_what_scores_and_writes_what_does_not(model, tmp_path):
+def test_datatrove_keeps_what_scores_and_writes_what_does_not(pointwise, model, tmp_path):
     (tmp_path / "in").mkdir()
     texts = [f"hammer {i} " * (1 + i % 4) for i in range(40)]
     rows = [{"text": text, "id": str(i), "question": f"p {i}"} for i, text in enumerate(texts)]
     (tmp_path / "in" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    loaded = ranker.load(model)
+    loaded = ranker.load(pointwise)
     scores = [float(loaded.score(f"p {i}", [text])[0]) for i, text in enumerate(texts)]
     middle = float(np.median(scores))
     dropped = JsonlWriter(str(tmp_path / "dropped"), compression=None)
     LocalPipelineExecutor(
         [
             JsonlReader(str(tmp_path / "in")),
-            RankerFilter(model, middle, prompt="question", exclusion_writer=dropped, batch_size=16),
+            RankerFilter(pointwise, middle, prompt="question", exclusion_writer=dropped, batch_size=16),
             JsonlWriter(str(tmp_path / "out"), compression=None),
         ],
         tasks=2,
@@ -73,6 +74,8 @@ def test_datatrove_keeps_what_scores_and_writes_what_does_not(model, tmp_path):
     assert all(math.isclose(row["metadata"]["ranker_score"], scores[int(row["id"])], abs_tol=1e-5) for row in kept)
     assert {row["metadata"]["filter_reason"] for row in read("dropped")} == {"ranker_below_threshold"}
     assert len(kept) + len(read("dropped")) == 40
+    with pytest.raises(ranker.errors.ConfigError, match="compares answers to one prompt"):
+        RankerFilter(model, 0.0).filter(Document(text="a", id="1"))
 
 
 def test_distilabel_gets_the_columns_of_pairrm_for_ragged_rows(model):

@@ -100,8 +100,7 @@ def test_sentence_transformers_evaluates_our_model(model):
     found = CrossEncoderRerankingEvaluator(samples, name="test", show_progress_bar=False)(CrossEncoder(model))
     loaded, reciprocal = ranker.load(model), []
     for sample in samples:
-        texts = [*sample["positive"], *sample["negative"]]
-        scores = [float(loaded.score(sample["query"], [text])[0]) for text in texts]
+        scores = loaded.score(sample["query"], [*sample["positive"], *sample["negative"]]).tolist()
         reciprocal.append(1 / (1 + sum(score > scores[0] for score in scores[1:])))
     assert found["test_mrr@10"] == pytest.approx(np.mean(reciprocal))
 

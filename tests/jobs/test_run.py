@@ -16,7 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from ranker.batch import BatchScorer
-from ranker.errors import ConfigError, DataError, JobError
+from ranker.errors import ConfigError, DataError, JobError, MissingExtraError
 from ranker.jobs import leases, plan, run, summary
 from ranker.jobs.select import Selection
 
@@ -315,3 +315,17 @@ def test_input_that_was_not_touched_is_not_read_again_to_go_on(model, lines, tmp
     monkeypatch.undo()
     os.utime(lines)
     assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0
+
+
+def test_a_job_whose_rows_all_fail_is_no_success(model, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"question": "p", "good": "a"}\n' * 3)
+    for _ in range(2):
+        with pytest.raises(DataError, match="all 3 rows failed; the first: .*expected prompt and candidates"):
+            run.score(BatchScorer(model), [str(tmp_path / "rows.jsonl")], tmp_path / "out", selection=Selection())
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert "the first: " in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_protocol_without_its_library_is_said(model, tmp_path):
+    with pytest.raises(MissingExtraError, match="Install s3fs"):
+        run.score(BatchScorer(model), ["s3://bucket/*.jsonl"], tmp_path / "out")
