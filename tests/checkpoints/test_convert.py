@@ -243,7 +243,7 @@ def test_a_head_of_an_unusual_name_is_used_when_it_is_named(tmp_path):
 def test_merge_is_for_adapters_and_keeps_the_head(tmp_path):
     from typer.testing import CliRunner
 
-    from ranker.cli import app
+    from ranker.cli.main import app
 
     made = adapter(tmp_path)
     target = tmp_path / "merged"

@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ranker.checkpoints.inspect import inspect
-from ranker.cli import app
+from ranker.cli.main import app
 from ranker.errors import CheckpointError
 from tests.conftest import tiny, tokenizer_json
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ranker.checkpoints import native
 from ranker.checkpoints.verify import SUMS, verify
-from ranker.cli import app
+from ranker.cli.main import app
 from ranker.errors import CheckpointError
 from ranker.records import Group, Preference
 from tests.checkpoints.layouts import MADE, decoder, openrlhf

@@ -17,6 +17,6 @@ def sharded(self, *args, fsdp_plugin=None, **kwargs):
 state.AcceleratorState.__init__ = sharded
 
 if __name__ == "__main__":
-    from ranker.cli import main
+    from ranker.cli.main import main
 
     main()
