@@ -25,7 +25,7 @@ def inspect(
     allow_pickle: AllowPickle = False,
 ) -> None:
     """Say what a checkpoint is, whether it is whole, and how to repair it; reads headers alone, runs nothing."""
-    command("inspect").run(path, as_json=as_json, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    command("checkpoints.inspect").run(path, as_json=as_json, head_prefix=head_prefix, allow_pickle=allow_pickle)
 
 
 def verify(
@@ -39,7 +39,9 @@ def verify(
 
     Writes SHA256SUMS where there is none, and compares every file with it where there is.
     """
-    command("verify").run(path, against=against, data=data, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    command("checkpoints.verify").run(
+        path, against=against, data=data, head_prefix=head_prefix, allow_pickle=allow_pickle
+    )
 
 
 def convert(
@@ -53,7 +55,7 @@ def convert(
 
     Example: ranker convert my-openrlhf-rm my-rm --to hf
     """
-    command("convert").run(source, target, to, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    command("checkpoints.convert").run(source, target, to, head_prefix=head_prefix, allow_pickle=allow_pickle)
 
 
 def merge(
@@ -64,7 +66,7 @@ def merge(
     allow_pickle: AllowPickle = False,
 ) -> None:
     """Write an adapter and its base model, in full precision, as one model; an adapter without its head is refused."""
-    command("convert").merge(adapter, target, to, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    command("checkpoints.convert").merge(adapter, target, to, head_prefix=head_prefix, allow_pickle=allow_pickle)
 
 
 def add(app: typer.Typer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Annotated, Any, Final
 
@@ -26,23 +27,6 @@ from ranker.cli.options import (
 )
 
 
-def _reading(verb: str) -> Callable[..., None]:
-    def command(
-        model: Model,
-        source: Input = "-",
-        target: Output = "-",
-        column: Column = None,
-        device: Device = "auto",
-        threads: Threads = None,
-        orders: Orders = "both",
-        fail_on_error_rate: Rate = 1.0,
-        quiet: Quiet = False,
-    ) -> None:
-        _run(**locals() | {"verb": verb})
-
-    return command
-
-
 def _comparing(verb: str) -> Callable[..., None]:
     def command(
         model: Model,
@@ -62,6 +46,19 @@ def _comparing(verb: str) -> Callable[..., None]:
         _run(**locals() | {"verb": verb})
 
     return command
+
+
+COMPARING: Final = ("schedule", "budget", "prefilter", "keep")
+"""Options of the verbs that may compare in pairs alone."""
+
+
+def _reading(verb: str) -> Callable[..., None]:
+    """The same without ``COMPARING``: typer reads a command's signature."""
+    made = _comparing(verb)
+    signature = inspect.signature(made, eval_str=True)
+    kept = [own for own in signature.parameters.values() if own.name not in COMPARING]
+    made.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    return made
 
 
 VERBS: Final = {

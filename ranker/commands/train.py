@@ -48,6 +48,7 @@ def _train(config: RunConfig, console: Console, resume: bool) -> None:
         os._exit(0)  # a helper process is done; threads of its process group can abort an orderly exit
     data = config.data
     test = trained.test
+    console.print(f"trained in {trained.seconds:.0f} s; evaluating on {len(test)} groups")
     evaluation = evaluate(trained.scorer, test, train=trained.train)
     held_out = list(data.test or data.validation)
     training = {
@@ -57,6 +58,7 @@ def _train(config: RunConfig, console: Console, resume: bool) -> None:
     plots.learning_curve(trained.history, output / "learning.png")
     summary = {k: evaluation.report[k] for k in ("accuracy", "log_loss", "brier")} | {"held_out": held_out}
     targets = {p: output / ("model.onnx" if p == "fp32" else f"model.{p}.onnx") for p in config.export.precisions}
+    console.print(f"exporting {', '.join(targets)}, each tried against torch")
     parities = export(trained.folder, targets, rows=test, evaluation=summary, on_loss="skip")
     exports = {targets[precision].name: parity for precision, parity in parities.items()}
     name = str(trained.folder)

@@ -24,6 +24,13 @@ PART_ROWS: Final = 5000
 
 BLOCK: Final = 1 << 20
 
+NAMES: Final = {
+    "sources": "the input", "part_rows": "--part-rows", "settings.model": "the model", "settings.columns": "--column",
+    "settings.options": "its options", "settings.share": "--keep-top", "settings.selection.keep": "--keep",
+    "settings.selection.make": "--best-of or --pairs", "settings.selection.drop_ties": "--drop-ties",
+}  # fmt: skip
+"""What users call a plan's fields, by how those begin."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -151,8 +158,10 @@ def begun(plan: Plan, folder: Path) -> Plan:
     for name in [*now, *(name for name in known if name not in now)]:
         before, value = known.get(name, "nothing"), now.get(name, "nothing")
         if before != value and not name.endswith(".modified"):
+            said = next((own for start, own in NAMES.items() if name.startswith(start)), "it")
             raise JobError(
-                f"{folder}: begun with {name} {before!r:.80}, now {value!r:.80}; choose a new folder, or put it back"
+                f"{folder}: begun with {name} {before!r:.80}, now {value!r:.80}; put "
+                f"{said} back, or choose a new folder"
             )
     return plan
 

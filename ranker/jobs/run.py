@@ -26,7 +26,7 @@ from ranker.scorer import GroupScores, failed
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 1024
-"""Rows that are scored between two signs of life."""
+"""Rows that are scored together, and between two calls of ``progress``."""
 
 SCORED: Final = "_scored"
 """Where all rows lie scored when only the best share of them is kept."""
@@ -122,14 +122,13 @@ def top(
     done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress, work=work)
     if not (folder / SCORED / parts.SUCCESS).exists():
         return done
-    scored = [str(path) for path in sorted((folder / SCORED).glob("part-*"))]
+    scored = [str(path.absolute()) for path in sorted((folder / SCORED).glob("part-*"))]
     number, sketch = "margin" if scorer.scorer.pairwise else "score", Sketch()
     for _, row in chain.from_iterable(map(read_rows, scored)):
         if isinstance(row, DataError) or row[f"{scorer.prefix}error"] is not None:
             continue
-        found = (
-            row[f"{scorer.prefix}margin"] if number == "margin" else max(row[f"{scorer.prefix}scores"], default=None)
-        )
+        scores = row[f"{scorer.prefix}scores"]
+        found = row[f"{scorer.prefix}margin"] if number == "margin" else max(scores, default=None)
         sketch.add([] if found is None else [found])
     if not sketch.n:
         raise DataError(", ".join(inputs), "rows", "expected at least one row that can be compared")

@@ -58,19 +58,24 @@ def write_summary(folder: Path, plan: Plan) -> Counts:
     """Write both files, and give what is in them."""
     found = counted(folder)
     rows = _rows(found, plan)
-    lines = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
+    lines = ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
     write(folder / "summary.md", "\n".join([f"# {folder.name}", "", *lines, ""]))
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     write(folder / "summary.html", PAGE.format(title=escape(folder.name), rows=cells, plot=_plot(found)))
     return found
 
 
+def _cell(value: str) -> str:
+    """A text that stays in its cell of a Markdown table."""
+    return " ".join(value.split()).replace("|", "\\|")
+
+
 def _rows(found: Counts, plan: Plan) -> list[tuple[str, str]]:
     selection = plan.settings.get("selection")
-    share = f" ({found.written / found.read:.1%} of those read)" if found.read else ""
+    kept = f" ({found.written / found.read:.1%} of those read)" if found.read else ""
     return [
         ("rows read", str(found.read)),
-        ("rows written", f"{found.written}{share}"),
+        ("rows written", f"{found.written}{kept}"),
         ("rows with an error", f"{found.errors}" + (f"; the first: {found.first_error}" if found.errors else "")),
         ("input", ", ".join(source.path for source in plan.sources)),
         ("model", str(plan.settings.get("model"))),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from pydantic import BaseModel
 
-from ranker.serving.batcher import DeadlineError, DrainingError, OverloadedError
+from ranker.serving.batcher import RefusedError
 from ranker.serving.guard import Guard
 from ranker.serving.limits import Keys, UnprocessableError
 from ranker.serving.routes import health, own, rerank, rewards, vllm
@@ -46,9 +45,7 @@ def application(server: Server, keys: Keys) -> Any:
     known: Any = {status: {"model": Problem, "description": reason} for status, reason in REFUSALS.items()}
     app = fastapi.FastAPI(title="ranker", version="1", lifespan=lifespan, responses=known)
     app.add_middleware(Guard, server=server, keys=keys)
-    app.add_exception_handler(OverloadedError, _overloaded)
-    app.add_exception_handler(DeadlineError, _late)
-    app.add_exception_handler(DrainingError, _draining)
+    app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(UnprocessableError, _unprocessable)
     app.add_exception_handler(fastapi.exceptions.RequestValidationError, _invalid)
     for room in ROUTES:
@@ -56,16 +53,8 @@ def application(server: Server, keys: Keys) -> Any:
     return app
 
 
-async def _overloaded(request: Any, error: Any) -> Any:
-    return _problem(429, str(error), {"Retry-After": str(math.ceil(error.retry_after))})
-
-
-async def _late(request: Any, error: Any) -> Any:
-    return _problem(504, str(error))
-
-
-async def _draining(request: Any, error: Any) -> Any:
-    return _problem(503, str(error))
+async def _refused(request: Any, error: Any) -> Any:
+    return fastapi.responses.JSONResponse({"detail": str(error)}, error.status, error.headers)
 
 
 async def _unprocessable(request: Any, error: Any) -> Any:
@@ -77,7 +66,3 @@ async def _invalid(request: Any, error: Any) -> Any:
     """FastAPI's own 422 without what was sent: texts are not echoed, and may hold what no JSON can."""
     detail = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()]
     return fastapi.responses.JSONResponse({"detail": detail}, 422)
-
-
-def _problem(status: int, reason: str, headers: dict[str, str] | None = None) -> Any:
-    return fastapi.responses.JSONResponse({"detail": reason}, status, headers)

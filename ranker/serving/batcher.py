@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
@@ -18,23 +19,33 @@ from ranker.scorer import GroupScores, Scorer
 BATCH_ITEMS: Final = 256
 """Groups that are taken from the queue at once; the pipeline cuts them into passes by their tokens."""
 
-
 LATE: Final = "the deadline passed while the request was waiting"
 
 
-class OverloadedError(RankerError):
-    """The queue is full; ``retry_after`` is about how many seconds it holds work for."""
+class RefusedError(RankerError):
+    """Work that is not done; ``status`` is HTTP's, ``headers`` go with it."""
+
+    status = 503
+    headers: Mapping[str, str] = {}
+
+
+class OverloadedError(RefusedError):
+    """The queue is full, and holds work for about ``retry_after`` seconds."""
+
+    status = 429
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(f"the queue is full; try again in {retry_after:.0f} s")
-        self.retry_after = retry_after
+        self.headers = {"Retry-After": str(math.ceil(retry_after))}
 
 
-class DeadlineError(RankerError):
+class DeadlineError(RefusedError):
     """The work was not begun before its deadline."""
 
+    status = 504
 
-class DrainingError(RankerError):
+
+class DrainingError(RefusedError):
     """The server is shutting down and takes no more work."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ranker.extras import require
 from ranker.records import Group
-from ranker.serving.batcher import DeadlineError, DrainingError, OverloadedError
+from ranker.serving.batcher import RefusedError
 from ranker.serving.guard import PAGE
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.result import Answer, answers, heat_map, said, table
@@ -38,7 +38,7 @@ def _blocks(gradio: Any, server: Server) -> Any:
             return said("Expected at least two answers."), "", "", ""
         try:
             found = await _found(server, prompt, given)
-        except (UnprocessableError, OverloadedError, DeadlineError, DrainingError) as error:
+        except (UnprocessableError, RefusedError) as error:
             return said(str(error)), "", "", ""
         if isinstance(found, str):
             return said(found), "", "", ""

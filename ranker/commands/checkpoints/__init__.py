@@ -1,0 +1,1 @@
+"""What the verbs that read checkpoints do: inspect, verify, convert, merge."""
