@@ -16,6 +16,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import uvloop
 
 import ranker
 from ranker.data.files import read_rows
@@ -32,6 +34,7 @@ from ranker.data.formats import group_of
 from ranker.records import Group
 
 CLIENTS = 32
+LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
 @dataclass
@@ -50,35 +53,40 @@ class Load:
         return float(np.quantile(self.seconds, share)) if self.seconds else float("nan")
 
 
-class Client:
+class Client(asyncio.Protocol):
     """One connection that is kept open; as little Python per request as possible."""
 
     def __init__(self, port):
-        self.port, self.reader, self.writer = port, None, None
+        self.port, self.transport, self.answer, self.received = port, None, None, b""
 
     async def post(self, route, body):
-        if self.writer is None:
-            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
-        head = (
-            f"POST {route} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        loop = asyncio.get_running_loop()
+        if self.transport is None:
+            await loop.create_connection(lambda: self, "127.0.0.1", self.port)
+        self.answer, self.received = loop.create_future(), b""
+        self.transport.write(
+            b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (route.encode(), len(body), body)
         )
-        self.writer.write(head.encode() + body)
-        try:
-            answer = await self.reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.close()
-            return 0, b""
-        lines = answer.decode("latin-1").lower().split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
-        content = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        if headers.get("connection") == "close":
-            self.close()
-        return int(lines[0].split()[1]), content
+        return await self.answer
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.received += data
+        head, end, content = self.received.partition(b"\r\n\r\n")
+        if end and len(content) >= int(LENGTH.search(head)[1]):
+            self.answer.set_result((int(head[9:12]), content))
+
+    def connection_lost(self, error):
+        self.transport = None
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_result((0, b""))
 
     def close(self):
-        if self.writer is not None:
-            self.writer.close()
-        self.reader = self.writer = None
+        if self.transport is not None:
+            self.transport.close()
 
 
 async def closed_loop(port, route, bodies, clients):
@@ -172,7 +180,7 @@ def compare(model, groups, bodies, rounds):
             scorer.score(groups)
             found["bare"].append(len(groups) / (time.perf_counter() - begun))
             for name, (_, port) in servers.items():
-                found[name].append(asyncio.run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
+                found[name].append(uvloop.run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
     finally:
         for process, _ in servers.values():
             process.terminate()
@@ -194,11 +202,11 @@ def compare(model, groups, bodies, rounds):
 def overload(model, bodies, seconds):
     server, port = start(served(model, "--limit", f"queue_items={4 * CLIENTS}"))
     try:
-        asyncio.run(closed_loop(port, "/v1/score", bodies[:200], CLIENTS))
-        peak = asyncio.run(closed_loop(port, "/v1/score", bodies, CLIENTS))
+        uvloop.run(closed_loop(port, "/v1/score", bodies[:200], CLIENTS))
+        peak = uvloop.run(closed_loop(port, "/v1/score", bodies, CLIENTS))
         found = {"peak_items_per_second": round(peak.rate, 1), "queue_items": 4 * CLIENTS}
         for times in (1, 2, 10):
-            load = asyncio.run(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds))
+            load = uvloop.run(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds))
             total = sum(load.statuses.values())
             found[f"{times}x"] = {
                 "throughput_of_peak": round(load.rate / peak.rate, 3),
@@ -253,7 +261,7 @@ def soak(model, bodies, minutes):
         await asyncio.gather(watch(), *(client() for _ in range(16)))
 
     try:
-        asyncio.run(everyone())
+        uvloop.run(everyone())
         time.sleep(2)
         files = len(os.listdir(f"/proc/{server.pid}/fd"))
     finally:

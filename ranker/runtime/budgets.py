@@ -18,19 +18,20 @@ logger = logging.getLogger(__name__)
 NAME: Final = "batch_tokens.json"
 
 
-def remembered(choices: Sequence[int], facts: Mapping[str, str | int]) -> TokenBudget:
+def remembered(choices: Sequence[int], facts: Mapping[str, str | int], *, workers: int = 1) -> TokenBudget:
     """A budget that is known from an earlier process, or will be for the next one.
 
     Args:
         choices: what is tried where nothing is known.
         facts: what the speed depends on: the graph, where it runs, threads, versions.
+        workers: passes that run at once.
     """
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps({**facts, "workers": workers}, sort_keys=True).encode()).hexdigest()
     known = _read().get(key)
     return (
-        TokenBudget((known,))
+        TokenBudget((known,), workers=workers)
         if known is not None and known in choices
-        else TokenBudget(choices, lambda best: _write(key, best))
+        else TokenBudget(choices, lambda best: _write(key, best), workers=workers)
     )
 
 

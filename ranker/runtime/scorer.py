@@ -4,40 +4,59 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from threading import BoundedSemaphore, get_ident
+from typing import Any, Final
 
+from ranker.errors import ModelFileError
 from ranker.extras import require
 from ranker.records import Group
 from ranker.runtime import budgets
 from ranker.runtime import manifest as manifests
 from ranker.runtime.buckets import Bound
-from ranker.runtime.session import CPU, Device, available_cores, graphics, open_session, processor, processor_has
+from ranker.runtime.session import (
+    CPU,
+    Device,
+    available_cores,
+    graphics,
+    on_graphics,
+    open_session,
+    processor,
+    processor_has,
+)
 from ranker.scorer import Calibration, Floats, GroupScores, margins
 from ranker.text.batching import Arrays
 from ranker.text.budget import TokenBudget
 from ranker.text.layout import TextLayout
-from ranker.text.pipeline import TextPipeline
+from ranker.text.pipeline import Engine, TextPipeline
 from ranker.text.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS: Final = (2048, 1024, 4096)
-"""What is tried on a CPU. On two cores these are level and 8,192 takes a fifth longer: it no longer fits the caches."""
+BATCH_TOKENS: Final = (1024, 512, 2048)
+"""What is tried on a CPU, for each of the passes that run at once: larger ones no longer fit the caches."""
 
 GPU_BATCH_TOKENS: Final = (16384, 8192, 32768, 65536)
 """What is tried on a GPU."""
 
+BESIDE_BYTES: Final = 1 << 30
+"""Larger graphs are opened once: their products keep all threads busy, and memory for a second copy may be missing."""
+
 
 class GraphScorer:
     """Scores with an ONNX graph of ours.
+
+    On a CPU as many passes run at once as there are threads, each on one: nothing waits for the slowest part of a
+    product, and another process on a processor delays one pass alone. A single pass has all threads, in a session of
+    its own.
 
     Args:
         path: the file; it is not verified.
         layout: how the model reads text.
         tokenizer: the model's tokenizer.
         device: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
-        threads: threads within an operation; default the processors this process may use.
+        threads: processors to use; default those this process may use.
         batch_tokens: most padded tokens of a pass; default the fastest of ``BATCH_TOKENS`` or, on a GPU,
             ``GPU_BATCH_TOKENS``, found while rows are scored.
     """
@@ -52,11 +71,17 @@ class GraphScorer:
         threads: int | None = None,
         batch_tokens: int | None = None,
     ) -> None:
-        self.session = open_session(path, device=device, threads=threads)
+        self.path = path
+        self.threads = threads or available_cores()
+        self.workers = self.threads if not on_graphics(device) and path.stat().st_size <= BESIDE_BYTES else 1
+        self.session = open_session(path, device=device, threads=self.threads if self.workers == 1 else 1)
+        self._state = _state_of(path)
+        self._places = BoundedSemaphore(self.workers)
+        self._running: set[int] = set()
         self._inputs = [node.name for node in self.session.get_inputs()]
         share_prompts = "readout" in self._inputs and not layout.readout
         self.pipeline = TextPipeline(layout, tokenizer, share_prompts=share_prompts)
-        self.batch_tokens: int | TokenBudget = batch_tokens or TokenBudget(self._choices)
+        self.batch_tokens: int | TokenBudget = batch_tokens or TokenBudget(self._choices, workers=self.workers)
         self.pairwise = layout.pairwise
         self.calibration = Calibration()
         self._bound = Bound(self.session, layout, "cuda") if device == "tensorrt" else None
@@ -77,18 +102,42 @@ class GraphScorer:
 
     def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
-        return self.pipeline.score(groups, self._forward, self.batch_tokens, as_given=as_given)
+        beside = Engine(self._forward, self.workers) if self.workers > 1 else None
+        return self.pipeline.score(groups, self._alone, self.batch_tokens, as_given=as_given, beside=beside)
 
     def compare(self, pairs: Sequence[Group]) -> Floats:
         """See ``Scorer.compare``."""
         return margins(pairs, self.score(pairs))
 
-    def _forward(self, arrays: Arrays) -> Floats:
+    @cached_property
+    def _wide(self) -> Any:
+        """A session for a pass that has all threads to itself; opened when there is one."""
+        if self.workers == 1:
+            return self.session
+        if _state_of(self.path) != self._state:
+            raise ModelFileError(f"{self.path}: replaced while it was in use; load it again")
+        return open_session(self.path, device="cpu", threads=self.threads)
+
+    def _alone(self, arrays: Arrays) -> Floats:
+        return self._forward(arrays, self.session if self._running else self._wide)
+
+    def _forward(self, arrays: Arrays, session: Any = None) -> Floats:
         inputs = {name: arrays[name] for name in self._inputs}
         if self._bound is not None:
             return self._bound.run(inputs)
-        logits: Floats = self.session.run(["scores"], inputs)[0]
+        with self._places:  # however many threads call: more passes than processors would only starve the rest
+            self._running.add(get_ident())
+            try:
+                logits: Floats = (session or self.session).run(["scores"], inputs)[0]
+            finally:
+                self._running.discard(get_ident())
         return logits
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """What tells a file from the one that takes its place."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 class OnnxScorer(GraphScorer):
@@ -115,9 +164,9 @@ class OnnxScorer(GraphScorer):
                 "onnxruntime": require("onnxruntime").__version__,
                 "processor": processor() if self.on_cpu else graphics(),
                 "providers": ",".join(self.providers),
-                "threads": threads or available_cores(),
+                "threads": self.threads,
             }
-            self.batch_tokens = budgets.remembered(self._choices, facts)
+            self.batch_tokens = budgets.remembered(self._choices, facts, workers=self.workers)
         whole_numbers = self.manifest.precision.startswith("int8")
         if whole_numbers and self.on_cpu and not processor_has("avx512_vnni", "avx_vnni", "asimddp"):
             logger.warning("%s: this processor has no 8-bit dot products (VNNI), so scores may differ; take fp32", path)

@@ -53,7 +53,7 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 3
-    providers: list[Any] = [CUDA, CPU] if CUDA in available and device != "cpu" else [CPU]
+    providers: list[Any] = [CUDA, CPU] if on_graphics(device) else [CPU]
     if device == "tensorrt":
         engines = cache_folder() / ENGINES
         providers.insert(0, (TENSORRT, {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}))
@@ -69,6 +69,11 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
             + ("the driver with nvidia-smi" if wanted == CUDA else "that TensorRT's libraries are on LD_LIBRARY_PATH")
         )
     return session
+
+
+def on_graphics(device: Device) -> bool:
+    """Whether a session on ``device`` is to run on a GPU: it was asked for, or the installed wheel offers it."""
+    return device != "cpu" and (device != "auto" or CUDA in require("onnxruntime").get_available_providers())
 
 
 def processor_has(*flags: str) -> bool:

@@ -19,6 +19,9 @@ from ranker.scorer import GroupScores, Scorer
 BATCH_ITEMS: Final = 256
 """Groups that are taken from the queue at once; the pipeline cuts them into passes by their tokens."""
 
+COMPANY: Final = 8
+"""Groups for which a lane starts beside another that computes; fewer wait for it, as small batches cost more."""
+
 LATE: Final = "the deadline passed while the request was waiting"
 
 
@@ -59,26 +62,30 @@ class Work:
 
 
 class Batcher:
-    """A thread that scores what is in the queue, as much at once as there is.
+    """Threads that score what is in the queue, as much at once as there is.
 
-    Nothing waits for company: while one batch is computed the next one gathers. Work whose future was cancelled, or
-    whose deadline has passed, is dropped before it costs anything.
+    While one batch is computed the next one gathers; an idle model does not wait for company. Work whose future was
+    cancelled, or whose deadline has passed, is dropped before it costs anything.
 
     Args:
-        scorer: the model; only this thread calls it.
+        scorer: the model; only these threads call it.
         queue_items: groups that may wait; beyond, ``submit`` refuses.
+        lanes: how many threads. With two, one batch is computed while answers of the other are sent and new requests
+            are read; the scorer must be one that several threads may call.
     """
 
-    def __init__(self, scorer: Scorer, *, queue_items: int = 4096) -> None:
+    def __init__(self, scorer: Scorer, *, queue_items: int = 4096, lanes: int = 1) -> None:
         self.scorer = scorer
         self.queue_items = queue_items
         self._waiting: deque[Work] = deque()
         self._items = 0
+        self._idle = 0
         self._rate = 0.0
         self._draining = False
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="ranker-batcher", daemon=True)
-        self._thread.start()
+        self._lanes = [threading.Thread(target=self._run, name=f"ranker-lane-{n}", daemon=True) for n in range(lanes)]
+        for lane in self._lanes:
+            lane.start()
 
     @property
     def waiting(self) -> int:
@@ -98,7 +105,7 @@ class Batcher:
     @property
     def alive(self) -> bool:
         """Whether work is taken and done."""
-        return self._thread.is_alive() and not self._draining
+        return all(lane.is_alive() for lane in self._lanes) and not self._draining
 
     def submit(self, groups: Sequence[Group], *, seconds: float) -> Future[list[GroupScores]]:
         """Put groups in the queue; results come in order. Cancel the future when no one wants them any more.
@@ -122,9 +129,11 @@ class Batcher:
         """Take no more work and finish what there is; whether that was done in time."""
         with self._changed:
             self._draining = True
-            self._changed.notify()
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+            self._changed.notify_all()
+        end = time.monotonic() + seconds
+        for lane in self._lanes:
+            lane.join(max(0.0, end - time.monotonic()))
+        return not any(lane.is_alive() for lane in self._lanes)
 
     def _run(self) -> None:
         while taken := self._take():
@@ -138,7 +147,7 @@ class Batcher:
                     self._alone(work)
                 continue
             if groups:
-                self._rate = len(groups) / max(time.monotonic() - begun, 1e-6)
+                self._rate = len(self._lanes) * len(groups) / max(time.monotonic() - begun, 1e-6)
             start = 0
             for work in live:
                 work.future.set_result(results[start : start + len(work.groups)])
@@ -153,10 +162,13 @@ class Batcher:
     def _take(self) -> list[Work]:
         """What the next batch holds; nothing when the queue is empty and drained."""
         with self._changed:
-            while not self._waiting:
-                if self._draining:
+            self._idle += 1
+            self._changed.notify()
+            while not self._waiting or (self._idle < len(self._lanes) and self._items < COMPANY):
+                if self._draining and not self._waiting:
                     return []
                 self._changed.wait()
+            self._idle -= 1
             taken: list[Work] = []
             count = 0
             while self._waiting and (not taken or count + len(self._waiting[0].groups) <= BATCH_ITEMS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,8 +13,11 @@ from ranker.serving.batcher import LATE, Batcher, DeadlineError
 from ranker.serving.limits import Limits, UnprocessableError
 from ranker.serving.metrics import Metrics
 
-LOOK: Final = 0.25
-"""Seconds between two looks at whether a waiting client is still there."""
+PATIENCE: Final = 0.25
+"""Seconds before a server asks whether a waiting client is still there."""
+
+LANES: Final = 2
+"""Threads that call a scorer which runs passes next to each other (measured beside 1 and 3)."""
 
 COMPARES: Final = (
     "this model compares answers to one prompt and was given one alone; send at least two answers of every prompt "
@@ -39,7 +41,8 @@ class Server:
     def __init__(self, scorer: Scorer, name: str, limits: Limits, facts: dict[str, Any]) -> None:
         self.scorer, self.name, self.limits, self.facts = scorer, name, limits, facts
         self.metrics = Metrics()
-        self.batcher = Batcher(scorer, queue_items=limits.queue_items)
+        lanes = LANES if getattr(scorer, "workers", 1) > 1 else 1
+        self.batcher = Batcher(scorer, queue_items=limits.queue_items, lanes=lanes)
         self.metrics.watch(lambda: self.batcher.waiting)
 
     async def score(self, request: Any, groups: Sequence[Group], *, alone: bool = False) -> list[GroupScores]:
@@ -60,16 +63,18 @@ class Server:
             for number, group in enumerate(groups):
                 if len(group.candidates) == 1:
                     raise UnprocessableError(["items", number], COMPARES)
-        end = time.monotonic() + self.limits.seconds
         waiting = self.batcher.submit(groups, seconds=self.limits.seconds)
         self.metrics.items.inc(len(groups))
         future = asyncio.wrap_future(waiting)
-        while not (await asyncio.wait({future}, timeout=LOOK))[0]:
-            if await request.is_disconnected() and waiting.cancel():
-                raise fastapi.HTTPException(499, "the client has gone")
-            if time.monotonic() > end and waiting.cancel():
-                raise DeadlineError(LATE)
-        results = future.result()
+        await asyncio.wait({future}, timeout=PATIENCE)
+        if not future.done():
+            gone = asyncio.ensure_future(request.receive())  # the body was read: what comes is that the client has left
+            await asyncio.wait({future, gone}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
+            left = gone.done()
+            gone.cancel()
+            if not future.done() and waiting.cancel():
+                raise fastapi.HTTPException(499, "the client has gone") if left else DeadlineError(LATE)
+        results = await future
         self.metrics.errors.inc(sum(result.error is not None for result in results))
         return results
 

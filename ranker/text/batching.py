@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import mul
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranker.text.layout import TextLayout
 from ranker.text.packing import Packed, Row
+
+PASS: Final = 32
+"""A budget of so many parts costs about one of them in a pass by itself, besides its tokens (measured on a CPU)."""
 
 Arrays = dict[str, NDArray[np.int64]]
 
@@ -36,27 +41,36 @@ def units(packed: Sequence[Packed]) -> list[Unit]:
     ]
 
 
-def plan(lengths: Sequence[int], rows: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut items into batches of at most ``budget`` padded tokens (rows x longest row).
+def plan(lengths: Sequence[int], rows: Sequence[int], budget: int, padding: int | None = None) -> list[list[int]]:
+    """Cut items into batches of at most ``budget`` padded tokens (rows x longest row), of them ``padding`` empty ones.
 
     Items are taken by length, so a batch holds similar ones. An item larger than the budget is a batch of its own.
     Returns index lists; the last batches hold the longest items.
     """
+    most = budget if padding is None else padding
     batches: list[list[int]] = []
     current: list[int] = []
-    filled = 0
+    filled = real = 0
     for index in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
-        if current and (filled + rows[index]) * lengths[index] > budget:
+        added = rows[index] * lengths[index]
+        padded = filled * lengths[index]
+        if current and (padded + added > budget or padded - real > most):
             batches.append(current)
-            current, filled = [], 0
+            current, filled, real = [], 0, 0
         current.append(index)
         filled += rows[index]
+        real += added
     return [*batches, current] if current else batches
 
 
-def batches(items: Sequence[Unit], budget: int) -> Iterator[list[Unit]]:
-    """Cut units into batches under a padded-token budget, longest last."""
-    for indices in plan([u.length for u in items], [len(u.rows) for u in items], budget):
+def batches(items: Sequence[Unit], budget: int, workers: int = 1) -> Iterator[list[Unit]]:
+    """Cut units into batches under a padded-token budget, longest last, and if they can be into one for each worker.
+
+    A batch ends where more padding would cost what a pass does.
+    """
+    lengths, rows = [unit.length for unit in items], [len(unit.rows) for unit in items]
+    share = sum(map(mul, lengths, rows)) // workers + 1
+    for indices in plan(lengths, rows, min(budget, share) if workers > 1 else budget, budget // PASS):
         yield [items[i] for i in indices]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ BATCHES: Final = 32
 TIMED_BATCHES: Final = 8
 """Batches of the largest choice in a slice that is timed."""
 
+EACH: Final = 8
+"""Batches of a slice for each worker, at least."""
+
 
 class TokenBudget:
     """Padded tokens of a forward pass.
@@ -26,11 +30,14 @@ class TokenBudget:
     Args:
         choices: what may be taken; one of them is a fixed budget.
         found: called with the fastest once it is known.
+        workers: passes that run at once; slices hold enough for all of them.
     """
 
-    def __init__(self, choices: Sequence[int], found: Callable[[int], None] | None = None) -> None:
+    def __init__(self, choices: Sequence[int], found: Callable[[int], None] | None = None, *, workers: int = 1) -> None:
         self._speeds: dict[int, list[float]] = {choice: [] for choice in choices}
         self._found = found
+        self._workers = workers
+        self._noting = threading.Lock()
 
     @property
     def settled(self) -> bool:
@@ -45,18 +52,21 @@ class TokenBudget:
     @property
     def slice_tokens(self) -> int:
         """Padded tokens of the next slice."""
-        return BATCHES * self.tokens if self.settled else TIMED_BATCHES * max(self._speeds)
+        if self.settled:
+            return max(BATCHES, EACH * self._workers) * self.tokens
+        return max(TIMED_BATCHES, EACH * self._workers) * max(self._speeds)
 
     @contextmanager
     def timed(self, tokens: int) -> Iterator[int]:
         """The budget for a slice of ``tokens`` padded tokens, whose time is noted if the slice is a full one."""
         choice, start = self.tokens, time.perf_counter()
         yield choice
-        if self.settled or tokens < self.slice_tokens:
-            return
-        self._speeds[choice].append(tokens / (time.perf_counter() - start))
-        if all(len(speeds) >= TRIALS for speeds in self._speeds.values()):
-            best = max(self._speeds, key=lambda known: max(self._speeds[known]))
-            self._speeds = {best: []}
-            if self._found is not None:
-                self._found(best)
+        with self._noting:
+            if self.settled or tokens < self.slice_tokens:
+                return
+            self._speeds[choice].append(tokens / (time.perf_counter() - start))
+            if all(len(speeds) >= TRIALS for speeds in self._speeds.values()):
+                best = max(self._speeds, key=lambda known: max(self._speeds[known]))
+                self._speeds = {best: []}
+                if self._found is not None:
+                    self._found(best)

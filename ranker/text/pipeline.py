@@ -21,9 +21,18 @@ from ranker.text.packing import Packed, apart, cost, one_order, pack, sharing_pr
 from ranker.text.templates import clean, render_prompt
 from ranker.text.tokenizer import Ids, TextTokenizer
 
+S = TypeVar("S")
 T = TypeVar("T")
 Forward = Callable[[batching.Arrays], Floats]
 """From ``collate``'s arrays to logits: (rows, candidates, tasks)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A way to run passes: ``forward``, from ``workers`` threads at once."""
+
+    forward: Forward
+    workers: int
 
 
 PART: Final = 512
@@ -126,6 +135,7 @@ class TextPipeline:
         *,
         as_given: bool = False,
         retry: bool = True,
+        beside: Engine | None = None,
     ) -> list[GroupScores]:
         """Score groups with ``forward`` in batches of at most ``batch_tokens`` padded tokens.
 
@@ -138,17 +148,22 @@ class TextPipeline:
 
         Memory is bounded: groups are tokenised and packed in slices, each in a thread while the one before it is
         computed. A batch that fails is halved; a group that fails alone gets an error. Without ``retry`` a failure is
-        raised.
+        raised. With ``beside``, passes run next to each other unless there is too little work for that.
         """
         budget = TokenBudget((batch_tokens,)) if isinstance(batch_tokens, int) else batch_tokens
         keep = as_given or not self.layout.order_free
         canonical = list(groups) if keep else [Group(g.prompt, tuple(sorted(set(g.candidates)))) for g in groups]
         results: list[GroupScores] = []
         slices = self._slices(canonical, budget)
+        engine: Engine | None = None
         for packed, filled in slices if len(canonical) <= PART else ahead(slices):
             start, end = len(results), len(results) + len(packed)
+            units = batching.units(packed)
+            if engine is None:  # the first slice decides, so that the last one, which may be short, changes nothing
+                enough = beside is not None and 2 * len(units) > beside.workers
+                engine = beside if beside is not None and enough else Engine(forward, 1)
             with budget.timed(filled) as tokens:
-                raw, errors = self._forward(packed, forward, tokens, retry)
+                raw, errors = self._forward(packed, units, engine, tokens, retry)
             parts = zip(groups[start:end], canonical[start:end], packed, raw, errors, strict=True)
             results += [self._result(*item) for item in parts]
         return results
@@ -169,28 +184,36 @@ class TextPipeline:
             yield part, filled
 
     def _forward(
-        self, packed: Sequence[Packed], forward: Forward, batch_tokens: int, retry: bool
+        self, packed: Sequence[Packed], units: Sequence[batching.Unit], engine: Engine, batch_tokens: int, retry: bool
     ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
         """Per group a (N, N) matrix of directed logits (ordered pairs) or (N,) scores, and why it failed."""
         counts = [len(item.truncated) + item.empty for item in packed]
         out = [np.zeros((n,) if self.layout.order_free else (n, n), np.float32) for n in counts]
         errors: list[str | None] = [None] * len(packed)
-        waiting = list(batching.batches(batching.units(packed), batch_tokens))
-        while waiting:
-            batch = waiting.pop()
+
+        def run(batch: Sequence[batching.Unit]) -> Floats | Exception:
             try:
-                logits = REDUCTIONS[self.layout.output](forward(batching.collate(self.layout, batch)))
+                logits: Floats = REDUCTIONS[self.layout.output](engine.forward(batching.collate(self.layout, batch)))
             except Exception as error:  # whatever the engine raises, most often for want of memory
                 if not retry:
                     raise
-                if len(batch) > 1:
-                    waiting += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                return error
+            return logits
+
+        waiting = list(batching.batches(units, batch_tokens, engine.workers))[::-1]
+        while waiting:
+            failures: list[list[batching.Unit]] = []
+            for batch, logits in zip(waiting, at_once(run, waiting, engine.workers), strict=True):
+                if not isinstance(logits, Exception):
+                    self._place(batch, logits, out)
+                elif len(batch) > 1:
+                    failures += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                 elif self.share_prompts and len(batch[0].rows[0].candidates) > 1:
-                    waiting += [[batching.Unit(batch[0].group, (row,))] for row in apart(batch[0].rows[0])]
+                    failures += [[batching.Unit(batch[0].group, (row,))] for row in apart(batch[0].rows[0])]
                 else:
-                    errors[batch[0].group] = f"the model failed on this row: {str(error).strip().splitlines()[-1]:.200}"
-                continue
-            self._place(batch, logits, out)
+                    reason = str(logits).strip().splitlines()[-1]
+                    errors[batch[0].group] = f"the model failed on this row: {reason:.200}"
+            waiting = failures
         return out, errors
 
     def _place(self, batch: Sequence[batching.Unit], logits: Floats, out: Sequence[NDArray[np.float32]]) -> None:
@@ -222,6 +245,15 @@ class TextPipeline:
         if packed.empty:
             scores, flips = scores[:-1] - scores[-1], 0
         return GroupScores(scores, packed.truncated, packed.prompt_truncated, order_flips=flips)
+
+
+def at_once(run: Callable[[S], T], items: Sequence[S], workers: int) -> Iterator[T]:
+    """``run`` of each item in order, computed by ``workers`` threads."""
+    if workers == 1 or len(items) == 1:
+        yield from map(run, items)
+        return
+    with ThreadPoolExecutor(workers) as threads:
+        yield from threads.map(run, items)
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

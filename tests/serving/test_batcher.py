@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ranker.records import Group
+from ranker.runtime.scorer import OnnxScorer
 from ranker.scorer import GroupScores
-from ranker.serving.batcher import BATCH_ITEMS, Batcher, DeadlineError, DrainingError, OverloadedError
+from ranker.serving.batcher import BATCH_ITEMS, COMPANY, Batcher, DeadlineError, DrainingError, OverloadedError
 
 
 class Slow:
@@ -120,3 +121,50 @@ def test_draining_finishes_what_there_is_and_takes_no_more(slow):
     with pytest.raises(DrainingError):
         batcher.submit([group(1)], seconds=9)
     assert not batcher.alive
+
+
+def test_a_second_lane_starts_beside_the_first_when_enough_waits():
+    scorer = Slow()
+    batcher = Batcher(scorer, lanes=2)
+    begun = []
+    score, scorer.score = scorer.score, lambda groups, **options: begun.append(len(groups)) or score(groups, **options)
+    try:
+        batcher.submit([group(1)], seconds=9)
+        time.sleep(0.1)
+        few = [batcher.submit([group(2)], seconds=9) for _ in range(COMPANY - 1)]
+        time.sleep(0.1)
+        assert begun == [1]
+        last = batcher.submit([group(3)], seconds=9)
+        time.sleep(0.1)
+        assert begun == [1, COMPANY]
+        scorer.gate.set()
+        assert last.result(5)[0].scores.tolist() == [3]
+        assert [f.result(5)[0].scores.tolist() for f in few] == [[2]] * (COMPANY - 1)
+    finally:
+        scorer.gate.set()
+        assert batcher.drain(5)
+
+
+def test_few_that_wait_for_a_busy_lane_are_not_forgotten_when_it_drains():
+    scorer = Slow()
+    batcher = Batcher(scorer, lanes=2)
+    waiting = [batcher.submit([group(1)], seconds=9)]
+    time.sleep(0.1)
+    waiting += [batcher.submit([group(2)], seconds=9) for _ in range(2)]
+    threading.Timer(0.2, scorer.gate.set).start()
+    assert batcher.drain(5)
+    assert [f.result(0)[0].scores.tolist() for f in waiting] == [[1], [2], [2]]
+
+
+def test_two_lanes_of_one_model_give_everyone_their_own(pointwise):
+    scorer = OnnxScorer(pointwise, threads=2)
+    groups = [
+        Group(f"prompt {i % 5}", tuple(f"answer {j} " * (j + i % 7 + 1) for j in range(1 + i % 3))) for i in range(150)
+    ]
+    expected = scorer.score(groups)
+    batcher = Batcher(scorer, lanes=2)
+    futures = [batcher.submit([group], seconds=30) for group in groups]
+    for future, want in zip(futures, expected, strict=True):
+        (got,) = future.result(30)
+        np.testing.assert_allclose(got.scores, want.scores, atol=1e-5)
+    assert batcher.drain(5)

@@ -110,6 +110,27 @@ def test_plan_respects_the_budget_and_keeps_everything():
         assert len(batch) == 1 or sum(rows[i] for i in batch) * max(lengths[i] for i in batch) <= 300
 
 
+def test_plan_ends_a_batch_where_padding_costs_more_than_a_pass():
+    lengths = [10, 10, 11, 12, 30, 31, 32, 90]
+    for padding in (0, 5, 20, 1000):
+        cut = plan(lengths, [1] * len(lengths), 1000, padding)
+        assert sorted(i for batch in cut for i in batch) == list(range(len(lengths)))
+        for batch in cut:
+            assert sum(max(lengths[i] for i in batch) - lengths[i] for i in batch) <= padding
+    assert plan(lengths, [1] * len(lengths), 1000, 5) == [[0, 1, 2, 3], [4, 5, 6], [7]]
+    assert plan(lengths, [1] * len(lengths), 1000) == [list(range(8))]
+
+
+def test_every_worker_gets_a_batch_where_there_are_enough_rows():
+    text = layout("set", exchange=False)
+    items = units([pack(text, ids(10), [ids(20)]) for _ in range(12)])
+    for workers in (1, 2, 3, 5):
+        cut = list(batches(items, 1 << 20, workers))
+        assert len(cut) >= workers
+        assert sum(map(len, cut)) == 12
+        assert max(map(len, cut)) <= -(-12 // workers)
+
+
 def test_collate_points_members_at_their_own_group():
     text = layout("set")
     packed = [pack(text, ids(10), [ids(20), ids(21), ids(22)]), pack(text, ids(11), [ids(30), ids(31, 32)])]

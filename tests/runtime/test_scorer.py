@@ -1,0 +1,81 @@
+"""Passes next to each other give what passes after each other give."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from ranker.records import Group
+from ranker.runtime import scorer as scorers
+from ranker.runtime.scorer import OnnxScorer
+
+GROUPS = [Group(f"prompt {i}", (f"an answer {i} " * (i % 9 + 1), "another")) for i in range(60)]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Threads of every session that was opened."""
+    opened = []
+    original = scorers.open_session
+
+    def counting(path, *, device, threads):
+        opened.append(threads)
+        return original(path, device=device, threads=threads)
+
+    monkeypatch.setattr(scorers, "open_session", counting)
+    return opened
+
+
+@pytest.mark.parametrize("kind", ["model", "pointwise"])
+def test_passes_next_to_each_other_change_no_score(kind, request, counted):
+    path = request.getfixturevalue(kind)
+    counted.clear()  # of making the file
+    beside, alone = OnnxScorer(path, threads=3, batch_tokens=64), OnnxScorer(path, threads=1, batch_tokens=64)
+    for a, b in zip(beside.score(GROUPS), alone.score(GROUPS), strict=True):
+        assert a.error is None
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
+    assert counted == [1, 1]
+
+
+def test_a_single_pass_has_all_threads_in_a_session_that_is_opened_once(model, counted):
+    scorer = OnnxScorer(model, threads=2)
+    assert counted == [1]
+    first, again = scorer.score(GROUPS[:1]), scorer.score(GROUPS[:1])
+    assert counted == [1, 2]
+    np.testing.assert_array_equal(first[0].scores, again[0].scores)
+    np.testing.assert_allclose(first[0].scores, scorer.score(GROUPS)[0].scores, atol=1e-5)
+    assert counted == [1, 2]
+
+
+def test_a_large_graph_is_opened_once_with_all_threads(model, counted, monkeypatch):
+    monkeypatch.setattr(scorers, "BESIDE_BYTES", 100)
+    scorer = OnnxScorer(model, threads=2)
+    scorer.score(GROUPS[:1])
+    scorer.score(GROUPS)
+    assert counted == [2]
+
+
+def test_a_file_that_was_replaced_is_not_mixed_with_the_one_that_was_loaded(model, tmp_path):
+    path = tmp_path / "model.onnx"
+    shutil.copy(model, path)
+    scorer = OnnxScorer(path, threads=2)
+    path.unlink()
+    shutil.copy(model, path)
+    (result,) = scorer.score(GROUPS[:1])
+    assert "replaced while it was in use; load it again" in result.error
+    assert scorer.score(GROUPS)[0].error is None
+
+
+def test_a_pass_that_fails_is_tried_again_in_halves_next_to_others(pointwise, monkeypatch):
+    scorer = OnnxScorer(pointwise, threads=3)
+    expected, forward = scorer.score(GROUPS), scorer._forward
+
+    def failing(arrays, session=None):
+        if len(arrays["input_ids"]) > 2:
+            raise MemoryError("Failed to allocate 7 GB")
+        return forward(arrays, session)
+
+    monkeypatch.setattr(scorer, "_forward", failing)
+    for got, want in zip(scorer.score(GROUPS), expected, strict=True):
+        assert got.error is None
+        np.testing.assert_allclose(got.scores, want.scores, atol=1e-5)
