@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
-from threading import BoundedSemaphore, get_ident
+from threading import BoundedSemaphore, Lock, get_ident
 from typing import Any, Final
 
 from ranker.errors import ModelFileError
@@ -48,8 +47,9 @@ class GraphScorer:
     """Scores with an ONNX graph of ours.
 
     On a CPU as many passes run at once as there are threads, each on one: nothing waits for the slowest part of a
-    product, and another process on a processor delays one pass alone. A single pass has all threads, in a session of
-    its own.
+    product, and another process on a processor delays one pass alone. A pass that is alone has all threads, in a
+    session of its own that is opened for the first such pass; graphs up to ``BESIDE_BYTES`` are then in memory twice.
+    What passes need besides grows with ``threads``.
 
     Args:
         path: the file; it is not verified.
@@ -74,8 +74,10 @@ class GraphScorer:
         self.path = path
         self.threads = threads or available_cores()
         self.workers = self.threads if not on_graphics(device) and path.stat().st_size <= BESIDE_BYTES else 1
-        self.session = open_session(path, device=device, threads=self.threads if self.workers == 1 else 1)
         self._state = _state_of(path)
+        self.session = open_session(path, device=device, threads=self.threads if self.workers == 1 else 1)
+        self._wide = self.session if self.workers == 1 else None
+        self._opening = Lock()
         self._places = BoundedSemaphore(self.workers)
         self._running: set[int] = set()
         self._inputs = [node.name for node in self.session.get_inputs()]
@@ -102,30 +104,36 @@ class GraphScorer:
 
     def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
-        beside = Engine(self._forward, self.workers) if self.workers > 1 else None
+        beside = Engine(self._forward, self.workers, tight=True) if self.on_cpu else None
         return self.pipeline.score(groups, self._alone, self.batch_tokens, as_given=as_given, beside=beside)
 
     def compare(self, pairs: Sequence[Group]) -> Floats:
         """See ``Scorer.compare``."""
         return margins(pairs, self.score(pairs))
 
-    @cached_property
-    def _wide(self) -> Any:
-        """A session for a pass that has all threads to itself; opened when there is one."""
-        if self.workers == 1:
-            return self.session
-        if _state_of(self.path) != self._state:
-            raise ModelFileError(f"{self.path}: replaced while it was in use; load it again")
-        return open_session(self.path, device="cpu", threads=self.threads)
-
     def _alone(self, arrays: Arrays) -> Floats:
-        return self._forward(arrays, self.session if self._running else self._wide)
+        if 2 * len(self._running) >= self.workers:  # threads of other callers keep the processors busy
+            return self._forward(arrays)
+        with self._opening:
+            self._wide = self._wide or self._widened()
+        return self._forward(arrays, self._wide)
+
+    def _widened(self) -> Any:
+        """A session with all threads, or the one there is where the file is no longer what it was."""
+        try:
+            if _state_of(self.path) == self._state:
+                return open_session(self.path, device="cpu", threads=self.threads)
+            reason = "it was replaced"
+        except (OSError, ModelFileError) as error:
+            reason = str(error)
+        logger.warning("%s: a single pass has one thread until the model is loaded again: %s", self.path, reason)
+        return self.session
 
     def _forward(self, arrays: Arrays, session: Any = None) -> Floats:
         inputs = {name: arrays[name] for name in self._inputs}
-        if self._bound is not None:
-            return self._bound.run(inputs)
         with self._places:  # however many threads call: more passes than processors would only starve the rest
+            if self._bound is not None:
+                return self._bound.run(inputs)
             self._running.add(get_ident())
             try:
                 logits: Floats = (session or self.session).run(["scores"], inputs)[0]

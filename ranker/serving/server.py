@@ -66,12 +66,16 @@ class Server:
         waiting = self.batcher.submit(groups, seconds=self.limits.seconds)
         self.metrics.items.inc(len(groups))
         future = asyncio.wrap_future(waiting)
-        await asyncio.wait({future}, timeout=PATIENCE)
+        patience = min(PATIENCE, self.limits.seconds)
+        await asyncio.wait({future}, timeout=patience)
         if not future.done():
             gone = asyncio.ensure_future(request.receive())  # the body was read: what comes is that the client has left
-            await asyncio.wait({future, gone}, timeout=self.limits.seconds, return_when=asyncio.FIRST_COMPLETED)
-            left = gone.done()
-            gone.cancel()
+            rest = self.limits.seconds - patience
+            try:
+                await asyncio.wait({future, gone}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+                left = gone.done()
+            finally:
+                gone.cancel()
             if not future.done() and waiting.cancel():
                 raise fastapi.HTTPException(499, "the client has gone") if left else DeadlineError(LATE)
         results = await future

@@ -63,14 +63,16 @@ def plan(lengths: Sequence[int], rows: Sequence[int], budget: int, padding: int 
     return [*batches, current] if current else batches
 
 
-def batches(items: Sequence[Unit], budget: int, workers: int = 1) -> Iterator[list[Unit]]:
+def batches(items: Sequence[Unit], budget: int, workers: int = 1, *, tight: bool = False) -> Iterator[list[Unit]]:
     """Cut units into batches under a padded-token budget, longest last, and if they can be into one for each worker.
 
-    A batch ends where more padding would cost what a pass does.
+    ``tight`` ends a batch where more padding would cost what a pass does.
     """
     lengths, rows = [unit.length for unit in items], [len(unit.rows) for unit in items]
     share = sum(map(mul, lengths, rows)) // workers + 1
-    for indices in plan(lengths, rows, min(budget, share) if workers > 1 else budget, budget // PASS):
+    for indices in plan(
+        lengths, rows, min(budget, share) if workers > 1 else budget, budget // PASS if tight else None
+    ):
         yield [items[i] for i in indices]
 
 

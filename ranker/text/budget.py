@@ -20,6 +20,9 @@ TIMED_BATCHES: Final = 8
 EACH: Final = 8
 """Batches of a slice for each worker, at least."""
 
+TIMED_EACH: Final = 2
+"""The same in a slice that is timed, in batches of the largest choice."""
+
 
 class TokenBudget:
     """Padded tokens of a forward pass.
@@ -47,14 +50,15 @@ class TokenBudget:
     @property
     def tokens(self) -> int:
         """What the next slice is cut by."""
-        return min(self._speeds, key=lambda choice: len(self._speeds[choice]))
+        speeds = self._speeds  # another thread may settle it
+        return min(speeds, key=lambda choice: len(speeds[choice]))
 
     @property
     def slice_tokens(self) -> int:
         """Padded tokens of the next slice."""
         if self.settled:
             return max(BATCHES, EACH * self._workers) * self.tokens
-        return max(TIMED_BATCHES, EACH * self._workers) * max(self._speeds)
+        return max(TIMED_BATCHES, TIMED_EACH * self._workers) * max(self._speeds)
 
     @contextmanager
     def timed(self, tokens: int) -> Iterator[int]:

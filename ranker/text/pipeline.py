@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -29,10 +30,14 @@ Forward = Callable[[batching.Arrays], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A way to run passes: ``forward``, from ``workers`` threads at once."""
+    """A way to run passes: ``forward``, from ``workers`` threads at once.
+
+    ``tight`` says that passes are cheap, so that a batch ends where more padding would cost what a pass does.
+    """
 
     forward: Forward
-    workers: int
+    workers: int = 1
+    tight: bool = False
 
 
 PART: Final = 512
@@ -161,7 +166,7 @@ class TextPipeline:
             units = batching.units(packed)
             if engine is None:  # the first slice decides, so that the last one, which may be short, changes nothing
                 enough = beside is not None and 2 * len(units) > beside.workers
-                engine = beside if beside is not None and enough else Engine(forward, 1)
+                engine = beside if beside is not None and enough else Engine(forward)
             with budget.timed(filled) as tokens:
                 raw, errors = self._forward(packed, units, engine, tokens, retry)
             parts = zip(groups[start:end], canonical[start:end], packed, raw, errors, strict=True)
@@ -200,10 +205,11 @@ class TextPipeline:
                 return error
             return logits
 
-        waiting = list(batching.batches(units, batch_tokens, engine.workers))[::-1]
+        waiting = list(batching.batches(units, batch_tokens, engine.workers, tight=engine.tight))[::-1]
+        workers = engine.workers
         while waiting:
             failures: list[list[batching.Unit]] = []
-            for batch, logits in zip(waiting, at_once(run, waiting, engine.workers), strict=True):
+            for batch, logits in zip(waiting, at_once(run, waiting, workers), strict=True):
                 if not isinstance(logits, Exception):
                     self._place(batch, logits, out)
                 elif len(batch) > 1:
@@ -211,9 +217,9 @@ class TextPipeline:
                 elif self.share_prompts and len(batch[0].rows[0].candidates) > 1:
                     failures += [[batching.Unit(batch[0].group, (row,))] for row in apart(batch[0].rows[0])]
                 else:
-                    reason = str(logits).strip().splitlines()[-1]
+                    reason = (str(logits).strip() or type(logits).__name__).splitlines()[-1]
                     errors[batch[0].group] = f"the model failed on this row: {reason:.200}"
-            waiting = failures
+            waiting, workers = failures, 1  # what failed may have all the memory
         return out, errors
 
     def _place(self, batch: Sequence[batching.Unit], logits: Floats, out: Sequence[NDArray[np.float32]]) -> None:
@@ -248,12 +254,20 @@ class TextPipeline:
 
 
 def at_once(run: Callable[[S], T], items: Sequence[S], workers: int) -> Iterator[T]:
-    """``run`` of each item in order, computed by ``workers`` threads."""
+    """``run`` of each item in order, computed by ``workers`` threads, few items ahead so that they end soon."""
     if workers == 1 or len(items) == 1:
         yield from map(run, items)
         return
-    with ThreadPoolExecutor(workers) as threads:
-        yield from threads.map(run, items)
+    threads, running = ThreadPoolExecutor(workers), deque[Future[T]]()
+    try:
+        for item in items:
+            running.append(threads.submit(run, item))
+            if len(running) == 2 * workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:

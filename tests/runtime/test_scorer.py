@@ -1,6 +1,7 @@
 """Passes next to each other give what passes after each other give."""
 
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -55,15 +56,19 @@ def test_a_large_graph_is_opened_once_with_all_threads(model, counted, monkeypat
     assert counted == [2]
 
 
-def test_a_file_that_was_replaced_is_not_mixed_with_the_one_that_was_loaded(model, tmp_path):
+def test_a_file_that_was_replaced_is_not_mixed_with_the_one_that_was_loaded(model, tmp_path, counted, caplog):
     path = tmp_path / "model.onnx"
     shutil.copy(model, path)
     scorer = OnnxScorer(path, threads=2)
     path.unlink()
     shutil.copy(model, path)
     (result,) = scorer.score(GROUPS[:1])
-    assert "replaced while it was in use; load it again" in result.error
-    assert scorer.score(GROUPS)[0].error is None
+    np.testing.assert_allclose(result.scores, OnnxScorer(model, threads=1).score(GROUPS[:1])[0].scores, atol=1e-5)
+    assert "it was replaced" in caplog.text
+    path.unlink()
+    assert scorer.score(GROUPS[:1])[0].error is None
+    assert counted[:1] == [1]
+    assert 2 not in counted
 
 
 def test_a_pass_that_fails_is_tried_again_in_halves_next_to_others(pointwise, monkeypatch):
@@ -79,3 +84,26 @@ def test_a_pass_that_fails_is_tried_again_in_halves_next_to_others(pointwise, mo
     for got, want in zip(scorer.score(GROUPS), expected, strict=True):
         assert got.error is None
         np.testing.assert_allclose(got.scores, want.scores, atol=1e-5)
+
+
+def test_as_many_passes_as_threads_run_at_once(pointwise, monkeypatch):
+    scorer = OnnxScorer(pointwise, threads=3)
+    together, forward = threading.Barrier(3, timeout=20), scorer._forward
+
+    def meeting(arrays, session=None):
+        together.wait()
+        return forward(arrays, session)
+
+    monkeypatch.setattr(scorer, "_forward", meeting)
+    groups = [Group("p", ("one of equal length",)) for _ in range(3)]
+    assert all(result.error is None for result in scorer.score(groups))
+
+
+def test_a_single_pass_beside_others_has_one_thread(model, counted):
+    scorer = OnnxScorer(model, threads=2)
+    scorer._running.add(-1)
+    scorer.score(GROUPS[:1])
+    assert counted == [1]
+    scorer._running.clear()
+    scorer.score(GROUPS[:1])
+    assert counted == [1, 2]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -136,3 +137,48 @@ def test_a_slow_body_and_a_websocket_are_refused(loaded):
     assert found["status"] == 408
     found = asyncio.run(said({"type": "websocket"}, [{"type": "websocket.connect"}]))
     assert found == {"type": "websocket.close", "code": 1008}
+
+
+@pytest.mark.parametrize(("leaves", "status"), [(True, 499), (False, 504)])
+def test_a_client_that_left_or_waited_too_long_is_not_worked_for(loaded, leaves, status):
+    gate, calls = threading.Event(), []
+
+    class Held:
+        pairwise, calibration = False, loaded.scorer.calibration
+
+        def score(self, groups, *, as_given=False):
+            calls.append([group.prompt for group in groups])
+            gate.wait(10)
+            return loaded.scorer.score(groups)
+
+    app = application(Server(Held(), "m", Limits(seconds=0.6), {}), Keys([]))
+
+    async def ask(prompt, then):
+        body = json.dumps({"prompt": prompt, "candidates": ANSWERS}).encode()
+        sent, messages = [], iter([{"type": "http.request", "body": body}, *then])
+
+        async def receive():
+            message = next(messages, None)
+            if message is None:
+                await asyncio.sleep(30)
+            return message
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/score", "query_string": b""}
+        scope["headers"] = [(b"content-type", b"application/json")]
+        await app(scope, receive, send)
+        return sent[0]["status"]
+
+    async def both():
+        first = asyncio.create_task(ask("first", []))
+        async with asyncio.timeout(10):
+            while not calls:
+                await asyncio.sleep(0.01)
+        found = await ask("second", [{"type": "http.disconnect"}] if leaves else [])
+        gate.set()
+        return await first, found
+
+    assert asyncio.run(both()) == (200, status)
+    assert calls == [["first"]]

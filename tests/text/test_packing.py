@@ -125,7 +125,7 @@ def test_every_worker_gets_a_batch_where_there_are_enough_rows():
     text = layout("set", exchange=False)
     items = units([pack(text, ids(10), [ids(20)]) for _ in range(12)])
     for workers in (1, 2, 3, 5):
-        cut = list(batches(items, 1 << 20, workers))
+        cut = list(batches(items, 1 << 20, workers, tight=True))
         assert len(cut) >= workers
         assert sum(map(len, cut)) == 12
         assert max(map(len, cut)) <= -(-12 // workers)
