@@ -14,7 +14,7 @@ from ranker.text.layout import TextLayout
 from ranker.text.packing import Packed, Row
 
 PASS: Final = 32
-"""A budget of so many parts costs about one of them in a pass by itself, besides its tokens (measured on a CPU)."""
+"""A pass costs, besides its tokens, about what this part of its budget does (a 32nd; measured on a CPU)."""
 
 Arrays = dict[str, NDArray[np.int64]]
 
@@ -69,10 +69,10 @@ def batches(items: Sequence[Unit], budget: int, workers: int = 1, *, tight: bool
     ``tight`` ends a batch where more padding would cost what a pass does.
     """
     lengths, rows = [unit.length for unit in items], [len(unit.rows) for unit in items]
-    share = sum(map(mul, lengths, rows)) // workers + 1
-    for indices in plan(
-        lengths, rows, min(budget, share) if workers > 1 else budget, budget // PASS if tight else None
-    ):
+    padding = budget // PASS if tight else None
+    if workers > 1:
+        budget = min(budget, sum(map(mul, lengths, rows)) // workers + 1)
+    for indices in plan(lengths, rows, budget, padding):
         yield [items[i] for i in indices]
 
 

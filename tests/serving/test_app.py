@@ -116,27 +116,28 @@ def test_another_host_needs_a_key():
 
 def test_a_slow_body_and_a_websocket_are_refused(loaded):
     app = application(Server(loaded.scorer, "m", Limits(seconds=0.05), {}), Keys([]))
-
-    async def said(scope, messages):
-        sent, waiting = [], iter(messages)
-
-        async def receive():
-            message = next(waiting, None)
-            if message is None:
-                await asyncio.sleep(5)
-            return message
-
-        async def send(message):
-            sent.append(message)
-
-        await app({"headers": [], "path": "/v1/score", **scope}, receive, send)
-        return sent[0]
-
     slow = [{"type": "http.request", "body": b"{", "more_body": True}]
-    found = asyncio.run(said({"type": "http", "method": "POST"}, slow))
-    assert found["status"] == 408
-    found = asyncio.run(said({"type": "websocket"}, [{"type": "websocket.connect"}]))
+    assert asyncio.run(said(app, slow))["status"] == 408
+    found = asyncio.run(said(app, [{"type": "websocket.connect"}], kind="websocket"))
     assert found == {"type": "websocket.close", "code": 1008}
+
+
+async def said(app, messages, kind="http"):
+    """What the application says first to a client that sends these messages and then nothing."""
+    sent, waiting = [], iter(messages)
+
+    async def receive():
+        message = next(waiting, None)
+        if message is None:
+            await asyncio.sleep(30)
+        return message
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": kind, "method": "POST", "path": "/v1/score", "query_string": b""}
+    await app(scope | {"headers": [(b"content-type", b"application/json")]}, receive, send)
+    return sent[0]
 
 
 @pytest.mark.parametrize(("leaves", "status"), [(True, 499), (False, 504)])
@@ -155,21 +156,7 @@ def test_a_client_that_left_or_waited_too_long_is_not_worked_for(loaded, leaves,
 
     async def ask(prompt, then):
         body = json.dumps({"prompt": prompt, "candidates": ANSWERS}).encode()
-        sent, messages = [], iter([{"type": "http.request", "body": body}, *then])
-
-        async def receive():
-            message = next(messages, None)
-            if message is None:
-                await asyncio.sleep(30)
-            return message
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/v1/score", "query_string": b""}
-        scope["headers"] = [(b"content-type", b"application/json")]
-        await app(scope, receive, send)
-        return sent[0]["status"]
+        return (await said(app, [{"type": "http.request", "body": body}, *then]))["status"]
 
     async def both():
         first = asyncio.create_task(ask("first", []))
