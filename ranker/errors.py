@@ -9,6 +9,7 @@ RankerError                 anything this package refuses; ``exit_code`` is what
 |-- ParityError             an export whose scores differ from the source model beyond the stated limit    (4)
 |-- JobError                a folder that holds another job than the one that was asked for                 (5)
 |-- RegressionError         a model that is significantly worse than the one it was compared with            (5)
+|-- InterruptedRunError     work that Ctrl-C or SIGTERM stopped; what was done is kept            (130 or 143)
 |-- ScoringError            a model that gave NaN or infinity                                              (1)
 `-- ExportError             a model that could not be turned into a graph                                  (1)
 """
@@ -82,6 +83,21 @@ class RegressionError(RankerError):
     """A model that is significantly worse than the baseline it was compared with."""
 
     exit_code = 5
+
+
+class InterruptedRunError(RankerError):
+    """Work that Ctrl-C or SIGTERM stopped. The message says what is kept and how to continue.
+
+    ``exit_code`` is what shells expect: 128 and the signal's number.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number
+
+    def __reduce__(self) -> tuple[type[InterruptedRunError], tuple[str, int]]:
+        return type(self), (str(self), self.signal_number)
 
 
 class ScoringError(RankerError):

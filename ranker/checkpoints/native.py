@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
+from ranker import atomic
 from ranker.checkpoints import adapters, weights
 from ranker.checkpoints.foreign import table
 from ranker.checkpoints.foreign.reading import Reading, check_vocabulary
@@ -46,10 +48,18 @@ class Loaded:
 
 
 def save(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None:
-    """Write a checkpoint that ``load`` reads."""
+    """Write a checkpoint that ``load`` reads; other files in the folder stay."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save(folder)
+
+
+def replace(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None:
+    """``save`` beside ``folder`` and rename: a kill leaves the old checkpoint or the new one, never a part."""
+    draft = atomic.draft_of(folder)
+    shutil.rmtree(draft, ignore_errors=True)
+    save(model, tokenizer, draft)
+    atomic.replace_folder(draft, folder)
 
 
 def load(

@@ -5,15 +5,35 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ranker.cli import checkpoints, models, rows, serving
-from ranker.errors import RankerError
+from ranker.errors import InterruptedRunError, RankerError
+from ranker.signals import number_of, stop
+
+
+class Verbs(TyperGroup):
+    """The verbs; one that a signal ends says so in one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a verb.
+
+        Raises:
+            InterruptedRunError: Ctrl-C or SIGTERM, and the verb has nothing more to say of it.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise InterruptedRunError(f"stopped by {str(error) or 'Ctrl-C'}", number_of(error)) from error
+
 
 app = typer.Typer(
+    cls=Verbs,
     name="ranker",
     help="Train, export and run rankers and reward models.",
     no_args_is_help=True,
@@ -42,12 +62,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # whoever imports onnxruntime first in this process
+    for number in (signal.SIGINT, signal.SIGTERM):  # temporary files are removed, and what is kept is said
+        signal.signal(number, stop)
     try:
         app()
     except RankerError as error:
+        if isinstance(error, InterruptedRunError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # the process ends; another one would only break its clean-up
         if os.environ.get("RANKER_DEBUG"):
             raise
-        typer.echo(f"ranker: error: {error}", err=True)
+        kind = "" if isinstance(error, InterruptedRunError) else "error: "
+        typer.echo(f"ranker: {kind}{error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

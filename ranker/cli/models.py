@@ -15,13 +15,16 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value")] = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="show the resolved configuration")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show three rendered examples with truncation")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint of output_dir")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the interrupted run in output_dir")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier run in output_dir first")] = False,
 ) -> None:
     """Train a ranker from a recipe, evaluate it and export it to ONNX.
 
     Example: ranker train pairrm training.learning_rate=1e-5 data.train='[my/pairs.jsonl]'
     """
-    command("train").run(recipe, overrides or [], print_config=print_config, dry_run=dry_run, resume=resume)
+    command("train").run(
+        recipe, overrides or [], print_config=print_config, dry_run=dry_run, resume=resume, overwrite=overwrite
+    )
 
 
 def export(

@@ -13,13 +13,15 @@ from tqdm import tqdm
 
 from ranker.batch import BatchScorer
 from ranker.commands.tables import show
-from ranker.errors import ConfigError
+from ranker.errors import ConfigError, InterruptedRunError
 from ranker.extras import require
 from ranker.jobs import run as jobs
 from ranker.jobs import summary
 from ranker.jobs.parts import SUCCESS
+from ranker.jobs.run import SCORED
 from ranker.jobs.select import Make, Selection
 from ranker.runtime.session import available_cores
+from ranker.signals import number_of
 
 Engine = Literal["local", "ray"]
 
@@ -48,6 +50,7 @@ def run(
     Raises:
         ConfigError: ``--best-of`` and ``--pairs`` together, a share that is none, an unknown engine, or workers and
             an address without Ray.
+        InterruptedRunError: Ctrl-C or SIGTERM; finished parts are kept, and the same command continues.
     """
     if best_of and pairs:
         raise ConfigError("--best-of and --pairs make different rows; choose one of them")
@@ -69,11 +72,14 @@ def run(
     target = Path(folder)
     common: Any = {"part_rows": part_rows, "selection": selection, "work": work}
     bar = tqdm(desc="filter", unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
-    with bar:
-        if keep_top is None:
-            done = jobs.score(scorer, inputs, target, progress=bar.update, **common)
-        else:
-            done = jobs.top(scorer, inputs, target, _share(keep_top), progress=bar.update, **common)
+    try:
+        with bar:
+            if keep_top is None:
+                done = jobs.score(scorer, inputs, target, progress=bar.update, **common)
+            else:
+                done = jobs.top(scorer, inputs, target, _share(keep_top), progress=bar.update, **common)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(_kept(target), number_of(error)) from error
     waiting = "other workers are at it, or it was stopped; start again to go on"
     found = summary.counted(target)
     rows = [
@@ -83,6 +89,16 @@ def run(
         ("job", f"finished; see {target / 'summary.html'}" if (target / SUCCESS).exists() else waiting),
     ]
     show(Console(stderr=True), folder, rows)
+
+
+def _kept(folder: Path) -> str:
+    """What an interrupted job has done so far."""
+    stage = "selecting" if (folder / SCORED / SUCCESS).exists() else "scoring"
+    job = folder / SCORED if (folder / SCORED).exists() and stage == "scoring" else folder
+    done, total = jobs.done_of(job)
+    if total == 0:
+        return f"stopped before {folder} was begun; nothing was written"
+    return f"stopped while {stage}; {done} of {total} parts in {folder} are done and kept. The same command continues"
 
 
 def _share(text: str) -> float:

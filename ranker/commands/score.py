@@ -16,15 +16,16 @@ from rich.console import Console
 from tqdm import tqdm
 
 from ranker.data.files import Row, line_of, make_room, read_rows, write_rows
-from ranker.data.formats import Columns, check_columns, group_of
-from ranker.errors import DataError
+from ranker.data.formats import Columns, UnusedColumns, check_columns, group_of
+from ranker.errors import DataError, InterruptedRunError
 from ranker.loading import How, Orders, load
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import Group
 from ranker.runtime.session import Device
-from ranker.scorer import GroupScores, Scorer, failed
+from ranker.scorer import GroupScores, Scorer, failed, warn_of_lone
+from ranker.signals import number_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def run(
     place, with null results and the reason in ``error``.
 
     Raises:
+        InterruptedRunError: Ctrl-C or SIGTERM; a file that was being written is not there.
         DataError: more than ``fail_on_error_rate`` of the rows, or all of them, had an error; the output is complete.
     """
     check_columns(columns or {})
@@ -69,12 +71,18 @@ def run(
     rows = errors = 0
     reason = ""
     bar = tqdm(desc=verb, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
-    with write_rows(target) as out, bar:
-        for line, bad in score_rows(verb, scorer, read_rows(source), columns, rank):
-            out.write(line + "\n")
-            rows, errors = rows + 1, errors + bad
-            reason = reason or (json.loads(line)["error"] if bad else "")
-            bar.update()
+    try:
+        with write_rows(target) as out, bar:
+            for line, bad in score_rows(verb, scorer, read_rows(source), columns, rank):
+                out.write(line + "\n")
+                rows, errors = rows + 1, errors + bad
+                reason = reason or (json.loads(line)["error"] if bad else "")
+                bar.update()
+    except KeyboardInterrupt as error:
+        kept = (
+            "what was written stays" if target == "-" else f"{target} was not written (ranker filter keeps its parts)"
+        )
+        raise InterruptedRunError(f"stopped after {rows} rows; {kept}", number_of(error)) from error
     if not quiet:
         Console(stderr=True, soft_wrap=True).print(
             f"ranker: {rows} rows, {errors} with an error" + (f"; the first: {reason}" if errors else ""),
@@ -94,8 +102,10 @@ def score_rows(
 ) -> Iterator[tuple[str, bool]]:
     """JSON lines of the results, in order, and whether each has an error; memory is bounded by ``CHUNK`` rows."""
     rank = rank or partial(ranked, scorer)
+    unused = UnusedColumns()
     while chunk := list(islice(rows, CHUNK)):
-        groups = [_group(row, where, columns, verb) for where, row in chunk]
+        groups = [_group(row, where, columns, verb, unused) for where, row in chunk]
+        unused.say()
         good = [(g, row) for g, (_, row) in zip(groups, chunk, strict=True) if isinstance(g, Group)]
         scored = iter(_solved(verb, scorer, good, columns, rank))
         for (_, row), group in zip(chunk, groups, strict=True):
@@ -107,6 +117,8 @@ def _solved(
     verb: Verb, scorer: Scorer, good: Sequence[tuple[Group, Any]], columns: Columns | None, rank: Solve
 ) -> Sequence[GroupScores]:
     groups = [group for group, _ in good]
+    if verb == "score":
+        warn_of_lone(scorer, groups)
     if verb == "rank-with-ref":
         return with_reference(scorer, groups, [row[_reference(columns)] for _, row in good])
     if verb in ("rank", "best-of-n"):
@@ -118,11 +130,13 @@ def _reference(columns: Columns | None) -> str:
     return (columns or {}).get("reference", "reference")
 
 
-def _group(row: Row | DataError, where: str, columns: Columns | None, verb: Verb) -> Group | DataError:
+def _group(
+    row: Row | DataError, where: str, columns: Columns | None, verb: Verb, unused: UnusedColumns
+) -> Group | DataError:
     if isinstance(row, DataError):
         return row
     try:
-        group = group_of(row, where, columns)
+        group = group_of(row, where, columns, unused)
     except DataError as error:
         return error
     if verb == "compare" and len(group.candidates) != 2:

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -63,6 +64,9 @@ def run(
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         Console(stderr=True, soft_wrap=True).print(f"ranker: serving {model} on {address}", highlight=False)
         uvicorn.Server(config).run(sockets=[listener])
+    if not server.batcher.drain(0):  # Python's shutdown aborts where a thread still computes
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _listening(host: str, port: int) -> socket.socket:

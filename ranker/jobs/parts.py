@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ranker.atomic import sync, write_text
 from ranker.data.files import Row, line_of, make_room, opened
-from ranker.jobs import plan
 from ranker.jobs.leases import STALE
 from ranker.jobs.plan import Part
 from ranker.jobs.select import Make
@@ -76,7 +76,7 @@ def write(path: Path, rows: Sequence[Row], schema: Any, note: Callable[[str], No
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         note(digest)
         draft.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
@@ -84,7 +84,7 @@ def write(path: Path, rows: Sequence[Row], schema: Any, note: Callable[[str], No
 def note(folder: Path, part: Part, facts: Mapping[str, Any]) -> None:
     """Write what is known of a part, in one step."""
     (folder / FACTS).mkdir(exist_ok=True)
-    plan.write(folder / FACTS / f"{part.name}.json", json.dumps(facts, sort_keys=True) + "\n")
+    write_text(folder / FACTS / f"{part.name}.json", json.dumps(facts, sort_keys=True) + "\n")
 
 
 def facts(folder: Path) -> list[dict[str, Any]]:
@@ -94,7 +94,7 @@ def facts(folder: Path) -> list[dict[str, Any]]:
 
 def finish(folder: Path) -> None:
     """Put the facts of all parts into ``_manifest.jsonl`` and remove what dead workers left."""
-    plan.write(folder / MANIFEST, "".join(json.dumps(own, sort_keys=True) + "\n" for own in facts(folder)))
+    write_text(folder / MANIFEST, "".join(json.dumps(own, sort_keys=True) + "\n" for own in facts(folder)))
     for left in (path for pattern in LEFT for path in folder.glob(pattern)):
         if time.time() - left.stat().st_mtime >= STALE or left.suffix == ".lease":
             left.unlink(missing_ok=True)
@@ -105,11 +105,3 @@ def _parquet(draft: Path, rows: Sequence[Row], schema: Any) -> None:
     import pyarrow.parquet as parquet
 
     parquet.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, write_page_checksum=True)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

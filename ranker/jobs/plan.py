@@ -116,6 +116,15 @@ def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any], fold
     return Plan(tuple(sources), part_rows, dict(settings))
 
 
+def read(folder: Path) -> Plan | None:
+    """The plan of the job in ``folder``; None where there is none."""
+    file = folder / PLAN
+    if not file.exists():
+        return None
+    values = json.loads(file.read_text(encoding="utf-8"))
+    return Plan(tuple(Source(**source) for source in values["sources"]), values["part_rows"], values["settings"])
+
+
 def _stamp(path: str) -> tuple[int, int]:
     """Size and time of a file of this machine; what no plan has, where there is none."""
     try:
@@ -168,7 +177,8 @@ def begun(plan: Plan, folder: Path) -> Plan:
 
 def _first(path: Path, text: str) -> bool:
     """Write a small file in one step unless it is there: whether this was the first of several workers."""
-    draft = _draft(path, text)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
+    draft.write_text(text, encoding="utf-8")
     try:
         os.link(draft, path)
     except FileExistsError:
@@ -176,17 +186,6 @@ def _first(path: Path, text: str) -> bool:
     finally:
         draft.unlink()
     return True
-
-
-def write(path: Path, text: str) -> None:
-    """Write a small file in one step."""
-    _draft(path, text).replace(path)
-
-
-def _draft(path: Path, text: str) -> Path:
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
-    draft.write_text(text, encoding="utf-8")
-    return draft
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from ranker.atomic import write_text
 from ranker.batch import RESULTS, BatchScorer
 from ranker.data.files import Row, make_room, read_rows
 from ranker.errors import ConfigError, DataError
 from ranker.jobs import parts, summary
 from ranker.jobs.leases import Lease
-from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, begun, expanded, made, write
+from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, begun, expanded, made, read
 from ranker.jobs.select import Select, Selection, selector
 from ranker.jobs.sketch import Sketch
 from ranker.records import Group
@@ -144,8 +145,15 @@ def _finished(job: Job, progress: Progress, work: Work | None) -> Done:
         found = summary.write_summary(job.folder, job.plan)
         if found.read and found.errors == found.read:
             raise DataError(str(job.folder), "error", f"all {found.read} rows failed; the first: {found.first_error}")
-        write(job.folder / parts.SUCCESS, "")
+        write_text(job.folder / parts.SUCCESS, "")
     return done
+
+
+def done_of(folder: Path) -> tuple[int, int]:
+    """How many parts of the job in ``folder`` are done, and how many it has; (0, 0) where no job was begun."""
+    plan = read(folder)
+    found = [] if plan is None else [parts.path_of(folder, part).exists() for part in plan.parts()]
+    return sum(found), len(found)
 
 
 def _settings(scorer: BatchScorer, selection: Selection | None) -> dict[str, Any]:

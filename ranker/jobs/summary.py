@@ -9,8 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+from ranker.atomic import write_text
 from ranker.jobs.parts import facts
-from ranker.jobs.plan import Plan, write
+from ranker.jobs.plan import Plan
 
 QUANTILES: Final = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BARS: Final = 32
@@ -59,9 +60,9 @@ def write_summary(folder: Path, plan: Plan) -> Counts:
     found = counted(folder)
     rows = _rows(found, plan)
     lines = ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
-    write(folder / "summary.md", "\n".join([f"# {folder.name}", "", *lines, ""]))
+    write_text(folder / "summary.md", "\n".join([f"# {folder.name}", "", *lines, ""]))
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
-    write(folder / "summary.html", PAGE.format(title=escape(folder.name), rows=cells, plot=_plot(found)))
+    write_text(folder / "summary.html", PAGE.format(title=escape(folder.name), rows=cells, plot=_plot(found)))
     return found
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
@@ -161,19 +162,21 @@ class TextPipeline:
         results: list[GroupScores] = []
         slices = self._slices(canonical, budget)
         engine: Engine | None = None
-        for packed, filled in slices if len(canonical) <= PART else ahead(slices):
-            start, end = len(results), len(results) + len(packed)
-            units = batching.units(packed)
-            if engine is None:  # the first slice decides, so that the last one, which may be short, changes nothing
-                enough = beside is not None and 2 * len(units) > beside.workers
-                engine = beside if beside is not None and enough else Engine(forward)
-            with budget.timed(filled) as tokens:
-                raw, errors = self._forward(packed, units, engine, tokens, retry)
-            parts = zip(groups[start:end], canonical[start:end], packed, raw, errors, strict=True)
-            results += [self._result(*item) for item in parts]
+        # Closed here, also by an interruption: a thread that computes while Python shuts down aborts the process.
+        with closing(slices if len(canonical) <= PART else ahead(slices)) as coming:
+            for packed, filled in coming:
+                start, end = len(results), len(results) + len(packed)
+                units = batching.units(packed)
+                if engine is None:  # the first slice decides, so that the last one, which may be short, changes nothing
+                    enough = beside is not None and 2 * len(units) > beside.workers
+                    engine = beside if beside is not None and enough else Engine(forward)
+                with budget.timed(filled) as tokens:
+                    raw, errors = self._forward(packed, units, engine, tokens, retry)
+                parts = zip(groups[start:end], canonical[start:end], packed, raw, errors, strict=True)
+                results += [self._result(*item) for item in parts]
         return results
 
-    def _slices(self, groups: Sequence[Group], budget: TokenBudget) -> Iterator[tuple[list[Packed], int]]:
+    def _slices(self, groups: Sequence[Group], budget: TokenBudget) -> Generator[tuple[list[Packed], int]]:
         """Consecutive groups of about ``budget.slice_tokens`` padded tokens, and how many tokens those are."""
         part: list[Packed] = []
         filled = 0
@@ -209,16 +212,17 @@ class TextPipeline:
         workers = engine.workers
         while waiting:
             failures: list[list[batching.Unit]] = []
-            for batch, logits in zip(waiting, at_once(run, waiting, workers), strict=True):
-                if not isinstance(logits, Exception):
-                    self._place(batch, logits, out)
-                elif len(batch) > 1:
-                    failures += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-                elif self.share_prompts and len(batch[0].rows[0].candidates) > 1:
-                    failures += [[batching.Unit(batch[0].group, (row,))] for row in apart(batch[0].rows[0])]
-                else:
-                    reason = (str(logits).strip() or type(logits).__name__).splitlines()[-1]
-                    errors[batch[0].group] = f"the model failed on this row: {reason:.200}"
+            with closing(at_once(run, waiting, workers)) as computed:
+                for batch, logits in zip(waiting, computed, strict=True):
+                    if not isinstance(logits, Exception):
+                        self._place(batch, logits, out)
+                    elif len(batch) > 1:
+                        failures += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+                    elif self.share_prompts and len(batch[0].rows[0].candidates) > 1:
+                        failures += [[batching.Unit(batch[0].group, (row,))] for row in apart(batch[0].rows[0])]
+                    else:
+                        reason = (str(logits).strip() or type(logits).__name__).splitlines()[-1]
+                        errors[batch[0].group] = f"the model failed on this row: {reason:.200}"
             waiting, workers = failures, 1  # what failed may have all the memory
         return out, errors
 
@@ -253,7 +257,7 @@ class TextPipeline:
         return GroupScores(scores, packed.truncated, packed.prompt_truncated, order_flips=flips)
 
 
-def at_once(run: Callable[[S], T], items: Sequence[S], workers: int) -> Iterator[T]:
+def at_once(run: Callable[[S], T], items: Sequence[S], workers: int) -> Generator[T]:
     """``run`` of each item in order, computed by ``workers`` threads, few items ahead so that they end soon."""
     if workers == 1 or len(items) == 1:
         yield from map(run, items)
@@ -270,7 +274,7 @@ def at_once(run: Callable[[S], T], items: Sequence[S], workers: int) -> Iterator
         threads.shutdown(cancel_futures=True)
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def ahead(items: Iterator[T]) -> Generator[T]:
     """The items of ``items``, each made in a thread while the one before it is used."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)

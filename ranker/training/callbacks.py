@@ -15,7 +15,7 @@ SHOWN = ("loss", "accuracy", "margin", "eval_accuracy")
 
 
 class AccuracyBar(TrainerCallback):  # type: ignore[misc]
-    """Steps with loss, accuracy and margin of the training comparisons, and the last held-out accuracy, on stderr."""
+    """Steps with loss, accuracy and margin of the training comparisons, and the last validation accuracy, on stderr."""
 
     def __init__(self) -> None:
         self._bar: Any = None

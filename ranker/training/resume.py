@@ -1,42 +1,179 @@
-"""A run and its folder: what a resumed run must have in common with the one that was interrupted."""
+"""A run and its folder: one run at a time, what a new run may replace, and where a resumed one continues."""
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
+from filelock import FileLock, Timeout
+
+from ranker import atomic
+from ranker.checkpoints import adapters, weights
 from ranker.config import RunConfig, dump_config
-from ranker.errors import ConfigError
+from ranker.errors import CheckpointError, ConfigError, JobError
 
 logger = logging.getLogger(__name__)
 
+LOCK: Final = ".lock"
+RECORD: Final = "config.yaml"
+STEPS: Final = "steps"
+FOLDERS: Final = (STEPS, "checkpoint", "adapter")
+"""Folders of a run's weights."""
 
-def prepare_output(config: RunConfig, output: Path, resume: bool) -> None:
-    """Make the run's folder; a resumed run must be the same run, a new one starts without old checkpoints.
+FILES: Final = ("model*.onnx", "report.html", "report.md", "metrics.json", "examples.parquet", "learning.png")
+"""Files that a run makes of its weights."""
+
+STATE: Final = "trainer_state.json"
+
+
+@contextmanager
+def only_run(output: Path) -> Iterator[None]:
+    """Hold the folder of a run for this process; the lock ends with the process, however it ends.
 
     Raises:
-        ConfigError: nothing to resume, or a configuration that differs from the one that was interrupted.
+        JobError: another process trains in the folder.
     """
-    text, record = dump_config(config), output / "config.yaml"
-    checkpoints = sorted((output / "steps").glob("checkpoint-*"))
-    if resume:
-        if not checkpoints or not record.is_file():
-            raise ConfigError(f"{output}: expected checkpoints to resume from, found none; run without --resume")
-        before = record.read_text(encoding="utf-8")
-        if text != before:
-            changed = [line.strip() for line in text.splitlines() if line not in before.splitlines()]
-            raise ConfigError(
-                f"{output}: the interrupted run had other settings; differing now: "
-                f"{'; '.join(changed) or 'the order of entries'}. Resume with the same, or start anew without --resume"
-            )
-        return
-    if checkpoints:
-        logger.warning("%s: removing %d checkpoints of an earlier run", output / "steps", len(checkpoints))
-        for folder in checkpoints:
-            shutil.rmtree(folder)
     output.mkdir(parents=True, exist_ok=True)
-    record.write_text(text, encoding="utf-8")
+    lock = FileLock(output / LOCK, timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise JobError(
+            f"{output}: another process is training in this folder; wait until it has finished, or choose another "
+            "output_dir"
+        ) from error
+    except NotImplementedError:
+        logger.warning("%s: this file system has no locks; do not start a second run in this folder", output)
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse what would lose an earlier run in the folder by chance; nothing is changed.
+
+    Raises:
+        ConfigError: an earlier run is there and neither was asked for, there is nothing to resume, the interrupted run
+            had other settings, or ``overwrite`` would delete what the run starts from.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume continues the earlier run and --overwrite deletes it; choose one of them")
+    found = earlier(output)
+    if resume:
+        if not found or not (output / RECORD).is_file():
+            raise ConfigError(f"{output}: expected checkpoints to resume from, found none; run without --resume")
+        _check_settings(config, output)
+    elif found and not overwrite:
+        raise ConfigError(
+            f"{output}: holds an earlier run ({', '.join(path.name for path in found)}). Continue it with --resume, "
+            "delete it with --overwrite, or choose another output_dir"
+        )
+    elif found:
+        _check_sources(config, output)
+
+
+def begin_output(config: RunConfig, output: Path, *, resume: bool) -> None:
+    """Make the folder of a run that ``check_output`` allowed; without ``resume`` an earlier run is removed.
+
+    Only what a run writes is removed; other files in the folder stay.
+    """
+    atomic.remove_leftovers(output)
+    atomic.remove_leftovers(output / STEPS)
+    if resume:
+        return
+    for folder in FOLDERS:
+        shutil.rmtree(output / folder, ignore_errors=True)
+    for path in (path for pattern in FILES for path in output.glob(pattern)):
+        path.unlink()
+    atomic.write_text(output / RECORD, dump_config(config))
+
+
+def earlier(output: Path) -> list[Path]:
+    """Weights of an earlier run: its checkpoints in order, then the final one and its adapter."""
+    final = [output / name for name in FOLDERS[1:] if (output / name).is_dir()]
+    return [*_by_step(output), *final]
+
+
+def _check_settings(config: RunConfig, output: Path) -> None:
+    """Refuse to resume a run under other settings.
+
+    Raises:
+        ConfigError: naming the settings that differ.
+    """
+    text, before = dump_config(config), (output / RECORD).read_text(encoding="utf-8")
+    if text != before:
+        changed = [line.strip() for line in text.splitlines() if line not in before.splitlines()]
+        raise ConfigError(
+            f"{output}: the interrupted run had other settings; differing now: "
+            f"{'; '.join(changed) or 'the order of entries'}. Resume with the same settings, delete the earlier run "
+            "with --overwrite, or choose another output_dir"
+        )
+
+
+def _check_sources(config: RunConfig, output: Path) -> None:
+    """Refuse to delete a model that the run starts from.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    sources = {"model.backbone": config.model.backbone, "adapter.continue_from": config.adapter.continue_from}
+    deleted = {(output / folder).resolve() for folder in FOLDERS}
+    for name, source in sources.items():
+        path = Path(source or "").resolve()
+        if source is not None and not deleted.isdisjoint((path, *path.parents)):
+            raise ConfigError(
+                f"--overwrite would delete {name} '{source}', which this run starts from; choose another output_dir"
+            )
+
+
+def newest_whole(output: Path) -> Path:
+    """The checkpoint to resume from: the newest whose files are all there and not cut.
+
+    Raises:
+        CheckpointError: none is whole; the reason of the newest is given.
+    """
+    reasons: list[str] = []
+    for folder in reversed(_by_step(output)):
+        reason = damage(folder)
+        if reason is None:
+            if reasons:
+                logger.warning("%s; resuming from %s", "; ".join(reasons), folder.name)
+            return folder
+        reasons.append(f"{folder.name} is not whole ({reason})")
+    raise CheckpointError(
+        f"{output / STEPS}: {'; '.join(reasons) or 'there is no checkpoint'}; start anew with --overwrite"
+    )
+
+
+def damage(folder: Path) -> str | None:
+    """Why training cannot continue from a checkpoint, by its files alone; None where it can."""
+    try:
+        json.loads((folder / STATE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{STATE} is missing or cut"
+    for name in ("optimizer.pt", "scheduler.pt"):
+        if (folder / name).exists() and not zipfile.is_zipfile(folder / name):
+            return f"{name} is cut"
+    if not any(folder.glob("optimizer*")) and not any(folder.glob("global_step*")):  # DeepSpeed has folders
+        return "the optimizer's state is missing"
+    if not any(folder.glob("rng_state*.pth")):
+        return "the random states are missing"
+    adapter = folder / adapters.WEIGHTS
+    try:
+        for file in [adapter] if adapter.exists() else weights.weight_files(folder):
+            weights.headers(file)
+    except CheckpointError as error:
+        return str(error)
+    return None
 
 
 def check_plan(path: Path, digest: str, resume: bool) -> None:
@@ -48,7 +185,14 @@ def check_plan(path: Path, digest: str, resume: bool) -> None:
     if resume and path.is_file() and path.read_text(encoding="ascii") != digest:
         raise ConfigError(
             f"{path.parent}: the training data or the number of processes changed since the run was interrupted; "
-            "start it anew"
+            "start it anew with --overwrite, or in another output_dir"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(digest, encoding="ascii")
+    atomic.write_text(path, digest)
+
+
+def _by_step(output: Path) -> list[Path]:
+    folders = [
+        path for path in (output / STEPS).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()
+    ]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.util
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
 import torch
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
+from ranker import atomic
 from ranker.checkpoints import adapters as adapter_folders
 from ranker.checkpoints import native
 from ranker.config import RunConfig, TokenLoss
@@ -25,8 +28,9 @@ from ranker.training import adapters
 from ranker.training.batches import Groups, RunPlan
 from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, TrimMemory
 from ranker.training.data import load
+from ranker.training.interrupts import StopRequest
 from ranker.training.launch import Launch, launched
-from ranker.training.resume import check_plan, prepare_output
+from ranker.training.resume import begin_output, check_output, check_plan, newest_whole, only_run
 from ranker.training.stages import gated, quantized
 from ranker.training.start import starting_model, without_padding
 from ranker.training.trainer import RankerTrainer
@@ -57,40 +61,53 @@ class Trained:
     """Whether this process goes on to evaluate and export; of several, one does."""
 
 
-def train(config: RunConfig, *, resume: bool = False) -> Trained:
+def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Trained:
     """Train a ranker, saving and checking checkpoints on the way.
+
+    Ctrl-C and SIGTERM save a checkpoint after the step that is running.
 
     Args:
         config: the run.
-        resume: go on from the last checkpoint in ``output_dir``.
+        resume: continue from the newest whole checkpoint in ``output_dir``.
+        overwrite: delete an earlier run in ``output_dir`` first; without it an earlier run is an error.
 
     Raises:
-        ConfigError: settings that do not fit the data, the backbone or the run that is resumed.
+        ConfigError: settings that do not fit the data, the backbone or the run that is resumed, or an earlier run in
+            ``output_dir`` and neither ``resume`` nor ``overwrite``.
+        JobError: another process trains in ``output_dir``.
         DataError: a row that cannot be used (``on_error: raise``).
-        CheckpointError: a saved checkpoint that does not score like the live model.
+        CheckpointError: a saved checkpoint that does not score like the live model, or none to resume from is whole.
+        TrainingStopped: Ctrl-C or SIGTERM; the checkpoint of the last whole step is on disk.
     """
-    started = time.monotonic()
     launch = launched(config)
+    with only_run(Path(config.output_dir)) if launch.main else nullcontext():
+        return _train(config, launch, resume, overwrite)
+
+
+def _train(config: RunConfig, launch: Launch, resume: bool, overwrite: bool) -> Trained:
+    started = time.monotonic()
     set_seed(config.training.seed)
     output = Path(config.output_dir)
+    if launch.main:
+        check_output(config, output, resume=resume, overwrite=overwrite)
     training, validation, test = load(config)
     args = None
     if config.model.scheme != "gated":
         args = arguments(config, output, launch)  # sets up the processes' group
         if launch.sharded and config.quantize != "none":
             raise ConfigError("quantize needs whole weights in one process; train without it, then on from the result")
-    if launch.main:
-        prepare_output(config, output, resume)
+    begin = partial(begin_output, config, output, resume=resume)
     if args is None:
+        begin()
         folder, scorer, history, steps = gated.fit(config, training, [*validation, *test])
     else:
-        folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume)
+        folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume, begin)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
         if config.quantize == "int8" and launch.main:
             groups = Groups(training, TextPipeline(scorer.model.layout, scorer.pipeline.tokenizer))
             quantized.finish(scorer.model, groups, config.training, config.quantize_steps)
-            native.save(scorer.model, scorer.pipeline.tokenizer, folder)
+            native.replace(scorer.model, scorer.pipeline.tokenizer, folder)
             native.check_reload(scorer, folder, [p.group for p in training[:PROBES]])
     return Trained(
         folder=folder,
@@ -112,6 +129,7 @@ def _fit(
     training: list[Preference],
     validation: list[Preference],
     resume: bool,
+    begin: Callable[[], None],
 ) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
     """Train on the batches of a plan; the checkpoint folder, a scorer, the log and the number of steps."""
     output = Path(config.output_dir)
@@ -130,9 +148,12 @@ def _fit(
         rank=launch.rank,
     )
     if launch.main:
+        begin()  # what an earlier run left is removed when nothing of this one can be refused any more
         together = launch.world * args.gradient_accumulation_steps
         check_plan(output / "steps" / "plan.sha256", f"{plan.digest(groups)} {together}", resume)
     steps = -(-len(plan) // args.gradient_accumulation_steps)
+    # Rounded down: with one step of warm-up, a run of one step would train at a rate of 0.
+    args.warmup_steps = int(config.training.warmup_ratio * steps)
     args.eval_steps = args.save_steps = -(-steps // config.training.evaluations)
     adapted = config.adapter.rank > 0
     trainer = RankerTrainer(
@@ -144,6 +165,7 @@ def _fit(
         tokenizer=tokenizer,
         config=config.training,
         adapter=config.model if adapted else None,
+        stop=StopRequest(launch.world),
         callbacks=_callbacks(config),
     )
     check_sharding(launch, trainer)
@@ -160,7 +182,8 @@ def _fit(
             adapter_folders.check_head(folder)
 
     trainer.add_callback(CheckSaved(check))
-    trainer.train(resume_from_checkpoint=resume or None)
+    with trainer.stop.watched():
+        trainer.train(resume_from_checkpoint=str(newest_whole(output)) if resume else None)
     if groups.cut:
         logger.warning(
             "%d of %d groups read had a prompt or an answer cut to model.max_length", groups.cut, groups.read
@@ -170,7 +193,10 @@ def _fit(
         return *_merged(config, trainer, launch, probes), trainer.state.log_history, trainer.state.global_step
     if launch.sharded:
         return final, _sharded(trainer, launch, final), trainer.state.log_history, trainer.state.global_step
-    trainer.save_model(str(final))
+    draft = atomic.draft_of(final)
+    trainer.save_model(str(draft))
+    if launch.main:
+        atomic.replace_folder(draft, final)
     check(final)
     trainer.model.eval()
     return final, trainer.scorer, trainer.state.log_history, trainer.state.global_step
@@ -182,7 +208,7 @@ def _sharded(trainer: RankerTrainer, launch: Launch, final: Path) -> TorchScorer
         return trainer.scorer
     last = f"{trainer.args.output_dir}/checkpoint-{trainer.state.global_step}"
     scorer = TorchScorer(*native.load(Path(trainer.state.best_model_checkpoint or last)))
-    native.save(scorer.model, trainer.tokenizer, final)
+    native.replace(scorer.model, trainer.tokenizer, final)
     scorer.model.to(trainer.args.device)
     return scorer
 
@@ -203,7 +229,7 @@ def _merged(
         return final, trainer.scorer
     merged, tokenizer, _ = adapter_folders.load(folder)
     scorer = TorchScorer(merged, tokenizer)
-    native.save(scorer.model, trainer.tokenizer, final)
+    native.replace(scorer.model, trainer.tokenizer, final)
     native.check_reload(scorer, final, probes)
     scorer.model.to(trainer.args.device)
     if config.adapter.quantization == "none":
@@ -246,7 +272,6 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         num_train_epochs=1,  # the plan holds all epochs
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
-        warmup_steps=training.warmup_ratio,
         lr_scheduler_type=training.scheduler,
         max_grad_norm=training.max_grad_norm,
         gradient_accumulation_steps=training.accumulation(launch.world),

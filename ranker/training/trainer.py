@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerControl, TrainingArguments
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from ranker import atomic
 from ranker.checkpoints import adapters
 from ranker.config import ModelConfig, TrainingConfig
 from ranker.metrics import pairwise_summary
@@ -22,6 +27,7 @@ from ranker.scorer import GroupScores
 from ranker.text.pipeline import REDUCTIONS
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training.batches import Groups, PairwiseCollator, RunPlan
+from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
 from ranker.training.losses.pairwise import centring, differing_span, held_values, order_consistency
 from ranker.training.losses.table import ANSWERS, LISTWISE, PAIRWISE, POINTWISE, TOKENWISE
 
@@ -36,11 +42,14 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         args: transformers' arguments; epochs and batch size are those of ``plan``.
         groups: the training data.
         plan: all batches of the run.
-        validation: held-out groups, scored by the same path that serves the model.
+        validation: groups that choose the checkpoint, scored by the same path that serves the model.
         tokenizer: the model's tokenizer.
         config: the loss and its settings, and the head's learning rate.
         adapter: the model's settings where ``model`` is a ``PeftModel``; written beside every checkpoint.
-        eval_batch_tokens: padded tokens of a held-out batch.
+        stop: says whether Ctrl-C or SIGTERM asked for an end.
+        eval_batch_tokens: padded tokens of a validation batch; default as in ``TorchScorer``.
+
+    ``train`` raises ``TrainingStopped`` after a signal, when the checkpoint of the last whole step is on disk.
     """
 
     loss_is_scaled_for_ga = True
@@ -57,10 +66,14 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         tokenizer: TextTokenizer,
         config: TrainingConfig,
         adapter: ModelConfig | None = None,
-        eval_batch_tokens: int = 16384,
+        stop: StopRequest | None = None,
+        eval_batch_tokens: int | None = None,
         **kwargs: Any,
     ) -> None:
         self.plan = plan
+        self.stop = stop or StopRequest()
+        self._saved_step = -1
+        self._draft: Path | None = None
         self.validation = list(validation)
         self.tokenizer = tokenizer
         self.config = config
@@ -190,6 +203,55 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
             return scores.sum() * 0.0
         return POINTWISE[self.loss](values, labels, **options).mean() * inputs["counted"]
 
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """What follows a step; after a signal only a checkpoint of this step.
+
+        Raises:
+            TrainingStopped: the signal came, and the checkpoint is on disk.
+        """
+        number = self.stop.agreed(self.args.device)
+        if number is None:
+            with suppress(AbandonedError):  # the evaluation's figures are not needed any more
+                super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, trial, *args, **kwargs)
+            number = self.stop.agreed(self.args.device)
+        if number is not None:
+            if self._saved_step != self.state.global_step:
+                self._save_checkpoint(model, trial)
+            raise TrainingStopped(number, self.state.global_step, self.state.max_steps, self._final_of_step())
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write the checkpoint beside its place and rename it: a kill within the write leaves no half one."""
+        final = self._final_of_step()
+        self._draft = atomic.draft_of(final)
+        if self.args.should_save:
+            shutil.rmtree(self._draft, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            draft, self._draft = self._draft / final.name, None
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(final)
+        self.accelerator.wait_for_everyone()  # every process has written its random states
+        if self.args.should_save:
+            self.state.save_to_json(str(draft / TRAINER_STATE_NAME))
+            atomic.replace_folder(draft, final)
+            draft.parent.rmdir()
+            limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
+            rotate_checkpoints(self.args.output_dir, limit, best, use_mtime=True)
+        self.accelerator.wait_for_everyone()
+        self._saved_step = self.state.global_step
+
+    def _final_of_step(self) -> Path:
+        return Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+
+    def _get_output_dir(self, trial: Any) -> str:
+        """Where checkpoints go: the draft's folder while one is written."""
+        folder: str = super()._get_output_dir(trial)
+        return folder if self._draft is None else str(self._draft)
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW with decay only on matrices and ``head_lr_multiplier`` on the head."""
         target = self.model if model is None else model
@@ -214,8 +276,9 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         return optimizer
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Score the held-out groups in fp32 by the path that serves the model; logs accuracy, loss and margin."""
-        results = self.score([p.group for p in self.validation])
+        """Score the validation groups in fp32 by the path that serves the model; logs accuracy, loss and margin."""
+        with self.stop.abandonable():
+            results = self.score([p.group for p in self.validation])
         summary = pairwise_summary(self.validation, results)
         metrics = {
             f"{metric_key_prefix}_accuracy": summary.accuracy.value,

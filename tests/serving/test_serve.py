@@ -1,5 +1,6 @@
 """The server as a process: it starts, refuses what is open to the world, and drains."""
 
+import http.client
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -113,3 +115,28 @@ def test_a_port_that_is_taken_is_said(model):
         )  # fmt: skip
     assert done.returncode == 2
     assert f"--port {port}: Address already in use; choose another port" in done.stderr
+
+
+def test_a_pass_that_outlives_the_drain_does_not_abort_the_process(model):
+    """Python's shutdown aborts (exit code -6) where a thread still computes in the engine."""
+    limits = ["items=2000", "candidates=64", "readings=1000000", "body_bytes=20000000", "drain_seconds=1"]
+    process, address = start(model, *(part for limit in limits for part in ("--limit", limit)))
+    items = [{"prompt": f"p {i}", "candidates": [f"answer {i} {j} " * 25 for j in range(32)]} for i in range(1500)]
+    with ThreadPoolExecutor(1) as clients:
+        answer = clients.submit(post, address, {"items": items})
+        while not taken(address):
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        with suppress(OSError, http.client.HTTPException, ValueError):  # what its client sees is not the subject
+            answer.result()
+    assert process.wait(40) == 0
+
+
+def taken(address):
+    """Whether work was taken from the queue and is being computed."""
+    text = urllib.request.urlopen(f"{address}/metrics").read().decode()
+    counts = {
+        name: float(re.search(rf"^{name} (\S+)", text, re.MULTILINE)[1])
+        for name in ("ranker_items_total", "ranker_queue_items")
+    }
+    return counts["ranker_items_total"] > 0 and counts["ranker_queue_items"] == 0

@@ -117,7 +117,8 @@ def test_an_interrupted_adapter_run_resumes_to_the_same_weights(tmp_path):
 
 def test_an_adapter_of_another_model_is_not_continued(tmp_path):
     run("encoder-bt", "bert", tmp_path)
-    (tmp_path / "run" / "adapter").rename(tmp_path / "first")
+    (tmp_path / "run").rename(tmp_path / "earlier")
+    (tmp_path / "earlier" / "adapter").rename(tmp_path / "first")
     onward = f"adapter.continue_from={tmp_path / 'first'}"
     with pytest.raises(ConfigError, match=r"model\.pooling was first_token; adapter\.rank was 4"):
         run("encoder-bt", "bert", tmp_path, onward, "model.pooling=mean", "adapter.rank=8")
@@ -128,7 +129,8 @@ def test_an_adapter_of_another_model_is_not_continued(tmp_path):
 def test_training_goes_on_from_an_adapter(tmp_path):
     first = run("encoder-bt", "bert", tmp_path)
     before = first.scorer.score([p.group for p in first.validation])
-    (tmp_path / "run" / "adapter").rename(tmp_path / "first")
+    (tmp_path / "run").rename(tmp_path / "earlier")
+    (tmp_path / "earlier" / "adapter").rename(tmp_path / "first")
     again = run(
         "encoder-bt", "bert", tmp_path, f"adapter.continue_from={tmp_path / 'first'}", "training.learning_rate=1e-9"
     )

@@ -73,7 +73,7 @@ def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
     with pytest.raises(ConfigError, match="the training data or the number of processes changed"):
         train(tiny_config(tiny_backbone, tmp_path), resume=True)
     before = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
-    trained = train(tiny_config(tiny_backbone, tmp_path, "training.epochs=0.5"))
+    trained = train(tiny_config(tiny_backbone, tmp_path, "training.epochs=0.5"), overwrite=True)
     after = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
     assert f"checkpoint-{trained.steps}" in after
     assert max(int(n.split("-")[1]) for n in after) < max(int(n.split("-")[1]) for n in before)

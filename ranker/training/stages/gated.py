@@ -78,7 +78,7 @@ def fit(
     answers, prompts = features(model, pipeline, [p.group for p in preferences], config.training.batch_tokens)
     history = train_gate(model, answers, prompts, preferences, config)
     folder = Path(config.output_dir) / "checkpoint"
-    native.save(model.eval(), tokenizer, folder)
+    native.replace(model.eval(), tokenizer, folder)
     scorer = TorchScorer(model, tokenizer)
     native.check_reload(scorer, folder, [p.group for p in preferences[:8]])
     return folder, scorer, history, config.gate.steps

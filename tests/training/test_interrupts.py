@@ -1,0 +1,207 @@
+"""A run that is stopped or started twice loses nothing, and says how to continue."""
+
+import json
+import re
+import shlex
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ranker.cli.main import app
+from ranker.config import load_config
+from ranker.errors import CheckpointError, ConfigError, JobError
+from ranker.training import resume
+from ranker.training.resume import newest_whole, only_run
+from ranker.training.run import train
+from ranker.training.trainer import RankerTrainer
+from tests.conftest import ROOT
+from tests.support.processes import ranker_until
+
+
+def settings(backbone, output, *overrides):
+    return [
+        f"output_dir={output}", f"model.backbone={backbone}", "model.max_length=64", "model.prompt_reserve=16",
+        f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+        "data.test=[]", "data.limit=60", "data.validation_limit=4", "training.tensorboard=false",
+        "training.precision=fp32", "training.batch_tokens=512", "training.evaluations=1", "training.seed=3",
+        "export.precisions=[]", *overrides,
+    ]  # fmt: skip
+
+
+def checkpoints(output):
+    return sorted(path.name for path in (output / "steps").glob("checkpoint-*"))
+
+
+@pytest.fixture
+def trained(tiny_backbone, tmp_path):
+    overrides = settings(tiny_backbone, tmp_path / "run", "data.limit=12", "training.evaluations=2")
+    train(load_config("pairrm", overrides))
+    return tmp_path / "run", overrides
+
+
+def test_a_second_run_without_resume_is_refused_and_keeps_the_checkpoints(trained):
+    output, overrides = trained
+    before = checkpoints(output)
+    with pytest.raises(ConfigError, match=r"holds an earlier run \(checkpoint-.*--resume.*--overwrite"):
+        train(load_config("pairrm", overrides))
+    assert checkpoints(output) == before
+    with pytest.raises(ConfigError, match="choose one of them"):
+        train(load_config("pairrm", overrides), resume=True, overwrite=True)
+
+
+def test_overwrite_replaces_the_earlier_run_and_nothing_else(trained, tiny_backbone):
+    output, overrides = trained
+    (output / "model.int8.onnx").write_bytes(b"of the earlier run")
+    (output / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"model\.backbone 'no/where'"):
+        train(load_config("pairrm", [*overrides, "model.backbone=no/where"]), overwrite=True)
+    assert checkpoints(output), "a run that cannot start removes nothing"
+    train(load_config("pairrm", [*overrides, "training.epochs=0.5"]), overwrite=True)
+    assert not (output / "model.int8.onnx").exists()
+    assert (output / "notes.txt").read_text() == "mine"
+    source = [*overrides, f"model.backbone={output / 'checkpoint'}"]
+    with pytest.raises(ConfigError, match=r"--overwrite would delete model\.backbone"):
+        train(load_config("pairrm", source), overwrite=True)
+
+
+def test_two_runs_at_once_in_one_folder_are_refused(tiny_backbone, tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from pathlib import Path; from ranker.training.resume import only_run\n"
+        f"with only_run(Path({str(tmp_path)!r})):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(JobError, match="another process is training in this folder"):
+        train(load_config("pairrm", settings(tiny_backbone, tmp_path)))
+    holder.kill()  # as SIGKILL would: the lock ends with its process
+    holder.wait()
+    with only_run(tmp_path), only_run(tmp_path):
+        assert (tmp_path / resume.LOCK).exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_at_once_and_prints_the_command_that_continues(number, code, tiny_backbone, tmp_path):
+    overrides = settings(tiny_backbone, tmp_path / "stopped", "training.epochs=12", "model.head_dropout=0.1")
+    ended = ranker_until(r" ([3-9]|\d\d+)/\d+ \[", [number, number], "train", "pairrm", *overrides)
+    assert ended.returncode == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    (step, steps) = map(int, re.findall(r"stopped after step (\d+) of (\d+), saved in", ended.stderr)[0])
+    assert 3 <= step < steps, "it stops after the step that was running"
+    assert checkpoints(tmp_path / "stopped") == [f"checkpoint-{step}"]
+    (again,) = re.findall(r"continue with: (ranker train .*)", ended.stderr)
+    assert shlex.split(again) == ["ranker", "train", "pairrm", *overrides, "--resume"]
+    if number == signal.SIGINT:
+        train(load_config("pairrm", overrides), resume=True)
+        whole = train(load_config("pairrm", [*overrides, f"output_dir={tmp_path / 'whole'}"]))
+        one = load_file(whole.folder / "model.safetensors")
+        other = load_file(tmp_path / "stopped" / "checkpoint" / "model.safetensors")
+        assert all(torch.equal(one[name], other[name]) for name in one), "as if it had never been stopped"
+
+
+def test_a_signal_during_validation_saves_without_waiting_for_it(tiny_backbone, tmp_path, monkeypatch):
+    def interrupted(self, groups):
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the validation went on")
+
+    monkeypatch.setattr(RankerTrainer, "score", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(load_config("pairrm", settings(tiny_backbone, tmp_path, "data.limit=12")))
+    assert caught.value.folder == tmp_path / "steps" / f"checkpoint-{caught.value.step}"
+    assert resume.damage(caught.value.folder) is None
+
+
+def test_a_kill_within_a_write_leaves_no_checkpoint_and_resume_takes_the_whole_one(trained, monkeypatch, caplog):
+    output, overrides = trained
+    first, last = sorted(checkpoints(output), key=lambda name: int(name.split("-")[1]))
+    weights = load_file(output / "checkpoint" / "model.safetensors")
+    (output / "steps" / last / "optimizer.pt").write_bytes(b"PK\x03\x04 cut")
+    train(load_config("pairrm", overrides), resume=True)
+    assert f"{last} is not whole (optimizer.pt is cut); resuming from {first}" in caplog.text
+    again = load_file(output / "checkpoint" / "model.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+    def killed(self, output_dir):
+        raise MemoryError("killed")
+
+    monkeypatch.setattr(RankerTrainer, "_save_rng_state", killed)
+    with pytest.raises(MemoryError, match="killed"):
+        train(load_config("pairrm", overrides), overwrite=True)
+    assert checkpoints(output) == []
+
+
+@pytest.mark.parametrize("name", ["trainer_state.json", "rng_state.pth", "model.safetensors", "optimizer.pt"])
+def test_a_checkpoint_that_lacks_a_file_is_not_resumed_from(trained, name):
+    output, _ = trained
+    for folder in (output / "steps").glob("checkpoint-*"):
+        (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=r"is not whole .* start anew with --overwrite"):
+        newest_whole(output)
+
+
+def test_a_finished_run_resumes_to_its_end(trained):
+    output, overrides = trained
+    weights = load_file(output / "checkpoint" / "model.safetensors")
+    train(load_config("pairrm", overrides), resume=True)
+    again = load_file(output / "checkpoint" / "model.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_a_run_of_one_step_trains(tiny_backbone, tmp_path):
+    overrides = settings(
+        tiny_backbone, tmp_path, "data.limit=2", "training.batch_tokens=4096", "training.warmup_ratio=0.1"
+    )
+    trained = train(load_config("pairrm", overrides))
+    assert trained.steps == 1
+    state = json.loads((tmp_path / "steps" / "checkpoint-1" / "trainer_state.json").read_text())
+    rates = [entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry]
+    backbone = load_file(tiny_backbone / "model.safetensors")
+    final = load_file(trained.folder / "model.safetensors")
+    name = next(name for name in backbone if name.endswith("layer.0.output.dense.weight"))
+    moved = next(tensor for key, tensor in final.items() if key.endswith(name))
+    assert not torch.equal(backbone[name], moved), rates
+
+
+def test_a_failed_export_loses_no_report(tiny_backbone, tmp_path, monkeypatch):
+    import ranker.export.command as command
+    from ranker.commands import train as verb
+
+    def fails(*args, **kwargs):
+        raise MemoryError("the export failed")
+
+    monkeypatch.setattr(command, "export", fails)
+    overrides = settings(tiny_backbone, tmp_path / "run", "data.limit=12", "export.precisions=[fp32]")
+    with pytest.raises(MemoryError, match="the export failed"):
+        verb.run("pairrm", overrides, print_config=False, dry_run=False, resume=False)
+    assert {"report.html", "report.md", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    assert (tmp_path / "run" / "checkpoint" / "README.md").is_file()
+
+
+def test_validation_rows_are_never_called_held_out(tiny_backbone, tmp_path, capsys):
+    from ranker.commands import train as verb
+
+    overrides = settings(tiny_backbone, tmp_path / "run", "data.limit=12", "export.precisions=[fp32]")
+    verb.run("pairrm", overrides, print_config=False, dry_run=False, resume=False)
+    card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
+    shown = capsys.readouterr().out
+    for text in (card, shown, (tmp_path / "run" / "report.md").read_text()):
+        assert "held-out" not in text.lower()
+        assert "validation" in text.lower()
+    assert "## Validation" in card
+    assert "by which the checkpoint was chosen" in card
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["split"] == "validation"
+    named = [*overrides, f"data.test=[{ROOT / 'data' / 'validation.jsonl'}]", f"output_dir={tmp_path / 'named'}"]
+    verb.run("pairrm", named, print_config=False, dry_run=False, resume=False)
+    assert "## Held-out evaluation" in (tmp_path / "named" / "checkpoint" / "README.md").read_text()
+
+
+def test_the_command_line_has_both_options():
+    from typer.testing import CliRunner
+
+    shown = CliRunner().invoke(app, ["train", "--help"]).output
+    assert "--resume" in shown
+    assert "--overwrite" in shown
