@@ -17,6 +17,7 @@ from ranker.records import Preference
 from ranker.runtime import manifest as manifests
 from ranker.runtime import modelfile
 from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.session import int8_warning
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ def export(
     targets: Mapping[ExportPrecision, Path],
     *,
     rows: Sequence[Preference],
+    data: str = "",
     evaluation: dict[str, Any] | None = None,
     on_loss: OnLoss = "refuse",
 ) -> dict[ExportPrecision, dict[str, Any]]:
@@ -39,6 +41,7 @@ def export(
             for GPUs; ``int8`` has the scales that ``search`` finds, in onnxruntime's own nodes; ``int8-static`` fixed
             scales in standard nodes. The head is fp32 always.
         rows: labelled rows on which the parity is measured, a seeded sample of ``parity.ROWS``.
+        data: what the rows are called in the table.
         evaluation: what is known about the model's quality; stored in the manifest.
         on_loss: what becomes of an fp16 or int8 graph that loses too much: refuse raises, skip warns, allow writes it.
 
@@ -51,6 +54,9 @@ def export(
     """
     if not targets:
         return {}
+    slow = int8_warning() if any(precision.startswith("int8") for precision in targets) else None
+    if slow is not None:
+        logger.warning("int8: %s, and export int8 for processors that have them", slow)
     model, tokenizer = native.load(checkpoint)
     source = TorchScorer(model, tokenizer)
     reference = parity.Reference(source, rows, max_length=model.layout.max_length)
@@ -78,7 +84,7 @@ def export(
                 "evaluation": evaluation or {},
             }
             modelfile.write(draft, final, manifests.metadata(manifests.Manifest(**facts), tokenizer.text))
-            table = parity.compare(reference, OnnxScorer(draft, device="cpu"))
+            table = {"data": data, **parity.compare(reference, OnnxScorer(draft, device="cpu"))}
             if not _accepted(table, precision, on_loss, path):
                 continue
             tables[precision] = table | ({"quantization": recipe} if recipe else {})

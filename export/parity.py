@@ -93,7 +93,7 @@ def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
         ``tau_b``: mean Kendall rank agreement within groups; ``failed`` groups; ``flips``: share of held-out
         comparisons whose winner changed, ``largest_flipped_margin`` among them, and ``small_margin``, up to which
         they may; ``accuracy_source`` and ``accuracy_exported`` on the
-        held-out comparisons; ``n`` comparisons.
+        comparisons; ``n`` comparisons.
     """
     after = exported.score([p.group for p in reference.rows])
     failed = [b.error is not None and a.error is None for a, b in zip(reference.results, after, strict=True)]

@@ -67,8 +67,10 @@ class DataConfig(_Section):
     train: tuple[str, ...] = Field(description="files or dataset names (name:split)")
     aspects: tuple[str, ...] = Field((), description="gated: rows with scores per aspect; train holds the preferences")
     aspect_columns: dict[str, str] = Field({}, description="the same as columns, for the rows of aspects")
-    validation: tuple[str, ...] = Field(description="held out; decides early stopping")
-    test: tuple[str, ...] = Field((), description="held out; reported at the end. Empty: validation is reported")
+    validation: tuple[str, ...] = Field(description="rows that choose the checkpoint and decide early stopping")
+    test: tuple[str, ...] = Field(
+        (), description="held-out rows, reported at the end; without them validation is reported"
+    )
     weights: tuple[float, ...] = Field((), description="how often each source of train is taken; empty: once each")
     columns: dict[str, str] = Field({}, description="names of the columns where they differ from the known ones")
     on_error: Literal["raise", "skip"] = "raise"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ranker.records import Preference
 from ranker.scorer import GroupScores
+from ranker.text.templates import render_prompt
 
 Z95 = 1.959963984540054
 """Two-sided 95 % normal quantile."""
@@ -46,7 +47,7 @@ def wilson(successes: float, n: float) -> Share:
 
 
 def clustered(credit: NDArray[np.float64], groups: NDArray[np.intp]) -> Share:
-    """Share of ``credit`` with a Wilson 95 % interval that knows that comparisons of one group are not independent.
+    """Share of ``credit`` with a Wilson 95 % interval that knows that comparisons of one prompt are not independent.
 
     The interval is Wilson's for the effective count ``p (1 - p) / v``, where ``v`` is the variance of the ratio
     estimator over groups (Cochran, Sampling Techniques, section 9A.2); with one comparison per group it is Wilson's
@@ -72,17 +73,28 @@ class Comparisons:
     """Comparisons of scored, labelled groups, flat.
 
     ``logits`` (n,) log-odds that the left answer is better, ``targets`` (n,) the labelled probability, ``groups`` (n,)
-    which group each came from, ``indices`` (n, 2) its candidates.
+    the row each came from, ``indices`` (n, 2) its candidates, ``prompts`` (n,) the number of its prompt: rows with the
+    same prompt have the same number, because their comparisons are not independent.
     """
 
     logits: NDArray[np.float64]
     targets: NDArray[np.float64]
     groups: NDArray[np.intp]
     indices: NDArray[np.intp]
+    prompts: NDArray[np.intp]
 
     def where(self, keep: NDArray[np.bool_]) -> Comparisons:
         """The comparisons that ``keep`` selects."""
-        return Comparisons(self.logits[keep], self.targets[keep], self.groups[keep], self.indices[keep])
+        return Comparisons(
+            self.logits[keep], self.targets[keep], self.groups[keep], self.indices[keep], self.prompts[keep]
+        )
+
+
+def prompt_numbers(preferences: Sequence[Preference]) -> NDArray[np.intp]:
+    """Of each row the number of its prompt as text: (rows,). Rows with the same prompt have the same number."""
+    numbers: dict[str, int] = {}
+    texts = (render_prompt(preference.prompt) for preference in preferences)
+    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.intp)
 
 
 def comparisons(preferences: Sequence[Preference], results: Sequence[GroupScores]) -> Comparisons:
@@ -106,16 +118,17 @@ def comparisons(preferences: Sequence[Preference], results: Sequence[GroupScores
         np.array(targets, np.float64),
         np.array(groups, np.intp),
         np.array(indices, np.intp).reshape(-1, 2),
+        prompt_numbers(preferences)[np.array(groups, np.intp)],
     )
 
 
 def accuracy(found: Comparisons) -> Share:
     """Share of decided comparisons (target not 0.5) whose sign is right; a logit of exactly 0 counts half.
 
-    The interval is ``clustered`` by group.
+    The interval is ``clustered`` by prompt.
     """
     decided = found.where(found.targets != 0.5)
-    return clustered(_credit(decided), decided.groups)
+    return clustered(_credit(decided), decided.prompts)
 
 
 def log_losses(found: Comparisons) -> NDArray[np.float64]:

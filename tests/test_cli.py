@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -241,12 +242,62 @@ def test_export_and_eval_verbs(model, tmp_path):
     assert metrics["models"][str(tmp_path / "m.onnx")]["accuracy"]["n"] == 2438
 
 
+def likely_pairs(model, lines):
+    """Pairs that are labelled as often as ``model`` says at a temperature of 2."""
+    loaded = ranker.load(model)
+    for number in range(200):
+        first, other = (
+            f"{line['candidates'][number % 4]} {number}" for line in (lines[number % 11], lines[number % 7])
+        )
+        label = 1 / (1 + math.exp(-loaded.compare(f"p{number}", first, other) / 2))
+        yield {"prompt": f"p{number}", "chosen": first, "rejected": other, "label": label}
+
+
+def test_a_calibration_that_does_not_hold_is_refused_and_not_written(model, tmp_path):
+    copy = shutil.copy(model, tmp_path / "m.onnx")
+    loaded, rows = ranker.load(copy), []
+    for k in range(60):  # the model is right in all of them
+        chosen, rejected = sorted(
+            ("a saw", "pear pear"), key=lambda own, k=k: -loaded.compare(f"p{k}", own, "pear pear")
+        )
+        rows.append({"prompt": f"p{k}", "chosen": chosen, "rejected": rejected})
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    before = (tmp_path / "m.onnx").read_bytes()
+    done = ranker_cli("eval", copy, "--data", tmp_path / "rows.jsonl", "--calibrate")
+    assert done.returncode == 3, done.stderr
+    assert "no temperature can be stored" in done.stderr
+    assert "nothing was written" in done.stderr
+    assert (tmp_path / "m.onnx").read_bytes() == before
+
+
+def test_export_prints_no_accuracy_of_rows_that_are_not_the_users(model, tmp_path):
+    done = ranker_cli("export", model.parent / "checkpoint", "-o", tmp_path / "m.onnx")
+    assert "the built-in sample" in done.stdout
+    assert "accuracy, torch" not in done.stdout
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(Path("data/validation.jsonl").read_text().splitlines()[:8]))
+    done = ranker_cli("export", model.parent / "checkpoint", "-o", tmp_path / "m.onnx", "--data", rows)
+    assert "accuracy, torch / exported" in done.stdout
+    assert "the built-in sample" not in done.stdout
+
+
+def test_nothing_is_written_into_the_home_folder_by_telemetry(model, tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"} | {"HOME": str(tmp_path)}
+    code = f"import ranker; print(ranker.load({str(model)!r}).score('p', ['a', 'b']))"
+    for command in ([sys.executable, "-c", code], [sys.executable, "-m", "ranker", "score", "--onnx", str(model)]):
+        done = subprocess.run(
+            command, env=env, input='{"prompt": "p", "candidates": ["a", "b"]}\n', capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in str(path)]
+
+
 def test_eval_compares_models_and_refuses_a_regression(model, tmp_path):
     import pyarrow as pa
     from pyarrow import parquet
 
-    lines = Path("data/validation.jsonl").read_text().splitlines()[:12]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    lines = [json.loads(line) for line in Path("data/validation.jsonl").read_text().splitlines()[:12]]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, [*lines, *likely_pairs(model, lines)])))
     first, other = (shutil.copy(model, tmp_path / name) for name in ("first.onnx", "other.onnx"))
     rows = ("--data", tmp_path / "rows.jsonl")
     done = ranker_cli("eval", first, other, *rows, "-o", tmp_path / "first", "--calibrate")
@@ -258,7 +309,8 @@ def test_eval_compares_models_and_refuses_a_regression(model, tmp_path):
     found = ranker.load(other).calibration
     assert found.n > 20
     assert found.std > 0
-    assert found.temperature != 1
+    assert found.temperature == pytest.approx(2.0, rel=0.5)
+    assert "calibration written to" in done.stdout
     assert found.data == str(tmp_path / "rows.jsonl")
     pair = '{"prompt": "p", "candidates": ["x", "y y"]}'
     (compared,) = map(json.loads, ranker_cli("compare", "--onnx", other, stdin=pair).stdout.splitlines())

@@ -65,23 +65,33 @@ def run(
         evaluations[model] = replace(evaluation, report=report)
         show(console, f"{model} on {data}", headline(report))
     differences = _differences(evaluations, baseline)
-    lines = [(name, compared(found)) for name, found in differences.items()]
+    lines = [(f"{second} - {first}", compared(found, first, second)) for (first, second), found in differences.items()]
     if lines:
         show(console, "difference in accuracy", lines)
     if output is not None:
         files.write(Path(output), f"{', '.join(models)} on {data}", evaluations, lines, {"data": [data]})
         console.print(f"report {Path(output) / 'report.html'}, metrics {Path(output) / files.METRICS}")
     if calibrate:
-        _calibrate(scorers, evaluations, data)
+        _calibrate(console, scorers, evaluations, data)
     if baseline and (first := next(iter(differences.values()))) is not None and first.worse:
         raise RegressionError(f"{models[0]} is significantly worse than {baseline}: {lines[0][1]}")
 
 
-def _calibrate(scorers: Mapping[str, Scorer], evaluations: Mapping[str, Evaluation], data: str) -> None:
-    """Measure all before the first file is written."""
-    found = {model: calibration(scorer, evaluations[model], data) for model, scorer in scorers.items()}
-    for model, measured in found.items():
-        manifest.calibrate(Path(model), measured)
+def _calibrate(
+    console: Console, scorers: Mapping[str, Scorer], evaluations: Mapping[str, Evaluation], data: str
+) -> None:
+    """Measure all models before the first file is written, and print what was written."""
+    measured = {model: calibration(scorer, evaluations[model], data) for model, scorer in scorers.items()}
+    for model, values in measured.items():
+        manifest.calibrate(Path(model), values)
+        fitted = evaluations[model].report["calibration"]["temperature"]
+        rows = [
+            ("temperature", f"{values.temperature:.3f}"),
+            ("log-loss on the half that it was not fitted on", f"{fitted['before']:.3f} to {fitted['after']:.3f}"),
+            ("mean and deviation of the scores", f"{values.mean:.3f}, {values.std:.3f}"),
+            ("measured on", f"{values.n} comparisons of {data}"),
+        ]
+        show(console, f"calibration written to {model}", rows)
 
 
 def _suite(
@@ -107,11 +117,14 @@ def _check(models: Sequence[str], baseline: str | None) -> None:
         raise DataError(baseline, "--baseline", "expected an existing metrics.json, found none; check the path")
 
 
-def _differences(evaluations: Mapping[str, Evaluation], baseline: str | None) -> dict[str, Paired | None]:
-    """The first model against the baseline, and every other model against the first; None without a common row."""
-    (first, mine), *others = evaluations.items()
-    found: dict[str, Paired | None] = {}
+def _differences(evaluations: Mapping[str, Evaluation], baseline: str | None) -> dict[tuple[str, str], Paired | None]:
+    """By the names of two models the second against the first: the first model against the baseline, others against it.
+
+    None where two have no comparison in common.
+    """
+    (name, mine), *others = evaluations.items()
+    found: dict[tuple[str, str], Paired | None] = {}
     if baseline is not None:
-        name, earlier = files.baseline(Path(baseline), mine)
-        found[f"{first} - {name} ({baseline})"] = paired(earlier, mine.found)
-    return found | {f"{name} - {first}": paired(mine.found, other.found) for name, other in others}
+        before, earlier = files.baseline(Path(baseline), mine)
+        found[f"{before} (baseline {baseline})", name] = paired(earlier, mine.found)
+    return found | {(name, other): paired(mine.found, theirs.found) for other, theirs in others}

@@ -7,7 +7,7 @@ from typing import cast, get_args
 
 from rich.console import Console
 
-from ranker.commands.tables import parity_rows, show
+from ranker.commands.tables import SAMPLE, parity_rows, show
 from ranker.config import ExportPrecision
 from ranker.data.formats import preference_of
 from ranker.data.load import load_preferences
@@ -32,7 +32,9 @@ def run(checkpoint: str, output: str, *, precision: str, data: str | None, allow
 
     name = cast(ExportPrecision, precision)
     on_loss: OnLoss = "allow" if allow_loss else "refuse"
-    parity = export(hub.local(checkpoint), {name: Path(output)}, rows=_rows(data), on_loss=on_loss)[name]
+    parity = export(
+        hub.local(checkpoint), {name: Path(output)}, rows=_rows(data), data=data or SAMPLE, on_loss=on_loss
+    )[name]
     show(Console(), f"{output} against {checkpoint}", parity_rows(parity))
 
 

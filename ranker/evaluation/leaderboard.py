@@ -36,7 +36,7 @@ class Game:
 
 
 def games(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Game]:
-    """From rows ``model_a, model_b`` and ``winner`` (``WINNERS``) or ``logit``; ``id`` names the prompt.
+    """From rows ``model_a, model_b`` and ``winner`` (``WINNERS``) or ``logit``; ``prompt``, else ``id``, tells prompts.
 
     Raises:
         DataError: a row without them.
@@ -53,7 +53,7 @@ def games(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Game]:
             logit = WINNERS[winner]
         if row["model_a"] == row["model_b"]:
             raise DataError(where, "model_b", f"expected another model than model_a, got '{row['model_b']}'")
-        prompt = where if row.get("id") is None else str(row["id"])
+        prompt = next((str(row[name]) for name in ("prompt", "id") if row.get(name) is not None), where)
         found.append(Game(row["model_a"], row["model_b"], float(logit), prompt))
     return found
 

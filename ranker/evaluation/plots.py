@@ -13,13 +13,15 @@ from ranker.metrics import Comparisons, leads
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss (nats) and accuracy over optimizer steps, training and held out, from a trainer's log."""
+    """Loss (nats) and accuracy over optimizer steps, of training and validation, from a trainer's log."""
     drawn, (left, right) = figure(2)
     for axis, name, label in ((left, "loss", "loss (nats per comparison)"), (right, "accuracy", "pairwise accuracy")):
         for key, style in ((name, "-"), (f"eval_{name}", "o-")):
             points = [(entry["step"], entry[key]) for entry in history if key in entry]
             if points:
-                axis.plot(*zip(*points, strict=True), style, label="held out" if key.startswith("eval") else "training")
+                axis.plot(
+                    *zip(*points, strict=True), style, label="validation" if key.startswith("eval") else "training"
+                )
         axis.set_xlabel("optimizer step")
         axis.set_ylabel(label)
         axis.legend()

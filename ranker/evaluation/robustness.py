@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from ranker.evaluation.statistics.bootstrap import mean
-from ranker.metrics import wilson
+from ranker.metrics import clustered, prompt_numbers
 from ranker.records import Group, Preference
 from ranker.scorer import Scorer
 
@@ -41,14 +41,17 @@ def robustness(scorer: Scorer, preferences: Sequence[Preference]) -> dict[str, A
     should be 0, for ``SAME`` there is no right value but 1 is a weakness), and ``shift``, its mean lead in logits.
     """
     best = [(p.prompt, _best(p)) for p in preferences]
-    texts = [(prompt, text) for prompt, text in best if text is not None and text.strip()][:GROUPS]
+    kept = [k for k, (_, text) in enumerate(best) if text is not None and text.strip()][:GROUPS]
+    texts = [(prompt, text or "") for prompt, text in (best[k] for k in kept)]
+    prompts = prompt_numbers(preferences)[kept]
     found: dict[str, Any] = {}
     for kind, edits in (("worse", WORSE), ("same", SAME)):
         for name, edit in edits.items():
             logits = scorer.compare([Group(prompt, (edit(text), text)) for prompt, text in texts])
-            logits = logits[np.isfinite(logits)]
-            wins = wilson(float((logits > 0).sum()), len(logits))
-            found[name] = {"kind": kind, "wins": asdict(wins), "shift": asdict(mean(logits.astype(np.float64)))}
+            good = np.isfinite(logits)
+            values, numbers = logits[good].astype(np.float64), prompts[good]
+            wins = clustered((values > 0).astype(np.float64), numbers)
+            found[name] = {"kind": kind, "wins": asdict(wins), "shift": asdict(mean(values, numbers))}
     return found
 
 

@@ -25,6 +25,7 @@ from ranker.metrics import (
     leads,
     log_loss,
     log_losses,
+    prompt_numbers,
     summarise,
     wilson,
 )
@@ -35,6 +36,8 @@ from ranker.scorer import Calibration, GroupScores, Scorer
 SCHEMA_VERSION = 2
 ORDER_GROUPS = 200
 """Groups that are scored again in both orders."""
+SWAP_GROUPS = 50
+"""Of these, groups whose first two candidates are scored in both orders for the label-swap check."""
 CYCLE_GROUPS = 50
 """Groups of three or more whose pairs are compared one by one."""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
@@ -55,10 +58,11 @@ class Evaluation:
 def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Preference] = ()) -> Evaluation:
     """Score ``test`` and report estimates with their n and 95 % intervals.
 
-    The report holds pairwise accuracy, ties, log-loss, Brier score, order flips and the label-swap check (the first
-    ``ORDER_GROUPS`` groups, both orders), triples that go round (``CYCLE_GROUPS``), calibration, length bias, accuracy
-    per subset and per pair of candidate kinds, and the baselines random, longer-wins and, given ``train``, bag-of-words
-    (with the reason where it cannot be fitted). Of lists also rank agreement, per aspect too, and best-of-n.
+    The report holds pairwise accuracy, ties, log-loss, Brier score, order flips (the first ``ORDER_GROUPS`` groups in
+    both orders), the label-swap check (the first ``SWAP_GROUPS``), triples that go round (``CYCLE_GROUPS``),
+    calibration, length bias, accuracy per subset and per pair of candidate kinds, and the baselines random, longer-wins
+    and, given ``train``, bag-of-words (with the reason where it cannot be fitted). Of lists also rank agreement, per
+    aspect too, and best-of-n. Intervals are over prompts: rows with the same prompt are drawn together.
     """
     results = scorer.score([p.group for p in test])
     found = comparisons(test, results)
@@ -67,17 +71,19 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
     report: Report = {
         "schema_version": SCHEMA_VERSION,
         "groups": len(test),
+        "comparisons": len(found.logits),
+        "prompts": len(set(found.prompts.tolist())),
         **asdict(summary),
-        "log_loss": asdict(clustered_mean(log_losses(found), found.groups)),
-        "brier": asdict(clustered_mean(briers(found), found.groups)),
-        "mean_margin": asdict(clustered_mean(leads(decided), decided.groups)),
+        "log_loss": asdict(clustered_mean(log_losses(found), found.prompts)),
+        "brier": asdict(clustered_mean(briers(found), found.prompts)),
+        "mean_margin": asdict(clustered_mean(leads(decided), decided.prompts)),
         "labelled_ties": len(found.logits) - len(decided.logits),
         "truncated": sum(int(r.truncated.sum()) for r in results),
         "prompts_truncated": sum(r.prompt_truncated for r in results),
         **order_effects(scorer, test[:ORDER_GROUPS]),
         "cyclic_triads": _cyclic_triads(scorer, test),
         "calibration": _calibration(found),
-        "length_bias": asdict(length_bias(test, results, found)),
+        "length_bias": asdict(length_bias(test, results, found, relative=scorer.pairwise)),
         **_lists(test, results),
         "subsets": _by(found, [test[k].subset for k in found.groups]),
         "kinds": _by(found, _kinds(test, found)),
@@ -102,6 +108,7 @@ def order_effects(scorer: Scorer, test: Sequence[Preference]) -> Report:
     second = scorer.score([replace(p.group, candidates=p.candidates[::-1]) for p in test], as_given=True)
     flips: list[float] = []
     groups: list[int] = []
+    prompts = prompt_numbers(test)
     for number, (a, b) in enumerate(zip(first, second, strict=True)):
         if a.error is not None or b.error is not None:
             continue
@@ -111,23 +118,24 @@ def order_effects(scorer: Scorer, test: Sequence[Preference]) -> Report:
         flipped = max(int((before != after).sum()), a.order_flips)
         flips += [1.0] * flipped + [0.0] * (len(rows) - flipped)
         groups += [number] * len(rows)
-    pairs_only = [replace(p, candidates=p.candidates[:2], scores=p.scores[:2]) for p in test]
-    straight, swapped = first, second
-    if any(len(p.candidates) > 2 for p in test):
+    pairs_only = [replace(p, candidates=p.candidates[:2], scores=p.scores[:2]) for p in test[:SWAP_GROUPS]]
+    straight, swapped = first[:SWAP_GROUPS], second[:SWAP_GROUPS]
+    if any(len(p.candidates) > 2 for p in test[:SWAP_GROUPS]):
         straight = scorer.score([p.group for p in pairs_only], as_given=True)
         swapped = scorer.score([replace(p.group, candidates=p.candidates[::-1]) for p in pairs_only], as_given=True)
     share = accuracy(comparisons(pairs_only, swapped))
     expected = 1 - accuracy(comparisons(pairs_only, straight)).value
     swap = {"accuracy": share.value, "expected": expected, "n": share.n}
-    return {"order_flips": asdict(clustered(np.array(flips), np.array(groups, np.intp))), "label_swap": swap}
+    return {"order_flips": asdict(clustered(np.array(flips), prompts[np.array(groups, np.intp)])), "label_swap": swap}
 
 
 def _cyclic_triads(scorer: Scorer, test: Sequence[Preference]) -> Report:
-    groups = [p.group for p in test if len(p.candidates) > 2][:CYCLE_GROUPS]
-    found = [t.cycles for t in play(scorer, groups, schedule="all") if t.error is None]
-    cyclic = [[1.0] * cycles + [0.0] * (triads - cycles) for cycles, triads in found]
-    numbers = [[number] * len(own) for number, own in enumerate(cyclic)]
-    return asdict(clustered(np.array(sum(cyclic, [])), np.array(sum(numbers, []), np.intp)))
+    rows = [p for p in test if len(p.candidates) > 2][:CYCLE_GROUPS]
+    played = zip(prompt_numbers(rows).tolist(), play(scorer, [p.group for p in rows], schedule="all"), strict=True)
+    counted = [(prompt, *tournament.cycles) for prompt, tournament in played if tournament.error is None]
+    cyclic = [1.0 if k < cycles else 0.0 for _, cycles, triads in counted for k in range(triads)]
+    prompts = [prompt for prompt, _, triads in counted for _ in range(triads)]
+    return asdict(clustered(np.array(cyclic), np.array(prompts, np.intp)))
 
 
 def _calibration(found: Comparisons) -> Report:
@@ -149,12 +157,19 @@ def calibration(scorer: Scorer, evaluation: Evaluation, data: str) -> Calibratio
     """What to store of the model's scores: the temperature that the report measured, and their mean and deviation.
 
     Raises:
-        DataError: there are comparisons of one prompt only, which cannot be halved, or no scores.
+        DataError: there are comparisons of one prompt only, which cannot be halved, or no scores; or there is no best
+            temperature, or it makes the log-loss of the other half worse.
     """
     fitted = evaluation.report["calibration"]["temperature"]
     scores = [r.scores.astype(np.float64) for r in evaluation.results if r.error is None and len(r.scores)]
     if fitted is None or not scores:
         raise DataError(data, "rows", "expected comparisons of at least two prompts to calibrate on")
+    if fitted["problem"]:
+        raise DataError(
+            data,
+            "rows",
+            f"no temperature can be stored: {fitted['problem']}; nothing was written. Calibrate on more rows",
+        )
     values = np.concatenate([own - own.mean() if scorer.pairwise else own for own in scores])
     deviation = float(values.std()) or 1.0
     return Calibration(fitted["value"], float(values.mean()), deviation, len(evaluation.found.logits), data)
@@ -166,14 +181,17 @@ def _lists(test: Sequence[Preference], results: Sequence[GroupScores]) -> Report
     if not rows:
         return {"agreement": None, "aspects": {}, "best_of_n": []}
     scored = [r for _, r in rows]
+    prompts = prompt_numbers([p for p, _ in rows])
     gold = [np.array(p.scores).mean(axis=1).tolist() for p, _ in rows]
     tasks = sorted({task for p, _ in rows for task in p.tasks})
     most = max(len(p.candidates) for p, _ in rows)
     return {
-        "agreement": asdict(agreement(gold, scored)),
-        "aspects": {task: asdict(agreement([_labels(p, task) for p, _ in rows], scored)) for task in tasks},
+        "agreement": asdict(agreement(gold, scored, prompts)),
+        "aspects": {task: asdict(agreement([_labels(p, task) for p, _ in rows], scored, prompts)) for task in tasks},
         "best_of_n": [
-            asdict(point) for point in best_of_n(gold, scored, [n for n in SIZES if n <= most]) if point.chosen.n
+            asdict(point)
+            for point in best_of_n(gold, scored, [n for n in SIZES if n <= most], prompts)
+            if point.chosen.n
         ],
     }
 

@@ -1,5 +1,6 @@
 import json
 import math
+from itertools import count
 
 import numpy as np
 import pytest
@@ -18,9 +19,12 @@ from ranker.records import Preference
 from ranker.scorer import GroupScores, failed
 from tests.conftest import tiny
 
+NUMBERS = count()
+
 
 def pair(subset="", label=1.0):
-    return Preference("p", ("good answer", "bad"), ((1.0,), (0.0,)), label=label, subset=subset)
+    """A pair of a prompt of its own."""
+    return Preference(f"p{next(NUMBERS)}", ("good answer", "bad"), ((1.0,), (0.0,)), label=label, subset=subset)
 
 
 def scored(*values):
@@ -77,11 +81,13 @@ def test_ties_count_half_and_undecided_labels_not_at_all():
 def test_losses_are_sklearns():
     rng = np.random.default_rng(0)
     logits, targets = rng.normal(size=200), rng.integers(0, 2, 200).astype(float)
-    found = Comparisons(logits, targets, np.zeros(200, np.intp), np.zeros((200, 2), np.intp))
+    same = np.zeros(200, np.intp)
+    found = Comparisons(logits, targets, same, np.zeros((200, 2), np.intp), same)
     probability = 1 / (1 + np.exp(-logits))
     assert ours(found) == pytest.approx(log_loss(targets, probability))
     assert brier(found) == pytest.approx(brier_score_loss(targets, probability))
-    assert math.isfinite(ours(Comparisons(np.array([1e4]), np.array([0.0]), found.groups[:1], found.indices[:1])))
+    certain = Comparisons(np.array([1e4]), np.array([0.0]), same[:1], found.indices[:1], same[:1])
+    assert math.isfinite(ours(certain))
 
 
 def test_failed_groups_are_counted_not_scored():

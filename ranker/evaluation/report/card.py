@@ -14,6 +14,13 @@ from ranker.extras import require
 NAME: Final = "README.md"
 TASK: Final = "text-ranking"
 
+HELD_OUT: Final = """## Held-out evaluation
+On the test rows, which took no part in training and chose nothing."""
+
+VALIDATION: Final = """## Validation
+On the validation rows, by which the checkpoint was chosen: expect less on new rows. No test rows were given
+(`data.test`)."""
+
 Rows = Sequence[tuple[str, str]]
 
 
@@ -23,12 +30,13 @@ def write(folder: Path, config: RunConfig, report: Report, facts: Rows) -> None:
     Args:
         folder: where the checkpoint is.
         config: what it was trained by.
-        report: its held-out evaluation.
+        report: its evaluation on ``data.test`` or, without test rows, on ``data.validation``.
         facts: further rows about the training.
     """
     hub = require("huggingface_hub")
     name = Path(config.output_dir).name
-    held_out = list(config.data.test or config.data.validation)
+    rows = ", ".join(config.data.test or config.data.validation)
+    named = rows if config.data.test else f"{rows} (validation: chose the checkpoint)"
     data = hub.ModelCardData(
         model_name=name,
         base_model=None if _is_here(config.model.backbone) else config.model.backbone,
@@ -37,7 +45,7 @@ def write(folder: Path, config: RunConfig, report: Report, facts: Rows) -> None:
         tags=["reward-model", "preference", config.model.scheme],
         eval_results=[
             hub.EvalResult(
-                task_type=TASK, dataset_type="preferences", dataset_name=", ".join(held_out), metric_type=metric,
+                task_type=TASK, dataset_type="preferences", dataset_name=named, metric_type=metric,
                 metric_name=label, metric_value=round(report[metric]["value"], 4),
             )
             for metric, label in (("accuracy", "pairwise accuracy"), ("log_loss", "log-loss (nats)"))
@@ -60,7 +68,8 @@ def _text(name: str, config: RunConfig, report: Report, facts: Rows) -> str:
         ("loss", training.loss),
         ("longest input", f"{model.max_length} tokens"),
         ("training rows", ", ".join(config.data.train)),
-        ("held-out rows", ", ".join(config.data.test or config.data.validation)),
+        ("validation rows", ", ".join(config.data.validation)),
+        ("test rows", ", ".join(config.data.test) or "none"),
         ("seed", training.seed),
         *facts,
     ]
@@ -78,8 +87,8 @@ better; a difference of two is the log-odds that the first answer is preferred.
 ## Training
 {_table(rows)}
 
-## Held-out evaluation
-Numbers are on held-out rows, with n and 95 % interval; the baselines show what needs no understanding.
+{HELD_OUT if config.data.test else VALIDATION}
+Every number has its n and 95 % interval; the baselines show what needs no understanding.
 
 {_table(headline(report))}
 

@@ -14,19 +14,20 @@ LENGTH_ROWS: Final = (
 )  # fmt: skip
 
 
-def compared(found: Paired | None) -> str:
-    """A difference with its interval, who alone was right, and the exact test."""
+def compared(found: Paired | None, first: str, second: str) -> str:
+    """A difference in accuracy with its interval, which model was right where the other was not, and the exact test."""
     if found is None:
         return "no comparison in common"
     return (
-        f"{found.difference}; first alone right {found.first_alone}, second alone {found.second_alone}, "
-        f"McNemar p = {found.p_value:.2g}{', significantly worse' if found.worse else ''}"
+        f"{found.difference}; only {first} right: {found.first_only}, only {second} right: {found.second_only}, "
+        f"McNemar p = {found.p_value:.2g}{f', {second} is significantly worse' if found.worse else ''}"
     )
 
 
 def headline(report: Report) -> list[tuple[str, str]]:
     """The report's main numbers as (name, text) rows."""
     rows = [
+        ("comparisons, prompts", f"{report['comparisons']} of {report['prompts']} prompts"),
         ("accuracy", str(Share(**report["accuracy"]))),
         *((f"  {name.replace('_', ' ')}", str(_share(b))) for name, b in report["baselines"].items()),
         ("ties predicted", str(report["ties"])),
@@ -56,7 +57,7 @@ def _temperature_row(found: dict[str, Any] | None) -> list[tuple[str, str]]:
     if found is None:
         return []
     change = f"log-loss {found['before']:.3f} to {found['after']:.3f} on the other half (n={found['n']})"
-    return [("temperature", f"{found['value']:.2f}, {change}")]
+    return [("temperature", f"{found['value']:.2f}, {change}{', not usable' if found['problem'] else ''}")]
 
 
 def _list_rows(report: Report) -> list[tuple[str, str]]:

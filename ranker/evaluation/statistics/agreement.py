@@ -23,20 +23,30 @@ class Agreement:
     ndcg: Estimate
 
 
-def agreement(gold: Sequence[Sequence[float]], results: Sequence[GroupScores]) -> Agreement:
-    """Compare per prompt; those with an error, a missing label, or labels that are all the same are left out."""
-    rows = [
-        (np.array(g, np.float64), r.scores.astype(np.float64))
-        for g, r in zip(gold, results, strict=True)
+def agreement(
+    gold: Sequence[Sequence[float]], results: Sequence[GroupScores], prompts: NDArray[np.intp] | None = None
+) -> Agreement:
+    """Compare per row; those with an error, a missing label, or labels that are all the same are left out.
+
+    Args:
+        gold: (candidates,) labels per row.
+        results: the model's scores.
+        prompts: (rows,) the number of each row's prompt; default every row has its own.
+    """
+    numbers = np.arange(len(gold)) if prompts is None else prompts
+    kept = [
+        k
+        for k, (g, r) in enumerate(zip(gold, results, strict=True))
         if r.error is None and not np.isnan(g).any() and len(set(g)) > 1
     ]
+    rows = [(np.array(gold[k], np.float64), results[k].scores.astype(np.float64)) for k in kept]
     stats = require("scipy.stats")
     measures: tuple[Callable[[NDArray[np.float64], NDArray[np.float64]], float], ...] = (
         lambda g, s: float(stats.kendalltau(g, s).statistic) if len(set(s.tolist())) > 1 else 0.0,
         lambda g, s: float(stats.spearmanr(g, s).statistic) if len(set(s.tolist())) > 1 else 0.0,
         ndcg,
     )
-    return Agreement(*(mean(np.array([measure(g, s) for g, s in rows])) for measure in measures))
+    return Agreement(*(mean(np.array([measure(g, s) for g, s in rows]), numbers[kept]) for measure in measures))
 
 
 def ndcg(gold: NDArray[np.float64], scores: NDArray[np.float64]) -> float:

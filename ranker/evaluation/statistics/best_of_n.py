@@ -28,24 +28,32 @@ class Point:
     random: Estimate
 
 
-def best_of_n(gold: Sequence[Sequence[float]], results: Sequence[GroupScores], sizes: Sequence[int]) -> list[Point]:
+def best_of_n(
+    gold: Sequence[Sequence[float]],
+    results: Sequence[GroupScores],
+    sizes: Sequence[int],
+    prompts: NDArray[np.intp] | None = None,
+) -> list[Point]:
     """The curve over ``sizes``; groups with fewer candidates than n, an error, or a missing gold score are left out.
 
     Args:
         gold: (candidates,) per group, what the answers are worth.
         results: the model's scores.
         sizes: numbers of candidates.
+        prompts: (groups,) the number of each group's prompt; default every group has its own.
     """
     points = []
+    numbers = np.arange(len(gold)) if prompts is None else prompts
     for n in sizes:
-        rows = [
-            (np.array(g, np.float64), r.scores.astype(np.float64))
-            for g, r in zip(gold, results, strict=True)
+        kept = [
+            k
+            for k, (g, r) in enumerate(zip(gold, results, strict=True))
             if r.error is None and len(g) >= n and not np.isnan(g).any()
         ]
-        chosen = mean(np.array([expected(g, s, n) for g, s in rows]))
-        oracle = mean(np.array([expected(g, g, n) for g, _ in rows]))
-        random = mean(np.array([g.mean() for g, _ in rows]))
+        rows = [(np.array(gold[k], np.float64), results[k].scores.astype(np.float64)) for k in kept]
+        chosen = mean(np.array([expected(g, s, n) for g, s in rows]), numbers[kept])
+        oracle = mean(np.array([expected(g, g, n) for g, _ in rows]), numbers[kept])
+        random = mean(np.array([g.mean() for g, _ in rows]), numbers[kept])
         points.append(Point(n, float(np.log(n) - (n - 1) / n), chosen, oracle, random))
     return points
 

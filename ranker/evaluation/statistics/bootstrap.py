@@ -17,19 +17,21 @@ RESAMPLES: Final = 1000
 NOTHING: Final = Estimate(math.nan, math.nan, math.nan, 0)
 
 
-def mean(values: NDArray[np.float64], seed: int = 0) -> Estimate:
-    """The mean of one number per prompt, NaN left out; percentile bootstrap (Efron 1979)."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return NOTHING
-    rng = np.random.default_rng(seed)
-    draws = np.array([values[rng.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)])
-    low, high = np.percentile(draws, (2.5, 97.5))
-    return Estimate(float(values.mean()), float(low), float(high), len(values))
+def mean(values: NDArray[np.float64], prompts: NDArray[np.intp] | None = None, seed: int = 0) -> Estimate:
+    """The mean of one number per row, NaN left out; percentile bootstrap (Efron 1979).
+
+    Args:
+        values: (rows,).
+        prompts: (rows,) the number of each row's prompt; rows of one prompt are drawn together. Default: every row has
+            a prompt of its own.
+        seed: decides the draws.
+    """
+    known = ~np.isnan(values)
+    return clustered_mean(values[known], np.arange(len(values))[known] if prompts is None else prompts[known], seed)
 
 
 def clustered_mean(values: NDArray[np.float64], groups: NDArray[np.intp], seed: int = 0) -> Estimate:
-    """The mean of rows that hang together by prompt: ``clustered`` for means, without a loop; n counts the rows."""
+    """The mean of rows whose prompts repeat: ``clustered`` for means, without a loop; n counts the rows."""
     if not len(values):
         return NOTHING
     _, index = np.unique(groups, return_inverse=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,6 +18,9 @@ BINS: Final = 15
 RESAMPLES: Final = 200
 TEMPERATURES: Final = (0.02, 50.0)
 """Between which the temperature is searched."""
+
+FLAT: Final = 1e-6
+"""Nats by which the best temperature must beat both ends of the search: else the search stopped, and found nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ def reliability(found: Comparisons) -> Reliability:
     Every comparison counts in both directions, or the side that labels happen to be on would be measured.
     """
     predicted, observed, counts = _bins(found.logits, found.targets)
-    error = clustered(found.groups, lambda rows: _error(found.logits[rows], found.targets[rows]), resamples=RESAMPLES)
+    error = clustered(found.prompts, lambda rows: _error(found.logits[rows], found.targets[rows]), resamples=RESAMPLES)
     return Reliability(predicted, observed, counts, error)
 
 
@@ -67,12 +70,16 @@ def _error(logits: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Temperature:
-    """``sigmoid(logit / value)`` fits best; log-losses in nats on the half it was not fitted on, before and after."""
+    """``sigmoid(logit / value)`` fits best; log-losses in nats on the half it was not fitted on, before and after.
+
+    ``problem`` says why the temperature should not be used; empty where it should.
+    """
 
     value: float
     before: float
     after: float
     n: int
+    problem: str = ""
 
 
 def temperature(found: Comparisons) -> Temperature:
@@ -81,7 +88,7 @@ def temperature(found: Comparisons) -> Temperature:
     Raises:
         ValueError: fewer than two prompts.
     """
-    _, number = np.unique(found.groups, return_inverse=True)
+    _, number = np.unique(found.prompts, return_inverse=True)
     if len(number) == 0 or number.max() < 1:
         raise ValueError("expected comparisons of at least two prompts to fit a temperature on one half of them")
     fitted, held = found.where(number % 2 == 0), found.where(number % 2 == 1)
@@ -91,8 +98,14 @@ def temperature(found: Comparisons) -> Temperature:
 
     best = require("scipy.optimize").minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
     value = float(np.exp(best.x))
-    return Temperature(value, log_loss(held), log_loss(_divided(held, value)), len(held.logits))
+    before, after = log_loss(held), log_loss(_divided(held, value))
+    problem = ""
+    if min(map(loss, np.log(TEMPERATURES))) <= best.fun + FLAT:
+        problem = f"the search found no best temperature (it ended at {value:.3g}): too few comparisons, or all right"
+    elif not after <= before:
+        problem = f"log-loss on the prompts that it was not fitted on rises from {before:.3f} to {after:.3f}"
+    return Temperature(value, before, after, len(held.logits), problem)
 
 
 def _divided(found: Comparisons, value: float) -> Comparisons:
-    return Comparisons(found.logits / value, found.targets, found.groups, found.indices)
+    return replace(found, logits=found.logits / value)

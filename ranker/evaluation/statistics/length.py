@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranker.evaluation.statistics.bootstrap import clustered, mean
 from ranker.extras import require
-from ranker.metrics import Comparisons, Estimate, Share, accuracy
+from ranker.metrics import Comparisons, Estimate, Share, accuracy, prompt_numbers
 from ranker.records import Preference
 from ranker.scorer import GroupScores
 
@@ -33,8 +34,18 @@ class LengthBias:
     controlled: Estimate
 
 
-def length_bias(preferences: Sequence[Preference], results: Sequence[GroupScores], found: Comparisons) -> LengthBias:
-    """Measure it; ``found`` are the comparisons of ``results`` by the labels of ``preferences``."""
+def length_bias(
+    preferences: Sequence[Preference], results: Sequence[GroupScores], found: Comparisons, *, relative: bool
+) -> LengthBias:
+    """Measure it.
+
+    Args:
+        preferences: labelled rows.
+        results: the model's scores of them.
+        found: the comparisons of ``results`` by the labels of ``preferences``.
+        relative: whether scores are comparable within a row only; otherwise the answers of all rows with the same
+            prompt are taken together.
+    """
     lengths = [np.array([len(c) for c in p.candidates], np.float64) for p in preferences]
     decided = found.where(found.targets != 0.5)
     left, right = (
@@ -44,18 +55,39 @@ def length_bias(preferences: Sequence[Preference], results: Sequence[GroupScores
     ratio = np.log((left + 1) / (right + 1)) * np.sign(decided.targets - 0.5) if len(decided.logits) else np.zeros(0)
     correct = np.where(decided.logits == 0, 0.5, np.sign(decided.logits) == np.sign(decided.targets - 0.5))
     return LengthBias(
-        mean(np.array([_spearman(own, r) for own, r in zip(lengths, results, strict=True)])),
+        _within_prompts(preferences, lengths, results, relative),
         accuracy(decided.where(ratio > 0)),
         accuracy(decided.where(ratio < 0)),
         accuracy(decided.where(ratio == 0)),
-        clustered(decided.groups, lambda rows: _at_zero(ratio[rows], correct[rows]), resamples=RESAMPLES),
+        clustered(decided.prompts, lambda rows: _at_zero(ratio[rows], correct[rows]), resamples=RESAMPLES),
     )
 
 
-def _spearman(lengths: NDArray[np.float64], result: GroupScores) -> float:
-    if result.error is not None or len(set(lengths.tolist())) < 2 or len(set(result.scores.tolist())) < 2:
+def _within_prompts(
+    preferences: Sequence[Preference],
+    lengths: Sequence[NDArray[np.float64]],
+    results: Sequence[GroupScores],
+    relative: bool,
+) -> Estimate:
+    """Mean over prompts of the correlation of length and score."""
+    prompts = prompt_numbers(preferences)
+    good = [k for k, result in enumerate(results) if result.error is None]
+    if relative:
+        values = np.array([_spearman(lengths[k], results[k].scores) for k in good])
+        return mean(values, prompts[good])
+    answers: dict[int, dict[str, tuple[float, float]]] = {}
+    for k in good:
+        own = answers.setdefault(int(prompts[k]), {})
+        columns = (preferences[k].candidates, lengths[k].tolist(), results[k].scores.tolist())
+        own.update({text: (length, score) for text, length, score in zip(*columns, strict=True)})
+    tables = [np.array([*own.values()], np.float64).reshape(-1, 2) for own in answers.values()]
+    return mean(np.array([_spearman(table[:, 0], table[:, 1]) for table in tables]))
+
+
+def _spearman(lengths: NDArray[np.float64], scores: NDArray[Any]) -> float:
+    if len(set(lengths.tolist())) < 2 or len(set(scores.tolist())) < 2:
         return float("nan")
-    return float(require("scipy.stats").spearmanr(lengths, result.scores).statistic)
+    return float(require("scipy.stats").spearmanr(lengths, scores).statistic)
 
 
 def _at_zero(ratio: NDArray[np.float64], correct: NDArray[np.float64]) -> float:

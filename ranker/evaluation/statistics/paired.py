@@ -13,14 +13,17 @@ from ranker.metrics import Comparisons, Estimate
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Accuracy of the second minus that of the first, with an interval over prompts; who alone was right; McNemar's p.
+    """Accuracy of the second minus that of the first, with an interval over prompts, and McNemar's p.
+
+    ``first_only`` counts the comparisons in which only the first model was right, ``second_only`` those in which only
+    the second was.
 
     The exact test (McNemar 1947, binomial) takes comparisons as independent; the interval does not.
     """
 
     difference: Estimate
-    first_alone: int
-    second_alone: int
+    first_only: int
+    second_only: int
     p_value: float
 
     @property
@@ -40,10 +43,10 @@ def paired(first: Comparisons, second: Comparisons) -> Paired | None:
         for found, known in zip((first, second), keys, strict=True)
     ]
     difference = credits[1] - credits[0]
-    groups = np.array([group for group, _, _ in shared], np.intp)
+    prompts = np.array([first.prompts[keys[0][key]] for key in shared], np.intp)
     one, other = int((difference < 0).sum()), int((difference > 0).sum())
     p_value = float(require("scipy.stats").binomtest(one, one + other).pvalue) if one + other else 1.0
-    return Paired(clustered_mean(difference, groups), one, other, p_value)
+    return Paired(clustered_mean(difference, prompts), one, other, p_value)
 
 
 def _keys(found: Comparisons) -> dict[tuple[int, int, int], int]:

@@ -105,7 +105,7 @@ def test_a_baseline_is_known_by_its_texts_wherever_they_stand(evaluations, tmp_p
     difference = paired(found, second.found)
     accuracies = [e.report["accuracy"]["value"] for e in evaluations.values()]
     assert difference.difference.value == pytest.approx(accuracies[1] - accuracies[0])
-    assert ("significantly worse" in compared(difference)) == difference.worse
+    assert ("significantly worse" in compared(difference, "first", "second")) == difference.worse
     assert not caplog.text
     turned = evaluate(Fixed(lambda _, c: -len(c) / 20), [*rows()[::-1][:30], *new_rows()])
     _, found = files.baseline(metrics, turned)
@@ -113,6 +113,20 @@ def test_a_baseline_is_known_by_its_texts_wherever_they_stand(evaluations, tmp_p
     assert paired(found, turned.found).difference.n == 180
     with pytest.raises(DataError, match="expected comparisons of these rows, got none"):
         files.baseline(metrics, evaluate(Fixed(lambda _, c: len(c)), new_rows()))
+
+
+def test_who_alone_was_right_is_said_of_the_right_model(tmp_path):
+    """A is right in three comparisons in which B is not, B in one."""
+    from ranker.evaluation.statistics.paired import paired as compare
+
+    rows = [Preference(f"p{k}", ("good", f"bad {k}"), ((1.0,), (0.0,)), label=1.0) for k in range(10)]
+    a, b = (
+        evaluate(Fixed(lambda _, c, wrong=wrong: float(c in wrong) or 0.5 * (c == "good")), rows)
+        for wrong in ({"bad 9"}, {"bad 1", "bad 2", "bad 3"})
+    )
+    text = compared(compare(a.found, b.found), "A", "B")
+    assert "only A right: 3, only B right: 1" in text
+    assert text.startswith("-0.200")
 
 
 def new_rows():

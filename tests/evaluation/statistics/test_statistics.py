@@ -16,10 +16,8 @@ from ranker.scorer import GroupScores, failed
 
 def made(logits, targets, groups=None):
     n = len(logits)
-    groups = np.arange(n) if groups is None else np.asarray(groups)
-    return Comparisons(
-        np.array(logits, float), np.array(targets, float), groups.astype(np.intp), np.tile([0, 1], (n, 1))
-    )
+    groups = (np.arange(n) if groups is None else np.asarray(groups)).astype(np.intp)
+    return Comparisons(np.array(logits, float), np.array(targets, float), groups, np.tile([0, 1], (n, 1)), groups)
 
 
 def noisy(n=4000, temperature=1.0, seed=0):
@@ -82,10 +80,22 @@ def test_the_temperature_that_labels_were_made_with_is_found_on_one_half():
         calibration.temperature(made([1.0], [1]))
 
 
+def test_a_temperature_at_the_end_of_its_search_or_that_makes_matters_worse_has_a_problem():
+    assert calibration.temperature(noisy(20000, temperature=3.0)).problem == ""
+    always_right = made(np.full(60, 2.0), np.ones(60))
+    assert "found no best temperature" in calibration.temperature(always_right).problem
+    hopeless = made(np.random.default_rng(0).normal(size=600), np.random.default_rng(1).integers(0, 2, 600))
+    assert calibration.temperature(hopeless).problem
+    turned = made(np.full(60, 2.0), [1, 0] * 30)  # prompts of one half are right, those of the other wrong
+    worse = calibration.temperature(turned)
+    assert worse.after > worse.before or "no best temperature" in worse.problem
+    assert worse.problem
+
+
 def preferences(lengths, gold):
     return [
-        Preference("p", tuple("x" * n for n in own), tuple((float(s),) for s in scores))
-        for own, scores in zip(lengths, gold, strict=True)
+        Preference(f"p{k}", tuple("x" * n for n in own), tuple((float(s),) for s in scores))
+        for k, (own, scores) in enumerate(zip(lengths, gold, strict=True))
     ]
 
 
@@ -96,7 +106,7 @@ def test_length_bias_is_what_scipy_and_scikit_learn_say():
     scores = gold + 0.02 * lengths
     rows, results = preferences(lengths, gold), scored(*scores)
     found = comparisons(rows, results)
-    measured = length.length_bias(rows, results, found)
+    measured = length.length_bias(rows, results, found, relative=True)
     expected = np.mean([spearmanr(a, b).statistic for a, b in zip(lengths, scores, strict=True)])
     assert measured.correlation.value == pytest.approx(expected, abs=1e-6)
     assert measured.correlation.n == 300
@@ -168,7 +178,7 @@ def test_mcnemar_counts_who_alone_was_right():
     first = made([1, 1, -1, 1, 0, 1], [1, 1, 1, 0, 1, 0.5])
     second = made([1, -1, 1, -1, 1, -1], [1, 1, 1, 0, 1, 0.5])
     found = paired.paired(first, second)
-    assert (found.first_alone, found.second_alone) == (1, 3)
+    assert (found.first_only, found.second_only) == (1, 3)
     assert found.p_value == pytest.approx(binomtest(1, 4).pvalue)
     assert found.difference.value == pytest.approx((-1 + 1 + 1 + 0.5) / 5)
     assert found.difference.n == 5
