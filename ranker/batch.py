@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from ranker.data.formats import Columns, check_columns, group_of
+from ranker.data.formats import Columns, UnusedColumns, check_columns, group_of
 from ranker.errors import ConfigError, DataError, ModelFileError
 from ranker.loading import load
 from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import ranked
 from ranker.records import Group
 from ranker.runtime import manifest as manifests
-from ranker.scorer import GroupScores, Scorer, failed
+from ranker.scorer import GroupScores, Scorer, failed, warn_of_lone
 
 RESULTS: Final = ("scores", "ranks", "order", "margin", "truncated", "error")
 """Columns that are added, after the prefix."""
@@ -60,6 +60,7 @@ class BatchScorer:
         self.digest = identity(self.model)
         self._scorer: Scorer | None = None
         self._lock = threading.Lock()
+        self._unused = UnusedColumns()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made, (self.model, self.columns, self.prefix, self.options, self.digest)
@@ -100,7 +101,10 @@ class BatchScorer:
 
     def score(self, groups: Sequence[Group | DataError]) -> list[GroupScores]:
         """One result per group, in order; a row that is none has its error."""
-        scored = iter(ranked(self.scorer, [group for group in groups if isinstance(group, Group)]))
+        self._unused.say()
+        good = [group for group in groups if isinstance(group, Group)]
+        warn_of_lone(self.scorer, good)
+        scored = iter(ranked(self.scorer, good))
         return [next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group)) for group in groups]
 
     def results(self, result: GroupScores) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class BatchScorer:
     def group(self, row: Mapping[str, Any], where: str) -> Group | DataError:
         """What is scored of a row, or why there is nothing."""
         try:
-            return group_of({name: plain(value) for name, value in row.items()}, where, self.columns)
+            return group_of({name: plain(value) for name, value in row.items()}, where, self.columns, self._unused)
         except DataError as error:
             return error
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from ranker.errors import DataError
 from ranker.records import Message, Role, Spans
 
+TURN: Final = re.compile(r"\n\n(Human|Assistant):[ \n]?")
+SPEAKERS: Final[Mapping[str, Role]] = {
+    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant", "function": "tool",
+    "observation": "tool",
+}  # fmt: skip
+"""Roles of ShareGPT's ``{"from": ..., "value": ...}`` that have another name here."""
+
 
 def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
-    """Messages with a role and text content."""
+    """Messages as ``{"role", "content"}``, as ShareGPT's ``{"from", "value"}``, or as pairs of user and assistant."""
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise DataError(where, name, f"expected text or a list of messages, got {type(value).__name__}")
     turns = []
     for i, turn in enumerate(value):
+        if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:
+            speaker = turn["from"]
+            turn = {"role": SPEAKERS.get(speaker, speaker), "content": turn.get("value")}  # noqa: PLW2901
+        if isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2:
+            asked, answered = (text(part, where, f"{name}[{i}]") for part in turn)
+            turns += [Message("user", asked), Message("assistant", answered)]
+            continue
         if not isinstance(turn, Mapping) or turn.get("role") not in get_args(Role):
             roles = ", ".join(get_args(Role))
             raise DataError(
@@ -23,6 +38,19 @@ def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
             )
         turns.append(Message(turn["role"], text(turn.get("content"), where, f"{name}[{i}].content")))
     return tuple(turns)
+
+
+def transcript(value: str) -> list[dict[str, str]]:
+    """Messages of an Anthropic transcript: a blank line and ``Human:`` or ``Assistant:`` before every turn.
+
+    Raises:
+        ValueError: the text does not begin with a turn.
+    """
+    pieces = TURN.split(value if value.startswith("\n\n") else f"\n\n{value.lstrip()}")
+    if pieces[0].strip() or len(pieces) < 3:
+        raise ValueError("expected a transcript that begins with 'Human:' or 'Assistant:'")
+    roles = ("user" if name == "Human" else "assistant" for name in pieces[1::2])
+    return [{"role": role, "content": content.strip()} for role, content in zip(roles, pieces[2::2], strict=True)]
 
 
 def split_last(turns: tuple[Message, ...], where: str, name: str) -> tuple[tuple[Message, ...], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,11 +10,17 @@ from ranker.data import fields
 from ranker.errors import ConfigError, DataError, nearest
 from ranker.records import Group, Message, Preference, Prompt, Spans
 
+logger = logging.getLogger(__name__)
+
 Row = Mapping[str, Any]
 Columns = Mapping[str, str]
 """From the names used here (prompt, chosen, rejected, candidates, scores, ...) to those of the file."""
 
-PROMPTS: Final = ("prompt", "instruction", "input", "query", "question")
+TEXTS: Final = ("prompt", "instruction", "input", "query", "question", "context", "history", "post")
+CONVERSATIONS: Final = ("messages", "conversations", "conversation", "trajectory")
+PROMPTS: Final = (*TEXTS, *CONVERSATIONS)
+"""Columns that hold the prompt, as text or as messages; the first that a row has."""
+
 CANDIDATES: Final = ("candidates", "responses", "generations", "completions", "answers")
 KNOWN: Final = (
     "prompt", "candidates", "scores", "chosen", "rejected", "label", "margin", "response", "score", "accept",
@@ -21,21 +28,86 @@ KNOWN: Final = (
 )  # fmt: skip
 """Names that ``columns`` may map."""
 
+FACTS: Final = ("id", "subset", "family", "source", "kinds", "reference")
+"""Columns of text that say something about a row and are not read by the model."""
+
 LABELS: Final = ("scores", "score", "label", "accept")
 SINGLE: Final = ("response", "completion", "answer", "output")
 
 
-def group_of(row: Row, where: str, columns: Columns | None = None) -> Group:
+class ReadRow(dict[str, Any]):
+    """A row that remembers which of its columns were read; ``replaced`` are those whose names others took."""
+
+    def __init__(self, columns: Row, replaced: Row | None = None) -> None:
+        super().__init__(columns)
+        self.read: set[str] = set()
+        self._replaced = replaced or {}
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The column, or ``default``."""
+        self.read.add(name)
+        return super().get(name, default)
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns with text that were not read."""
+        left = {name: value for name, value in self.items() if name not in self.read and name not in FACTS}
+        return [name for name, value in {**left, **self._replaced}.items() if _has_text(value)]
+
+
+class UnusedColumns:
+    """Columns of text that were not used, collected over rows and said once per file."""
+
+    def __init__(self) -> None:
+        self._new: dict[str, dict[str, None]] = {}
+        self._said: dict[str, set[str]] = {}
+
+    def note(self, where: str, row: ReadRow) -> None:
+        """Note the columns of a row that ``where`` (``file:line``) names."""
+        unused = row.unused
+        if unused:
+            source = where.rpartition(":")[0]
+            said = self._said.setdefault(source, set())
+            self._new.setdefault(source, {}).update(dict.fromkeys(name for name in unused if name not in said))
+
+    def say(self) -> None:
+        """Name those that have not been named yet, one line per file."""
+        for source, names in self._new.items():
+            if names:
+                begin = f"{source}: " if source else ""
+                logger.warning("%scolumns not used: %s", begin, ", ".join(names))
+                self._said[source] |= set(names)
+        self._new = {}
+
+
+def group_of(row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None) -> Group:
     """The prompt and candidates of an unlabelled row.
 
-    Looked for in this order: ``prompt`` (or instruction, input, query, question) with a list of candidates
-    (candidates, responses, generations, completions, answers); ``chosen`` and ``rejected``; one response (response,
-    completion, answer, output); ``messages`` ending in an assistant turn.
+    Looked for in this order: a prompt (``PROMPTS``) with a list of candidates (candidates, responses, generations,
+    completions, answers); ``chosen`` and ``rejected``; one response (response, completion, answer, output); messages
+    (or conversation, conversations) that end in an assistant turn.
+
+    Args:
+        row: the columns.
+        where: ``file:line``, for errors.
+        columns: names of the columns where they differ from the known ones.
+        unused: notes the columns of text that were not read.
 
     Raises:
-        DataError: no known shape, or a field of the wrong type.
+        DataError: no known shape, a field of the wrong type, or nothing that is the prompt.
     """
-    row = _renamed(row, columns, where)
+    read = _renamed(row, columns, where)
+    group = _group(read, where)
+    if unused is not None:
+        unused.note(where, read)
+    return group
+
+
+def _group(row: ReadRow, where: str) -> Group:
     if "chosen" in row and "rejected" in row and not any(name in row for name in CANDIDATES):
         prompt, chosen, rejected = _pair_texts(row, where)
         return Group(prompt, (chosen, rejected))
@@ -43,9 +115,9 @@ def group_of(row: Row, where: str, columns: Columns | None = None) -> Group:
         if name in row:
             return Group(_prompt(row, where), tuple(fields.answers(row[name], where, name)))
     for name in SINGLE:
-        if name in row and any(prompt in row for prompt in PROMPTS if prompt != name):
+        if name in row and (any(prompt in row for prompt in TEXTS if prompt != name) or _is_open(row)):
             return Group(_prompt(row, where), (fields.answer(row[name], where, name),))
-    for name in ("messages", "conversation"):
+    for name in ("messages", "conversation", "conversations"):
         if name in row:
             prompt, answer = fields.split_last(fields.messages(row[name], where, name), where, name)
             return Group(prompt, (answer,))
@@ -57,8 +129,10 @@ def group_of(row: Row, where: str, columns: Columns | None = None) -> Group:
     )
 
 
-def preference_of(row: Row, where: str, columns: Columns | None = None) -> Preference:
-    """The labelled record of a training row.
+def preference_of(
+    row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None
+) -> Preference:
+    """The labelled record of a training row; arguments as in ``group_of``.
 
     Shapes: pairs ``[prompt,] chosen, rejected [, label, margin]`` with strings or chat messages; lists ``prompt,
     candidates, scores``; LLM-Blender's ``instruction, input, candidates: [{text, scores: {metric: value}}]``.
@@ -68,9 +142,16 @@ def preference_of(row: Row, where: str, columns: Columns | None = None) -> Prefe
     in characters of the answer.
 
     Raises:
-        DataError: no known shape, or a field of the wrong type or range.
+        DataError: no known shape, a field of the wrong type or range, or nothing that is the prompt.
     """
-    row = _renamed(row, columns, where)
+    read = _renamed(row, columns, where)
+    preference = _labelled(read, where)
+    if unused is not None:
+        unused.note(where, read)
+    return preference
+
+
+def _labelled(row: ReadRow, where: str) -> Preference:
     facts: dict[str, Any] = {
         "id": where if row.get("id") is None else str(row["id"]),
         "subset": str(_first(row, ("subset", "family", "source")) or ""),
@@ -92,7 +173,7 @@ def preference_of(row: Row, where: str, columns: Columns | None = None) -> Prefe
     )
 
 
-def _pair(row: Row, where: str, facts: dict[str, Any]) -> Preference:
+def _pair(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     prompt, chosen, rejected = _pair_texts(row, where)
     label = 1.0 if row.get("label") is None else fields.number(row["label"], where, "label")
     if not 0.0 <= label <= 1.0:
@@ -102,8 +183,8 @@ def _pair(row: Row, where: str, facts: dict[str, Any]) -> Preference:
     return Preference(prompt, (chosen, rejected), ((1.0,), (0.0,)), label=label, margin=margin, spans=spans, **facts)
 
 
-def _list(row: Row, where: str, facts: dict[str, Any]) -> Preference:
-    group = group_of(row, where)
+def _list(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
+    group = _group(row, where)
     count = len(group.candidates)
     by_task = row["scores"] if isinstance(row["scores"], Mapping) else {"": row["scores"]}
     tasks = sorted(by_task)
@@ -129,8 +210,8 @@ def _spans(given: Mapping[str, Any], answers: Sequence[str], where: str) -> tupl
     return found
 
 
-def _single(row: Row, where: str, facts: dict[str, Any]) -> Preference:
-    group = group_of(row, where)
+def _single(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
+    group = _group(row, where)
     if len(group.candidates) != 1:
         raise DataError(where, "response", f"expected one response, got {len(group.candidates)}")
     name = next(name for name in LABELS if name in row)
@@ -141,7 +222,7 @@ def _single(row: Row, where: str, facts: dict[str, Any]) -> Preference:
     return Preference(group.prompt, group.candidates, table, tasks=() if tasks == [""] else tuple(tasks), **facts)
 
 
-def _blender(row: Row, where: str, facts: dict[str, Any]) -> Preference:
+def _blender(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     candidates = row["candidates"]
     first = candidates[0].get("scores")
     tasks = sorted(first) if isinstance(first, Mapping) else []
@@ -157,9 +238,11 @@ def _blender(row: Row, where: str, facts: dict[str, Any]) -> Preference:
     return Preference(_prompt(row, where), tuple(texts), tuple(table), tasks=tuple(tasks), **facts)
 
 
-def _pair_texts(row: Row, where: str) -> tuple[Prompt, str, str]:
+def _pair_texts(row: ReadRow, where: str) -> tuple[Prompt, str, str]:
     chosen, rejected = row["chosen"], row["rejected"]
     has_prompt = any(row.get(name) is not None for name in PROMPTS)
+    if isinstance(chosen, str) and isinstance(rejected, str) and not has_prompt:
+        chosen, rejected = _transcripts(row, chosen, rejected, where)
     if isinstance(chosen, str) and isinstance(rejected, str):
         return _prompt(row, where), chosen, rejected
     turns = [fields.messages(side, where, name) for side, name in ((chosen, "chosen"), (rejected, "rejected"))]
@@ -167,6 +250,8 @@ def _pair_texts(row: Row, where: str) -> tuple[Prompt, str, str]:
     if context != other:
         raise DataError(where, "rejected", "expected the same turns before the last answer as in 'chosen'")
     if not has_prompt:
+        if not context:
+            raise _no_prompt(row, where)
         return context, left, right
     given = _prompt(row, where)
     before = (Message("user", given),) if isinstance(given, str) else given
@@ -177,7 +262,29 @@ def _pair_texts(row: Row, where: str) -> tuple[Prompt, str, str]:
     return context or before, left, right
 
 
-def _prompt(row: Row, where: str) -> Prompt:
+def _transcripts(row: Row, chosen: str, rejected: str, where: str) -> tuple[Any, Any]:
+    """Both texts as messages where they are whole transcripts (``Human: ...``), which hold their prompt.
+
+    Raises:
+        DataError: they are not, so that nothing in the row is the prompt.
+    """
+    try:
+        return fields.transcript(chosen), fields.transcript(rejected)
+    except ValueError:
+        raise _no_prompt(row, where) from None
+
+
+def _no_prompt(row: Row, where: str) -> DataError:
+    return DataError(
+        where,
+        "prompt",
+        f"found no prompt in the columns {', '.join(row)}; expected one of {', '.join(PROMPTS)}. Name the column with "
+        "--column prompt=COLUMN, in training with data.columns.prompt=COLUMN; where answers have no prompt, add "
+        '"prompt": ""',
+    )
+
+
+def _prompt(row: ReadRow, where: str) -> Prompt:
     for name in PROMPTS:
         value = row.get(name)
         if value is None:
@@ -186,9 +293,25 @@ def _prompt(row: Row, where: str) -> Prompt:
             # LLM-Blender joins the two without a separator; everyone else writes them apart.
             return f"{value}{row['input']}" if _is_blender(row) else "\n".join(filter(None, (value, row["input"])))
         return value if isinstance(value, str) else fields.messages(value, where, name)
-    if "chosen" in row:
-        return ""
-    raise DataError(where, "prompt", f"expected one of {', '.join(PROMPTS)}, got {', '.join(row)}")
+    raise _no_prompt(row, where)
+
+
+def _is_open(row: Row) -> bool:
+    """Whether a conversation of the row waits for an answer."""
+    values = (row[name] for name in CONVERSATIONS if name in row)
+    turns = next(
+        (value for value in values if isinstance(value, Sequence) and value and not isinstance(value, str)), None
+    )
+    last = turns[-1] if turns is not None else None
+    return isinstance(last, Mapping) and last.get("role", last.get("from")) not in ("assistant", "gpt")
+
+
+def _has_text(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_has_text, value.values()))
+    if isinstance(value, str):
+        return bool(value.strip())
+    return isinstance(value, Sequence) and any(map(_has_text, value))
 
 
 def _is_blender(row: Row) -> bool:
@@ -213,14 +336,15 @@ def check_columns(columns: Columns) -> Columns:
     return columns
 
 
-def _renamed(row: Row, columns: Columns | None, where: str) -> dict[str, Any]:
+def _renamed(row: Row, columns: Columns | None, where: str) -> ReadRow:
     if not columns:
-        return dict(row)
+        return ReadRow(row)
     for name, column in columns.items():
         if column not in row:
             raise DataError(where, column, f"expected the column named for '{name}', got {', '.join(row)}")
-    taken = set(columns.values()) | (set(PROMPTS) if "prompt" in columns else set())
-    return {k: v for k, v in row.items() if k not in taken} | {name: row[column] for name, column in columns.items()}
+    rest = {name: value for name, value in row.items() if name not in columns.values()}
+    named = {name: row[column] for name, column in columns.items()}
+    return ReadRow(rest | named, {name: value for name, value in rest.items() if name in named})
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:

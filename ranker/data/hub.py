@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
 
+from ranker.data.fields import transcript
+
 Row = dict[str, Any]
 Adapter = Callable[[Mapping[str, Any]], Row | None]
 
-TURN: Final = re.compile(r"\n\n(Human|Assistant):[ \n]?")
 ULTRAFEEDBACK: Final = ("helpfulness", "honesty", "instruction_following", "truthfulness")
 HELPSTEER: Final = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 
@@ -38,19 +39,6 @@ class HubDataset:
     held_out: str | None = "test"
     revision: str = "main"
     gather: Callable[[Iterable[Mapping[str, Any]]], Iterator[Row]] | None = None
-
-
-def transcript(text: str) -> list[dict[str, str]]:
-    """Messages of an Anthropic transcript: a blank line and ``Human:`` or ``Assistant:`` before every turn.
-
-    Raises:
-        ValueError: the text does not begin with a turn.
-    """
-    pieces = TURN.split(text if text.startswith("\n\n") else f"\n\n{text.lstrip()}")
-    if pieces[0].strip() or len(pieces) < 3:
-        raise ValueError("expected a transcript that begins with 'Human:' or 'Assistant:'")
-    roles = ("user" if name == "Human" else "assistant" for name in pieces[1::2])
-    return [{"role": role, "content": content.strip()} for role, content in zip(roles, pieces[2::2], strict=True)]
 
 
 def _as_it_is(row: Mapping[str, Any]) -> Row:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ranker.data.files import Row, read_rows
-from ranker.data.formats import Columns, check_columns, preference_of
+from ranker.data.formats import Columns, UnusedColumns, check_columns, preference_of
 from ranker.data.hub import HUB, HubDataset
 from ranker.errors import ConfigError, DataError, nearest
 from ranker.extras import require
@@ -72,16 +72,17 @@ def load_preferences(
         DataError: a bad row under ``raise``, or no record at all.
     """
     check_columns(columns or {})
-    loaded = Loaded()
+    loaded, unused = Loaded(), UnusedColumns()
     for where, row in chain.from_iterable(_rows(source, streaming) for source in sources):
         if limit is not None and len(loaded.preferences) >= limit:
             break
         try:
-            loaded.add(_preference(row, where, columns), single)
+            loaded.add(_preference(row, where, columns, unused), single)
         except DataError as error:
             if on_error == "raise":
                 raise
             loaded.skip(error)
+    unused.say()
     if loaded.skipped:
         logger.warning("%d bad rows skipped, the first: %s", loaded.skipped, loaded.reasons[0])
     if loaded.unusable:
@@ -92,10 +93,10 @@ def load_preferences(
     return loaded
 
 
-def _preference(row: Row | DataError, where: str, columns: Columns | None) -> Preference:
+def _preference(row: Row | DataError, where: str, columns: Columns | None, unused: UnusedColumns) -> Preference:
     if isinstance(row, DataError):
         raise row
-    return preference_of(row, where, columns)
+    return preference_of(row, where, columns, unused)
 
 
 def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed: int) -> list[Preference]:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ranker.data.formats import group_of, preference_of
+from ranker.data.formats import UnusedColumns, group_of, preference_of
 from ranker.errors import DataError
 from ranker.records import Group, Message, subset_of
 
@@ -20,7 +20,7 @@ USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "Hi"), ("assi
         ({"prompt": "p", "instruction": "i", "input": "x", "response": "a"}, Group("p", ("a",))),
         ({"prompt": "p", "candidates": [{"text": "a"}, {"text": "b"}]}, Group("p", ("a", "b"))),
         ({"prompt": "p", "completions": [[GOOD], [BAD]]}, Group("p", ("yes", "no"))),
-        ({"chosen": "a", "rejected": "b"}, Group("", ("a", "b"))),
+        ({"prompt": "", "chosen": "a", "rejected": "b"}, Group("", ("a", "b"))),
         (
             {
                 "prompt": "Hi",
@@ -44,6 +44,79 @@ USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "Hi"), ("assi
 )
 def test_shapes_are_recognised(row, expected):
     assert group_of(row, "f:1") == expected
+
+
+@pytest.mark.parametrize("name", ["context", "history", "post", "question", "instruction", "query", "trajectory"])
+def test_a_prompt_under_another_known_name_is_read(name):
+    for row in ({"chosen": "a", "rejected": "b"}, {"candidates": ["a", "b"]}):
+        assert group_of({name: "Say hi", **row}, "f:1") == Group("Say hi", ("a", "b"))
+
+
+CHAT = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Bye"))
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations", "conversation", "history", "context", "prompt"])
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [{"role": m.role, "content": m.content} for m in CHAT],
+        [{"from": {"user": "human", "assistant": "gpt"}[m.role], "value": m.content} for m in CHAT],
+    ],
+    ids=["role and content", "from and value"],
+)
+def test_a_conversation_under_a_known_name_is_the_prompt(name, turns):
+    assert group_of({name: turns, "chosen": "a", "rejected": "b"}, "f:1") == Group(CHAT, ("a", "b"))
+    assert group_of({name: turns, "response": "a"}, "f:1") == Group(CHAT, ("a",))
+
+
+def test_pairs_of_turns_are_a_history():
+    found = group_of({"history": [["Hi", "Hello"]], "chosen": "a", "rejected": "b"}, "f:1")
+    assert found.prompt == CHAT[:2]
+
+
+def test_whole_transcripts_hold_their_prompt():
+    pair = {side: f"\n\nHuman: Hi\n\nAssistant: {side}" for side in ("chosen", "rejected")}
+    assert group_of(pair, "f:1") == Group((Message("user", "Hi"),), ("chosen", "rejected"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": "a", "rejected": "b", "situation": "Say hi"},
+        {"prompt": None, "chosen": "a", "rejected": "b", "situation": "Say hi"},
+        {"chosen": [GOOD], "rejected": [BAD], "situation": "Say hi"},
+    ],
+)
+def test_a_pair_in_which_nothing_is_the_prompt_is_refused_with_its_columns(row):
+    for read in (group_of, preference_of):
+        with pytest.raises(
+            DataError, match=r"found no prompt in the columns .*situation.*--column prompt=COLUMN"
+        ) as caught:
+            read(row, "f:1")
+        assert '"prompt": ""' in str(caught.value)
+    columns = {"prompt": "situation"}
+    assert group_of(row, "f:1", columns).prompt in ("Say hi", (Message("user", "Say hi"),))
+
+
+def test_columns_of_text_that_are_not_used_are_named_once_per_file(caplog):
+    unused = UnusedColumns()
+    row = {"prompt": "p", "system": "be kind", "n": 3, "empty": "", "chosen": "a", "rejected": "b", "id": "x"}
+    for number in range(3):
+        group_of(row, f"one.jsonl:{number}", unused=unused)
+    preference_of({"prompt": "p", "chosen": "a", "rejected": "b", "tags": ["x"]}, "two.jsonl:1", unused=unused)
+    unused.say()
+    unused.say()
+    assert [record.getMessage() for record in caplog.records] == [
+        "one.jsonl: columns not used: system", "two.jsonl: columns not used: tags",
+    ]  # fmt: skip
+
+
+def test_a_column_that_another_one_replaces_is_named(caplog):
+    unused = UnusedColumns()
+    row = {"prompt": "old", "question": "new", "context": "more", "response": "a"}
+    assert group_of(row, "f:1", {"prompt": "question"}, unused).prompt == "new"
+    unused.say()
+    assert caplog.messages == ["f: columns not used: context, prompt"]
 
 
 def test_pairs_lists_and_blender_rows():
