@@ -16,8 +16,8 @@ from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message, Prompt
 from ranker.runtime.scorer import OnnxScorer
-from ranker.runtime.session import Device, processor_has
-from ranker.scorer import Calibration, Floats, GroupScores, Scorer
+from ranker.runtime.session import Device, int8_warning, processor_has
+from ranker.scorer import Calibration, Floats, GroupScores, Scorer, warn_of_lone
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Ranker:
             ScoringError: a group could not be scored; ``scorer.score`` reports that per group instead.
         """
         groups = _groups(prompt, candidates)
+        warn_of_lone(self.scorer, groups)
         scores = [_checked(result) for result in self.scorer.score(groups)]
         return scores if isinstance(prompt, list) else scores[0]
 
@@ -217,14 +218,14 @@ def load(
             raise ConfigError(f"{path}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
         if padding_free:
             raise ConfigError(f"{path}: a model.onnx reads padded rows; load its checkpoint padding_free")
-        return _ordered(OnnxScorer(path, device=device, threads=threads), orders)
+        return _ordered(_onnx_scorer(path, device, threads), orders)
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
-    scorer = _torch_scorer(path, device, threads, precision, quantization, options)
+    torch_scorer = _torch_scorer(path, device, threads, precision, quantization, options)
     if padding_free:
-        _read_without_padding(scorer)
-    return _ordered(scorer, orders)
+        _read_without_padding(torch_scorer)
+    return _ordered(torch_scorer, orders)
 
 
 def _read_without_padding(scorer: Any) -> None:
@@ -238,6 +239,14 @@ def _ordered(scorer: Any, orders: Orders) -> Ranker:
     if orders == "one":
         scorer.pipeline.read_one_order()
     return Ranker(scorer)
+
+
+def _onnx_scorer(path: Path, device: Device, threads: int | None) -> OnnxScorer:
+    scorer = OnnxScorer(path, device=device, threads=threads)
+    slow = int8_warning() if scorer.on_cpu and scorer.manifest.precision.startswith("int8") else None
+    if slow is not None:
+        logger.warning("%s: %s", path, slow)
+    return scorer
 
 
 def _torch_scorer(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ranker.records import Group
 
+logger = logging.getLogger(__name__)
+
 Floats = NDArray[np.float32]
+_warned: set[int] = set()
+"""Models of which ``warn_of_lone`` has warned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,24 @@ class Scorer(Protocol):
             ValueError: a group does not hold exactly two candidates.
         """
         ...
+
+
+LONE: Final = (
+    "this model compares answers to one prompt: the score of a lone answer means nothing; give at least two answers to "
+    "every prompt, or use a pointwise model"
+)
+
+
+def has_lone(scorer: Scorer, groups: Iterable[Group]) -> bool:
+    """Whether a model that compares is given a group of one answer."""
+    return scorer.pairwise and any(len(group.candidates) == 1 for group in groups)
+
+
+def warn_of_lone(scorer: Scorer, groups: Iterable[Group]) -> None:
+    """Say once per model that the score of a lone answer means nothing, where there is one."""
+    if id(scorer) not in _warned and has_lone(scorer, groups):
+        _warned.add(id(scorer))
+        logger.warning(LONE)
 
 
 def failed(group: Group, reason: str) -> GroupScores:

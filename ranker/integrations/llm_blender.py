@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.errors import ConfigError
+from ranker.integrations.arguments import refuse
 from ranker.loading import Ranker, load
 
 Mode = Literal["[A,B]+[B,A]", "[A,B]", "[B,A]"]
@@ -32,6 +33,9 @@ OPENING: Final = "Finish the following coversation in each i-th turn by filling 
 
 class Blender:
     """The ranking half of LLM-Blender, for scripts that were written for it.
+
+    ``batch_size`` and ``disable_tqdm`` are accepted and not needed: batches are cut by tokens, and scores do not depend
+    on them. Arguments that are not honoured raise ``ConfigError``.
 
     Args:
         model: what ``loadranker`` would be given, where it is known already.
@@ -61,13 +65,16 @@ class Blender:
         candidates: Sequence[Sequence[str]],
         instructions: Sequence[str] | None = None,
         return_scores: bool = False,
-        **_: Any,
+        batch_size: int | None = None,
+        disable_tqdm: bool = False,
+        **others: Any,
     ) -> NDArray[Any]:
         """Ranks (inputs, N) as int32, 1 the best, or fp32 scores; ragged candidates give an array of arrays.
 
         Scores of a model in the published layout are LLM-Blender's: the mean over columns of M - M^T, where M holds the
         logits of all ordered pairs.
         """
+        refuse("Blender.rank", others)
         prompts = _sources(inputs, instructions)
         if return_scores:
             return _array([2 * scores for scores in self.ranker.score(prompts, candidates)], np.float32)
@@ -79,9 +86,11 @@ class Blender:
         candidates_A: Sequence[str],  # noqa: N803 - its name there
         candidates_B: Sequence[str],  # noqa: N803
         instructions: Sequence[str] | None = None,
+        batch_size: int | None = None,
         return_logits: bool = False,
         mode: Mode = "[A,B]+[B,A]",
-        **_: Any,
+        disable_tqdm: bool = False,
+        **others: Any,
     ) -> NDArray[Any]:
         """Whether A is better (inputs,), or the logits: of both orders their sum, as there.
 
@@ -91,6 +100,7 @@ class Blender:
         Raises:
             ConfigError: an unknown mode.
         """
+        refuse("Blender.compare", others)
         factors: dict[str, float] = {"[A,B]+[B,A]": 2.0, "[A,B]": 1.0, "[B,A]": -1.0}
         if mode not in factors:
             raise ConfigError(f"expected mode {', '.join(factors)}; got '{mode}'")
@@ -101,15 +111,18 @@ class Blender:
         self,
         conversations_a: Sequence[Conversation],
         conversations_b: Sequence[Conversation],
+        batch_size: int | None = None,
         return_logits: bool = False,
         mode: Mode = "[A,B]+[B,A]",
-        **_: Any,
+        disable_tqdm: bool = False,
+        **others: Any,
     ) -> NDArray[Any]:
         """Whether the assistant of conversation A is better over all turns (conversations,), or the logits.
 
         Raises:
             ConfigError: conversations of different lengths or user turns, or that do not alternate.
         """
+        refuse("Blender.compare_conversations", others)
         rendered = [_conversation(a, b, i) for i, (a, b) in enumerate(_same(conversations_a, conversations_b))]
         inputs, first, second = (list(part) for part in zip(*rendered, strict=True)) if rendered else ([], [], [])
         return self.compare(inputs, first, second, return_logits=return_logits, mode=mode)
@@ -120,10 +133,12 @@ class Blender:
         candidates: Sequence[Sequence[str]],
         instructions: Sequence[str] | None = None,
         return_scores: bool = False,
+        batch_size: int | None = None,
         ref_mode: RefMode = "longest",
         ref_candidates: Sequence[str] | None = None,
         mode: RefMode | None = None,
-        **_: Any,
+        disable_tqdm: bool = False,
+        **others: Any,
     ) -> NDArray[Any]:
         """Ranks or scores of candidates by how much better than one reference each is.
 
@@ -132,6 +147,7 @@ class Blender:
         Raises:
             ConfigError: an unknown way to choose the reference.
         """
+        refuse("Blender.rank_with_ref", others)
         choose = REFERENCES.get(mode or ref_mode)
         if choose is None:
             raise ConfigError(f"expected ref_mode {', '.join(REFERENCES)}; got '{mode or ref_mode}'")
@@ -148,13 +164,16 @@ class Blender:
         instructions: Sequence[str] | None = None,
         pairrm_cmp_type: Literal["bubble", "full"] = "bubble",
         return_all: bool = False,
-        **_: Any,
+        batch_size: int | None = None,
+        disable_tqdm: bool = False,
+        **others: Any,
     ) -> list[Any]:
         """The best candidate of each input, or all of them, best first.
 
         Raises:
             ConfigError: an unknown type of comparison.
         """
+        refuse("Blender.get_best_of_n", others)
         if pairrm_cmp_type not in ("bubble", "full"):
             raise ConfigError(f"expected pairrm_cmp_type bubble or full, got '{pairrm_cmp_type}'")
         prompts = _sources(inputs, instructions)
@@ -171,9 +190,12 @@ class Blender:
         inputs: Sequence[str],
         candidates: Sequence[Sequence[str]],
         instructions: Sequence[str] | None = None,
-        **_: Any,
+        batch_size: int | None = None,
+        disable_tqdm: bool = False,
+        **others: Any,
     ) -> list[str]:
         """The worst candidate of each input."""
+        refuse("Blender.get_worst_of_n", others)
         rankings = self.ranker.rank(_sources(inputs, instructions), candidates)
         return [group[ranking.order[-1]] for group, ranking in zip(candidates, rankings, strict=True)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Literal, get_args
 
@@ -17,6 +19,11 @@ from ranker.scorer import GroupScores
 
 Mode = Literal["score", "win_rate", "bradley_terry"]
 Floats = NDArray[np.float64]
+
+logger = logging.getLogger(__name__)
+
+REASONS: Final = 3
+"""Reasons that are logged of a batch, the most frequent ones."""
 
 MODES: Final = get_args(Mode)
 RULES: Final = {"win_rate": win_rate, "bradley_terry": bradley_terry}
@@ -51,6 +58,8 @@ class GroupRewards:
             prompts: of each completion, texts or chat messages; equal ones need not lie next to each other.
             completions: texts, or chat messages that end with the assistant's.
 
+        What could not be scored is counted and logged with its reasons.
+
         Raises:
             ConfigError: not one prompt per completion, or a completion that is alone with its prompt where it can
                 only be told how it compares with others (a pairwise model, or another mode than ``score``).
@@ -59,19 +68,23 @@ class GroupRewards:
             raise ConfigError(f"expected one prompt per completion ({len(completions)}), got {len(prompts)}")
         rewards = np.full(len(prompts), np.nan)
         members: dict[Prompt, list[tuple[int, str]]] = {}
-        broken = False
+        reasons: dict[int, str] = {}
         for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             try:
                 group = group_of({"prompt": plain(prompt), "candidates": [completion]}, f"completion {number}")
-            except DataError:
-                broken = True
+            except DataError as error:
+                reasons[number] = f"{error.field}: {error.reason}"
                 continue  # its reward stays NaN, which trainers leave out
             members.setdefault(group.prompt, []).append((number, group.candidates[0]))
         if self.relative:
-            self._leave_out_lone(members, broken)
+            self._leave_out_lone(members, reasons)
         groups = [Group(prompt, tuple(text for _, text in own)) for prompt, own in members.items()]
-        for own, result in zip(members.values(), self._rewards(groups), strict=True):
-            rewards[[number for number, _ in own]] = result
+        for own, result in zip(members.values(), self.scorer.score(groups), strict=True):
+            numbers = [number for number, _ in own]
+            rewards[numbers] = self._rewards(result)
+            if result.error is not None:
+                reasons |= dict.fromkeys(numbers, result.error)
+        self._report(reasons, len(rewards))
         return rewards
 
     @property
@@ -80,25 +93,31 @@ class GroupRewards:
         return self.mode != "score" or self.scorer.scorer.pairwise
 
     @staticmethod
-    def _leave_out_lone(members: dict[Prompt, list[tuple[int, str]]], broken: bool) -> None:
+    def _report(reasons: dict[int, str], total: int) -> None:
+        """Count the completions without a reward and log the most frequent reasons."""
+        if reasons:
+            counted = Counter(reasons.values()).most_common(REASONS)
+            first = "; ".join(f"{count} x {reason}" for reason, count in counted)
+            logger.warning("%d of %d completions have no reward: %s", len(reasons), total, first)
+
+    @staticmethod
+    def _leave_out_lone(members: dict[Prompt, list[tuple[int, str]]], reasons: dict[int, str]) -> None:
         """Those whose others could not be read have no reward; where all could be read, the trainer sends no groups."""
         lone = [prompt for prompt, own in members.items() if len(own) == 1]
-        if lone and not broken:
+        if lone and not reasons:
             number = members[lone[0]][0][0]
             raise ConfigError(
                 f"completion {number}: expected at least two completions of its prompt, got one; use a pointwise model "
                 "(recipe encoder-bt or decoder-bt) in mode 'score', or send whole groups"
             )
         for prompt in lone:
-            del members[prompt]
+            reasons[members.pop(prompt)[0][0]] = "no other completion of its prompt could be read"
 
-    def _rewards(self, groups: Sequence[Group]) -> list[Floats]:
-        scorer = self.scorer.scorer
-        results = self.scorer.score(groups)
+    def _rewards(self, result: GroupScores) -> Floats:
         if self.mode == "score":
-            calibration = scorer.calibration
-            return [(r.scores.astype(np.float64) - calibration.mean) / calibration.std for r in results]
-        return [self._aggregated(result) for result in results]
+            calibration = self.scorer.scorer.calibration
+            return (result.scores.astype(np.float64) - calibration.mean) / calibration.std
+        return self._aggregated(result)
 
     def _aggregated(self, result: GroupScores) -> Floats:
         """Of all pairs, whose logits are differences of scores."""

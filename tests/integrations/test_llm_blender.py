@@ -125,3 +125,11 @@ def test_conversations_are_rendered_as_pairrm_was_trained(blender, monkeypatch):
 def test_a_model_must_be_loaded_first():
     with pytest.raises(ConfigError, match="call loadranker"):
         Blender().rank(INPUTS, CANDIDATES)
+
+
+def test_arguments_that_are_not_honoured_are_refused_by_name(blender):
+    for call in (blender.rank, blender.rank_with_ref, blender.get_best_of_n, blender.get_worst_of_n):
+        with pytest.raises(ConfigError, match=rf"Blender\.{call.__name__} does not honour source_max_length"):
+            call(INPUTS, CANDIDATES, batch_size=4, source_max_length=128)
+    with pytest.raises(ConfigError, match="does not honour policy"):
+        blender.compare(INPUTS, ["a", "b"], ["c", "d"], None, 4, True, policy="max_probs")

@@ -80,8 +80,60 @@ def test_cross_encoder_calls(model):
     ranking = loaded.rank("p", documents)
     assert [row["corpus_id"] for row in ranked] == ranking.order[:2].tolist()
     assert ranked[0]["text"] == documents[ranking.order[0]]
-    assert encoder.predict([("p", "a saw"), ("q", "c")]).shape == (2,)
-    assert encoder.predict(("p", "a saw")) == pytest.approx(float(encoder.predict([("p", "a saw")])[0]))
+    assert encoder.predict([("p", "a saw"), ("q", "c"), ("p", "b"), ("q", "d")]).shape == (4,)
+    with pytest.raises(ConfigError, match="the score of a lone answer means nothing"):
+        encoder.predict([("p", "a saw"), ("q", "c"), ("p", "b")])
+
+
+def test_cross_encoder_arguments_are_honoured_or_refused_by_name(pointwise):
+    encoder = CrossEncoder(pointwise)
+    pairs = [("p", "a saw"), ("q", "c"), ("p", "hammer")]
+    logits = encoder.predict(pairs, batch_size=2, show_progress_bar=False)
+    assert encoder.predict(pairs[0]) == pytest.approx(float(logits[0]), abs=1e-6)
+    np.testing.assert_allclose(
+        encoder.predict(pairs, activation_fn=torch.nn.Sigmoid()), 1 / (1 + np.exp(-logits)), rtol=1e-6
+    )
+    tensor = encoder.predict(pairs, convert_to_tensor=True)
+    assert isinstance(tensor, torch.Tensor)
+    assert [float(score) for score in encoder.predict(pairs, convert_to_numpy=False)] == pytest.approx(logits.tolist())
+    ranked = encoder.rank("p", ["a saw", "hammer"], activation_fn=torch.nn.Sigmoid())
+    assert all(0 < row["score"] < 1 for row in ranked)
+    for call in (lambda **own: encoder.predict(pairs, **own), lambda **own: encoder.rank("p", ["a"], **own)):
+        with pytest.raises(ConfigError, match="does not honour prompt, apply_softmax; leave it out"):
+            call(prompt="query: ", apply_softmax=True, prompt_name=None)
+
+
+def test_every_argument_of_the_library_is_known_or_refused():
+    import inspect
+
+    from sentence_transformers import CrossEncoder as Theirs
+
+    for name in ("predict", "rank"):
+        theirs = inspect.signature(getattr(Theirs, name)).parameters
+        ours = inspect.signature(getattr(CrossEncoder, name)).parameters
+        assert "others" in ours
+        assert {"activation_fn", "batch_size", "show_progress_bar"} <= ours.keys() & theirs.keys()
+
+
+def test_a_lone_answer_to_a_model_that_compares_is_warned_of_once(model, pointwise, caplog):
+    loaded = ranker.load(model)
+    for _ in range(3):
+        loaded.score("p", ["a"])
+    assert caplog.text.count("the score of a lone answer means nothing") == 1
+    caplog.clear()
+    BatchScorer(model)({"prompt": ["p"], "response": ["a"]})
+    assert caplog.text.count("the score of a lone answer means nothing") == 1
+    caplog.clear()
+    ranker.load(pointwise).score("p", ["a"])
+    assert not caplog.text
+
+
+def test_rewards_that_are_missing_are_counted_with_their_reasons(model, caplog):
+    found = trl.reward_function(model)(prompts=["p", "p", "p", 3], completions=["a", None, "b", "c"])
+    assert [value is None for value in found] == [False, True, False, True]
+    (line,) = [message for message in caplog.messages if "no reward" in message]
+    assert line.startswith("2 of 4 completions have no reward: 1 x candidates[0]: expected text, got NoneType")
+    assert "1 x prompt: expected text or a list of messages, got int" in line
 
 
 def test_a_batch_scorer_may_be_shared(model):
