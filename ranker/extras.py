@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import logging
+import os
 from types import ModuleType
 from typing import Final
 
@@ -42,6 +43,8 @@ def require(module: str) -> ModuleType:
     Raises:
         MissingExtraError: the module is not installed.
     """
+    if module.partition(".")[0] == "onnxruntime":
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported; 0 leaves its telemetry on
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

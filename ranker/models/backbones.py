@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,8 +15,10 @@ from ranker.errors import CheckpointError, ConfigError
 from ranker.extras import require
 from ranker.models.attention.blocks import NAME
 from ranker.models.attention.disentangled import BlockDisentangledAttention, relations
-from ranker.models.attention.padding_free import PADDING_FREE, Segments
+from ranker.models.attention.padding_free import PADDING_FREE, Segments, kernel_options
 from ranker.models.heads import HEAD_MODULES
+
+logger = logging.getLogger(__name__)
 
 DROPOUTS: Final = (
     "hidden_dropout_prob",
@@ -105,6 +108,13 @@ def read_without_padding(model: PreTrainedModel) -> None:
         raise ConfigError(f"padding_free: the attention of '{kind}' has no variable-length kernel; leave it off")
     if layout.layout == "set" and layout.exchange and kind == "modernbert":
         raise ConfigError("padding_free: ModernBERT's local layers do not take the exchange; leave it off")
+    missing = {"scale", "window_size"} - kernel_options()
+    if missing and torch.cuda.is_available():
+        logger.warning(
+            "padding_free: torch %s's varlen_attn has no %s; rows are read padded. Install a newer torch",
+            torch.__version__, ", ".join(sorted(missing)),
+        )  # fmt: skip
+        return
     model.base_model.set_attn_implementation(PADDING_FREE)
 
 

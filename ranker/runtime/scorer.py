@@ -22,7 +22,6 @@ from ranker.runtime.session import (
     on_graphics,
     open_session,
     processor,
-    processor_has,
 )
 from ranker.scorer import Calibration, Floats, GroupScores, margins
 from ranker.text.batching import Arrays
@@ -175,6 +174,3 @@ class OnnxScorer(GraphScorer):
                 "threads": self.threads,
             }
             self.batch_tokens = budgets.remembered(self._choices, facts, workers=self.workers)
-        whole_numbers = self.manifest.precision.startswith("int8")
-        if whole_numbers and self.on_cpu and not processor_has("avx512_vnni", "avx_vnni", "asimddp"):
-            logger.warning("%s: this processor has no 8-bit dot products (VNNI), so scores may differ; take fp32", path)

@@ -70,7 +70,7 @@ def test_int8_keeps_the_head_in_fp32_and_reports_its_loss(tmp_path):
     targets, tables, _ = exported(tmp_path, precisions=("fp32", "int8"))
     proto = onnx.load(targets["int8"])
     kinds = {node.op_type for node in proto.graph.node}
-    assert "MatMulIntegerToFloat" in kinds
+    assert kinds & {"MatMulIntegerToFloat", "MatMulNBits"}, "the processor decides which step of the search is first"
     head = [node.op_type for node in proto.graph.node if ".head/" in node.name]
     assert set(head) & {"Gemm", "MatMul"}
     assert not set(head) & {"MatMulIntegerToFloat", "QuantizeLinear"}

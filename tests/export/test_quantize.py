@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -10,9 +11,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import ranker
 from ranker.checkpoints import native
 from ranker.errors import ParityError
-from ranker.export import parity, quantize, rounding
+from ranker.export import parity, quantize, rounding, search
 from ranker.export.command import OnLoss, export
 from ranker.models.scorer import TorchScorer
 from ranker.records import Group
@@ -20,6 +22,10 @@ from ranker.runtime import session
 from ranker.runtime.scorer import OnnxScorer
 from tests.conftest import tiny
 from tests.export.test_export import ROWS
+
+dot_products = pytest.mark.skipif(
+    session.int8_warning() is not None, reason="8-bit products saturate on a processor without dot products"
+)
 
 
 def two_products(folder):
@@ -70,6 +76,7 @@ def by_hand(x, numbers, which, bias):
     return product.reshape(*x.shape[:-1], -1) + bias
 
 
+@dot_products
 @pytest.mark.parametrize("per_token", [False, True])
 def test_the_graph_computes_the_formula(per_token, tmp_path):
     graph, w, v, b = two_products(tmp_path)
@@ -143,15 +150,35 @@ def test_failed_rows_fail_the_gate_and_not_the_search(tmp_path):
         assert parity.losses(table | {"max_difference": 0.0}, precision) == ["1 groups could not be scored"]
 
 
-def test_int8_warns_where_the_processor_cannot(tmp_path, monkeypatch, caplog):
+def test_int8_is_said_to_be_slow_by_export_and_by_load_where_the_processor_is(tmp_path, monkeypatch, caplog):
     native.save(*tiny("set", exchange=False), tmp_path / "checkpoint")
-    export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
     monkeypatch.setattr(session, "PROCESSOR", tmp_path / "cpuinfo")
     session.PROCESSOR.write_text("flags : fpu avx2\n")
-    OnnxScorer(tmp_path / "m.onnx", device="cpu")
-    assert "this processor has no 8-bit dot products" in caplog.text
+    export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
+    assert caplog.text.count("this processor has no 8-bit dot products") == 1
+    caplog.clear()
+    ranker.load(tmp_path / "m.onnx", device="cpu")  # score, serve and filter load so too
+    assert caplog.text.count("int8 runs at about 0.6 of fp32's speed") == 1
+    session.PROCESSOR.write_text("flags : fpu avx2 avx_vnni\n")
+    caplog.clear()
+    ranker.load(tmp_path / "m.onnx", device="cpu")
+    assert not caplog.text
 
 
+@pytest.mark.parametrize(("flags", "first"), [("avx2 avx_vnni", search.LADDER[0]), ("avx2", search.LADDER[-1])])
+def test_the_search_begins_with_the_step_that_most_likely_passes(flags, first, tmp_path, monkeypatch):
+    monkeypatch.setattr(session, "PROCESSOR", tmp_path / "cpuinfo")
+    session.PROCESSOR.write_text(f"flags : {flags}\n")
+    names = [f"activation {number}" for number in range(8)]
+    error = SimpleNamespace(error=0.0)
+    quantizer = SimpleNamespace(products=dict.fromkeys(names), rounded=lambda name, *, per_token: error)
+    recipes = list(search._recipes(quantizer, static=False))
+    share, blocks = first
+    assert (len(recipes[0].per_token), len(recipes[0].blocks)) == (round(share * 8), min(blocks, 8))
+    assert len(recipes) == len(set(recipes)) == sum(blocks < 8 or blocks == search.ALL for _, blocks in search.LADDER)
+
+
+@dot_products
 def test_standard_nodes_compute_the_same(tmp_path):
     graph, _, _, b = two_products(tmp_path)
     x = activations()

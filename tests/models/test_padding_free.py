@@ -8,6 +8,7 @@ import torch
 
 from ranker.errors import ConfigError
 from ranker.models import backbones
+from ranker.models.attention import padding_free
 from ranker.records import Group
 from ranker.text import batching
 from ranker.text.pipeline import TextPipeline
@@ -91,3 +92,42 @@ def test_the_kernel_on_a_gpu_gives_what_padded_rows_give(family, tmp_path):
     backbones.read_without_padding(free)
     with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
         torch.testing.assert_close(free(**arrays), model(**arrays), atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize("shares_heads", [True, False], ids=["with enable_gqa", "as in torch 2.11"])
+def test_the_kernel_is_asked_for_what_it_takes(shares_heads, monkeypatch):
+    """Against attention row by row: a kernel that shares heads, and one that has no such argument."""
+
+    def attend(q, k, v, starts, key_starts, longest, most_keys, *, scale=None, window_size=(-1, -1), heads=1):
+        rows = [
+            torch.nn.functional.scaled_dot_product_attention(
+                *(states[a:b].transpose(0, 1)[None] for states in (q, k, v)), scale=scale, enable_gqa=heads > 1
+            )[0].transpose(0, 1)
+            for a, b in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)
+        ]
+        return torch.cat(rows)
+
+    def newer(q, k, v, a, b, c, d, *, scale=None, window_size=(-1, -1), enable_gqa=False):
+        assert enable_gqa
+        return attend(q, k, v, a, b, c, d, scale=scale, heads=2)
+
+    def older(q, k, v, a, b, c, d, *, scale=None, window_size=(-1, -1)):
+        assert q.shape == k.shape
+        return attend(q, k, v, a, b, c, d, scale=scale)
+
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(9, heads, 8) for heads in (4, 2, 2))
+    segments = padding_free.Segments.of(torch.tensor([[1] * 5 + [0], [1] * 4 + [0] * 2], dtype=torch.bool), None)
+    expected = attend(q, k, v, segments.starts, None, 0, 0, scale=0.3, heads=2)
+    monkeypatch.setattr(padding_free, "varlen_attn", newer if shares_heads else older)
+    found = padding_free.kernel_attention(q, k, v, segments, 0.3, (-1, -1))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_torch_whose_kernel_lacks_what_is_needed_reads_padded_rows_with_one_line(tmp_path, monkeypatch, caplog):
+    _, scorer = trained(tmp_path, "bert")
+    monkeypatch.setattr(backbones, "kernel_options", lambda: frozenset({"scale"}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    backbones.read_without_padding(scorer.model)
+    assert "varlen_attn has no window_size; rows are read padded" in caplog.text
+    assert not backbones.reads_packed(scorer.model.base_model)

@@ -33,7 +33,7 @@ def fake_runtime(monkeypatch, available, got=None, error=None):
 def test_auto_takes_cuda_where_it_is_offered_and_cpu_elsewhere(monkeypatch, tmp_path):
     opened = fake_runtime(monkeypatch, [session.CUDA, session.CPU])
     session.open_session(tmp_path, threads=3)
-    assert opened["providers"] == [session.CUDA, session.CPU]
+    assert opened["providers"] == [(session.CUDA, {"use_tf32": "0"}), session.CPU], "fp32 is fp32"
     assert opened["threads"] == 3
     opened = fake_runtime(monkeypatch, [session.CUDA, session.CPU])
     session.open_session(tmp_path, device="cpu")
@@ -67,7 +67,7 @@ def test_tensorrt_keeps_its_engines_and_falls_back_to_nothing_silently(monkeypat
     opened = fake_runtime(monkeypatch, everything)
     session.open_session(tmp_path, device="tensorrt")
     (name, settings), *rest = opened["providers"]
-    assert [name, *rest] == everything
+    assert [name, *(own if isinstance(own, str) else own[0] for own in rest)] == everything
     assert settings["trt_engine_cache_enable"]
     assert settings["trt_engine_cache_path"] == str(tmp_path / "ranker-toolkit" / "tensorrt")
     fake_runtime(monkeypatch, everything, got=[session.CUDA, session.CPU])
@@ -76,6 +76,18 @@ def test_tensorrt_keeps_its_engines_and_falls_back_to_nothing_silently(monkeypat
     fake_runtime(monkeypatch, [session.CPU])
     with pytest.raises(ConfigError, match="TensorRT was asked for, but the installed onnxruntime offers only CPU"):
         session.open_session(tmp_path, device="tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("flags", "slow"),
+    [("avx2", True), ("avx2 avx_vnni", False), ("avx512f avx512_vnni", False), ("avx512f", True), (None, False)],
+)
+def test_int8_is_said_to_be_slow_where_there_are_no_dot_products(monkeypatch, tmp_path, flags, slow):
+    path = tmp_path / "cpuinfo"
+    if flags is not None:
+        path.write_text(f"model name : X\nflags\t\t: fpu {flags}\n")
+    monkeypatch.setattr(session, "PROCESSOR", path)
+    assert (session.int8_warning() is not None) == slow
 
 
 def test_gpus_are_named_by_the_driver(monkeypatch, tmp_path):

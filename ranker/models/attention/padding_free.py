@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
@@ -78,11 +79,7 @@ def padding_free_attention(
         k, v = k[segments.keys], v[segments.keys]
     q, k = q.to(v.dtype), k.to(v.dtype)  # rotary positions leave them in fp32 under autocast
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
-        out = varlen_attn(
-            q, k, v, segments.starts, segments.key_starts, segments.longest, segments.most_keys,
-            scale=scaling, window_size=window, enable_gqa=q.shape[1] != k.shape[1],
-        )  # fmt: skip
-        return torch.as_tensor(out)[None], None
+        return kernel_attention(q, k, v, segments, scaling, window)[None], None
     rows = []
     ends = zip(segments.starts.tolist(), segments.key_starts.tolist(), strict=True)
     for (a, c), (b, d) in pairwise(ends):
@@ -93,6 +90,30 @@ def padding_free_attention(
         )
         rows.append(row[0].transpose(0, 1))
     return torch.cat(rows)[None], None
+
+
+def kernel_attention(
+    q: Tensor, k: Tensor, v: Tensor, segments: Segments, scaling: float | None, window: tuple[int, int]
+) -> Tensor:
+    """Torch's variable-length attention of (tokens, heads, width); heads are repeated where it does not share them.
+
+    torch 2.11's takes as many heads of keys as of queries, later ones have ``enable_gqa``.
+    """
+    options: dict[str, Any] = {"scale": scaling, "window_size": window}
+    if q.shape[1] != k.shape[1]:
+        if "enable_gqa" in kernel_options():
+            options["enable_gqa"] = True
+        else:
+            k, v = (states.repeat_interleave(q.shape[1] // states.shape[1], dim=1) for states in (k, v))
+    out = varlen_attn(
+        q, k, v, segments.starts, segments.key_starts, segments.longest, segments.most_keys, **options
+    )  # fmt: skip
+    return torch.as_tensor(out)
+
+
+def kernel_options() -> frozenset[str]:
+    """The arguments that the installed torch's variable-length attention takes."""
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _near(queries: int, keys: int, window: tuple[int, int], device: torch.device) -> Tensor | None:
