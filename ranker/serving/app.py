@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from ranker.serving.batcher import RefusedError
+from ranker.serving.bodies import ERRORS, CheckedRoute
 from ranker.serving.guard import Guard
 from ranker.serving.limits import Keys, UnprocessableError
 from ranker.serving.routes import health, own, rerank, rewards, vllm
@@ -44,6 +45,7 @@ def application(server: Server, keys: Keys) -> Any:
 
     known: Any = {status: {"model": Problem, "description": reason} for status, reason in REFUSALS.items()}
     app = fastapi.FastAPI(title="ranker", version="1", lifespan=lifespan, responses=known)
+    app.router.route_class = CheckedRoute
     app.add_middleware(Guard, server=server, keys=keys)
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(UnprocessableError, _unprocessable)
@@ -64,5 +66,5 @@ async def _unprocessable(request: Any, error: Any) -> Any:
 
 async def _invalid(request: Any, error: Any) -> Any:
     """FastAPI's own 422 without what was sent: texts are not echoed, and may hold what no JSON can."""
-    detail = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()]
+    detail = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()[:ERRORS]]
     return fastapi.responses.JSONResponse({"detail": detail}, 422)

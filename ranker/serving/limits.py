@@ -19,8 +19,8 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     body_bytes: int = Field(2 << 20, ge=1024)
-    items: int = Field(512, ge=1, description="groups of one request")
-    candidates: int = Field(256, ge=1, description="of one group")
+    items: int = Field(512, ge=1, le=65_536, description="groups of one request")
+    candidates: int = Field(256, ge=1, le=65_536, description="of one group")
     readings: int = Field(
         32_768, ge=1, description="of the model for one request; ordered pairs count, where it reads them"
     )

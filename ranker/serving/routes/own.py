@@ -9,7 +9,7 @@ from pydantic import Field
 from ranker.batch import columns_of
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Shape, Text, Turns, prompt_of, scores_of, sigmoid
+from ranker.serving.routes.shapes import Many, Shape, Text, Turns, prompt_of, scores_of, sigmoid
 from ranker.serving.server import Request, Server
 
 
@@ -17,15 +17,15 @@ class Item(Shape):
     """One prompt and its candidates."""
 
     prompt: Text | Turns
-    candidates: list[Text]
+    candidates: Many[Text]
 
 
 class ScoreRequest(Shape):
     """One item, or several in ``items``; ``partial`` gives an item that fails its error instead of 422."""
 
     prompt: Text | Turns | None = None
-    candidates: list[Text] | None = None
-    items: list[Item] | None = None
+    candidates: Many[Text] | None = None
+    items: Many[Item] | None = None
     partial: bool = False
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Shape, Text, scores_of, sigmoid
+from ranker.serving.routes.shapes import Many, Shape, Text, scores_of, sigmoid
 from ranker.serving.server import Request, Server
 
 LABEL = "LABEL_0"
@@ -30,8 +30,8 @@ class RerankRequest(Shape):
     """``documents`` or ``texts``, of which the ``top_n`` best are given."""
 
     query: Text
-    documents: list[Text | Document] | None = None
-    texts: list[Text] | None = None
+    documents: Many[Text | Document] | None = None
+    texts: Many[Text] | None = None
     top_n: int | None = Field(None, ge=0, description="0 and null: all")
     return_documents: bool = True
     return_text: bool = False
@@ -42,7 +42,7 @@ class RerankRequest(Shape):
 class PredictRequest(Shape):
     """A text, a pair of texts, or a list of lists of one or two texts."""
 
-    inputs: Text | list[Text] | list[list[Text]]
+    inputs: Text | Many[Text | Many[Text]]
     raw_scores: bool = False
 
 
@@ -77,6 +77,8 @@ def add(app: Any, server: Server) -> None:
     async def predict(body: PredictRequest, request: Request) -> Any:
         """TEI's classification: one list of one label per input; a lone input gets the inner list."""
         single = isinstance(body.inputs, str) or (bool(body.inputs) and isinstance(body.inputs[0], str))
+        if single and not isinstance(body.inputs, str) and not all(isinstance(text, str) for text in body.inputs):
+            raise UnprocessableError(["inputs"], "expected texts, or lists of one or two texts, not both")
         inputs = [body.inputs] if single else body.inputs
         groups = [_pair(item, number) for number, item in enumerate(inputs)]
         value = float if body.raw_scores else sigmoid

@@ -14,22 +14,22 @@ from pydantic import Field
 from ranker.integrations.openrlhf import response
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Shape, Text, scores_of, sigmoid, together
+from ranker.serving.routes.shapes import Many, Shape, Text, scores_of, sigmoid, together
 from ranker.serving.server import Request, Server
 
 
 class RewardRequest(Shape):
     """``prompts`` tells where the responses in ``query`` begin. Empty lists are legal."""
 
-    query: list[Text] = []
-    prompts: list[Text] | None = None
-    labels: list[Any] | None = None
+    query: Many[Text] = []
+    prompts: Many[Text] | None = None
+    labels: Many[Any] | None = None
 
 
 class EvaluationRequest(Shape):
     """Whole texts."""
 
-    messages: list[Text] = Field(min_length=1)
+    messages: Many[Text] = Field(min_length=1)
 
 
 def add(app: Any, server: Server) -> None:

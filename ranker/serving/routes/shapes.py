@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ranker.records import Group, Message, Prompt
 from ranker.scorer import Floats, GroupScores
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.server import Server
 
+T = TypeVar("T")
+MOST: Final = 65_536
+"""Entries of a list in a body."""
+
 Text = Annotated[str, StringConstraints(strict=True)]
+Many = Annotated[list[T], Field(max_length=MOST, fail_fast=True)]
+"""A list whose first wrong entry is the only one that is reported: a body of wrong entries costs no more than one."""
 
 
 class Shape(BaseModel):
@@ -29,7 +35,7 @@ class Turn(Shape):
     content: Text
 
 
-Turns = list[Turn]
+Turns = Many[Turn]
 
 
 def prompt_of(prompt: str | Turns) -> Prompt:

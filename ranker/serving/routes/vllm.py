@@ -14,10 +14,10 @@ from pydantic import AliasChoices, Field
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.rerank import LABEL
-from ranker.serving.routes.shapes import Shape, Text, Turns, conversation, scores_of, sigmoid, together
+from ranker.serving.routes.shapes import Many, Shape, Text, Turns, conversation, scores_of, sigmoid, together
 from ranker.serving.server import Request, Server
 
-Texts = Text | list[Text]
+Texts = Text | Many[Text]
 
 
 class ScoreRequest(Shape):

@@ -1,0 +1,65 @@
+"""Bodies are parsed and checked beside the event loop, so that a large or wrong one holds up no other client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from ranker.serving.server import Request, fastapi
+
+ERRORS: Final = 10
+"""Problems of a body that are told."""
+
+
+class CheckedRoute(fastapi.routing.APIRoute):  # type: ignore[misc, name-defined]
+    """A route whose body is parsed and checked by its shape in a thread."""
+
+    def get_route_handler(self) -> Callable[[Any], Coroutine[Any, Any, Any]]:
+        """The route's handler, given a request whose body is checked already."""
+        handler: Callable[[Any], Coroutine[Any, Any, Any]] = super().get_route_handler()
+        if self.body_field is None:
+            return handler
+        shape = TypeAdapter(self.body_field.field_info.annotation)
+
+        async def checked(request: Any) -> Any:
+            body = await request.body()
+            value = await asyncio.to_thread(_checked, shape, body) if body else None
+            return await handler(CheckedRequest(request.scope, request.receive, body, value))
+
+        return checked
+
+
+class CheckedRequest(Request):  # type: ignore[misc, valid-type]
+    """A request whose JSON is the value that its body was checked to be."""
+
+    def __init__(self, scope: Any, receive: Any, body: bytes, value: Any) -> None:
+        super().__init__(scope, receive)
+        self._checked, self._raw = value, body
+
+    async def body(self) -> bytes:
+        """The bytes that came."""
+        return self._raw
+
+    async def json(self) -> Any:
+        """The checked value."""
+        return self._checked
+
+
+def _checked(shape: TypeAdapter[Any], body: bytes) -> Any:
+    try:
+        # Parsed apart from the check, whose errors would otherwise hold copies of what was sent.
+        values = from_json(body)
+    except ValueError as error:
+        problem = {"type": "json_invalid", "loc": ("body",), "msg": f"JSON decode error: {error}"}
+        raise fastapi.exceptions.RequestValidationError([problem]) from error
+    try:
+        return shape.validate_python(values)
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False, include_input=False)[:ERRORS]
+        raise fastapi.exceptions.RequestValidationError(
+            [problem | {"loc": ("body", *problem["loc"])} for problem in problems]
+        ) from error
