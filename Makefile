@@ -5,45 +5,55 @@ PYTHON ?= python3
 ONNXRUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 export TOKENIZERS_PARALLELISM ?= true
 
+# Warnings of the build backend about editable installs say nothing about this package.
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q
+# --resume where an earlier run has a checkpoint, unless SET says otherwise.
+RESUME = $(if $(filter --%,$(SET)),,$(if $(wildcard runs/$(1)/steps/checkpoint-*),--resume))
+
 # Nothing of these is fetched from the model hub.
 test check test-slow train-pairrm bench: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup check format test test-slow train-pairrm bench bench-serving docs constraints clean
+.PHONY: help setup setup-dev check format test test-slow train-pairrm bench bench-serving docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.ready ## make .venv with everything, GPU runtime where an NVIDIA driver answers
+setup: $(VENV)/.ready ## make .venv with what training, export, scoring and serving need; GPU runtime where an NVIDIA driver answers
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install -q -e '.[$(ONNXRUNTIME),train,qlora,offline,ui,ray,dev]' -c constraints.txt
+	$(INSTALL) -e '.[$(ONNXRUNTIME),train,serve,offline]' -c constraints.txt
 	@touch $@
 
-train-pairrm: setup ## train, evaluate, export and score a PairRM ranker on the sample in data/
-	$(BIN)/ranker train pairrm
+setup-dev: $(VENV)/.ready-dev ## add to .venv what the tests and checks need: linters and every library that is integrated
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(INSTALL) -e '.[$(ONNXRUNTIME),train,qlora,offline,ui,ray,dev]' -c constraints.txt
+	@touch $@
+
+train-pairrm: setup ## train, evaluate, export and score a PairRM ranker on the sample in data/; continues where it was stopped
+	$(BIN)/ranker train pairrm $(SET) $(call RESUME,pairrm)
 	$(BIN)/ranker score --onnx runs/pairrm/model.onnx --input data/test.jsonl --output runs/pairrm/scored.jsonl
 	@head -c 600 runs/pairrm/scored.jsonl; echo ' ...'
 
-train-%: setup ## train, evaluate and export any recipe, by its name (see docs/schemes.md); SET="key=value ..."
-	$(BIN)/ranker train $* $(SET)
+train-%: setup ## the same for any recipe, by its name (see docs/schemes.md); SET="key=value ...", SET=--overwrite trains anew
+	$(BIN)/ranker train $* $(SET) $(call RESUME,$*)
 
-test: setup ## run the tests (no network, no GPU)
+test: setup-dev ## run the tests (no network, no GPU)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-slow: setup ## prove that the schemes learn (minutes)
+test-slow: setup-dev ## prove that the schemes learn (minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
-bench: setup .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside CrossEncoder, LLM-Blender and others
+bench: setup-dev .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside CrossEncoder, LLM-Blender and others
 	@test -e runs/encoder-bt/model.onnx || $(BIN)/ranker train encoder-bt
 	@test -e runs/pairrm/model.onnx || $(BIN)/ranker train pairrm
 	@test -e runs/pairrm-hub/model.onnx || $(BIN)/ranker train pairrm model.layout=hub output_dir=runs/pairrm-hub
 	$(BIN)/python benchmarks/scoring.py --onnx-python .bench/onnx/bin/python \
 		--blender-python .bench/blender/bin/python $(BENCH)
 
-bench-serving: setup ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak
+bench-serving: setup-dev ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak
 	@test -e runs/encoder-bt/model.onnx || $(BIN)/ranker train encoder-bt
 	$(BIN)/python benchmarks/serving.py runs/encoder-bt/model.onnx --single --out runs/serving.json
 	$(BIN)/python benchmarks/kills.py runs/encoder-bt/model.onnx
@@ -58,22 +68,22 @@ bench-serving: setup ## the server beside the bare engine and a naive one, under
 	.bench/$*/bin/python -m pip install -q $(PACKAGES)
 	@touch $@
 
-check: setup ## format, lint, types, import contracts, tests
+check: setup-dev ## format, lint, types, import contracts, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-format: setup ## apply the formatter and the safe fixes
+format: setup-dev ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## write the generated documents
+docs: setup-dev ## write the generated documents
 	$(BIN)/python docs/schemes.py
 	$(BIN)/python docs/checkpoints.py
 
-constraints: setup ## write constraints.txt from what is installed
+constraints: setup-dev ## write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|onnxruntime-gpu|triton|cuda)' | sed 's/+cpu$$//; s/ @ .*//' > constraints.txt
 
 clean: ## remove build products and runs
