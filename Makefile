@@ -6,9 +6,10 @@ ONNXRUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 export TOKENIZERS_PARALLELISM ?= true
 
 # Warnings of the build backend about editable installs say nothing about this package.
-INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q
+# Modules are compiled when they are first imported, not all of them now.
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-compile
 # --resume where an earlier run has a checkpoint, unless SET says otherwise.
-RESUME = $(if $(filter --%,$(SET)),,$(if $(wildcard runs/$(1)/steps/checkpoint-*),--resume))
+RESUME = $(if $(filter --% output_dir=%,$(SET)),,$(if $(wildcard runs/$(1)/steps/checkpoint-*),--resume))
 
 # Nothing of these is fetched from the model hub.
 test check test-slow train-pairrm bench: export HF_HUB_OFFLINE ?= 1
@@ -22,7 +23,7 @@ setup: $(VENV)/.ready ## make .venv with what training, export, scoring and serv
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q $$(grep '^torch==' constraints.txt)
+	$(INSTALL) $$(grep '^torch==' constraints.txt)
 	$(INSTALL) -e '.[$(ONNXRUNTIME),train,serve,offline]' -c constraints.txt
 	@touch $@
 
@@ -34,10 +35,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 
 train-pairrm: setup ## train, evaluate, export and score a PairRM ranker on the sample in data/; continues where it was stopped
 	$(BIN)/ranker train pairrm $(SET) $(call RESUME,pairrm)
-	$(BIN)/ranker score --onnx runs/pairrm/model.onnx --input data/test.jsonl --output runs/pairrm/scored.jsonl
+	$(BIN)/ranker score --onnx runs/pairrm/model.onnx --input data/validation.jsonl --output runs/pairrm/scored.jsonl
 	@head -c 600 runs/pairrm/scored.jsonl; echo ' ...'
 
-train-%: setup ## the same for any recipe, by its name (see docs/schemes.md); SET="key=value ...", SET=--overwrite trains anew
+train-%: setup ## train, evaluate and export any recipe, by its name (see docs/schemes.md); SET="key=value ...", SET=--overwrite trains anew
 	$(BIN)/ranker train $* $(SET) $(call RESUME,$*)
 
 test: setup-dev ## run the tests (no network, no GPU)
@@ -47,17 +48,17 @@ test-slow: setup-dev ## prove that the schemes learn (minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 bench: setup-dev .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside CrossEncoder, LLM-Blender and others
-	@test -e runs/encoder-bt/model.onnx || $(BIN)/ranker train encoder-bt
+	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry
 	@test -e runs/pairrm/model.onnx || $(BIN)/ranker train pairrm
 	@test -e runs/pairrm-hub/model.onnx || $(BIN)/ranker train pairrm model.layout=hub output_dir=runs/pairrm-hub
 	$(BIN)/python benchmarks/scoring.py --onnx-python .bench/onnx/bin/python \
 		--blender-python .bench/blender/bin/python $(BENCH)
 
 bench-serving: setup-dev ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak
-	@test -e runs/encoder-bt/model.onnx || $(BIN)/ranker train encoder-bt
-	$(BIN)/python benchmarks/serving.py runs/encoder-bt/model.onnx --single --out runs/serving.json
-	$(BIN)/python benchmarks/kills.py runs/encoder-bt/model.onnx
-	$(BIN)/python benchmarks/serving.py runs/encoder-bt/model.onnx --single --soak 15
+	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry
+	$(BIN)/python benchmarks/serving.py runs/encoder-bradley-terry/model.onnx --single --out runs/serving.json
+	$(BIN)/python benchmarks/kills.py runs/encoder-bradley-terry/model.onnx
+	$(BIN)/python benchmarks/serving.py runs/encoder-bradley-terry/model.onnx --single --soak 15
 
 # The contenders' own environments: what they need keeps them from sharing ours.
 .bench/onnx/.ready: PACKAGES := 'sentence-transformers[onnx]==5.7.0'

@@ -19,7 +19,7 @@ Groups = list[tuple[str, list[str]]]
 Pass = Callable[[Groups], list[list[float]]]
 
 MAX_LENGTH = 256
-"""Tokens of a row, as the recipe ``encoder-bt`` reads them."""
+"""Tokens of a row, as the recipe ``encoder-bradley-terry`` reads them."""
 BATCH = 32
 """Rows of a batch of those who count rows; sentence-transformers' own default."""
 
@@ -36,8 +36,8 @@ def folded(groups: Groups, scores: list[float]) -> list[list[float]]:
 
 
 def ours_one_order(model: str, threads: int) -> Pass:
-    """``ranker.load(model.onnx, orders="one")``."""
-    return ours(model, threads, orders="one")
+    """``ranker.load(model.onnx, average_orders=False)``."""
+    return ours(model, threads, average_orders=False)
 
 
 def ours_bf16(model: str, threads: int) -> Pass:

@@ -69,19 +69,21 @@ def measured(
     """Median speeds of all sides on one shape."""
     AutoModel.from_config(config).save_pretrained(folder / "backbone")
     AutoTokenizer.from_pretrained(offline_backbone()).save_pretrained(folder / "backbone")
-    model, tokenizer = reward.from_backbone(str(folder / "backbone"), output="tasks", max_length=MAX_LENGTH)
+    model, tokenizer = reward.from_backbone(str(folder / "backbone"), output="scalar", max_length=MAX_LENGTH)
     native.save(model.eval(), tokenizer, folder / "model")
     prompts, answers = (list(side) for side in zip(*groups, strict=True))
     rows = [(prompt, answer) for prompt, both in groups for answer in both]
     sides: dict[str, Callable[[], Any]] = {}
     free = family(config) not in UNPACKABLE
     ours = ranker.load(folder / "model", device=options.device, precision="bf16", padding_free=free)
-    sides[f"ranker torch bf16{', no padding' if free else ''}"] = lambda: np.concatenate(ours.score(prompts, answers))
+    sides[f"ranker torch bf16{', no padding' if free else ''}"] = lambda: np.concatenate(
+        ours.score_batch(prompts, answers)
+    )
     if options.device == "cuda" and CUDA in require("onnxruntime").get_available_providers():
         graph.to_onnx(model, folder / "graph.onnx")
         half = require("ranker.export.half").fp16(folder / "graph.onnx")
         session = ranker.Ranker(GraphScorer(half, model.layout, tokenizer, device="cuda"))
-        sides["ranker ONNX fp16"] = lambda: np.concatenate(session.score(prompts, answers))
+        sides["ranker ONNX fp16"] = lambda: np.concatenate(session.score_batch(prompts, answers))
     half_type = "float16" if options.device == "cuda" else "bfloat16"
     theirs = CrossEncoder(
         str(folder / "model"), max_length=MAX_LENGTH, device=options.device, activation_fn=torch.nn.Identity(),

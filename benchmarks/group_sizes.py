@@ -39,7 +39,7 @@ DRAWS = {4: 1, 8: 3, 16: 1}
 LISTS = 120
 """Lists of a size that are ranked."""
 
-SETTINGS = [*real_data.SETTINGS, "model.max_length=256", "training.epochs=2", "training.learning_rate=2e-4"]
+SETTINGS = [*real_data.SETTINGS, "model.max_length=256", "training.num_train_epochs=2", "training.learning_rate=2e-4"]
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
                 "pairrm",
                 [
                     f"output_dir={folder}/run", f"data.train=[{files['train']}]", f"data.validation=[{files['val']}]",
-                    "data.test=[]", f"model.layout={layout}", f"training.group_size=[2,{most}]", *SETTINGS,
+                    "data.test=[]", f"model.layout={layout}", f"training.candidates_per_prompt=[2,{most}]", *SETTINGS,
                 ],
             )  # fmt: skip
             started = time.monotonic()

@@ -32,13 +32,13 @@ MODELS = {
 }
 SETTINGS = [
     "model.max_length=384",
-    "training.epochs=1",
+    "training.num_train_epochs=1",
     "training.learning_rate=1e-4",
     "training.head_lr_multiplier=10",
-    "training.batch_tokens=2048",
-    "training.evaluations=1",
-    "training.tensorboard=false",
-    "data.validation_limit=64",
+    "training.max_tokens_per_forward=2048",
+    "training.eval_steps=100000",
+    "training.report_to=[]",
+    "data.max_eval_samples=64",
 ]
 
 

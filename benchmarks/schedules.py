@@ -18,7 +18,7 @@ from scipy.stats import kendalltau
 
 from ranker.metrics import wilson
 from ranker.ranking.aggregation import Comparisons, least_squares
-from ranker.ranking.schedules import SCHEDULES, Schedule, circulant, focus
+from ranker.ranking.schedules import SCHEDULES, Schedule, circulant, sequential_halving
 
 NOISE, BIAS, SLOPE = 1.5, 0.7, 2.0
 
@@ -69,7 +69,9 @@ def main() -> None:
     for n in options.sizes:
         rules = {"all, both orders": both_orders, **SCHEDULES, "circulant, k=8": lambda n, rng: circulant(n, rng, 8)}
         for share in (0.05, 0.10, 0.15):
-            rules[f"focus, {share:.0%} of both orders"] = lambda n, rng, s=share: focus(n, rng, int(s * n * (n - 1)))
+            rules[f"sequential_halving, {share:.0%} of both orders"] = lambda n, rng, s=share: sequential_halving(
+                n, rng, int(s * n * (n - 1))
+            )
         for name, schedule in rules.items():
             worlds = max(20, options.worlds // 4) if n > 64 else options.worlds
             hits, taus, counts, rounds = 0, [], [], []

@@ -37,7 +37,7 @@ from scipy.stats import kendalltau
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config
 
 from ranker.checkpoints import native
-from ranker.checkpoints.foreign.pairrm import MARKERS, NAMES
+from ranker.checkpoints.formats.pairrm import MARKERS, NAMES
 from ranker.data.load import load_preferences
 from ranker.data.sample import build
 from ranker.export import graph
@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="groups whose texts are scored; default: seeded log-normal lengths")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=available_cores())
-    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="folder with encoder-bt, pairrm, pairrm-hub")
+    parser.add_argument(
+        "--runs", type=Path, default=ROOT / "runs", help="folder with encoder-bradley-terry, pairrm, pairrm-hub"
+    )
     parser.add_argument("--onnx-python", default=None, help="an environment with sentence-transformers[onnx]")
     parser.add_argument("--blender-python", default=None, help="an environment with llm-blender and transformers < 5")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
@@ -188,7 +190,7 @@ def agreement(truth: list[list[float]], scores: list[list[float]]) -> dict[str, 
 
 def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """A MiniLM reward model with one output, against every way to run the same checkpoint elsewhere."""
-    run = options.runs / "encoder-bt"
+    run = options.runs / "encoder-bradley-terry"
     checkpoint = plain(run / "checkpoint", folder / "plain")
     here, other = sys.executable, options.onnx_python
     contenders = {
@@ -341,8 +343,8 @@ def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
         num_labels=1, pad_token_id=0,
     )  # fmt: skip
     theirs = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
-    text = TextLayout(layout="single", output="tasks", max_length=256, prompt_reserve=64, pad_id=0)
-    config.ranker = {"text": text.model_dump(), "head": "tasks", "pooling": "first_token", "aspects": []}
+    text = TextLayout(layout="single", output="scalar", max_length=256, prompt_reserve=64, pad_id=0)
+    config.ranker = {"text": text.model_dump(), "head": "scalar", "pooling": "first_token", "aspects": []}
     ours = reward.prepare(reward.reward_class(config)(config)).eval()
     ours.load_state_dict(theirs.state_dict())
     graph.to_onnx(ours, folder / "deberta.onnx")
@@ -385,7 +387,7 @@ def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
 
 def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Eight rows as a whole process, from the command line to the last score."""
-    checkpoint = plain(options.runs / "encoder-bt" / "checkpoint", folder / "started")
+    checkpoint = plain(options.runs / "encoder-bradley-terry" / "checkpoint", folder / "started")
     rows = groups_of(options.rows, 8, 1)
     file = folder / "eight.jsonl"
     lines = [json.dumps({"prompt": prompt, "candidates": answers}) for prompt, answers in rows]
@@ -396,7 +398,7 @@ def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, A
         f"print(CrossEncoder({str(checkpoint)!r}, device='cpu')"
         ".predict([(r['prompt'], r['candidates'][0]) for r in rows]))"
     )
-    onnx_file = str(options.runs / "encoder-bt" / "model.onnx")
+    onnx_file = str(options.runs / "encoder-bradley-terry" / "model.onnx")
     commands = {
         "ranker score": [sys.executable, "-m", "ranker", "score", "--onnx", onnx_file, "--input", str(file)],
         "CrossEncoder": [sys.executable, "-c", theirs],
@@ -423,7 +425,7 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any
     offline = offline_backbone()
     AutoModel.from_pretrained(offline, num_hidden_layers=1).save_pretrained(folder / "layer")
     AutoTokenizer.from_pretrained(offline).save_pretrained(folder / "layer")
-    model, tokenizer = reward.from_backbone(str(folder / "layer"), output="tasks", max_length=256)
+    model, tokenizer = reward.from_backbone(str(folder / "layer"), output="scalar", max_length=256)
     native.save(model.eval(), tokenizer, folder / "one")
     onnx_file = folder / "one.onnx"
     export(folder / "one", {"fp32": onnx_file}, rows=load_preferences([VALIDATION], limit=64).preferences)

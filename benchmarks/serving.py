@@ -1,7 +1,7 @@
 """The server beside the bare engine and a naive server, under overload, and for a long time.
 
-    python benchmarks/serving.py runs/encoder-bt/model.int8.onnx [--rows data/test.jsonl] [--single] [--out FILE]
-    python benchmarks/serving.py runs/encoder-bt/model.int8.onnx --soak 15
+    python benchmarks/serving.py runs/encoder-bradley-terry/model.int8.onnx [--rows ROWS] [--single] [--out FILE]
+    python benchmarks/serving.py runs/encoder-bradley-terry/model.int8.onnx --soak 15
 
 Clients, server and engine share this machine's processors. The naive servers do one forward per request in the
 framework's threads: with the same model.onnx, and with the checkpoint beside it in torch, as one writes it with
@@ -30,7 +30,7 @@ import uvloop
 
 import ranker
 from ranker.data.files import read_rows
-from ranker.data.formats import group_of
+from ranker.data.formats import parse_group
 from ranker.records import Group
 
 CLIENTS = 32
@@ -159,7 +159,7 @@ def naive(model):
 
     @app.post("/v1/score")
     def score(body: dict):
-        (result,) = scorer.score([group_of(body, "request")])
+        (result,) = scorer.score([parse_group(body, "request")])
         return {"scores": result.scores.tolist()}
 
     uvicorn.run(app, host="127.0.0.1", port=0, access_log=False)
@@ -294,7 +294,7 @@ def main():
         naive(args.model)
         return
     rows = [row for _, row in islice(read_rows(args.rows), args.items)]
-    groups = [group_of(row, str(number)) for number, row in enumerate(rows)]
+    groups = [parse_group(row, str(number)) for number, row in enumerate(rows)]
     if args.single:
         groups = [Group(group.prompt, (answer,)) for group in groups for answer in group.candidates][: args.items]
     items = [{"prompt": g.prompt, "candidates": list(g.candidates)} for g in groups if isinstance(g.prompt, str)]

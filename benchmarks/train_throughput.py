@@ -118,7 +118,7 @@ class Clock:
 
 
 def ours(options: argparse.Namespace, seed: int) -> dict:
-    """The recipe ``encoder-bt``."""
+    """The recipe ``encoder-bradley-terry``."""
     from ranker.config import load_config
     from ranker.data.load import load_preferences
     from ranker.evaluation.run import evaluate
@@ -141,16 +141,16 @@ def ours(options: argparse.Namespace, seed: int) -> dict:
             f"output_dir={folder}/run",
             f"data.train=[{rows}]",
             f"data.validation=[{options.held_out}]",
-            "data.validation_limit=8",
+            "data.max_eval_samples=8",
             f"model.max_length={MAX_LENGTH}",
             f"training.learning_rate={LEARNING_RATE}",
-            f"training.batch_tokens={options.batch_tokens}",
+            f"training.max_tokens_per_forward={options.max_tokens_per_forward}",
             f"training.precision={options.precision}",
-            "training.evaluations=1",
-            "training.tensorboard=false",
+            "training.eval_steps=100000",
+            "training.report_to=[]",
             f"training.seed={seed}",
         ]
-        trained = run.train(load_config("encoder-bt", overrides))
+        trained = run.train(load_config("encoder-bradley-terry", overrides))
         held_out = load_preferences([str(options.held_out)]).preferences
         share = evaluate(trained.scorer, held_out).report["accuracy"]
     return {**clock.figures(), "steps": trained.steps, "accuracy": share["value"], "n": share["n"]}

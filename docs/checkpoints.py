@@ -15,8 +15,8 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS.parent))  # the makers of tiny checkpoints are the tests'
 
-from ranker.checkpoints.foreign.table import READERS, WRITERS  # noqa: E402
-from ranker.checkpoints.formats import FORMATS  # noqa: E402
+from ranker.checkpoints.detection import FORMATS  # noqa: E402
+from ranker.checkpoints.formats.registry import READERS, WRITERS  # noqa: E402
 from tests.checkpoints.layouts import BREAKAGES, MADE, outcome  # noqa: E402
 
 PRODUCERS = {

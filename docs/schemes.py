@@ -33,8 +33,8 @@ test fails when it and the code differ.
 *Held-out accuracy* is what the recipe's slow test (`make test-slow`) reached, with its 95 % interval, beside the best
 of the baselines random, longer wins and bag of words on the same rows of the sample. Encoders start from the packaged
 MiniLM, decoders from random weights of three layers, because the tests use no model hub: the figures prove that a
-scheme learns and do not compare schemes. `armorm` starts from a trained `encoder-bt`, `steamshp` from two MiniLMs
-joined to an encoder-decoder, whose cross-attention and first words are new.
+scheme learns and do not compare schemes. `armorm` starts from a trained `encoder-bradley-terry`, `steamshp` from two
+MiniLMs joined to an encoder-decoder, whose cross-attention and first words are new.
 """
 
 

@@ -56,7 +56,7 @@ def export(
         return {}
     slow = int8_warning() if any(precision.startswith("int8") for precision in targets) else None
     if slow is not None:
-        logger.warning("int8: %s, and export int8 for processors that have them", slow)
+        logger.warning("int8: %s; int8 for other processors is exported on one of them", slow)
     model, tokenizer = native.load(checkpoint)
     source = TorchScorer(model, tokenizer)
     reference = parity.Reference(source, rows, max_length=model.layout.max_length)
@@ -67,11 +67,13 @@ def export(
         graph.to_onnx(model, bare)
         for precision, path in targets.items():
             final = bare
-            recipe: dict[str, Any] = {}
+            plan: dict[str, Any] = {}
+            measured: dict[str, Any] | None = None
             if precision == "fp16":
-                final, recipe = search.fp16(bare, source, reference)
+                final, plan = search.fp16(bare, source, reference)
             elif precision != "fp32":
-                final, recipe = search.int8(bare, source, rows, reference, static=precision == "int8-static")
+                static = precision == "int8-static"
+                final, plan, measured = search.int8(bare, source, rows, reference, static=static)
             modelfile.write(draft, final, {})
             facts: dict[str, Any] = {
                 **native.facts(model),
@@ -84,10 +86,10 @@ def export(
                 "evaluation": evaluation or {},
             }
             modelfile.write(draft, final, manifests.metadata(manifests.Manifest(**facts), tokenizer.text))
-            table = {"data": data, **parity.compare(reference, OnnxScorer(draft, device="cpu"))}
+            table = {"data": data, **parity.compare(reference, OnnxScorer(draft, device="cpu"), measured)}
             if not _accepted(table, precision, on_loss, path):
                 continue
-            tables[precision] = table | ({"quantization": recipe} if recipe else {})
+            tables[precision] = table | ({"quantization": plan} if plan else {})
             manifest = manifests.Manifest(**facts, parity=tables[precision])
             path.parent.mkdir(parents=True, exist_ok=True)
             modelfile.write(path, final, manifests.metadata(manifest, tokenizer.text))

@@ -44,7 +44,7 @@ class Traceable(nn.Module):
         self.model = model
         layout = model.layout
         exchange = layout.layout == "set" and layout.exchange
-        reads = layout.readout or getattr(model, "shares_prompts", False)
+        reads = layout.readout or getattr(model, "prefix_sharing", False)
         self.last = "readout" if reads else "members" if exchange else None
 
     def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, last: Tensor | None = None) -> Tensor:
@@ -65,7 +65,7 @@ def to_onnx(model: PreTrainedModel, path: Path) -> None:
     wrapper = Traceable(model.eval().float())
     names = input_names(model)
     shapes = tuple(dict.fromkeys(range(len(AXES[name])), torch.export.Dim.DYNAMIC) for name in names)
-    decoder = getattr(model, "shares_prompts", False)
+    decoder = getattr(model, "prefix_sharing", False)
     fusion = decoders.exportable(model.base_model) if decoder else contextlib.nullcontext()
     with warnings.catch_warnings(), _quiet_exporter(), torch.no_grad(), fusion:
         warnings.simplefilter("ignore")

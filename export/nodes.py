@@ -15,8 +15,9 @@ from ranker.export import rounding
 from ranker.export.graph import MICROSOFT
 from ranker.export.rounding import TINY, Rounded, factors
 
-INT8: Final = 4
-"""``MatMulNBits``' accuracy level under which it multiplies in 8 bits."""
+INT8_PRODUCTS: Final = 4
+FP32_PRODUCTS: Final = 1
+"""``MatMulNBits``' accuracy levels under which it multiplies in 8 bits, and in fp32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +43,21 @@ class QuantizedNodes:
         self._prefix = prefix
         self._numbers = count()
 
-    def whole(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
+    def fused(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
         """Quantise the activation once and multiply it by the weights of all its products, in onnxruntime's nodes."""
         add, once = self._add, self._once
-        x = add("Mul", [activation, self._constant(1 / numbers.smooth)])
-        start = self._constant(np.uint8(numbers.start))
+        x = add("Mul", [activation, self._constant(1 / numbers.smoothing)])
+        zero_point = self._constant(np.uint8(numbers.zero_point))
         if numbers.scale is None:
-            scale, q = self._token_scales(x, numbers, start)
+            scale, q = self._token_scales(x, numbers, zero_point)
             step = once("one", np.float32(1))
         else:
             step = self._constant(numbers.scale)
-            q = add("QuantizeLinear", [x, step, start])
-        for product, whole, units in zip(group, numbers.weights, numbers.units, strict=True):
+            q = add("QuantizeLinear", [x, step, zero_point])
+        for product, int8_weights, weight_scale in zip(group, numbers.weights, numbers.weight_scale, strict=True):
             output = _output(product)
             bias = "" if product.bias is None else self._constant(product.bias)
-            factors = [q, self._constant(whole), step, self._constant(units), start, ""]
+            factors = [q, self._constant(int8_weights), step, self._constant(weight_scale), zero_point, ""]
             if numbers.scale is not None:
                 add("MatMulIntegerToFloat", [*factors, bias], output, domain=MICROSOFT)
                 continue
@@ -65,45 +66,49 @@ class QuantizedNodes:
             if bias:
                 add("Add", [scaled, bias], output)
 
-    def standard(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
+    def qdq(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
         """The same with a fixed scale in ONNX's own nodes, which engines fuse."""
         add = self._add
-        x = add("Mul", [activation, self._constant(1 / numbers.smooth)])
-        grid = [self._constant(numbers.scale), self._constant(np.uint8(numbers.start))]
+        x = add("Mul", [activation, self._constant(1 / numbers.smoothing)])
+        grid = [self._constant(numbers.scale), self._constant(np.uint8(numbers.zero_point))]
         x = add("DequantizeLinear", [add("QuantizeLinear", [x, *grid]), *grid])
-        for product, whole, units in zip(group, numbers.weights, numbers.units, strict=True):
-            weights = add("DequantizeLinear", [self._constant(whole), self._constant(units)], axis=1)
+        for product, int8_weights, weight_scale in zip(group, numbers.weights, numbers.weight_scale, strict=True):
+            weights = add("DequantizeLinear", [self._constant(int8_weights), self._constant(weight_scale)], axis=1)
             bias = product.bias
             multiplied = add("MatMul", [x, weights], "" if bias is not None else _output(product))
             if bias is not None:
                 add("Add", [multiplied, self._constant(bias)], _output(product))
 
-    def blocks(self, activation: str, group: Sequence[Product]) -> None:
-        """Multiply by weights with a scale for every ``BLOCK`` inputs; the engine scales activations likewise."""
+    def blocks(self, activation: str, group: Sequence[Product], *, weights_only: bool) -> None:
+        """Multiply by weights with a scale for every ``BLOCK`` inputs.
+
+        The engine scales activations likewise and multiplies in 8 bits; with ``weights_only`` it multiplies in fp32.
+        """
+        level = FP32_PRODUCTS if weights_only else INT8_PRODUCTS
         for product in group:
-            whole, scales = rounding.blocks(product.weights)
-            factors = [activation, self._constant(whole), self._constant(scales)]
+            uint8_weights, scales = rounding.blocks(product.weights)
+            factors = [activation, self._constant(uint8_weights), self._constant(scales)]
             inputs, outputs = product.weights.shape
-            settings = {"K": inputs, "N": outputs, "bits": 8, "block_size": rounding.BLOCK, "accuracy_level": INT8}
+            settings = {"K": inputs, "N": outputs, "bits": 8, "block_size": rounding.BLOCK, "accuracy_level": level}
             bias = product.bias
             name = "" if bias is not None else _output(product)
             multiplied = self._add("MatMulNBits", factors, name, domain=MICROSOFT, **settings)
             if bias is not None:
                 self._add("Add", [multiplied, self._constant(bias)], _output(product))
 
-    def _token_scales(self, x: str, numbers: Rounded, start: str) -> tuple[str, str]:
+    def _token_scales(self, x: str, numbers: Rounded, zero_point: str) -> tuple[str, str]:
         """Every token's scale (..., 1), and the activation quantised by them."""
         add, once = self._add, self._once
         last, flat = once("last", np.array([-1], np.int64)), once("flat", np.array([-1], np.int64))
-        above, below = map(self._constant, factors(numbers.start))
+        above, below = map(self._constant, factors(numbers.zero_point))
         high = add("Mul", [add("ReduceMax", [x, last], keepdims=1), above])
         low = add("Mul", [add("ReduceMin", [x, last], keepdims=1), below])
         scale = add("Max", [add("Max", [high, low]), once("tiny", TINY)])
         flat_scale = add("Reshape", [scale, flat])
-        width = len(numbers.smooth)
+        width = len(numbers.smoothing)
         rows = add("Reshape", [x, once(f"width_{width}", np.array([-1, width], np.int64))])
-        starts = add("Expand", [start, add("Shape", [flat_scale])])
-        q = add("QuantizeLinear", [rows, flat_scale, starts], axis=0)
+        zero_points = add("Expand", [zero_point, add("Shape", [flat_scale])])
+        q = add("QuantizeLinear", [rows, flat_scale, zero_points], axis=0)
         return scale, add("Reshape", [q, add("Shape", [x])])
 
     def _add(self, kind: str, inputs: Sequence[str], name: str = "", **attributes: Any) -> str:

@@ -69,28 +69,34 @@ class Reference:
     def __init__(self, source: Scorer, rows: Sequence[Preference], *, max_length: int) -> None:
         self.rows = random.Random(0).sample(list(rows), min(ROWS, len(rows)))
         self.shapes = shapes(self.rows, max_length)
-        self.shape_results = {name: source.score(groups, as_given=True) for name, groups in self.shapes.items()}
+        self.shape_results = {name: source.score(groups, preserve_order=True) for name, groups in self.shapes.items()}
         self.results = source.score([p.group for p in self.rows])
 
 
-def compare(reference: Reference, exported: Scorer) -> dict[str, Any]:
+def compare(reference: Reference, exported: Scorer, measured: dict[str, Any] | None = None) -> dict[str, Any]:
     """Measure ``exported`` against ``reference``.
+
+    Args:
+        reference: the source model's scores.
+        exported: the exported file.
+        measured: what ``agreement`` measured of the same graph already.
 
     Returns:
         ``shapes``: largest logit difference per input shape; ``max_difference``; and what ``agreement`` gives.
     """
     differences = {
-        name: _difference(reference.shape_results[name], exported.score(groups, as_given=True))
+        name: _difference(reference.shape_results[name], exported.score(groups, preserve_order=True))
         for name, groups in reference.shapes.items()
     }
-    return {"shapes": differences, "max_difference": max(differences.values()), **agreement(reference, exported)}
+    rest = agreement(reference, exported) if measured is None else measured
+    return {"shapes": differences, "max_difference": max(differences.values()), **rest}
 
 
 def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
     """Measure decisions and ranks on the user's rows.
 
     Returns:
-        ``tau_b``: mean Kendall rank agreement within groups; ``failed`` groups; ``flips``: share of held-out
+        ``tau_b``: mean Kendall rank agreement within groups; ``failed`` groups; ``flips``: share of
         comparisons whose winner changed, ``largest_flipped_margin`` among them, and ``small_margin``, up to which
         they may; ``accuracy_source`` and ``accuracy_exported`` on the
         comparisons; ``n`` comparisons.

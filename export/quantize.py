@@ -20,7 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from ranker.errors import ExportError
 from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.export.nodes import Product, QuantizedNodes
-from ranker.export.rounding import Rounded, Seen, rounded
+from ranker.export.rounding import ActivationStats, Rounded, rounded
 from ranker.extras import require
 from ranker.runtime.session import CPU
 from ranker.text.batching import Arrays
@@ -87,7 +87,7 @@ class Calibration:
         self._session = require("onnxruntime").InferenceSession(str(watched), providers=[CPU])
         self._inputs = [node.name for node in self._session.get_inputs()]
         self._random = np.random.default_rng(0)
-        self._seen: dict[str, list[Seen]] = defaultdict(list)
+        self._seen: dict[str, list[ActivationStats]] = defaultdict(list)
 
     def __call__(self, arrays: Arrays) -> NDArray[np.float32]:
         """Logits of a batch; its activations are noted, those of padding aside."""
@@ -95,25 +95,27 @@ class Calibration:
         scores: NDArray[np.float32]
         scores, *found = self._session.run(wanted, {name: arrays[name] for name in self._inputs})
         present = arrays["block_ids"] >= 0 if "block_ids" in arrays else None
-        noted: list[Seen] = []
+        noted: list[ActivationStats] = []
         for states in found:
             tokens = states.reshape(-1, states.shape[-1])
             real = present if present is not None and len(tokens) == present.size else None
             tokens = tokens if real is None else tokens[real.reshape(-1)]
             some = self._random.choice(len(tokens), min(STATES_PER_BATCH, len(tokens)), replace=False)
             kept = some if real is None else np.union1d(some, _ends(real))
-            noted.append(Seen(tokens.min(axis=0), tokens.max(axis=0), tokens[kept]))
+            noted.append(ActivationStats(tokens.min(axis=0), tokens.max(axis=0), tokens[kept]))
         for name, seen in zip(self.products, noted, strict=True):
             self._seen[name].append(seen)
         return scores
 
-    def seen(self, name: str) -> Seen:
+    def seen(self, name: str) -> ActivationStats:
         """What was seen of an activation."""
         parts = self._seen[name]
         states = np.concatenate([part.states for part in parts])
         some = np.random.default_rng(0).choice(len(states), min(STATES, len(states)), replace=False)
         states = states[np.sort(some)]  # of all batches: the first ones hold the longest rows
-        return Seen(np.min([part.low for part in parts], axis=0), np.max([part.high for part in parts], axis=0), states)
+        return ActivationStats(
+            np.min([part.low for part in parts], axis=0), np.max([part.high for part in parts], axis=0), states
+        )
 
 
 class Quantizer:
@@ -144,8 +146,9 @@ class Quantizer:
         *,
         per_token: Collection[str] = (),
         blocks: Collection[str] = (),
-        left: Collection[str] = (),
-        standard: bool = False,
+        keep_fp32: Collection[str] = (),
+        use_qdq: bool = False,
+        weights_only: bool = False,
     ) -> None:
         """Write a copy to ``path``.
 
@@ -153,20 +156,21 @@ class Quantizer:
             path: where it goes.
             per_token: activations of which every token has a scale of its own; the others have a fixed one.
             blocks: activations whose products have a scale for every block of inputs.
-            left: activations whose products stay fp32.
-            standard: whether those with fixed scales are written in ONNX's own nodes.
+            keep_fp32: activations whose products stay fp32.
+            use_qdq: whether those with fixed scales are written in ONNX's own nodes (QuantizeLinear, DequantizeLinear).
+            weights_only: whether products with scales by block are computed in fp32.
         """
         replaced: dict[str, Sequence[NodeProto]] = {}
         constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         for number, (activation, group) in enumerate(self.products.items()):
-            if activation in left:
+            if activation in keep_fp32:
                 continue
             written = QuantizedNodes(f"int8_{number}")
             if activation in blocks:
-                written.blocks(activation, group)
+                written.blocks(activation, group, weights_only=weights_only)
             else:
                 numbers = self.rounded(activation, per_token=activation in per_token)
-                (written.standard if standard else written.whole)(activation, group, numbers)
+                (written.qdq if use_qdq else written.fused)(activation, group, numbers)
             replaced |= {product.node.name: () for product in group}
             replaced |= {product.addition.name: () for product in group if product.addition is not None}
             replaced[group[0].node.name] = written.nodes

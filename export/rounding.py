@@ -33,7 +33,7 @@ TINY: Final = np.float32(1e-9)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ActivationStats:
     """What was seen of an activation with K channels: ``low`` and ``high`` (K,), and ``states`` (tokens, K)."""
 
     low: Floats
@@ -45,20 +45,21 @@ class Seen:
 class Rounded:
     """An activation and its products in 8 bits.
 
-    An activation x is ``q = round(x / smooth / scale) + start``, u8; its scale is fixed, or every token's own. A
-    product is ``scale * (q - start) @ weights * units``. ``smooth`` (K,), ``weights`` i8 (K, N) and ``units`` (N,) per
-    product; ``scale`` is None where it is the token's; ``error`` is the mean square of the products' weighted error.
+    An activation x is ``q = round(x / smoothing / scale) + zero_point``, u8; its scale is fixed, or every token's own.
+    A product is ``scale * (q - zero_point) @ weights * weight_scale``. ``smoothing`` (K,), ``weights`` i8 (K, N) and
+    ``weight_scale`` (N,) per product; ``scale`` is None where it is the token's; ``error`` is the mean square of the
+    products' weighted error.
     """
 
-    smooth: Floats
-    start: int
+    smoothing: Floats
+    zero_point: int
     scale: np.float32 | None
     weights: tuple[NDArray[np.int8], ...]
-    units: tuple[Floats, ...]
+    weight_scale: tuple[Floats, ...]
     error: float
 
 
-def rounded(seen: Seen, weights: Sequence[Floats], *, per_token: bool) -> Rounded:
+def rounded(seen: ActivationStats, weights: Sequence[Floats], *, per_token: bool) -> Rounded:
     """Round the products of an activation with ``weights`` (K, N) each, smoothed as far as serves it best."""
     joined = np.concatenate(weights, axis=1)
     truth = seen.states @ joined
@@ -68,34 +69,39 @@ def rounded(seen: Seen, weights: Sequence[Floats], *, per_token: bool) -> Rounde
         return float(np.mean((weight * (states @ matrix - truth)) ** 2))
 
     def cost(share: float) -> float:
-        smooth = _smooth(seen, joined, share)
-        start, scale = _grid(seen, smooth, per_token)
-        whole, units = _nearest(joined * smooth[:, None])
-        activations = lost(_activations(seen.states / smooth, start, scale), joined * smooth[:, None])
-        return activations + MENDED * lost(seen.states / smooth, whole * units)
+        smoothing = _smoothing(seen, joined, share)
+        zero_point, scale = _grid(seen, smoothing, per_token)
+        int8_weights, weight_scale = _nearest(joined * smoothing[:, None])
+        activations = lost(_activations(seen.states / smoothing, zero_point, scale), joined * smoothing[:, None])
+        return activations + MENDED * lost(seen.states / smoothing, int8_weights * weight_scale)
 
     costs = {share: cost(share) for share in SMOOTHINGS}
-    smooth = _smooth(seen, joined, min(costs, key=lambda share: costs[share]))
-    whole, units = _mended(joined * smooth[:, None], weight * seen.states / smooth)
-    grids = [_grid(seen, smooth, per_token, percentile) for percentile in ((100.0,) if per_token else PERCENTILES)]
-    errors = [lost(_activations(seen.states / smooth, *grid), whole * units) for grid in grids]
-    start, scale = grids[int(np.argmin(errors))]
+    smoothing = _smoothing(seen, joined, min(costs, key=lambda share: costs[share]))
+    int8_weights, weight_scale = gptq_round(joined * smoothing[:, None], weight * seen.states / smoothing)
+    grids = [_grid(seen, smoothing, per_token, percentile) for percentile in ((100.0,) if per_token else PERCENTILES)]
+    errors = [lost(_activations(seen.states / smoothing, *grid), int8_weights * weight_scale) for grid in grids]
+    zero_point, scale = grids[int(np.argmin(errors))]
     ends = np.cumsum([matrix.shape[1] for matrix in weights])[:-1]
     return Rounded(
-        smooth, start, scale, tuple(np.split(whole, ends, axis=1)), tuple(np.split(units, ends)), min(errors)
-    )  # fmt: skip
+        smoothing=smoothing,
+        zero_point=zero_point,
+        scale=scale,
+        weights=tuple(np.split(int8_weights, ends, axis=1)),
+        weight_scale=tuple(np.split(weight_scale, ends)),
+        error=min(errors),
+    )
 
 
-def token_scales(states: Floats, start: int) -> Floats:
+def token_scales(states: Floats, zero_point: int) -> Floats:
     """The scale of every token (tokens, 1): the smallest under which its lowest and highest value fit."""
     high, low = states.max(axis=1, keepdims=True), states.min(axis=1, keepdims=True)
-    above, below = factors(start)
+    above, below = factors(zero_point)
     return np.asarray(np.maximum(np.maximum(high * above, low * below), TINY), np.float32)
 
 
-def factors(start: int) -> tuple[np.float32, np.float32]:
+def factors(zero_point: int) -> tuple[np.float32, np.float32]:
     """What a token's highest and lowest value are multiplied by to give its scale."""
-    return np.float32(1 / (255 - start)), np.float32(-1 / start)
+    return np.float32(1 / (255 - zero_point)), np.float32(-1 / zero_point)
 
 
 def _weight(products: Floats) -> Floats:
@@ -104,33 +110,35 @@ def _weight(products: Floats) -> Floats:
     return np.asarray(1 / np.sqrt(np.maximum(squares + np.median(squares), 1e-12)), np.float32)
 
 
-def _smooth(seen: Seen, weights: Floats, share: float) -> Floats:
+def _smoothing(seen: ActivationStats, weights: Floats, share: float) -> Floats:
     widest, heaviest = np.maximum(-seen.low, seen.high), np.abs(weights).max(axis=1)
     # A channel that was silent may speak later: it is not blown up more than a hundredfold for that.
     widest, heaviest = (np.maximum(sizes, max(1e-2 * float(np.median(sizes)), 1e-5)) for sizes in (widest, heaviest))
-    smooth = widest**share / heaviest ** (1 - share)
-    return np.asarray(smooth / smooth.mean(), np.float32)
+    smoothing = widest**share / heaviest ** (1 - share)
+    return np.asarray(smoothing / smoothing.mean(), np.float32)
 
 
-def _grid(seen: Seen, smooth: Floats, per_token: bool, percentile: float = 100.0) -> tuple[int, np.float32 | None]:
+def _grid(
+    seen: ActivationStats, smoothing: Floats, per_token: bool, percentile: float = 100.0
+) -> tuple[int, np.float32 | None]:
     """Where zero lies among the 256 steps, and their size: fixed for all numbers up to a percentile, or the token's."""
     if per_token:
-        states = seen.states / smooth
+        states = seen.states / smoothing
         high, low = np.maximum(states.max(axis=1), 0), np.maximum(-states.min(axis=1), 0)
         share = float(np.median(low / np.maximum(high + low, TINY)))
         return min(max(round(255 * share), 1), 254), None
-    ends = (float((seen.low / smooth).min()), float((seen.high / smooth).max()))
+    ends = (float((seen.low / smoothing).min()), float((seen.high / smoothing).max()))
     if percentile < 100:
-        ends = tuple(np.percentile(seen.states / smooth, (100 - percentile, percentile)).tolist())
+        ends = tuple(np.percentile(seen.states / smoothing, (100 - percentile, percentile)).tolist())
     low, high = min(0.0, ends[0]), max(0.0, ends[1])
     step = max((high - low) / 255, float(TINY))
     return min(max(round(-low / step), 0), 255), np.float32(step)
 
 
-def _activations(states: Floats, start: int, scale: np.float32 | None) -> Floats:
+def _activations(states: Floats, zero_point: int, scale: np.float32 | None) -> Floats:
     """States as they are after quantising."""
-    steps = token_scales(states, start) if scale is None else scale
-    return np.asarray((np.clip(np.round(states / steps) + start, 0, 255) - start) * steps, np.float32)
+    steps = token_scales(states, zero_point) if scale is None else scale
+    return np.asarray((np.clip(np.round(states / steps) + zero_point, 0, 255) - zero_point) * steps, np.float32)
 
 
 def blocks(weights: Floats) -> tuple[NDArray[np.uint8], Floats]:
@@ -143,24 +151,24 @@ def blocks(weights: Floats) -> tuple[NDArray[np.uint8], Floats]:
 
 def _nearest(weights: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Weights rounded to the nearest of 255 steps per output."""
-    units = (np.maximum(np.abs(weights).max(axis=0), TINY) / 127).astype(np.float32)
-    return np.clip(np.round(weights / units), -127, 127).astype(np.int8), units
+    weight_scale = (np.maximum(np.abs(weights).max(axis=0), TINY) / 127).astype(np.float32)
+    return np.clip(np.round(weights / weight_scale), -127, 127).astype(np.int8), weight_scale
 
 
-def _mended(weights: Floats, states: Floats) -> tuple[NDArray[np.int8], Floats]:
+def gptq_round(weights: Floats, states: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Weights rounded one input after the other, what each loses made good by those that follow (GPTQ)."""
-    _, units = _nearest(weights)
+    _, weight_scale = _nearest(weights)
     rest, inputs = weights.astype(np.float64), len(weights)
     hessian = (states.T @ states).astype(np.float64)
     hessian += np.eye(inputs) * max(DAMPING * np.trace(hessian) / inputs, 1e-12)
     upper = np.linalg.cholesky(np.linalg.inv(hessian)).T
-    whole = np.zeros(weights.shape, np.int8)
+    int8_weights = np.zeros(weights.shape, np.int8)
     for start in range(0, inputs, BLOCK):
         block = slice(start, min(start + BLOCK, inputs))
         errors = np.zeros((block.stop - start, weights.shape[1]))
         for i in range(start, block.stop):
-            whole[i] = np.clip(np.round(rest[i] / units), -127, 127)
-            errors[i - start] = (rest[i] - whole[i] * units) / upper[i, i]
+            int8_weights[i] = np.clip(np.round(rest[i] / weight_scale), -127, 127)
+            errors[i - start] = (rest[i] - int8_weights[i] * weight_scale) / upper[i, i]
             rest[i + 1 : block.stop] -= np.outer(upper[i, i + 1 : block.stop], errors[i - start])
         rest[block.stop :] -= upper[block, block.stop :].T @ errors
-    return whole, units
+    return int8_weights, weight_scale

@@ -27,7 +27,7 @@ LADDER: Final = (
     (0.0, 0), (0.25, 0), (0.0, 2), (0.25, 2), (0.0, 4), (0.25, 4), (1.0, 0), (1.0, 2), (1.0, 4), (1.0, 6), (0.0, ALL)
 )  # fmt: skip
 """From the fastest to the most exact: the share of activations with a scale per token, and how many have scales by
-block, which lose least and are a fifth faster than fp32."""
+block, which are a fifth faster than fp32. Weights only, which come last, lose least and are no faster."""
 
 STATIC_LADDER: Final = (0, 1, 2, 3, 4, 6, 8, 12)
 """How many activations' products stay fp32, a quarter at most, where all others have fixed scales."""
@@ -38,13 +38,14 @@ FP16_LADDER: Final = ((), ("LayerNormalization",), ("LayerNormalization", "Add")
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class QuantPlan:
     """How a graph is quantised: activations with a scale per token, with scales by block, and those that stay fp32."""
 
     per_token: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
-    left: tuple[str, ...] = ()
-    standard: bool = False
+    keep_fp32: tuple[str, ...] = ()
+    use_qdq: bool = False
+    weights_only: bool = False
 
     def facts(self, products: Mapping[str, Sequence[Product]]) -> dict[str, Any]:
         """What the parity table says of it."""
@@ -56,12 +57,13 @@ class Recipe:
             "weights": "per channel, GPTQ; by block, rounded to the nearest, where scale_per_block says so",
             "scale_per_token": nodes(self.per_token),
             "scale_per_block": nodes(self.blocks),
-            "left_in_fp32": nodes(self.left),
+            "weights_only": self.weights_only,
+            "keep_fp32": nodes(self.keep_fp32),
         }
 
 
 def fp16(graph: Path, source: TorchScorer, reference: parity.Reference) -> tuple[Path, dict[str, Any]]:
-    """An fp16 copy of ``graph`` with as few operators in fp32 as its gate allows, and the recipe's facts."""
+    """An fp16 copy of ``graph`` with as few operators in fp32 as its gate allows, and the plan's facts."""
     for kept in FP16_LADDER:
         target = half.fp16(graph, kept)
         table = parity.agreement(reference, _on_cpu(target, source))
@@ -72,11 +74,11 @@ def fp16(graph: Path, source: TorchScorer, reference: parity.Reference) -> tuple
 
 def int8(
     graph: Path, source: TorchScorer, rows: Sequence[Preference], reference: parity.Reference, *, static: bool = False
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, dict[str, Any], dict[str, Any] | None]:
     """Quantise ``graph`` so that it passes its gate (``parity.check``) where that can be had.
 
-    The first step of the ladder that passes on the reference's rows is taken, or the one that passes most limits: the
-    fastest, or on processors without 8-bit dot products the most exact. Its
+    The first step of the ladder that passes on the reference's rows is taken, or the one that passes most limits. On
+    processors without 8-bit dot products only the weights become int8. Its
     figures are those of the rows it was chosen on, so they flatter it a little.
 
     Args:
@@ -87,7 +89,7 @@ def int8(
         static: whether all scales are fixed, and quantised and dequantised in ONNX's own nodes.
 
     Returns:
-        The quantised graph, and the recipe's facts.
+        The quantised graph, the plan's facts, and what ``parity.agreement`` measured of the graph if it passed.
     """
     held = {id(row) for row in reference.rows}
     others = [row for row in rows if id(row) not in held]
@@ -97,33 +99,38 @@ def int8(
     source.pipeline.score(watched, calibration, CALIBRATION_TOKENS, retry=False)
     quantizer = quantize.Quantizer(graph, calibration)
     target = graph.with_name("graph.int8.onnx")
-    tried: list[tuple[tuple[int, float], Recipe]] = []
-    for recipe in _recipes(quantizer, static):
-        quantizer.write(target, **asdict(recipe))
+    tried: list[tuple[tuple[int, float], QuantPlan]] = []
+    for plan in _plans(quantizer, static):
+        quantizer.write(target, **asdict(plan))
         table = parity.agreement(reference, _on_cpu(target, source))
         losses = parity.losses(table, "int8")
         if not losses:
-            return target, recipe.facts(quantizer.products)
-        tried.append(((len(losses), -(table["tau_b"] or 0.0)), recipe))
+            return target, plan.facts(quantizer.products), table
+        tried.append(((len(losses), -(table["tau_b"] or 0.0)), plan))
     best = min(tried, key=lambda item: item[0])[1]
     quantizer.write(target, **asdict(best))
-    return target, best.facts(quantizer.products)
+    return target, best.facts(quantizer.products), None
 
 
 def _on_cpu(graph: Path, source: TorchScorer) -> GraphScorer:
     return GraphScorer(graph, source.pipeline.layout, source.pipeline.tokenizer, device="cpu")
 
 
-def _recipes(quantizer: quantize.Quantizer, static: bool) -> Iterator[Recipe]:
+def _plans(quantizer: quantize.Quantizer, static: bool) -> Iterator[QuantPlan]:
     """The steps of the ladder: what a fixed scale costs most has scales by block, what it costs next most per token."""
-    fixed = {name: quantizer.rounded(name, per_token=False).error for name in quantizer.products}
-    dearest = sorted(fixed, key=lambda name: -fixed[name])
-    if static:
-        yield from (Recipe(left=tuple(dearest[:n]), standard=True) for n in STATIC_LADDER if 4 * n <= len(dearest))
+    weights_only = QuantPlan(blocks=tuple(quantizer.products), weights_only=True)
+    if not static and int8_warning() is not None:
+        yield weights_only  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
         return
-    # Without 8-bit dot products all steps are slower than fp32, and only scales by block lose little enough.
-    ladder = LADDER if int8_warning() is None else (LADDER[-1], *LADDER[:-1])
-    for share, blocks in ladder:
-        if blocks < len(dearest) or blocks == ALL:
-            count = round(share * len(dearest))
-            yield Recipe(tuple(dearest[blocks : blocks + count]), tuple(dearest[:blocks]))
+    fixed = {name: quantizer.rounded(name, per_token=False).error for name in quantizer.products}
+    costliest = sorted(fixed, key=lambda name: -fixed[name])
+    if static:
+        yield from (
+            QuantPlan(keep_fp32=tuple(costliest[:n]), use_qdq=True) for n in STATIC_LADDER if 4 * n <= len(costliest)
+        )
+        return
+    for share, blocks in LADDER:
+        if blocks < len(costliest) or blocks == ALL:
+            count = round(share * len(costliest))
+            yield QuantPlan(tuple(costliest[blocks : blocks + count]), tuple(costliest[:blocks]))
+    yield weights_only

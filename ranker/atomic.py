@@ -29,22 +29,22 @@ def draft_of(folder: Path) -> Path:
 
 def replace_folder(draft: Path, folder: Path) -> None:
     """Flush ``draft`` to disk and rename it to ``folder``; a folder that is already there is removed afterwards."""
-    for file in draft.rglob("*"):
-        if file.is_file():
-            sync(file)
+    for path in [*draft.rglob("*"), draft]:
+        if path.is_file() or os.name == "posix":  # elsewhere a folder cannot be opened
+            sync(path)
     replaced = folder.with_name(f".{folder.name}{REPLACED}")
     shutil.rmtree(replaced, ignore_errors=True)
     if folder.exists():
         folder.rename(replaced)
     draft.rename(folder)
-    if os.name == "posix":  # elsewhere a folder cannot be opened
+    if os.name == "posix":
         sync(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
 def sync(path: Path) -> None:
     """Flush a file or a folder's entries to disk."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
@@ -52,6 +52,12 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the drafts that a killed process left in ``folder``."""
-    for path in [*folder.glob(f".*{PARTIAL}"), *folder.glob(f".*{REPLACED}")]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove the drafts that a killed process left in ``folder``; what it was replacing gets its name back."""
+    for path in folder.glob(f".*{REPLACED}"):
+        name = folder / path.name.removeprefix(".").removesuffix(REPLACED)
+        if name.exists():
+            shutil.rmtree(path)
+        else:
+            path.rename(name)
+    for path in folder.glob(f".*{PARTIAL}"):
+        shutil.rmtree(path)

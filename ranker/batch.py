@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ranker.data.formats import Columns, UnusedColumns, check_columns, group_of
+from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group
 from ranker.errors import ConfigError, DataError, ModelFileError
 from ranker.loading import load
 from ranker.ranking.ranks import rank_scores
@@ -114,7 +114,7 @@ class BatchScorer:
     def group(self, row: Mapping[str, Any], where: str) -> Group | DataError:
         """What is scored of a row, or why there is nothing."""
         try:
-            return group_of({name: plain(value) for name, value in row.items()}, where, self.columns, self._unused)
+            return parse_group({name: plain(value) for name, value in row.items()}, where, self.columns, self._unused)
         except DataError as error:
             return error
 

@@ -38,7 +38,7 @@ class ModelConfig(_Section):
     scheme: Scheme = Field("pairwise", description="gated: ArmoRM's aspects; seq2seq: SteamSHP's A or B")
     backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
     init_head: bool = Field(False, description="start a new head even if the backbone's folder is a trained ranker")
-    output: Output = Field("tasks", description="reward: tasks (a scalar), classes (reject, accept) or aspects")
+    output: Output = Field("scalar", description="reward: scalar, accept_reject (two classes) or aspects")
     aspects: tuple[str, ...] = Field((), description="reward, gated: names of the regressed aspects; sorted")
     pooling: Pooling = Field("first_token", description="of encoders; auto: the checkpoint's own setting")
     layout: PairwiseLayout = Field("set", description="hub, set (order-free) or published (LLM-Blender's PairRM)")
@@ -74,11 +74,13 @@ class DataConfig(_Section):
     weights: tuple[float, ...] = Field((), description="how often each source of train is taken; empty: once each")
     columns: dict[str, str] = Field({}, description="names of the columns where they differ from the known ones")
     on_error: Literal["raise", "skip"] = "raise"
-    limit: int | None = Field(None, ge=1, description="most training groups of each source, for trials")
-    validation_limit: int | None = Field(None, ge=1)
+    max_train_samples: int | None = Field(None, ge=1, description="most training groups of each source, for trials")
+    max_eval_samples: int | None = Field(None, ge=1)
     streaming: bool = Field(False, description="read datasets of the hub row by row; use with limit")
     deduplicate: Literal["none", "exact", "near"] = Field("none", description="drop repeated training rows")
-    leaks: Literal["ignore", "warn", "drop", "raise"] = Field("warn", description="training prompts also held out")
+    train_eval_overlap: Literal["ignore", "warn", "drop", "raise"] = Field(
+        "warn", description="training rows whose prompt is also in validation or test"
+    )
     similarity: float = Field(0.8, gt=0, le=0.95, description="Jaccard similarity of what counts as near")
 
 
@@ -88,31 +90,39 @@ class TrainingConfig(_Section):
     loss: LossName = Field("bradley_terry", description="of comparisons, lists or single answers; see docs")
     accept_threshold: float = Field(0.5, description="cross_entropy: an answer with at least this score is accepted")
     class_weights: tuple[float, ...] = Field((), description="cross_entropy: factors of reject and accept")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="cross_entropy: share spread over both classes")
+    label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description="cross_entropy: share spread over both classes")
     huber_delta: float = Field(1.0, gt=0, description="huber: where the loss becomes linear")
-    centring: float = Field(0.0, ge=0, description="weight of (r_left + r_right)^2; TRL recommends 0.01")
-    epochs: float = Field(1.0, gt=0)
+    center_rewards_coefficient: float = Field(
+        0.0, ge=0, description="weight of (r_left + r_right)^2; TRL recommends 0.01"
+    )
+    num_train_epochs: float = Field(1.0, gt=0)
     learning_rate: float = Field(1e-4, gt=0)
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of the new head over the backbone's")
     weight_decay: float = Field(0.01, ge=0)
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    scheduler: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup_steps: float = Field(0.1, ge=0, description="steps of warm-up; below 1 their share of the run, rounded down")
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     max_grad_norm: float = Field(1.0, ge=0)
-    batch_tokens: int = Field(2048, ge=64, description="most padded tokens of one forward pass")
-    step_tokens: int | None = Field(None, ge=64, description="padded tokens of a step; default batch_tokens")
-    group_size: tuple[int, int] = Field((2, 8), description="fewest and most candidates shown together")
+    max_tokens_per_forward: int = Field(2048, ge=64, description="most padded tokens of one forward pass")
+    tokens_per_step: int | None = Field(
+        None, ge=64, description="padded tokens of a step; default max_tokens_per_forward"
+    )
+    candidates_per_prompt: tuple[int, int] = Field((2, 8), description="fewest and most candidates shown together")
     consistency: float = Field(0.0, ge=0, description="ordered pairs: weight of the order-consistency penalty")
     precision: Precision = Field("auto", description="auto: bf16 where the processor has it")
-    evaluations: int = Field(4, ge=1, description="evaluations (and checkpoints) during the run, evenly spaced")
-    patience: int | None = Field(None, ge=1, description="stop after this many evaluations without a better accuracy")
-    gradient_checkpointing: bool = False
+    eval_steps: float = Field(
+        0.25, gt=0, description="steps between evaluations (and checkpoints); below 1 their share of the run"
+    )
+    early_stopping_patience: int | None = Field(
+        None, ge=1, description="stop after this many evaluations without a better accuracy"
+    )
+    activation_checkpointing: bool = False
     padding_free: bool = Field(False, description="read rows without padding, by variable-length attention")
-    compile: bool = Field(False, description="torch.compile: slow to start, faster on long runs on GPU")
-    tensorboard: bool = True
+    torch_compile: bool = Field(False, description="torch.compile: slow to start, faster on long runs on GPU")
+    report_to: tuple[str, ...] = Field(("tensorboard",), description="where transformers logs to; [] for nowhere")
     logging_steps: int = Field(20, ge=1)
     seed: int = 0
 
-    @field_validator("group_size")
+    @field_validator("candidates_per_prompt")
     @classmethod
     def _sizes_in_order(cls, value: tuple[int, int]) -> tuple[int, int]:
         if not 2 <= value[0] <= value[1]:
@@ -120,8 +130,10 @@ class TrainingConfig(_Section):
         return value
 
     def accumulation(self, processes: int = 1) -> int:
-        """Forward passes of each process per optimizer step; all together read about ``step_tokens``."""
-        return max(1, round((self.step_tokens or self.batch_tokens) / self.batch_tokens / processes))
+        """Forward passes of each process per optimizer step; all together read about ``tokens_per_step``."""
+        return max(
+            1, round((self.tokens_per_step or self.max_tokens_per_forward) / self.max_tokens_per_forward / processes)
+        )
 
 
 class ExportConfig(_Section):
@@ -131,20 +143,22 @@ class ExportConfig(_Section):
     push_to_hub: str | None = Field(None, description="owner/name of a repository, made private if new")
 
 
-class AdapterConfig(_Section):
+class LoraConfig(_Section):
     """Low-rank adapters (LoRA, arXiv 2106.09685; QLoRA, arXiv 2305.14314); the head always trains whole."""
 
-    rank: int = Field(0, ge=0, description="rank of the updates; 0 trains all weights")
-    alpha: float = Field(32.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = Field((), description="last names of the linear layers; empty: all of the backbone")
+    r: int = Field(0, ge=0, description="rank of the updates; 0 trains all weights")
+    lora_alpha: float = Field(32.0, gt=0)
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(
+        (), description="last names of the linear layers; empty: all of the backbone"
+    )
     quantization: Quantization = Field("none", description="of the frozen weights; needs bitsandbytes")
     continue_from: str | None = Field(None, description="folder of an adapter to go on with")
 
     @model_validator(mode="after")
     def _needs_a_rank(self) -> Self:
-        if not self.rank and (self.quantization != "none" or self.continue_from is not None):
-            raise ValueError("adapter.quantization and adapter.continue_from need adapter.rank")
+        if not self.r and (self.quantization != "none" or self.continue_from is not None):
+            raise ValueError("lora.quantization and lora.continue_from need lora.r")
         return self
 
 
@@ -169,10 +183,12 @@ class RunConfig(_Section):
     model: ModelConfig = ModelConfig()
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
-    adapter: AdapterConfig = AdapterConfig()
+    lora: LoraConfig = LoraConfig()
     gate: GateConfig = GateConfig()
-    quantize: Literal["none", "int8"] = Field("none", description="int8: a finish under 8-bit rounding, distilled")
-    quantize_steps: int = Field(100, ge=1, description="batches of that finish")
+    qat: Literal["none", "int8"] = Field(
+        "none", description="int8: quantization-aware training at the end, distilled from the model before it"
+    )
+    qat_steps: int = Field(100, ge=1, description="batches of the quantization-aware training")
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
@@ -182,10 +198,12 @@ class RunConfig(_Section):
         if loss not in allowed:
             what = "model.layout 'published'" if allowed == get_args(PairLoss) else f"model.scheme '{scheme}'"
             raise ValueError(f"{what} trains with {', '.join(allowed)}; got training.loss '{loss}'")
-        if (loss == "cross_entropy") != (output == "classes"):
-            raise ValueError(f"loss 'cross_entropy' and output 'classes' belong together; got '{loss}', '{output}'")
-        if self.training.centring and loss not in (*get_args(PairLoss), *get_args(AnswerLoss)):
-            raise ValueError(f"training.centring is for losses of pairs; got training.loss '{loss}'")
+        if (loss == "cross_entropy") != (output == "accept_reject"):
+            raise ValueError(
+                f"loss 'cross_entropy' and output 'accept_reject' need each other; got '{loss}', '{output}'"
+            )
+        if self.training.center_rewards_coefficient and loss not in (*get_args(PairLoss), *get_args(AnswerLoss)):
+            raise ValueError(f"training.center_rewards_coefficient is for losses of pairs; got training.loss '{loss}'")
         if self.model.n_tasks > 1 and scheme != "pairwise":
             raise ValueError(f"model.n_tasks is for model.scheme=pairwise; '{scheme}' has model.aspects")
         if len(self.training.class_weights) not in (0, 2):
@@ -199,10 +217,10 @@ class RunConfig(_Section):
         output, scheme = self.model.output, self.model.scheme
         if (output in ("aspects", "gated")) != bool(self.model.aspects):
             raise ValueError("model.output=aspects or gated and the names in model.aspects belong together")
-        if scheme == "gated" and (self.adapter.rank or self.quantize != "none"):
-            raise ValueError("model.scheme=gated freezes its backbone; adapter.rank must be 0, quantize none")
-        if self.adapter.rank and self.quantize != "none":
-            raise ValueError("quantize trains all weights; merge the adapter and train on from it, or quantize=none")
+        if scheme == "gated" and (self.lora.r or self.qat != "none"):
+            raise ValueError("model.scheme=gated freezes its backbone; lora.r must be 0, qat none")
+        if self.lora.r and self.qat != "none":
+            raise ValueError("qat trains all weights; merge the adapter and train on from it, or set qat=none")
         if (scheme == "gated") != bool(self.data.aspects):
             raise ValueError("model.scheme=gated and the rows in data.aspects belong together")
         if self.gate.verbosity is not None and self.gate.verbosity not in self.model.aspects:
@@ -211,10 +229,10 @@ class RunConfig(_Section):
 
 
 OUTPUTS: Final[dict[Scheme, tuple[Output, ...]]] = {
-    "pairwise": ("tasks",),
-    "reward": ("tasks", "classes", "aspects"),
+    "pairwise": ("scalar",),
+    "reward": ("scalar", "accept_reject", "aspects"),
     "gated": ("gated",),
-    "seq2seq": ("tasks",),
+    "seq2seq": ("scalar",),
 }
 """What the models of a scheme can put out."""
 

@@ -3,165 +3,253 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, get_args, overload
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
+from tqdm import tqdm
 
 from ranker.config import Quantization
-from ranker.errors import ConfigError, ModelFileError, ScoringError, nearest
+from ranker.data import fields
+from ranker.errors import ConfigError, DataError, ModelFileError, ScoringError, nearest
 from ranker.extras import require
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
-from ranker.records import Group, Message, Prompt
+from ranker.records import Group, Message
 from ranker.runtime.scorer import OnnxScorer
 from ranker.runtime.session import Device, int8_warning, processor_has
-from ranker.scorer import Calibration, Floats, GroupScores, Scorer, warn_of_lone
+from ranker.scorer import Calibration, Floats, GroupScores, Scorer, ScorerInfo, warn_of_lone
 
 logger = logging.getLogger(__name__)
 
-Orders = Literal["both", "one"]
 LoadPrecision = Literal["fp32", "bf16"]
 
 
-class How(TypedDict, total=False):
-    """How candidates are ranked, where not in one pass: a schedule of comparisons, and the most there may be."""
+PromptLike = str | Sequence[Message | Mapping[str, Any]]
+"""A prompt: text, or chat messages as ``Message`` or ``{"role": ..., "content": ...}``."""
 
-    schedule: Choice | None
-    budget: int | None
+AnswerLike = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+"""A candidate: text, or chat messages that end with the assistant's."""
+
+CHUNK: Final = 512
+"""Prompts between two steps of the progress bar."""
 
 
 class Ranker:
-    """A loaded model with the calls that scripts use; ``scorer`` has the batch interface with per-row errors.
+    """A loaded model with the calls that scripts use.
 
-    Every method takes one prompt or a list of prompts. A prompt is text or a tuple of ``Message``.
+    Every call takes one prompt; its ``_batch`` twin takes many, which is much faster than a loop. A prompt is text or
+    chat messages, a candidate is text or messages that end with the assistant's. ``scorer`` has the batch interface
+    that reports errors per group instead of raising.
+
+    Example:
+        >>> model = ranker.load("model.onnx")
+        >>> model.rank("What is 2 + 2?", ["It is 5.", "It is 4."]).order.tolist()
+        [1, 0]
+        >>> model.compare([{"role": "user", "content": "What is 2 + 2?"}], "It is 4.", "It is 5.", probability=True)
+        0.93
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, name: str = "") -> None:
         self.scorer = scorer
+        self.name = name
+
+    def __repr__(self) -> str:
+        shown = {"model": self.name, **asdict(self.info)}
+        return f"Ranker({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def info(self) -> ScorerInfo:
+        """What the model is and where it runs."""
+        return self.scorer.info
 
     @property
     def calibration(self) -> Calibration:
         """Temperature, mean and standard deviation of the scores, where ``ranker eval --calibrate`` measured them."""
         return self.scorer.calibration
 
-    @overload
-    def score(self, prompt: Prompt, candidates: Sequence[str]) -> Floats: ...
-    @overload
-    def score(self, prompt: list[Prompt], candidates: Sequence[Sequence[str]]) -> list[Floats]: ...
-    def score(
-        self, prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]
-    ) -> Floats | list[Floats]:
-        """Raw fp32 logits of each candidate, higher is better; for a list of prompts one array each.
+    def score(self, prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Floats:
+        """Raw fp32 logits (candidates,), higher is better.
+
+        Scores of a model whose ``info.scores_are_relative`` is true compare the candidates of this prompt only.
 
         Raises:
-            ConfigError: not one list of candidates per prompt.
-            ScoringError: a group could not be scored; ``scorer.score`` reports that per group instead.
+            ConfigError: a prompt or candidate of the wrong type.
+            ScoringError: the candidates could not be scored; ``scorer.score`` reports that instead.
         """
-        groups = _groups(prompt, candidates)
-        warn_of_lone(self.scorer, groups)
-        scores = [_checked(result) for result in self.scorer.score(groups)]
-        return scores if isinstance(prompt, list) else scores[0]
+        return self.score_batch([prompt], [candidates])[0]
 
-    @overload
-    def rank(self, prompt: Prompt, candidates: Sequence[str], **how: Unpack[How]) -> Ranking: ...
-    @overload
-    def rank(self, prompt: list[Prompt], candidates: Sequence[Sequence[str]], **how: Unpack[How]) -> list[Ranking]: ...
+    def score_batch(
+        self, prompts: Sequence[PromptLike], candidates: Sequence[Sequence[AnswerLike]], *, progress: bool = False
+    ) -> list[Floats]:
+        """``score`` of many prompts: one array per prompt.
+
+        Args:
+            prompts: one each.
+            candidates: a list for each prompt.
+            progress: whether a progress bar is shown on standard error.
+
+        Raises:
+            ConfigError: not one list of candidates per prompt, or as in ``score``.
+            ScoringError: as in ``score``.
+        """
+        groups = _groups(prompts, candidates)
+        warn_of_lone(self.scorer, groups)
+        return [_checked(result) for result in _in_chunks(self.scorer.score, groups, progress)]
+
     def rank(
         self,
-        prompt: Prompt | list[Prompt],
-        candidates: Sequence[str] | Sequence[Sequence[str]],
-        **how: Unpack[How],
-    ) -> Ranking | list[Ranking]:
-        """Order, ranks (1 = best) and scores of the candidates; for a list of prompts one ``Ranking`` each.
+        prompt: PromptLike,
+        candidates: Sequence[AnswerLike],
+        *,
+        schedule: Choice | None = None,
+        budget: int | None = None,
+    ) -> Ranking:
+        """Order (indices, best first), ranks (1 = best) and scores of the candidates.
 
         Without ``schedule`` and ``budget`` all candidates are scored: in one pass by order-free models (windows where
         there are more than ``WINDOW``), by all ordered pairs by the others. With one of them candidates are compared
         in pairs (``ranker.ranking.tournament``).
 
         Args:
-            prompt: one, or a list.
-            candidates: of the prompt, or a list for each.
-            how: ``schedule`` (auto, all, knockout, sort, swiss, circulant, focus, active), and ``budget``, the most
-                comparisons.
+            prompt: text or messages.
+            candidates: its candidates.
+            schedule: auto, all, knockout, quicksort, swiss, circulant, sequential_halving or active.
+            budget: the most comparisons.
 
         Raises:
             ConfigError: as in ``score``, or an unknown schedule.
-            ScoringError: as in ``score``, or a budget that is too small for a group.
+            ScoringError: as in ``score``, or a budget that is too small.
         """
-        groups = _groups(prompt, candidates)
-        rankings = [rank_scores(_checked(result)) for result in ranked(self.scorer, groups, **how)]
-        return rankings if isinstance(prompt, list) else rankings[0]
+        return self.rank_batch([prompt], [candidates], schedule=schedule, budget=budget)[0]
 
-    @overload
-    def best_of_n(self, prompt: Prompt, candidates: Sequence[str], **how: Unpack[How]) -> str: ...
-    @overload
-    def best_of_n(self, prompt: list[Prompt], candidates: Sequence[Sequence[str]], **how: Unpack[How]) -> list[str]: ...
+    def rank_batch(
+        self,
+        prompts: Sequence[PromptLike],
+        candidates: Sequence[Sequence[AnswerLike]],
+        *,
+        schedule: Choice | None = None,
+        budget: int | None = None,
+        progress: bool = False,
+    ) -> list[Ranking]:
+        """``rank`` of many prompts: one ``Ranking`` per prompt; ``progress`` as in ``score_batch``.
+
+        Raises:
+            ConfigError, ScoringError: as in ``rank`` and ``score_batch``.
+        """
+        groups = _groups(prompts, candidates)
+        rank = partial(ranked, self.scorer, schedule=schedule, budget=budget)
+        return [rank_scores(_checked(result)) for result in _in_chunks(rank, groups, progress)]
+
     def best_of_n(
         self,
-        prompt: Prompt | list[Prompt],
-        candidates: Sequence[str] | Sequence[Sequence[str]],
-        **how: Unpack[How],
-    ) -> str | list[str]:
-        """The best candidate's text, of equals the first; for a list of prompts one each. Arguments as in ``rank``.
+        prompt: PromptLike,
+        candidates: Sequence[AnswerLike],
+        *,
+        schedule: Choice | None = None,
+        budget: int | None = None,
+    ) -> str:
+        """The best candidate's text, of equals the first; arguments as in ``rank``.
 
         Raises:
-            ConfigError: as in ``rank``, or a prompt without candidates.
-            ScoringError: as in ``score``.
+            ConfigError: as in ``rank``, or no candidate.
+            ScoringError: as in ``rank``.
         """
-        groups = _groups(prompt, candidates)
+        return self.best_of_n_batch([prompt], [candidates], schedule=schedule, budget=budget)[0]
+
+    def best_of_n_batch(
+        self,
+        prompts: Sequence[PromptLike],
+        candidates: Sequence[Sequence[AnswerLike]],
+        *,
+        schedule: Choice | None = None,
+        budget: int | None = None,
+        progress: bool = False,
+    ) -> list[str]:
+        """``best_of_n`` of many prompts: one text per prompt; ``progress`` as in ``score_batch``.
+
+        Raises:
+            ConfigError, ScoringError: as in ``best_of_n`` and ``score_batch``.
+        """
+        groups = _groups(prompts, candidates)
         if not all(group.candidates for group in groups):
             raise ConfigError("expected at least one candidate of every prompt to choose the best of")
-        scores = [_checked(result) for result in ranked(self.scorer, groups, **how)]
-        best = [group.candidates[int(np.argmax(own))] for group, own in zip(groups, scores, strict=True)]
-        return best if isinstance(prompt, list) else best[0]
+        rank = partial(ranked, self.scorer, schedule=schedule, budget=budget)
+        results = [_checked(result) for result in _in_chunks(rank, groups, progress)]
+        return [group.candidates[int(np.argmax(scores))] for group, scores in zip(groups, results, strict=True)]
 
-    @overload
-    def rank_with_ref(self, prompt: Prompt, candidates: Sequence[str], reference: str) -> Floats: ...
-    @overload
-    def rank_with_ref(
-        self, prompt: list[Prompt], candidates: Sequence[Sequence[str]], reference: Sequence[str]
-    ) -> list[Floats]: ...
-    def rank_with_ref(
-        self,
-        prompt: Prompt | list[Prompt],
-        candidates: Sequence[str] | Sequence[Sequence[str]],
-        reference: str | Sequence[str],
-    ) -> Floats | list[Floats]:
+    def rank_with_reference(
+        self, prompt: PromptLike, candidates: Sequence[AnswerLike], reference: AnswerLike
+    ) -> Floats:
         """Log-odds (candidates,) that each candidate is better than the reference: scores that compare across prompts.
 
-        N comparisons instead of N (N - 1); for a list of prompts one reference and one array each.
+        N comparisons instead of N (N - 1).
 
         Raises:
-            ConfigError: not one reference per prompt.
+            ConfigError: as in ``score``.
             ScoringError: a candidate could not be compared.
         """
-        groups = _groups(prompt, candidates)
-        references = [reference] if isinstance(reference, str) else list(reference)
-        if len(references) != len(groups):
-            raise ConfigError(f"expected one reference per prompt ({len(groups)}), got {len(references)}")
-        scores = [_checked(result) for result in with_reference(self.scorer, groups, references)]
-        return scores if isinstance(prompt, list) else scores[0]
+        return self.rank_with_reference_batch([prompt], [candidates], [reference])[0]
 
-    @overload
-    def compare(self, prompt: Prompt, a: str, b: str) -> float: ...
-    @overload
-    def compare(self, prompt: list[Prompt], a: Sequence[str], b: Sequence[str]) -> Floats: ...
-    def compare(self, prompt: Prompt | list[Prompt], a: str | Sequence[str], b: str | Sequence[str]) -> float | Floats:
-        """Log-odds that ``a`` is the better answer (> 0); for lists an array (prompts,).
+    def rank_with_reference_batch(
+        self,
+        prompts: Sequence[PromptLike],
+        candidates: Sequence[Sequence[AnswerLike]],
+        references: Sequence[AnswerLike],
+    ) -> list[Floats]:
+        """``rank_with_reference`` of many prompts: one reference and one array each.
 
         Raises:
-            ConfigError: lists of different lengths.
-            ScoringError: a pair could not be scored.
+            ConfigError: not one list of candidates and one reference per prompt.
+            ScoringError: a candidate could not be compared.
         """
-        if isinstance(prompt, list) and (isinstance(a, str) or isinstance(b, str) or len(a) != len(b)):
-            raise ConfigError(f"expected as many a as b, got {len(a)} and {len(b)}")
-        pairs = list(zip(a, b, strict=True)) if isinstance(prompt, list) else [a, b]
-        logits = self.scorer.compare(_groups(prompt, pairs))  # type: ignore[arg-type]
+        groups = _groups(prompts, candidates)
+        if isinstance(references, str) or len(references) != len(groups):
+            raise ConfigError(f"expected one reference per prompt ({len(groups)}), got {len(references)}")
+        texts = [_answer(reference, "reference") for reference in references]
+        return [_checked(result) for result in with_reference(self.scorer, groups, texts)]
+
+    def compare(self, prompt: PromptLike, a: AnswerLike, b: AnswerLike, *, probability: bool = False) -> float:
+        """Log-odds that ``a`` is the better answer (> 0), or the probability at the stored temperature.
+
+        Args:
+            prompt: text or messages.
+            a: an answer.
+            b: another.
+            probability: whether ``sigmoid(logit / calibration.temperature)`` is given instead, in [0, 1].
+
+        Raises:
+            ConfigError: as in ``score``.
+            ScoringError: the pair could not be scored.
+        """
+        return float(self.compare_batch([prompt], [a], [b], probability=probability)[0])
+
+    def compare_batch(
+        self,
+        prompts: Sequence[PromptLike],
+        a: Sequence[AnswerLike],
+        b: Sequence[AnswerLike],
+        *,
+        probability: bool = False,
+    ) -> Floats:
+        """``compare`` of many prompts: an array (prompts,).
+
+        Raises:
+            ConfigError: not one ``a`` and one ``b`` per prompt.
+            ScoringError: a pair could not be scored; its number is named.
+        """
+        if isinstance(a, str) or isinstance(b, str) or not len(a) == len(b) == len(prompts):
+            raise ConfigError(f"expected one a and one b per prompt ({len(prompts)}), got {len(a)} and {len(b)}")
+        logits = self.scorer.compare(_groups(prompts, list(zip(a, b, strict=True))))
         if not np.isfinite(logits).all():
             raise ScoringError(f"pair {int(np.argmin(np.isfinite(logits)))} could not be scored")
-        return logits if isinstance(prompt, list) else float(logits[0])
+        if not probability:
+            return logits
+        chances: Floats = np.exp(-np.logaddexp(0, -logits / self.calibration.temperature)).astype(np.float32)
+        return chances
 
 
 def load(
@@ -175,7 +263,7 @@ def load(
     quantization: Quantization = "none",
     device_map: str | Mapping[str, Any] | None = None,
     padding_free: bool = False,
-    orders: Orders = "both",
+    average_orders: bool = True,
 ) -> Ranker:
     """Load a ``model.onnx`` (needs onnxruntime alone), or a checkpoint of any known format (the ``train`` extra).
 
@@ -191,8 +279,8 @@ def load(
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
         padding_free: whether a checkpoint reads rows without padding, by torch's variable-length kernel in bf16 on
             GPUs since Ampere, row by row on a CPU; every answer is then read after a prompt of its own.
-        orders: ``one`` reads every pair once where the model reads ordered pairs (published PairRM, SteamSHP): half
-            the work, and what the model thinks of an answer's place is no longer evened out.
+        average_orders: whether a model that reads ordered pairs (published PairRM, SteamSHP) reads each pair in both
+            orders and averages them. False halves the work and leaves the model's liking for a place in the scores.
 
     Raises:
         ConfigError: an unknown device, precision or order, TensorRT for a checkpoint, bf16 or ``padding_free`` of a
@@ -209,8 +297,6 @@ def load(
         )
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
-    if orders not in get_args(Orders):
-        raise ConfigError(f"expected orders {' or '.join(get_args(Orders))}, got '{orders}'")
     if path.suffix == ".onnx" or path.is_file():
         if not path.exists():
             raise ModelFileError(f"{path}: found no file or folder; check the path")
@@ -218,27 +304,27 @@ def load(
             raise ConfigError(f"{path}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
         if padding_free:
             raise ConfigError(f"{path}: a model.onnx reads padded rows; load its checkpoint padding_free")
-        return _ordered(_onnx_scorer(path, device, threads), orders)
+        return _ordered(_onnx_scorer(path, device, threads), average_orders, str(path))
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
     torch_scorer = _torch_scorer(path, device, threads, precision, quantization, options)
     if padding_free:
         _read_without_padding(torch_scorer)
-    return _ordered(torch_scorer, orders)
+    return _ordered(torch_scorer, average_orders, str(path))
 
 
 def _read_without_padding(scorer: Any) -> None:
     if scorer.model.device.type == "cuda" and require("torch").cuda.get_device_capability() < (8, 0):
         raise ConfigError("padding_free needs a GPU since Ampere (compute capability 8.0); leave it off")
     require("ranker.models.backbones").read_without_padding(scorer.model)
-    scorer.pipeline.share_prompts = False  # a shared prompt has a mask of its own
+    scorer.pipeline.prefix_sharing = False  # a shared prompt has a mask of its own
 
 
-def _ordered(scorer: Any, orders: Orders) -> Ranker:
-    if orders == "one":
+def _ordered(scorer: Any, average_orders: bool, name: str) -> Ranker:
+    if not average_orders:
         scorer.pipeline.read_one_order()
-    return Ranker(scorer)
+    return Ranker(scorer, name)
 
 
 def _onnx_scorer(path: Path, device: Device, threads: int | None) -> OnnxScorer:
@@ -276,22 +362,49 @@ def _torch_scorer(
     return scorer
 
 
-def _groups(prompt: Prompt | list[Prompt], candidates: Sequence[str] | Sequence[Sequence[str]]) -> list[Group]:
-    if not isinstance(prompt, list):
-        return [_group(prompt, candidates)]
-    if isinstance(candidates, str) or len(prompt) != len(candidates):
-        raise ConfigError(f"expected one list of candidates per prompt ({len(prompt)}), got {len(candidates)}")
-    return [_group(p, c) for p, c in zip(prompt, candidates, strict=True)]
+def _groups(prompts: Sequence[PromptLike], candidates: Sequence[Sequence[AnswerLike]]) -> list[Group]:
+    if isinstance(prompts, str):
+        raise ConfigError("expected a list of prompts, got one text; the call without _batch takes one prompt")
+    if isinstance(candidates, str) or len(prompts) != len(candidates):
+        raise ConfigError(f"expected one list of candidates per prompt ({len(prompts)}), got {len(candidates)}")
+    return [_group(prompt, own) for prompt, own in zip(prompts, candidates, strict=True)]
 
 
-def _group(prompt: Any, candidates: Any) -> Group:
-    if isinstance(candidates, str) or not all(isinstance(c, str) for c in candidates):
-        raise ConfigError(f"expected a list of texts as candidates, got {candidates!r:.60}")
-    if not isinstance(prompt, str) and not (
-        isinstance(prompt, tuple) and all(isinstance(message, Message) for message in prompt)
-    ):
-        raise ConfigError(f"expected a prompt as text or as a tuple of ranker.Message, got {prompt!r:.60}")
-    return Group(prompt, tuple(candidates))
+def _group(prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Group:
+    if isinstance(candidates, str) or not isinstance(candidates, Sequence):
+        raise ConfigError(f"expected a list of candidates, got {candidates!r:.60}")
+    answers = tuple(_answer(candidate, f"candidates[{number}]") for number, candidate in enumerate(candidates))
+    if isinstance(prompt, str):
+        return Group(prompt, answers)
+    if isinstance(prompt, Sequence) and all(isinstance(message, Message) for message in prompt):
+        return Group(tuple(prompt), answers)  # type: ignore[arg-type]
+    try:
+        return Group(fields.messages(prompt, "prompt", "prompt"), answers)
+    except DataError as error:
+        raise ConfigError(
+            f"expected a prompt as text or as messages {{'role', 'content'}}: {error.field}: {error.reason}"
+        ) from error
+
+
+def _answer(value: AnswerLike, name: str) -> str:
+    try:
+        return fields.answer(value, name, name)
+    except DataError as error:
+        raise ConfigError(f"{error.field}: {error.reason}") from error
+
+
+def _in_chunks(
+    solve: Callable[[Sequence[Group]], Sequence[GroupScores]], groups: Sequence[Group], progress: bool
+) -> Iterator[GroupScores]:
+    """Results of all groups, with a progress bar where it is asked for."""
+    if not progress:
+        yield from solve(groups)
+        return
+    with tqdm(total=len(groups), unit=" prompts") as bar:
+        for start in range(0, len(groups), CHUNK):
+            part = groups[start : start + CHUNK]
+            yield from solve(part)
+            bar.update(len(part))
 
 
 def _checked(result: GroupScores) -> Floats:

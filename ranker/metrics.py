@@ -51,7 +51,8 @@ def clustered(credit: NDArray[np.float64], groups: NDArray[np.intp]) -> Share:
 
     The interval is Wilson's for the effective count ``p (1 - p) / v``, where ``v`` is the variance of the ratio
     estimator over groups (Cochran, Sampling Techniques, section 9A.2); with one comparison per group it is Wilson's
-    own. Where the variance is zero the count is that of the groups.
+    own. Where the variance is zero the count is that of the groups. Comparisons of one group only have no interval
+    (NaN).
     """
     n = len(credit)
     if n == 0:
@@ -62,6 +63,8 @@ def clustered(credit: NDArray[np.float64], groups: NDArray[np.intp]) -> Share:
     count = len(sizes)
     if count == n:
         return wilson(float(credit.sum()), n)
+    if count == 1:
+        return Share(p, math.nan, math.nan, n)
     residuals = np.bincount(index, weights=credit) - p * sizes
     variance = float((residuals**2).sum()) / n**2 * count / max(1, count - 1)
     effective = min(float(n), p * (1 - p) / variance) if variance > 0 else float(count)
@@ -91,10 +94,14 @@ class Comparisons:
 
 
 def prompt_numbers(preferences: Sequence[Preference]) -> NDArray[np.intp]:
-    """Of each row the number of its prompt as text: (rows,). Rows with the same prompt have the same number."""
-    numbers: dict[str, int] = {}
-    texts = (render_prompt(preference.prompt) for preference in preferences)
-    return np.array([numbers.setdefault(text, len(numbers)) for text in texts], np.intp)
+    """Of each row the number of its prompt as text: (rows,).
+
+    Rows with the same prompt have the same number. Rows with an empty prompt have one each: nothing says that they
+    belong together.
+    """
+    numbers: dict[str | int, int] = {}
+    keys = ((render_prompt(preference.prompt) or row) for row, preference in enumerate(preferences))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.intp)
 
 
 def comparisons(preferences: Sequence[Preference], results: Sequence[GroupScores]) -> Comparisons:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from ranker.records import Group
 logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
-_warned: set[int] = set()
+_warned: WeakSet[Scorer] = WeakSet()
 """Models of which ``warn_of_lone`` has warned."""
 
 
@@ -52,19 +53,41 @@ class Calibration:
     data: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ScorerInfo:
+    """What callers may want to know of a model.
+
+    ``layout`` is how it reads candidates, ``precision`` of its backbone's numbers, ``device`` where it runs,
+    ``max_length`` in tokens. ``scores_are_relative`` says that scores compare the candidates of one prompt only,
+    ``order_free`` that the order of the candidates cannot change them.
+    """
+
+    layout: str
+    precision: str
+    device: str
+    max_length: int
+    scores_are_relative: bool
+    order_free: bool
+
+
 class Scorer(Protocol):
     """A reward model or pairwise ranker, whatever runs it."""
 
-    pairwise: bool
+    scores_are_relative: bool
     """True when a score has meaning only within its group."""
 
     calibration: Calibration
     """What was measured of its scores."""
 
-    def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
+    @property
+    def info(self) -> ScorerInfo:
+        """What it is and where it runs."""
+        ...
+
+    def score(self, groups: Sequence[Group], *, preserve_order: bool = False) -> list[GroupScores]:
         """Score each group's candidates; one result per group, in order. A bad group gets an error, never raises.
 
-        ``as_given`` reads the candidates in the order they come, for measuring; otherwise an order-free model may
+        ``preserve_order`` reads the candidates in the order they come, for measuring; otherwise an order-free model may
         choose an order, and read equal answers once.
         """
         ...
@@ -86,13 +109,13 @@ LONE: Final = (
 
 def has_lone(scorer: Scorer, groups: Iterable[Group]) -> bool:
     """Whether a model that compares is given a group of one answer."""
-    return scorer.pairwise and any(len(group.candidates) == 1 for group in groups)
+    return scorer.scores_are_relative and any(len(group.candidates) == 1 for group in groups)
 
 
 def warn_of_lone(scorer: Scorer, groups: Iterable[Group]) -> None:
     """Say once per model that the score of a lone answer means nothing, where there is one."""
-    if id(scorer) not in _warned and has_lone(scorer, groups):
-        _warned.add(id(scorer))
+    if scorer not in _warned and has_lone(scorer, groups):
+        _warned.add(scorer)
         logger.warning(LONE)
 
 

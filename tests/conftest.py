@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from ranker.checkpoints import native
-from ranker.data.formats import preference_of
+from ranker.data.formats import parse_preference
 from ranker.data.sample import build
 from ranker.export.command import export
 from ranker.models import backbones
@@ -168,7 +168,7 @@ def pointwise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _exported(folder: Path, *, exchange: bool) -> Path:
     native.save(*tiny(exchange=exchange), folder / "checkpoint")
-    rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
+    rows = [parse_preference(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
     export(folder / "checkpoint", {"fp32": folder / "model.onnx"}, rows=rows)
     return folder / "model.onnx"
 

@@ -148,12 +148,12 @@ def clean_python(tmp_path_factory):
 def test_the_wheel_alone_imports_and_scores(clean_python, tmp_path):
     """Base and cpu extras only: every module outside the torch rooms imports, and model.onnx alone scores a file."""
     from ranker.checkpoints import native
-    from ranker.data.formats import preference_of
+    from ranker.data.formats import parse_preference
     from ranker.data.sample import build
     from ranker.export.command import export
 
     native.save(*tiny(), tmp_path / "checkpoint")
-    rows = [preference_of(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
+    rows = [parse_preference(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
     export(tmp_path / "checkpoint", {"fp32": tmp_path / "model.onnx"}, rows=rows)
 
     names = [n for n in modules() if not n.startswith((*TORCH_ROOMS, *HOSTS, *SERVED)) and n != "ranker.__main__"]

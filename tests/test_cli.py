@@ -90,11 +90,9 @@ def test_misused_options_are_said(model):
 
 def test_one_order_is_for_models_that_read_ordered_pairs(model):
     row = '{"prompt": "p", "candidates": ["a", "b"]}'
-    done = ranker_cli("score", "--onnx", model, "--orders", "one", stdin=row)
+    done = ranker_cli("score", "--onnx", model, "--no-average-orders", stdin=row)
     assert done.returncode == 2
-    assert "orders 'one' is for models that read ordered pairs; layout 'set' has none" in done.stderr
-    wrong = ranker_cli("score", "--onnx", model, "--orders", "three", stdin=row)
-    assert "expected orders both or one, got 'three'" in wrong.stderr
+    assert "average_orders=False is for models that read ordered pairs; layout 'set' has no order" in done.stderr
 
 
 def test_best_of_n_and_comparisons_under_a_budget(model):
@@ -118,14 +116,14 @@ def test_scores_against_a_reference(model):
     good, bad = map(json.loads, ranker_cli("rank-with-ref", "--onnx", model, stdin=rows).stdout.splitlines())
     loaded = ranker.load(model)
     assert good["scores"] == pytest.approx([loaded.compare("p", a, "c") for a in ("a", "b")], abs=1e-5)
-    assert good["scores"] == pytest.approx(loaded.rank_with_ref("p", ["a", "b"], "c").tolist(), abs=1e-5)
+    assert good["scores"] == pytest.approx(loaded.rank_with_reference("p", ["a", "b"], "c").tolist(), abs=1e-5)
     assert "expected a text" in bad["error"]
     named = ranker_cli(
         "rank-with-ref", "--onnx", model, "--column", "reference=gold", stdin=rows.replace("reference", "gold")
     )
     assert json.loads(named.stdout.splitlines()[0])["scores"] == good["scores"]
     assert loaded.best_of_n("p", ["a", "b"]) in ("a", "b")
-    assert loaded.best_of_n(["p", "q"], [["a", "b"], ["c"]], budget=1)[1] == "c"
+    assert loaded.best_of_n_batch(["p", "q"], [["a", "b"], ["c"]], budget=1)[1] == "c"
 
 
 def test_a_model_that_is_asked_first(model):
@@ -168,18 +166,63 @@ def test_python_says_what_the_command_line_says(model):
     ranking = r.rank("Sort: b, a", answers)
     assert ranking.scores.tolist() == scores.tolist()
     assert r.compare("Sort: b, a", "a, b", "c") == -r.compare("Sort: b, a", "c", "a, b")
-    batch = r.score(["Sort: b, a", "x"], [answers, ["only"]])
+    batch = r.score_batch(["Sort: b, a", "x"], [answers, ["only"]])
     assert [len(s) for s in batch] == [3, 1]
-    logits = r.compare(["p", "q"], ["a", "b"], ["c", "d"])
+    logits = r.compare_batch(["p", "q"], ["a", "b"], ["c", "d"])
     assert logits.shape == (2,)
     with pytest.raises(ranker.RankerError, match="one list of candidates per prompt"):
-        r.score(["p", "q"], [["a"]])
-    with pytest.raises(ranker.RankerError, match="a list of texts as candidates, got 'abc'"):
+        r.score_batch(["p", "q"], [["a"]])
+    with pytest.raises(ranker.RankerError, match="a list of candidates, got 'abc'"):
         r.score("p", "abc")
-    with pytest.raises(ranker.RankerError, match="as many a as b"):
-        r.compare(["p"], "a", "b")
+    with pytest.raises(ranker.RankerError, match="one a and one b per prompt"):
+        r.compare_batch(["p"], "a", "b")
     with pytest.raises(ranker.RankerError, match="found no file or folder"):
         ranker.load("modle.onxx")
+
+
+def test_prompts_and_candidates_may_be_messages(model):
+    r = ranker.load(model)
+    said = r.score("Say hi", ["Hi!", "No."])
+    chat = [{"role": "user", "content": "Say hi"}]
+    answers = [[{"role": "assistant", "content": text}] for text in ("Hi!", "No.")]
+    for prompt in (chat, [ranker.Message("user", "Say hi")], tuple([ranker.Message("user", "Say hi")])):
+        assert r.score(prompt, ["Hi!", "No."]).tolist() == said.tolist()
+    assert r.score(chat, answers).tolist() == said.tolist()
+    assert r.compare(chat, *answers) == pytest.approx(said[0] - said[1], abs=1e-6)
+    assert r.rank_batch([chat, "Say hi"], [answers, answers])[0].order.tolist() == r.rank(chat, answers).order.tolist()
+    with pytest.raises(ranker.ConfigError, match=r"prompt\[0\]: expected a message with role"):
+        r.score([{"role": "robot", "content": "x"}], ["a"])
+    with pytest.raises(ranker.ConfigError, match="expected a list of prompts, got one text"):
+        r.score_batch("p", ["a"])
+    with pytest.raises(ranker.ConfigError, match=r"candidates\[1\]: expected text, got int"):
+        r.score("p", ["a", 3])
+
+
+def test_a_probability_is_the_logit_at_the_stored_temperature(model):
+    r = ranker.load(model)
+    logit = r.compare("p", "a", "b b")
+    chance = r.compare("p", "a", "b b", probability=True)
+    assert chance == pytest.approx(1 / (1 + math.exp(-logit / r.calibration.temperature)), abs=1e-6)
+    assert r.compare_batch(["p"], ["a"], ["b b"], probability=True).tolist() == pytest.approx([chance])
+
+
+def test_a_loaded_model_says_what_it_is(model, capfd):
+    r = ranker.load(model, device="cpu")
+    assert repr(r).startswith(
+        f"Ranker(model={str(model)!r}, layout='set', precision='fp32', device='cpu', max_length=128"
+    )
+    assert r.info.scores_are_relative
+    checkpoint = ranker.load(model.parent / "checkpoint", device="cpu")
+    assert checkpoint.info == r.info
+    r.score_batch(["p"] * 3, [["a", "b"]] * 3, progress=True)
+    assert "3/3" in capfd.readouterr().err
+
+
+def test_the_public_names_are_listed_and_importable():
+    assert dir(ranker) == sorted(ranker.__all__)
+    for name in dir(ranker):
+        assert getattr(ranker, name).__doc__
+    assert {"load", "Ranker", "BatchScorer", "Message", "Group", "RankerError", "ConfigError"} <= set(dir(ranker))
 
 
 def test_checkpoint_and_file_agree(model):
@@ -194,7 +237,7 @@ def test_errors_are_one_line_with_an_exit_code(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "found no file" in done.stderr
     assert "Traceback" not in done.stderr
-    assert ranker_cli("train", "pairrm", "training.epoch=1").returncode == 2
+    assert ranker_cli("train", "pairrm", "training.num_train_epoch=1").returncode == 2
     assert ranker_cli("eval", "x.onnx", "--data", "nowhere.jsonl").returncode == 3
 
 
@@ -210,9 +253,9 @@ def test_cuda_asked_for_and_absent_is_said(model):
 
 
 def test_print_config_and_dry_run(tiny_backbone):
-    shown = RUN.invoke(app, ["train", "pairrm", "--print-config", "training.epochs=3"])
+    shown = RUN.invoke(app, ["train", "pairrm", "--print-config", "training.num_train_epochs=3"])
     assert shown.exit_code == 0
-    assert "epochs: 3.0" in shown.output
+    assert "num_train_epochs: 3.0" in shown.output
     dry = RUN.invoke(
         app,
         [
@@ -220,7 +263,7 @@ def test_print_config_and_dry_run(tiny_backbone):
             "pairrm",
             "--dry-run",
             f"model.backbone={tiny_backbone}",
-            "data.limit=5",
+            "data.max_train_samples=5",
             "model.max_length=40",
             "model.prompt_reserve=8",
         ],

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ranker.checkpoints.foreign import peft
+from ranker.checkpoints.formats import peft
 from ranker.checkpoints.inspect import TRUST
-from ranker.checkpoints.weights import Names, read
+from ranker.checkpoints.weights import KeyMap, read
 from ranker.config import ModelConfig
 from ranker.errors import CheckpointError
 from ranker.extras import require
@@ -106,12 +106,12 @@ def check_head(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
     if not file.is_file():
         raise CheckpointError(f"{folder}: expected {WEIGHTS}, found none; is the adapter complete?")
     modules = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8")).get("modules_to_save") or []
-    found = read([file], Names({}))
+    found = read([file], KeyMap({}))
     for module in modules if (folder / SETTINGS).is_file() else ():  # peft's own lists name heads that may not exist
         if not any(f".{module}." in f".{name}" for name in found):
             raise CheckpointError(
                 f"{file}: the head '{module}' is missing, so it would be newly initialised and the scores noise; "
-                "save it with modules_to_save, or train again with: ranker train RECIPE adapter.rank=16"
+                "save it with modules_to_save, or train again with: ranker train RECIPE lora.r=16"
             )
     for name, tensor in found.items():
         if tensor.numel() == 0 or not torch.isfinite(tensor).all():

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from ranker.checkpoints import native
-from ranker.checkpoints.foreign.reading import Source
-from ranker.checkpoints.foreign.table import WRITERS
+from ranker.checkpoints.formats.registry import WRITERS
+from ranker.checkpoints.formats.spec import Source
 from ranker.checkpoints.native import Loaded
 from ranker.errors import CheckpointError, ConfigError, nearest
 from ranker.models.backbones import DECODERS

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.checkpoints.formats import EMBEDDINGS, Files, bare, candidates_for_head, expected_head, head_of, recognise
+from ranker.checkpoints.detection import EMBEDDINGS, Files, bare, candidates_for_head, expected_head, head_of, recognise
 from ranker.checkpoints.weights import COPY_AGAIN, INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, Header, headers
 from ranker.errors import CheckpointError
 

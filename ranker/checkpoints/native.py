@@ -19,8 +19,8 @@ from transformers.utils import logging as transformers_logging
 
 from ranker import atomic
 from ranker.checkpoints import adapters, weights
-from ranker.checkpoints.foreign import table
-from ranker.checkpoints.foreign.reading import Reading, check_vocabulary
+from ranker.checkpoints.formats import registry
+from ranker.checkpoints.formats.spec import LoadSpec, check_vocabulary
 from ranker.checkpoints.weights import Header
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import seq2seq
@@ -97,36 +97,34 @@ def open_checkpoint(
             raise ConfigError(f"{folder}: an adapter is loaded in full precision on one device; merge it: ranker merge")
         model, tokenizer, notes = adapters.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
         return Loaded(model, tokenizer, {}, notes)
-    reading = reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    spec = reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     with torch.device("meta"):
-        empty = reading.cls(reading.config)
+        empty = spec.cls(spec.config)
     tokenizer = TextTokenizer.from_folder(folder, empty.layout.markers)
     shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
     tied = {name: shape for name, shape in shapes.items() if name in empty.all_tied_weights_keys}
     wanted = {name: shape for name, shape in shapes.items() if name not in tied}
-    files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=reading.extra)
-    headers = weights.check(files, reading.names, wanted, tied)
-    if issubclass(reading.cls, RewardReading):
-        options |= attention_options(reading.config)
-    elif "quantization_config" in options and issubclass(reading.cls, PairwiseModel | GatedModel):
+    files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=spec.extra)
+    headers = weights.check(files, spec.names, wanted, tied)
+    if issubclass(spec.cls, RewardReading):
+        options |= attention_options(spec.config)
+    elif "quantization_config" in options and issubclass(spec.cls, PairwiseModel | GatedModel):
         raise ConfigError(
             f"{folder}: quantization is for reward models and encoder-decoders; export it to int8 instead"
         )
     with _quietly():
         # Tensors are renamed here, as the library's key_mapping would turn the names back when the model is saved.
-        tensors = weights.read(files, reading.names)
-        made = reading.cls.from_pretrained(
-            None, state_dict=tensors, config=reading.config, dtype=torch.float32, **options
-        )
+        tensors = weights.read(files, spec.names)
+        made = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
     model = prepare(made)
     for name, tensor in model.state_dict().items():
-        stored = reading.names.written(name)
+        stored = spec.names.stored_name(name)
         if tensor.is_meta and "device_map" not in options:
             raise CheckpointError(f"{folder}: tensor '{stored}' was never read: it is on the meta device")
         if not tensor.is_meta and tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{folder}: tensor '{stored}' holds NaN or infinity; use an earlier checkpoint")
     check_vocabulary(folder, tokenizer, model)
-    return Loaded(model.eval(), tokenizer, headers, reading.notes)
+    return Loaded(model.eval(), tokenizer, headers, spec.notes)
 
 
 @contextmanager
@@ -188,7 +186,7 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
     return {"scheme": "reward", "labels": labels, "backbone": model.config.model_type}
 
 
-def reading_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> Reading:
+def reading_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> LoadSpec:
     """How a folder is read: ours as it says, others as their format says.
 
     Raises:
@@ -204,11 +202,11 @@ def reading_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bo
     family = values.get("model_type")
     for config_class, cls in ((PairwiseConfig, PairwiseModel), (GatedConfig, GatedModel)):
         if family == config_class.model_type:
-            return Reading(config_class.from_dict(values), cls)
+            return LoadSpec(config_class.from_dict(values), cls)
     known = str(family).removeprefix(MEAN_POOLED)
     if "ranker" not in values or known not in CONFIG_MAPPING:
-        return table.adopt(folder, values, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        return registry.resolve(folder, values, head_prefix=head_prefix, allow_pickle=allow_pickle)
     base = CONFIG_MAPPING[known]
     config: PretrainedConfig = (base if known == family else mean_pooled(base)).from_dict(values)
     answers = config.ranker["head"] == seq2seq.HEAD
-    return Reading(config, (seq2seq.answer_class if answers else reward_class)(config))
+    return LoadSpec(config, (seq2seq.answer_class if answers else reward_class)(config))

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from ranker.checkpoints import adapters, native, weights
 from ranker.checkpoints.convert import PROBES
-from ranker.checkpoints.formats import bare
+from ranker.checkpoints.detection import bare
 from ranker.checkpoints.inspect import inspect
 from ranker.errors import CheckpointError
 from ranker.metrics import pairwise_summary
@@ -134,9 +134,9 @@ def _head_as_stored(folder: Path, model: PreTrainedModel, head_prefix: str | Non
         whole = adapters.check_head(folder, allow_pickle=allow_pickle).items()
         stored = {bare(name): tensor for name, tensor in whole if ".lora_" not in name}
     else:
-        reading = native.reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
-        files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=reading.extra)
-        stored = weights.read(files, reading.names)
+        spec = native.reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=spec.extra)
+        stored = weights.read(files, spec.names)
     state = model.state_dict()
     names = [name for name in state if name in stored and not set(HEAD_MODULES).isdisjoint(name.split("."))]
     wrong = [name for name in names if not torch.equal(state[name], stored[name].to(state[name].dtype))]

@@ -35,7 +35,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class KeyMap:
     """From the names in a file to the model's: beginnings that change, and beginnings that no ranker reads.
 
     ``keys`` is the two-way table of a format: reading replaces its keys by its values, writing its values by its keys.
@@ -44,13 +44,13 @@ class Names:
     keys: Mapping[str, str]
     dropped: tuple[str, ...] = ()
 
-    def read(self, stored: str) -> str | None:
+    def model_name(self, stored: str) -> str | None:
         """The model's name of a stored tensor, None where it is not read."""
         if stored.startswith(self.dropped or ("\0",)):
             return None
         return _renamed(stored, self.keys)
 
-    def written(self, name: str) -> str:
+    def stored_name(self, name: str) -> str:
         """The stored name of a tensor of the model."""
         return _renamed(name, {ours: theirs for theirs, ours in self.keys.items()})
 
@@ -118,7 +118,7 @@ def headers(file: Path) -> dict[str, Header]:
             return {name: Header(tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
 
 
-def read(files: Sequence[Path], names: Names) -> dict[str, Any]:
+def read(files: Sequence[Path], names: KeyMap) -> dict[str, Any]:
     """All tensors of some files (torch), under the model's names, in the precision in which they are stored.
 
     Raises:
@@ -129,12 +129,12 @@ def read(files: Sequence[Path], names: Names) -> dict[str, Any]:
         with _opened(file):
             safe = file.suffix == ".safetensors"
             tensors = require("safetensors.torch").load_file(file) if safe else _pickle(file)
-        found |= {name: tensor for stored, tensor in tensors.items() if (name := names.read(stored)) is not None}
+        found |= {name: tensor for stored, tensor in tensors.items() if (name := names.model_name(stored)) is not None}
     return found
 
 
 def check(
-    files: Sequence[Path], names: Names, wanted: Mapping[str, tuple[int, ...]], tied: Mapping[str, tuple[int, ...]]
+    files: Sequence[Path], names: KeyMap, wanted: Mapping[str, tuple[int, ...]], tied: Mapping[str, tuple[int, ...]]
 ) -> dict[str, Header]:
     """Compare the headers of weight files with the tensors a model has.
 
@@ -154,18 +154,18 @@ def check(
     place: dict[str, Path] = {}
     for file in files:
         for stored, header in headers(file).items():
-            if (name := names.read(stored)) is not None:
+            if (name := names.model_name(stored)) is not None:
                 found[name], place[name] = header, file
     for name in sorted(set(wanted) - set(found)):
         raise CheckpointError(
-            f"{files[0]}: tensor '{names.written(name)}' is missing, so it would be newly initialised and the scores "
-            "noise; take the checkpoint that still holds it, or train one with: ranker train pairrm"
+            f"{files[0]}: tensor '{names.stored_name(name)}' is missing, so it would be newly initialised and the "
+            "scores noise; take the checkpoint that still holds it, or train one with: ranker train pairrm"
         )
     for name in sorted(name for name in set(found) - set(wanted) - set(tied) if not name.endswith(BUFFERS)):
         raise CheckpointError(f"{place[name]}: unexpected tensor '{name}'; config.json describes another model")
     for name, shape in {**wanted, **{name: shape for name, shape in tied.items() if name in found}}.items():
         if found[name].shape != shape:
-            stored = names.written(name)
+            stored = names.stored_name(name)
             raise CheckpointError(
                 f"{place[name]}: tensor '{stored}' has shape {list(found[name].shape)}, expected {list(shape)}; "
                 "config.json describes another model, or the tensor was saved without being gathered"

@@ -15,11 +15,16 @@ Output = Annotated[str, typer.Option("--output", "-o", help="JSON lines; .gz and
 Column = Annotated[list[str] | None, typer.Option("--column", help="name=column, where a column has another name")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt")]
 Threads = Annotated[int | None, typer.Option(help="processor threads; default those this process may use")]
-Orders = Annotated[str, typer.Option(help="both, or one: ordered pairs (published PairRM, SteamSHP) are read once")]
-Schedule = Annotated[
-    str | None, typer.Option(help="compare in pairs: auto, all, knockout, sort, swiss, circulant, focus or active")
+AverageOrders = Annotated[
+    bool, typer.Option(help="read ordered pairs (published PairRM, SteamSHP) in both orders; without it half the work")
 ]
-Budget = Annotated[int | None, typer.Option(help="most comparisons of a row, for auto, focus and active")]
+Schedule = Annotated[
+    str | None,
+    typer.Option(
+        help="compare in pairs: auto, all, knockout, quicksort, swiss, circulant, sequential_halving or active"
+    ),
+]
+Budget = Annotated[int | None, typer.Option(help="most comparisons of a row, for auto, sequential_halving and active")]
 Prefilter = Annotated[str | None, typer.Option(help="a model that is asked first; the best go to the other one")]
 Keep = Annotated[int, typer.Option(help="with --prefilter: how many candidates of a row go on")]
 Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share of the rows failed")]

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from ranker.cli.options import (
+    AverageOrders,
     Budget,
     Column,
     Device,
     Input,
     Keep,
     Model,
-    Orders,
     Output,
     Prefilter,
     Quiet,
@@ -35,7 +35,7 @@ def _comparing(verb: str) -> Callable[..., None]:
         column: Column = None,
         device: Device = "auto",
         threads: Threads = None,
-        orders: Orders = "both",
+        average_orders: AverageOrders = True,
         schedule: Schedule = None,
         budget: Budget = None,
         prefilter: Prefilter = None,
@@ -120,7 +120,7 @@ def filter_rows(
     column: Column = None,
     device: Device = "auto",
     threads: Threads = None,
-    orders: Orders = "both",
+    average_orders: AverageOrders = True,
     quiet: Quiet = False,
 ) -> None:
     """Score files of any size into a folder, and keep what is worth keeping; goes on where it was stopped.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ranker.cli.options import Device, Model, Orders, Threads, command
+from ranker.cli.options import AverageOrders, Device, Model, Threads, command
 
 
 def serve(
@@ -16,13 +16,13 @@ def serve(
     api_keys: Annotated[str | None, typer.Option(help="a file with one key a line; or RANKER_API_KEYS")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="listen on another host without keys")] = False,
     limit: Annotated[
-        list[str] | None, typer.Option(help="name=value: body_bytes, items, candidates, characters, queue_items, ...")
+        list[str] | None, typer.Option(help="name=value: payload_limit, max_client_batch_size, queue_items, ...")
     ] = None,
     ui: Annotated[bool, typer.Option("--ui", help="a page at /ui (the ui extra)")] = False,
     name: Annotated[str | None, typer.Option(help="of the model in answers; default the file's")] = None,
     device: Device = "auto",
     threads: Threads = None,
-    orders: Orders = "both",
+    average_orders: AverageOrders = True,
 ) -> None:
     """Serve a model over HTTP: /v1/score, /v1/rank, /v1/compare, and the routes of other reward servers.
 
@@ -33,7 +33,7 @@ def serve(
     """
     command("serve").run(
         model, host=host, port=port, api_keys=api_keys, insecure=insecure, limit=limit or [], ui=ui, name=name,
-        device=device, threads=threads, orders=orders,
+        device=device, threads=threads, average_orders=average_orders,
     )  # fmt: skip
 
 

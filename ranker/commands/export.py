@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ranker.commands.tables import SAMPLE, parity_rows, show
 from ranker.config import ExportPrecision
-from ranker.data.formats import preference_of
+from ranker.data.formats import parse_preference
 from ranker.data.load import load_preferences
 from ranker.data.sample import build
 from ranker.errors import ConfigError
@@ -41,4 +41,4 @@ def run(checkpoint: str, output: str, *, precision: str, data: str | None, allow
 def _rows(data: str | None) -> list[Preference]:
     if data is not None:
         return load_preferences([data]).preferences
-    return [preference_of(row, row["id"]) for row in build.rows("validation")]
+    return [parse_preference(row, row["id"]) for row in build.rows("validation")]

@@ -96,6 +96,8 @@ def _kept(folder: Path) -> str:
     stage = "selecting" if (folder / SCORED / SUCCESS).exists() else "scoring"
     job = folder / SCORED if (folder / SCORED).exists() and stage == "scoring" else folder
     done, total = jobs.done_of(job)
+    if stage == "selecting" and total == 0:
+        return f"stopped; all parts are scored and kept in {folder / SCORED}. The same command continues"
     if total == 0:
         return f"stopped before {folder} was begun; nothing was written"
     return f"stopped while {stage}; {done} of {total} parts in {folder} are done and kept. The same command continues"

@@ -15,10 +15,10 @@ import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
-from ranker.data.files import Row, line_of, make_room, read_rows, write_rows
-from ranker.data.formats import Columns, UnusedColumns, check_columns, group_of
+from ranker.data.files import Row, line_of, read_rows, rename_collisions, write_rows
+from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group
 from ranker.errors import DataError, InterruptedRunError
-from ranker.loading import How, Orders, load
+from ranker.loading import load
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
@@ -44,7 +44,7 @@ def run(
     columns: Columns | None = None,
     device: Device = "auto",
     threads: int | None = None,
-    orders: Orders = "both",
+    average_orders: bool = True,
     schedule: Choice | None = None,
     budget: int | None = None,
     prefilter: str | None = None,
@@ -62,12 +62,11 @@ def run(
         DataError: more than ``fail_on_error_rate`` of the rows, or all of them, had an error; the output is complete.
     """
     check_columns(columns or {})
-    scorer = load(Path(model), device=device, threads=threads, orders=orders).scorer
-    how = How(schedule=schedule, budget=budget)
-    rank: Solve = partial(ranked, scorer, **how)
+    scorer = load(Path(model), device=device, threads=threads, average_orders=average_orders).scorer
+    rank: Solve = partial(ranked, scorer, schedule=schedule, budget=budget)
     if prefilter is not None:
         first = load(Path(prefilter), device=device, threads=threads).scorer
-        rank = partial(prefiltered, first, scorer, keep=keep, **how)
+        rank = partial(prefiltered, first, scorer, keep=keep, schedule=schedule, budget=budget)
     rows = errors = 0
     reason = ""
     bar = tqdm(desc=verb, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
@@ -136,7 +135,7 @@ def _group(
     if isinstance(row, DataError):
         return row
     try:
-        group = group_of(row, where, columns, unused)
+        group = parse_group(row, where, columns, unused)
     except DataError as error:
         return error
     if verb == "compare" and len(group.candidates) != 2:
@@ -153,7 +152,7 @@ def _line(verb: Verb, row: Row | DataError, group: Group | DataError, result: Gr
     make = partial(_compare, temperature=temperature) if verb == "compare" else RESULTS[verb]
     fields = dict.fromkeys(FIELDS[verb]) if result.error is not None else make(group, result)
     fields["error"] = result.error
-    return line_of(make_room(columns, fields) | fields)
+    return line_of(rename_collisions(columns, fields) | fields)
 
 
 def _score(group: Any, result: GroupScores) -> Row:

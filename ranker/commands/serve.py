@@ -103,7 +103,10 @@ def limits_of(entries: Sequence[str]) -> Limits:
 def facts_of(scorer: Scorer) -> dict[str, Any]:
     """What is known of a model beside its scores."""
     manifest = getattr(scorer, "manifest", None)
-    found: dict[str, Any] = {"pairwise": scorer.pairwise, "calibration": asdict(scorer.calibration)}
+    found: dict[str, Any] = {
+        "scores_are_relative": scorer.scores_are_relative,
+        "calibration": asdict(scorer.calibration),
+    }
     found["providers"] = getattr(scorer, "providers", None)
     if manifest is not None:
         found |= {

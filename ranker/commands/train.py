@@ -68,20 +68,25 @@ def _trained(config: RunConfig, console: Console, again: str, resume: bool, over
         elif trained is not None:
             state = f"stopped after the training; the model is in {trained.folder}, not yet evaluated and exported"
         else:
-            state, how = _unsaved(Path(config.output_dir), how)
-        if launch.main:
+            state, how = _unsaved(Path(config.output_dir), how, overwrite)
+        if launch.world == 1:
             raise InterruptedRunError(f"{state}; {how}", number_of(error)) from error
-        os._exit(128 + number_of(error))
+        if launch.main:
+            sys.stderr.write(f"ranker: {state}; {how}\n")
+        sys.stderr.flush()
+        os._exit(128 + number_of(error))  # threads of the process group can abort an orderly exit
     if not launch.main:
         sys.stderr.flush()
         os._exit(0)  # a helper process is done; threads of its process group can abort an orderly exit
 
 
-def _unsaved(output: Path, how: str) -> tuple[str, str]:
+def _unsaved(output: Path, how: str, overwrite: bool) -> tuple[str, str]:
     """What to say of a run that stopped without a checkpoint of its last step."""
-    from ranker.training.resume import earlier
+    from ranker.training.resume import checkpoints_of
 
-    checkpoints = earlier(output)
+    checkpoints = checkpoints_of(output)
+    if checkpoints and overwrite:
+        return f"stopped; {output} holds {checkpoints[-1].name}", "of the earlier run where this one saved none"
     if checkpoints:
         return f"stopped without saving; the newest checkpoint is {checkpoints[-1]}", how
     return "stopped before the first step", "nothing was trained and nothing is kept"

@@ -26,7 +26,8 @@ def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
     for i, turn in enumerate(value):
         if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:
             speaker = turn["from"]
-            turn = {"role": SPEAKERS.get(speaker, speaker), "content": turn.get("value")}  # noqa: PLW2901
+            role = SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker
+            turn = {"role": role, "content": turn.get("value")}  # noqa: PLW2901
         if isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2:
             asked, answered = (text(part, where, f"{name}[{i}]") for part in turn)
             turns += [Message("user", asked), Message("assistant", answered)]
@@ -75,9 +76,11 @@ def answers(value: Any, where: str, name: str) -> list[str]:
 
 
 def answer(value: Any, where: str, name: str) -> str:
-    """An answer as text, as LLM-Blender's ``{text}``, or as messages that end with the assistant."""
+    """An answer as text, as LLM-Blender's ``{text}``, as the assistant's message, or as messages that end with it."""
     if isinstance(value, Mapping) and "text" in value:
         return text(value["text"], where, f"{name}.text")
+    if isinstance(value, Mapping) and value.keys() & {"role", "from"}:
+        value = [value]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return split_last(messages(value, where, name), where, name)[1]
     return text(value, where, name)

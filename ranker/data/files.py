@@ -129,7 +129,7 @@ def line_of(row: Row) -> str:
     return line
 
 
-def make_room(columns: Row, names: Collection[str]) -> Row:
+def rename_collisions(columns: Row, names: Collection[str]) -> Row:
     """The columns, in order; one that has a name of ``names`` is called ``input_<name>``, so that none is lost."""
     taken = {*columns, *names}
     made: Row = {}

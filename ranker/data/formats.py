@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from ranker.data import fields
@@ -27,6 +27,9 @@ KNOWN: Final = (
     "messages", "id", "subset", "kinds", "spans", "chosen_spans", "rejected_spans", "reference",
 )  # fmt: skip
 """Names that ``columns`` may map."""
+
+CHECKED: Final = ("prompt", "instruction", "input", "query", "question")
+"""Those that must agree with the turns of ``chosen`` and ``rejected`` where these hold their prompt."""
 
 FACTS: Final = ("id", "subset", "family", "source", "kinds", "reference")
 """Columns of text that say something about a row and are not read by the model."""
@@ -52,11 +55,10 @@ class ReadRow(dict[str, Any]):
         self.read.add(name)
         return super().get(name, default)
 
-    @property
-    def unused(self) -> list[str]:
-        """Columns with text that were not read."""
+    def unused(self, known: Collection[str]) -> list[str]:
+        """Columns with text that were not read and are not among ``known``."""
         left = {name: value for name, value in self.items() if name not in self.read and name not in FACTS}
-        return [name for name, value in {**left, **self._replaced}.items() if _has_text(value)]
+        return [name for name, value in {**left, **self._replaced}.items() if name not in known and _has_text(value)]
 
 
 class UnusedColumns:
@@ -68,11 +70,9 @@ class UnusedColumns:
 
     def note(self, where: str, row: ReadRow) -> None:
         """Note the columns of a row that ``where`` (``file:line``) names."""
-        unused = row.unused
-        if unused:
-            source = where.rpartition(":")[0]
-            said = self._said.setdefault(source, set())
-            self._new.setdefault(source, {}).update(dict.fromkeys(name for name in unused if name not in said))
+        source = where.rpartition(":")[0]
+        said, new = self._said.setdefault(source, set()), self._new.setdefault(source, {})
+        new.update(dict.fromkeys(row.unused({*said, *new})))
 
     def say(self) -> None:
         """Name those that have not been named yet, one line per file."""
@@ -84,7 +84,7 @@ class UnusedColumns:
         self._new = {}
 
 
-def group_of(row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None) -> Group:
+def parse_group(row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None) -> Group:
     """The prompt and candidates of an unlabelled row.
 
     Looked for in this order: a prompt (``PROMPTS``) with a list of candidates (candidates, responses, generations,
@@ -129,10 +129,10 @@ def _group(row: ReadRow, where: str) -> Group:
     )
 
 
-def preference_of(
+def parse_preference(
     row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None
 ) -> Preference:
-    """The labelled record of a training row; arguments as in ``group_of``.
+    """The labelled record of a training row; arguments as in ``parse_group``.
 
     Shapes: pairs ``[prompt,] chosen, rejected [, label, margin]`` with strings or chat messages; lists ``prompt,
     candidates, scores``; LLM-Blender's ``instruction, input, candidates: [{text, scores: {metric: value}}]``.
@@ -239,8 +239,8 @@ def _blender(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
 
 
 def _pair_texts(row: ReadRow, where: str) -> tuple[Prompt, str, str]:
-    chosen, rejected = row["chosen"], row["rejected"]
-    has_prompt = any(row.get(name) is not None for name in PROMPTS)
+    chosen, rejected = ([side] if isinstance(side, Mapping) else side for side in (row["chosen"], row["rejected"]))
+    has_prompt = any(dict.get(row, name) is not None for name in PROMPTS)  # a look that does not count as reading
     if isinstance(chosen, str) and isinstance(rejected, str) and not has_prompt:
         chosen, rejected = _transcripts(row, chosen, rejected, where)
     if isinstance(chosen, str) and isinstance(rejected, str):
@@ -249,10 +249,10 @@ def _pair_texts(row: ReadRow, where: str) -> tuple[Prompt, str, str]:
     (context, left), (other, right) = (fields.split_last(side, where, "chosen/rejected") for side in turns)
     if context != other:
         raise DataError(where, "rejected", "expected the same turns before the last answer as in 'chosen'")
+    if context and all(dict.get(row, name) is None for name in CHECKED):
+        return context, left, right  # the turns hold the prompt; other columns may say anything
     if not has_prompt:
-        if not context:
-            raise _no_prompt(row, where)
-        return context, left, right
+        raise _no_prompt(row, where)
     given = _prompt(row, where)
     before = (Message("user", given),) if isinstance(given, str) else given
     if context and not all(message in context for message in before):
@@ -275,6 +275,8 @@ def _transcripts(row: Row, chosen: str, rejected: str, where: str) -> tuple[Any,
 
 
 def _no_prompt(row: Row, where: str) -> DataError:
+    if "prompt" in row and row["prompt"] is None:
+        return DataError(where, "prompt", 'expected text or messages, got null; where there is none, give "prompt": ""')
     return DataError(
         where,
         "prompt",
@@ -292,7 +294,15 @@ def _prompt(row: ReadRow, where: str) -> Prompt:
         if name == "instruction" and isinstance(value, str) and isinstance(row.get("input"), str):
             # LLM-Blender joins the two without a separator; everyone else writes them apart.
             return f"{value}{row['input']}" if _is_blender(row) else "\n".join(filter(None, (value, row["input"])))
-        return value if isinstance(value, str) else fields.messages(value, where, name)
+        if isinstance(value, str):
+            return value
+        turns = fields.messages(value, where, name)
+        if name in CONVERSATIONS and turns and turns[-1].role == "assistant":
+            raise DataError(
+                where, name, "expected messages that wait for an answer, got ones that end with the assistant's; "
+                "name the prompt with --column prompt=COLUMN, in training with data.columns.prompt=COLUMN"
+            )  # fmt: skip
+        return turns
     raise _no_prompt(row, where)
 
 
@@ -307,11 +317,12 @@ def _is_open(row: Row) -> bool:
 
 
 def _has_text(value: Any) -> bool:
+    """Whether a value is text or holds some; of a list its first entry is looked at."""
     if isinstance(value, Mapping):
         return any(map(_has_text, value.values()))
     if isinstance(value, str):
         return bool(value.strip())
-    return isinstance(value, Sequence) and any(map(_has_text, value))
+    return isinstance(value, list | tuple) and len(value) > 0 and _has_text(value[0])
 
 
 def _is_blender(row: Row) -> bool:
@@ -342,9 +353,12 @@ def _renamed(row: Row, columns: Columns | None, where: str) -> ReadRow:
     for name, column in columns.items():
         if column not in row:
             raise DataError(where, column, f"expected the column named for '{name}', got {', '.join(row)}")
-    rest = {name: value for name, value in row.items() if name not in columns.values()}
     named = {name: row[column] for name, column in columns.items()}
-    return ReadRow(rest | named, {name: value for name, value in rest.items() if name in named})
+    rest = {name: value for name, value in row.items() if name not in columns.values()}
+    # Where the prompt is named, no other column takes its place, not even for a null.
+    replaced = [name for name in rest if name in named or ("prompt" in named and name in PROMPTS)]
+    kept = {name: value for name, value in rest.items() if name not in replaced}
+    return ReadRow(kept | named, {name: rest[name] for name in replaced})
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from ranker.data.files import Row, read_rows
-from ranker.data.formats import Columns, UnusedColumns, check_columns, preference_of
+from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_preference
 from ranker.data.hub import HUB, HubDataset
 from ranker.errors import ConfigError, DataError, nearest
 from ranker.extras import require
@@ -96,7 +96,7 @@ def load_preferences(
 def _preference(row: Row | DataError, where: str, columns: Columns | None, unused: UnusedColumns) -> Preference:
     if isinstance(row, DataError):
         raise row
-    return preference_of(row, where, columns, unused)
+    return parse_preference(row, where, columns, unused)
 
 
 def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed: int) -> list[Preference]:

@@ -34,11 +34,11 @@ from ranker.records import Preference
 from ranker.scorer import Calibration, GroupScores, Scorer
 
 SCHEMA_VERSION = 2
-ORDER_GROUPS = 200
+ORDER_GROUPS = 100
 """Groups that are scored again in both orders."""
 SWAP_GROUPS = 50
 """Of these, groups whose first two candidates are scored in both orders for the label-swap check."""
-CYCLE_GROUPS = 50
+CYCLE_GROUPS = 30
 """Groups of three or more whose pairs are compared one by one."""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of candidates of which the best is chosen."""
@@ -83,7 +83,7 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
         **order_effects(scorer, test[:ORDER_GROUPS]),
         "cyclic_triads": _cyclic_triads(scorer, test),
         "calibration": _calibration(found),
-        "length_bias": asdict(length_bias(test, results, found, relative=scorer.pairwise)),
+        "length_bias": asdict(length_bias(test, results, found, relative=scorer.scores_are_relative)),
         **_lists(test, results),
         "subsets": _by(found, [test[k].subset for k in found.groups]),
         "kinds": _by(found, _kinds(test, found)),
@@ -104,8 +104,8 @@ def order_effects(scorer: Scorer, test: Sequence[Preference]) -> Report:
     counts the pairs whose two orders disagree. ``label_swap`` scores the groups reversed under labels that stay where
     they were: a model that looks at answers, not places, is then right exactly where it was wrong.
     """
-    first = scorer.score([p.group for p in test], as_given=True)
-    second = scorer.score([replace(p.group, candidates=p.candidates[::-1]) for p in test], as_given=True)
+    first = scorer.score([p.group for p in test], preserve_order=True)
+    second = scorer.score([replace(p.group, candidates=p.candidates[::-1]) for p in test], preserve_order=True)
     flips: list[float] = []
     groups: list[int] = []
     prompts = prompt_numbers(test)
@@ -121,8 +121,10 @@ def order_effects(scorer: Scorer, test: Sequence[Preference]) -> Report:
     pairs_only = [replace(p, candidates=p.candidates[:2], scores=p.scores[:2]) for p in test[:SWAP_GROUPS]]
     straight, swapped = first[:SWAP_GROUPS], second[:SWAP_GROUPS]
     if any(len(p.candidates) > 2 for p in test[:SWAP_GROUPS]):
-        straight = scorer.score([p.group for p in pairs_only], as_given=True)
-        swapped = scorer.score([replace(p.group, candidates=p.candidates[::-1]) for p in pairs_only], as_given=True)
+        straight = scorer.score([p.group for p in pairs_only], preserve_order=True)
+        swapped = scorer.score(
+            [replace(p.group, candidates=p.candidates[::-1]) for p in pairs_only], preserve_order=True
+        )
     share = accuracy(comparisons(pairs_only, swapped))
     expected = 1 - accuracy(comparisons(pairs_only, straight)).value
     swap = {"accuracy": share.value, "expected": expected, "n": share.n}
@@ -170,7 +172,7 @@ def calibration(scorer: Scorer, evaluation: Evaluation, data: str) -> Calibratio
             "rows",
             f"no temperature can be stored: {fitted['problem']}; nothing was written. Calibrate on more rows",
         )
-    values = np.concatenate([own - own.mean() if scorer.pairwise else own for own in scores])
+    values = np.concatenate([own - own.mean() if scorer.scores_are_relative else own for own in scores])
     deviation = float(values.std()) or 1.0
     return Calibration(fitted["value"], float(values.mean()), deviation, len(evaluation.found.logits), data)
 

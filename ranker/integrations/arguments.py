@@ -11,11 +11,11 @@ from ranker.errors import ConfigError
 def refuse(call: str, others: Mapping[str, Any]) -> None:
     """Refuse arguments that would change the result in the host library and are not honoured here.
 
-    Those that are None or False, the host libraries' defaults, ask for nothing and pass.
+    Those that are None, False or 0, the host libraries' defaults, ask for nothing and pass.
 
     Raises:
         ConfigError: naming them.
     """
-    asked = [name for name, value in others.items() if value is not None and value is not False]
+    asked = [name for name, value in others.items() if value]
     if asked:
         raise ConfigError(f"{call} does not honour {', '.join(asked)}; leave it out, or use the library itself")

@@ -13,7 +13,7 @@ from typing import Any
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from ranker.batch import BatchScorer
-from ranker.data.formats import group_of
+from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
 from ranker.records import Group
 
@@ -62,7 +62,7 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
         Raises:
             ConfigError: the model compares answers, so that the score of a text alone means nothing.
         """
-        if self.scorer.scorer.pairwise:
+        if self.scorer.scorer.scores_are_relative:
             raise ConfigError(f"{self.scorer.model}: compares answers to one prompt; use a pointwise model")
         prefix, kept = self.scorer.prefix, list[bool | tuple[bool, str]]()
         for doc, result in zip(batch, self.scorer.score(list(map(self._group, batch))), strict=True):
@@ -77,6 +77,6 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
     def _group(self, doc: Any) -> Group | DataError:
         prompt = "" if self.prompt is None else doc.metadata.get(self.prompt)
         try:
-            return group_of({"prompt": prompt, "candidates": [doc.text]}, f"document {doc.id}")
+            return parse_group({"prompt": prompt, "candidates": [doc.text]}, f"document {doc.id}")
         except DataError as error:
             return error

@@ -5,7 +5,7 @@
 | ``rank`` | ``Ranker.rank``, ``score`` | ragged candidates are legal; ours are half of its scores |
 | ``compare`` | ``Ranker.compare`` | its logit is the sum of both orders, ours their mean |
 | ``compare_conversations`` | ``Ranker.compare`` of one rendered prompt | its spelling is kept, as trained |
-| ``rank_with_ref`` | ``Ranker.rank_with_ref`` | the reference may be given per prompt |
+| ``rank_with_ref`` | ``Ranker.rank_with_reference`` | the reference may be given per prompt |
 | ``get_best_of_n`` | ``Ranker.best_of_n`` | ``bubble`` is a seeded knockout: as many comparisons, repeatable |
 
 Sources: llm_blender/blender/blender.py and pair_ranker of LLM-Blender; arXiv 2306.02561.
@@ -77,8 +77,8 @@ class Blender:
         refuse("Blender.rank", others)
         prompts = _sources(inputs, instructions)
         if return_scores:
-            return _array([2 * scores for scores in self.ranker.score(prompts, candidates)], np.float32)
-        return _array([ranking.ranks for ranking in self.ranker.rank(prompts, candidates)], np.int32)
+            return _array([2 * scores for scores in self.ranker.score_batch(prompts, candidates)], np.float32)
+        return _array([ranking.ranks for ranking in self.ranker.rank_batch(prompts, candidates)], np.int32)
 
     def compare(
         self,
@@ -104,7 +104,7 @@ class Blender:
         factors: dict[str, float] = {"[A,B]+[B,A]": 2.0, "[A,B]": 1.0, "[B,A]": -1.0}
         if mode not in factors:
             raise ConfigError(f"expected mode {', '.join(factors)}; got '{mode}'")
-        logits = self.ranker.compare(_sources(inputs, instructions), candidates_A, candidates_B)
+        logits = self.ranker.compare_batch(_sources(inputs, instructions), candidates_A, candidates_B)
         return logits * np.float32(factors[mode]) if return_logits else logits > 0
 
     def compare_conversations(
@@ -152,7 +152,9 @@ class Blender:
         if choose is None:
             raise ConfigError(f"expected ref_mode {', '.join(REFERENCES)}; got '{mode or ref_mode}'")
         references = list(ref_candidates) if ref_candidates is not None else [choose(group) for group in candidates]
-        scores = [2 * s for s in self.ranker.rank_with_ref(_sources(inputs, instructions), candidates, references)]
+        scores = [
+            2 * s for s in self.ranker.rank_with_reference_batch(_sources(inputs, instructions), candidates, references)
+        ]
         if return_scores:
             return _array(scores, np.float32)
         return _array([1 + (own[None, :] > own[:, None]).sum(axis=1) for own in scores], np.int32)
@@ -178,9 +180,9 @@ class Blender:
             raise ConfigError(f"expected pairrm_cmp_type bubble or full, got '{pairrm_cmp_type}'")
         prompts = _sources(inputs, instructions)
         rankings = (
-            self.ranker.rank(prompts, candidates, schedule="knockout")
+            self.ranker.rank_batch(prompts, candidates, schedule="knockout")
             if pairrm_cmp_type == "bubble" and not return_all
-            else self.ranker.rank(prompts, candidates)
+            else self.ranker.rank_batch(prompts, candidates)
         )
         ordered = [[group[i] for i in ranking.order] for group, ranking in zip(candidates, rankings, strict=True)]
         return ordered if return_all else [group[0] for group in ordered]
@@ -196,7 +198,7 @@ class Blender:
     ) -> list[str]:
         """The worst candidate of each input."""
         refuse("Blender.get_worst_of_n", others)
-        rankings = self.ranker.rank(_sources(inputs, instructions), candidates)
+        rankings = self.ranker.rank_batch(_sources(inputs, instructions), candidates)
         return [group[ranking.order[-1]] for group, ranking in zip(candidates, rankings, strict=True)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.batch import BatchScorer, plain
-from ranker.data.formats import group_of
+from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
 from ranker.ranking.aggregation import Comparisons, bradley_terry, win_rate
 from ranker.records import Group, Prompt
@@ -71,7 +71,7 @@ class GroupRewards:
         reasons: dict[int, str] = {}
         for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             try:
-                group = group_of({"prompt": plain(prompt), "candidates": [completion]}, f"completion {number}")
+                group = parse_group({"prompt": plain(prompt), "candidates": [completion]}, f"completion {number}")
             except DataError as error:
                 reasons[number] = f"{error.field}: {error.reason}"
                 continue  # its reward stays NaN, which trainers leave out
@@ -90,7 +90,7 @@ class GroupRewards:
     @property
     def relative(self) -> bool:
         """Whether a reward says how a completion compares with the others of its prompt, and nothing else."""
-        return self.mode != "score" or self.scorer.scorer.pairwise
+        return self.mode != "score" or self.scorer.scorer.scores_are_relative
 
     @staticmethod
     def _report(reasons: dict[int, str], total: int) -> None:
@@ -108,7 +108,7 @@ class GroupRewards:
             number = members[lone[0]][0][0]
             raise ConfigError(
                 f"completion {number}: expected at least two completions of its prompt, got one; use a pointwise model "
-                "(recipe encoder-bt or decoder-bt) in mode 'score', or send whole groups"
+                "(recipe encoder-bradley-terry or decoder-bradley-terry) in mode 'score', or send whole groups"
             )
         for prompt in lone:
             reasons[members.pop(prompt)[0][0]] = "no other completion of its prompt could be read"

@@ -94,10 +94,12 @@ class CrossEncoder:
         """``[{corpus_id, score[, text]}]``, best first; the ``top_k`` best of them. Arguments as in ``predict``.
 
         Raises:
-            ConfigError: an argument that is not honoured.
+            ConfigError: an argument that is not honoured, or one document with a model that compares.
             ScoringError: the documents could not be scored.
         """
         refuse("CrossEncoder.rank", others)
+        if len(documents) == 1 and self.ranker.scorer.scores_are_relative:
+            raise ConfigError(LONE)
         ranking = self.ranker.rank(query, documents)
         scores = _converted(ranking.scores, activation_fn, True, False)
         found = []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ranker.atomic import sync, write_text
-from ranker.data.files import Row, line_of, make_room, opened
+from ranker.data.files import Row, line_of, opened, rename_collisions
 from ranker.jobs.leases import STALE
 from ranker.jobs.plan import Part
 from ranker.jobs.select import Make
@@ -50,7 +50,7 @@ def schema_of(part: Part, prefix: str, make: Make, settings: Mapping[str, Any], 
         schema = parquet.read_schema(file)
     added = {} if scored else {prefix + name: kind for name, kind in kinds.items()}
     added |= {"best": pa.string()} if make == "best" else {}
-    names = make_room(dict.fromkeys(schema.names), added)
+    names = rename_collisions(dict.fromkeys(schema.names), added)
     fields = [field.with_name(name) for field, name in zip(schema, names, strict=True)]
     fields += [pa.field(name, kind) for name, kind in added.items()]
     return pa.schema(fields, {**(schema.metadata or {}), b"ranker": json.dumps(settings).encode()})

@@ -14,7 +14,7 @@ import numpy as np
 
 from ranker.atomic import write_text
 from ranker.batch import RESULTS, BatchScorer
-from ranker.data.files import Row, make_room, read_rows
+from ranker.data.files import Row, read_rows, rename_collisions
 from ranker.errors import ConfigError, DataError
 from ranker.jobs import parts, summary
 from ranker.jobs.leases import Lease
@@ -84,7 +84,7 @@ def score(
     """
     if selection is not None:
         selector(selection)  # what is wrong with it is said before anything is begun
-        if re.search(r"\bscore\b", selection.keep or "") and scorer.scorer.pairwise:
+        if re.search(r"\bscore\b", selection.keep or "") and scorer.scorer.scores_are_relative:
             logger.warning(
                 "this model compares answers of one prompt: its scores say little across prompts; use margin"
             )
@@ -124,7 +124,7 @@ def top(
     if not (folder / SCORED / parts.SUCCESS).exists():
         return done
     scored = [str(path.absolute()) for path in sorted((folder / SCORED).glob("part-*"))]
-    number, sketch = "margin" if scorer.scorer.pairwise else "score", Sketch()
+    number, sketch = "margin" if scorer.scorer.scores_are_relative else "score", Sketch()
     for _, row in chain.from_iterable(map(read_rows, scored)):
         if isinstance(row, DataError) or row[f"{scorer.prefix}error"] is not None:
             continue
@@ -251,7 +251,7 @@ def _scored(scorer: BatchScorer, chunk: Rows) -> list[Found]:
     for (_, row), group, result in zip(chunk, groups, scorer.score(groups), strict=True):
         columns = {"input": row.raw} if isinstance(row, DataError) else dict(row)
         results = scorer.results(result)
-        found.append((make_room(columns, results) | results, group, result))
+        found.append((rename_collisions(columns, results) | results, group, result))
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from ranker.data.files import Row, make_room
+from ranker.data.files import Row, rename_collisions
 from ranker.jobs.keep import rule
 from ranker.records import Group
 from ranker.scorer import GroupScores
@@ -78,7 +78,7 @@ def _row(row: Row, group: Group, result: GroupScores, order: Any) -> Row | None:
 
 
 def _best(row: Row, group: Group, result: GroupScores, order: Any) -> Row | None:
-    return make_room(row, ("best",)) | {"best": group.candidates[order[0]]} if len(order) else None
+    return rename_collisions(row, ("best",)) | {"best": group.candidates[order[0]]} if len(order) else None
 
 
 def _pair(row: Row, group: Group, result: GroupScores, order: Any) -> Row | None:

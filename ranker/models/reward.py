@@ -54,7 +54,7 @@ class RewardReading:
         return TextLayout.model_validate(self.config.ranker["text"])
 
     @property
-    def shares_prompts(self) -> bool:
+    def prefix_sharing(self) -> bool:
         """Whether rows may hold several answers after one prompt."""
         return family(self.config) in DECODERS
 
@@ -184,11 +184,11 @@ def from_backbone(
     tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     config = backbones.set_dropout(AutoConfig.from_pretrained(name_or_path), backbone_dropout)
     is_encoder = config.model_type in HEADS
-    labels = {"classes": ("reject", "accept"), "aspects": tuple(aspects), "tasks": ("reward",)}[output]
+    labels = {"accept_reject": ("reject", "accept"), "aspects": tuple(aspects), "scalar": ("reward",)}[output]
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
-    config.problem_type = "single_label_classification" if output == "classes" else "regression"
+    config.problem_type = "single_label_classification" if output == "accept_reject" else "regression"
     if hasattr(config, "classifier_pooling"):  # ModernBERT's own setting, which the library honours
         config.classifier_pooling = "mean" if pooling == "mean" else "cls"
     elif pooling == "mean":

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ranker.records import Group
-from ranker.scorer import Calibration, Floats, GroupScores, margins
+from ranker.scorer import Calibration, Floats, GroupScores, ScorerInfo, margins
 from ranker.text.batching import Arrays
 from ranker.text.pipeline import TextPipeline
 from ranker.text.tokenizer import TextTokenizer
@@ -29,7 +29,8 @@ class TorchScorer:
     Args:
         model: the ranker or reward model; it is put in evaluation mode for each call and left as it was.
         tokenizer: its tokenizer.
-        batch_tokens: most padded tokens of one forward pass; default ``CPU_BATCH_TOKENS`` or ``GPU_BATCH_TOKENS``.
+        max_tokens_per_forward: most padded tokens of one forward pass; default ``CPU_BATCH_TOKENS`` or
+            ``GPU_BATCH_TOKENS``.
         bf16: whether the backbone computes in bf16; the head is fp32 always.
         forward: called in the place of the model's own forward, where its weights are sharded over processes.
     """
@@ -39,38 +40,51 @@ class TorchScorer:
         model: PreTrainedModel,
         tokenizer: TextTokenizer,
         *,
-        batch_tokens: int | None = None,
+        max_tokens_per_forward: int | None = None,
         bf16: bool = False,
         forward: Callable[..., Tensor] | None = None,
     ) -> None:
         self.model = model
-        self.pipeline = TextPipeline(model.layout, tokenizer, share_prompts=getattr(model, "shares_prompts", False))
-        self._batch_tokens = batch_tokens
+        self.pipeline = TextPipeline(model.layout, tokenizer, prefix_sharing=getattr(model, "prefix_sharing", False))
+        self._batch_tokens = max_tokens_per_forward
         self._bf16 = bf16
         # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.
         self._retry = forward is None  # processes that share weights must take the same number of passes
         self._call = forward or partial(type(model).forward, model)
-        self.pairwise = model.layout.pairwise
+        self.scores_are_relative = model.layout.scores_are_relative
         self.calibration = Calibration()
 
     @property
-    def batch_tokens(self) -> int:
+    def info(self) -> ScorerInfo:
+        """See ``Scorer.info``."""
+        layout = self.pipeline.layout
+        return ScorerInfo(
+            layout=layout.layout,
+            precision="bf16" if self._bf16 else str(self.model.dtype).removeprefix("torch.").replace("float32", "fp32"),
+            device=self.model.device.type,
+            max_length=layout.max_length,
+            scores_are_relative=layout.scores_are_relative,
+            order_free=layout.order_free,
+        )
+
+    @property
+    def max_tokens_per_forward(self) -> int:
         """Most padded tokens of one forward pass, where the model is now."""
         default = CPU_BATCH_TOKENS if self.model.device.type == "cpu" else GPU_BATCH_TOKENS
         return self._batch_tokens or default
 
-    @batch_tokens.setter
-    def batch_tokens(self, tokens: int) -> None:
+    @max_tokens_per_forward.setter
+    def max_tokens_per_forward(self, tokens: int) -> None:
         self._batch_tokens = tokens
 
-    def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
+    def score(self, groups: Sequence[Group], *, preserve_order: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
         training = self.model.training
         self.model.eval()
         try:
             with torch.inference_mode():
                 return self.pipeline.score(
-                    groups, self._forward, self.batch_tokens, as_given=as_given, retry=self._retry
+                    groups, self._forward, self.max_tokens_per_forward, preserve_order=preserve_order, retry=self._retry
                 )
         finally:
             self.model.train(training)

@@ -25,7 +25,7 @@ Rounds = Generator[list[Pair], Floats, None]
 Schedule = Callable[[int, np.random.Generator], Rounds]
 """From the number of candidates and a source of chance to rounds."""
 
-ScheduleName = Literal["all", "knockout", "sort", "swiss", "circulant", "focus", "active"]
+ScheduleName = Literal["all", "knockout", "quicksort", "swiss", "circulant", "sequential_halving", "active"]
 
 
 def all_pairs(n: int, rng: np.random.Generator) -> Rounds:
@@ -43,7 +43,7 @@ def knockout(n: int, rng: np.random.Generator) -> Rounds:
         left = [*winners, *left[2 * len(pairs) :]]
 
 
-def sort(n: int, rng: np.random.Generator) -> Rounds:
+def quicksort(n: int, rng: np.random.Generator) -> Rounds:
     """Quicksort whose partitions are a round together: about 1.4 N log2 N comparisons in some 2 log2 N rounds.
 
     Counting rounds, it overtakes heapsort, whose comparisons wait for each other (arXiv 2505.24643).
@@ -85,7 +85,7 @@ def circulant(n: int, rng: np.random.Generator, k: int = 4) -> Rounds:
     yield _ordered(sorted(pairs), rng)
 
 
-def focus(n: int, rng: np.random.Generator, budget: int | None = None) -> Rounds:
+def sequential_halving(n: int, rng: np.random.Generator, budget: int | None = None) -> Rounds:
     """Sequential halving (Karnin et al. 2013): every round the better half of who is left meets more opponents.
 
     All of them meet the same opponents, those in front first: what two candidates got against a third tells them apart
@@ -135,10 +135,10 @@ def active(n: int, rng: np.random.Generator, budget: int | None = None, confiden
 SCHEDULES: Final[dict[ScheduleName, Schedule]] = {
     "all": all_pairs,
     "knockout": knockout,
-    "sort": sort,
+    "quicksort": quicksort,
     "swiss": swiss,
     "circulant": circulant,
-    "focus": focus,
+    "sequential_halving": sequential_halving,
     "active": active,
 }
 

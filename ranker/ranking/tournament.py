@@ -22,8 +22,8 @@ from ranker.ranking.schedules import (
     active,
     all_pairs,
     default_budget,
-    focus,
     knockout,
+    sequential_halving,
 )
 from ranker.records import Group
 from ranker.scorer import GroupScores, Scorer, failed
@@ -102,7 +102,7 @@ def play(
         scorer: compares pairs; those of all groups' rounds are one batch.
         groups: may have any numbers of candidates.
         schedule: which pairs are compared; ``auto`` by the number of candidates and the budget.
-        budget: most comparisons of a group, for ``auto``, ``focus`` and ``active``.
+        budget: most comparisons of a group, for ``auto``, ``sequential_halving`` and ``active``.
         aggregator: what follows from the comparisons.
         seed: decides pairs and orders; a group's do not depend on the other groups.
 
@@ -132,7 +132,7 @@ def ranked(
 ) -> Sequence[GroupScores]:
     """Scores of groups by whole passes, or by comparisons (``Played``) where a schedule or a budget is given."""
     if schedule is None and budget is None:
-        return windows.score(scorer, groups, size=WINDOW) if scorer.pairwise else scorer.score(groups)
+        return windows.score(scorer, groups, size=WINDOW) if scorer.scores_are_relative else scorer.score(groups)
     return [_scores(found) for found in play(scorer, groups, schedule=schedule or "auto", budget=budget)]
 
 
@@ -164,14 +164,14 @@ def _against(group: Group, results: Sequence[GroupScores]) -> GroupScores:
 
 def chosen(schedule: Choice, n: int, budget: int | None) -> Schedule:
     """The schedule for N candidates under a budget of comparisons."""
-    if schedule in ("focus", "active"):
-        return partial(active if schedule == "active" else focus, budget=budget)
+    if schedule in ("sequential_halving", "active"):
+        return partial(active if schedule == "active" else sequential_halving, budget=budget)
     if schedule != "auto":
         return SCHEDULES[schedule]
     allowed = default_budget(n) if budget is None else budget
     if allowed >= n * (n - 1) // 2:
         return all_pairs
-    return knockout if allowed < 2 * n else partial(focus, budget=allowed)
+    return knockout if allowed < 2 * n else partial(sequential_halving, budget=allowed)
 
 
 class _Running:
@@ -223,7 +223,8 @@ def _check(schedule: str, budget: int | None, aggregator: str) -> None:
         raise ConfigError(
             f"expected aggregator {', '.join(AGGREGATORS)}; got '{aggregator}'{nearest(aggregator, AGGREGATORS)}"
         )
-    if budget is not None and schedule not in ("auto", "focus", "active"):
+    if budget is not None and schedule not in ("auto", "sequential_halving", "active"):
         raise ConfigError(
-            f"schedule '{schedule}' has its own number of comparisons; a budget is for auto, focus and active"
+            f"schedule '{schedule}' has its own number of comparisons; a budget is for auto, sequential_halving and "
+            "active"
         )

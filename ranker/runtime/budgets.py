@@ -15,7 +15,7 @@ from ranker.text.budget import TokenBudget
 
 logger = logging.getLogger(__name__)
 
-NAME: Final = "batch_tokens.json"
+NAME: Final = "max_tokens_per_forward.json"
 
 
 def remembered(choices: Sequence[int], facts: Mapping[str, str | int], *, workers: int = 1) -> TokenBudget:

@@ -15,7 +15,7 @@ from ranker.scorer import Calibration
 from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST_KEY: Final = "ranker.manifest"
 TOKENIZER_KEY: Final = "ranker.tokenizer.json"
 DIGEST_KEY: Final = "ranker.manifest.sha256"

@@ -16,6 +16,7 @@ from ranker.runtime import manifest as manifests
 from ranker.runtime.buckets import Bound
 from ranker.runtime.session import (
     CPU,
+    NAMES,
     Device,
     available_cores,
     graphics,
@@ -23,7 +24,7 @@ from ranker.runtime.session import (
     open_session,
     processor,
 )
-from ranker.scorer import Calibration, Floats, GroupScores, margins
+from ranker.scorer import Calibration, Floats, GroupScores, ScorerInfo, margins
 from ranker.text.batching import Arrays
 from ranker.text.budget import TokenBudget
 from ranker.text.layout import TextLayout
@@ -56,7 +57,7 @@ class GraphScorer:
         tokenizer: the model's tokenizer.
         device: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         threads: processors to use; default those this process may use.
-        batch_tokens: most padded tokens of a pass; default the fastest of ``BATCH_TOKENS`` or, on a GPU,
+        max_tokens_per_forward: most padded tokens of a pass; default the fastest of ``BATCH_TOKENS`` or, on a GPU,
             ``GPU_BATCH_TOKENS``, found while rows are scored.
     """
 
@@ -68,7 +69,7 @@ class GraphScorer:
         *,
         device: Device = "auto",
         threads: int | None = None,
-        batch_tokens: int | None = None,
+        max_tokens_per_forward: int | None = None,
     ) -> None:
         self.path = path
         self.threads = threads or available_cores()
@@ -80,12 +81,28 @@ class GraphScorer:
         self._places = BoundedSemaphore(self.workers)
         self._running: set[int] = set()
         self._inputs = [node.name for node in self.session.get_inputs()]
-        share_prompts = "readout" in self._inputs and not layout.readout
-        self.pipeline = TextPipeline(layout, tokenizer, share_prompts=share_prompts)
-        self.batch_tokens: int | TokenBudget = batch_tokens or TokenBudget(self._choices, workers=self.workers)
-        self.pairwise = layout.pairwise
+        prefix_sharing = "readout" in self._inputs and not layout.readout
+        self.pipeline = TextPipeline(layout, tokenizer, prefix_sharing=prefix_sharing)
+        self.max_tokens_per_forward: int | TokenBudget = max_tokens_per_forward or TokenBudget(
+            self._choices, workers=self.workers
+        )
+        self.scores_are_relative = layout.scores_are_relative
         self.calibration = Calibration()
+        self.precision = "fp32"
         self._bound = Bound(self.session, layout, "cuda") if device == "tensorrt" else None
+
+    @property
+    def info(self) -> ScorerInfo:
+        """See ``Scorer.info``."""
+        layout, device = self.pipeline.layout, NAMES.get(self.providers[0], "CPU")
+        return ScorerInfo(
+            layout=layout.layout,
+            precision=self.precision,
+            device=device.lower(),
+            max_length=layout.max_length,
+            scores_are_relative=layout.scores_are_relative,
+            order_free=layout.order_free,
+        )
 
     @property
     def providers(self) -> list[str]:
@@ -101,10 +118,12 @@ class GraphScorer:
     def _choices(self) -> tuple[int, ...]:
         return BATCH_TOKENS if self.on_cpu else GPU_BATCH_TOKENS
 
-    def score(self, groups: Sequence[Group], *, as_given: bool = False) -> list[GroupScores]:
+    def score(self, groups: Sequence[Group], *, preserve_order: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
         beside = Engine(self._forward, self.workers, tight=True) if self.on_cpu else None
-        return self.pipeline.score(groups, self._alone, self.batch_tokens, as_given=as_given, beside=beside)
+        return self.pipeline.score(
+            groups, self._alone, self.max_tokens_per_forward, preserve_order=preserve_order, beside=beside
+        )
 
     def compare(self, pairs: Sequence[Group]) -> Floats:
         """See ``Scorer.compare``."""
@@ -152,7 +171,7 @@ class OnnxScorer(GraphScorer):
 
     Args:
         path: the file; it is verified against its hashes before the first score.
-        device, threads, batch_tokens: as in ``GraphScorer``.
+        device, threads, max_tokens_per_forward: as in ``GraphScorer``.
 
     Raises:
         ModelFileError: the file is damaged, foreign or from a newer version.
@@ -160,12 +179,25 @@ class OnnxScorer(GraphScorer):
     """
 
     def __init__(
-        self, path: Path, *, device: Device = "auto", threads: int | None = None, batch_tokens: int | None = None
+        self,
+        path: Path,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        max_tokens_per_forward: int | None = None,
     ) -> None:
         self.manifest, tokenizer = manifests.read(path)
-        super().__init__(path, self.manifest.text, tokenizer, device=device, threads=threads, batch_tokens=batch_tokens)
+        super().__init__(
+            path,
+            self.manifest.text,
+            tokenizer,
+            device=device,
+            threads=threads,
+            max_tokens_per_forward=max_tokens_per_forward,
+        )
         self.calibration = self.manifest.calibration
-        if batch_tokens is None:
+        self.precision = self.manifest.precision
+        if max_tokens_per_forward is None:
             facts: dict[str, str | int] = {
                 "graph": self.manifest.graph_sha256,
                 "onnxruntime": require("onnxruntime").__version__,
@@ -173,4 +205,4 @@ class OnnxScorer(GraphScorer):
                 "providers": ",".join(self.providers),
                 "threads": self.threads,
             }
-            self.batch_tokens = budgets.remembered(self._choices, facts, workers=self.workers)
+            self.max_tokens_per_forward = budgets.remembered(self._choices, facts, workers=self.workers)

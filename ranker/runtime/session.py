@@ -31,7 +31,8 @@ GRAPHICS: Final = Path("/proc/driver/nvidia/gpus")
 def open_session(path: Path, *, device: Device = "auto", threads: int | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` on ``device``.
 
-    On CUDA fp32 is fp32: TF32, which onnxruntime switches on and which moves logits by 4e-3, is off.
+    On CUDA fp32 is fp32: TF32, which onnxruntime switches on and which moves logits by 4e-3, is off. TensorRT decides
+    for itself (``NVIDIA_TF32_OVERRIDE=0`` switches it off there).
 
     Args:
         path: the model file.
@@ -90,13 +91,14 @@ def processor_has(*flags: str) -> bool:
 def int8_warning() -> str | None:
     """A sentence where this processor computes in 8 bits slower than in fp32; None where it does not.
 
-    Measured with onnxruntime on two AMD cores with AVX2 and no VNNI: 0.60 of fp32's speed as a whole process.
+    Measured with onnxruntime on two AMD cores with AVX2 and no VNNI: 0.60 of fp32's speed as a whole process with 8-bit
+    products, 0.92 with int8 weights only.
     """
     if processor_has(*DOT_PRODUCTS):
         return None
     return (
-        "this processor has no 8-bit dot products (AVX512-VNNI, AVX-VNNI or Arm's dotprod): int8 runs at about 0.6 of "
-        "fp32's speed here and its products may saturate; take the fp32 file"
+        "this processor has no 8-bit dot products (AVX512-VNNI, AVX-VNNI or Arm's dotprod): int8 runs at 0.6 to 0.9 of "
+        "fp32's speed here, and 8-bit products may saturate; take the fp32 file"
     )
 
 

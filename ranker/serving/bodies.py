@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -49,11 +50,18 @@ class CheckedRequest(Request):  # type: ignore[misc, valid-type]
         return self._checked
 
 
+def _parsed(body: bytes) -> Any:
+    try:
+        return from_json(body)
+    except ValueError:
+        return json.loads(body)  # takes lone surrogates, which texts that were cut within an emoji hold
+
+
 def _checked(shape: TypeAdapter[Any], body: bytes) -> Any:
     try:
         # Parsed apart from the check, whose errors would otherwise hold copies of what was sent.
-        values = from_json(body)
-    except ValueError as error:
+        values = _parsed(body)
+    except (ValueError, RecursionError) as error:
         problem = {"type": "json_invalid", "loc": ("body",), "msg": f"JSON decode error: {error}"}
         raise fastapi.exceptions.RequestValidationError([problem]) from error
     try:

@@ -63,19 +63,19 @@ class Guard:
             scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"  # browsers ask for the one alone
             await _answer(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
             return
-        if self.running > self.limits.requests and scope["path"] not in OPEN:
-            await _answer(send, 503, f"expected at most {self.limits.requests} requests at once")
+        if self.running > self.limits.max_concurrent_requests and scope["path"] not in OPEN:
+            await _answer(send, 503, f"expected at most {self.limits.max_concurrent_requests} requests at once")
             return
         try:
-            async with asyncio.timeout(self.limits.seconds):
+            async with asyncio.timeout(self.limits.request_timeout_s):
                 body = await self._body(receive)
         except TimeoutError:
-            await _answer(send, 408, f"expected the whole body within {self.limits.seconds:g} s")
+            await _answer(send, 408, f"expected the whole body within {self.limits.request_timeout_s:g} s")
             return
         if body is None:
             return
-        if len(body) > self.limits.body_bytes:
-            await _answer(send, 413, f"expected a body of at most {self.limits.body_bytes} bytes")
+        if len(body) > self.limits.payload_limit:
+            await _answer(send, 413, f"expected a body of at most {self.limits.payload_limit} bytes")
             return
         if self.batcher.full and scope["method"] == "POST" and not scope["path"].startswith(PAGE):
             wait = [(b"retry-after", str(math.ceil(self.batcher.seconds)).encode())]
@@ -95,7 +95,7 @@ class Guard:
     async def _body(self, receive: Any) -> bytes | None:
         """The body, at most one message longer than the limit; None when the client has gone."""
         body, more = bytearray(), True
-        while more and len(body) <= self.limits.body_bytes:
+        while more and len(body) <= self.limits.payload_limit:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None

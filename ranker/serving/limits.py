@@ -18,17 +18,17 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    body_bytes: int = Field(2 << 20, ge=1024)
-    items: int = Field(512, ge=1, le=65_536, description="groups of one request")
+    payload_limit: int = Field(2 << 20, ge=1024)
+    max_client_batch_size: int = Field(512, ge=1, le=65_536, description="groups of one request")
     candidates: int = Field(256, ge=1, le=65_536, description="of one group")
     readings: int = Field(
         32_768, ge=1, description="of the model for one request; ordered pairs count, where it reads them"
     )
     characters: int = Field(400_000, ge=1, description="of one text")
     queue_items: int = Field(4096, ge=1, description="groups that may wait; beyond, 429")
-    seconds: float = Field(30.0, gt=0, description="that a request may wait; beyond, 504")
+    request_timeout_s: float = Field(30.0, gt=0, description="that a request may wait; beyond, 504")
     drain_seconds: int = Field(30, gt=0, description="for what was taken, when the server is told to stop")
-    requests: int = Field(1024, ge=1, description="at once, waiting ones with them; beyond, 503")
+    max_concurrent_requests: int = Field(1024, ge=1, description="at once, waiting ones with them; beyond, 503")
 
 
 class UnprocessableError(Exception):

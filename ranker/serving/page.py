@@ -70,7 +70,7 @@ async def _found(server: Server, prompt: str, texts: Sequence[str]) -> list[Answ
     """The answers best first, or why there are none."""
     group = Group(prompt, tuple(texts))
     server.check([group])
-    (result,) = await asyncio.wrap_future(server.batcher.submit([group], seconds=server.limits.seconds))
+    (result,) = await asyncio.wrap_future(server.batcher.submit([group], seconds=server.limits.request_timeout_s))
     if result.error is not None:
         return result.error
     return answers(server.scorer, group, result)

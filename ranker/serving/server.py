@@ -59,18 +59,18 @@ class Server:
             OverloadedError, DeadlineError, DrainingError: as in ``Batcher``.
         """
         self.check(groups)
-        if alone and self.scorer.pairwise:
+        if alone and self.scorer.scores_are_relative:
             for number, group in enumerate(groups):
                 if len(group.candidates) == 1:
                     raise UnprocessableError(["items", number], COMPARES)
-        waiting = self.batcher.submit(groups, seconds=self.limits.seconds)
+        waiting = self.batcher.submit(groups, seconds=self.limits.request_timeout_s)
         self.metrics.items.inc(len(groups))
         future = asyncio.wrap_future(waiting)
-        patience = min(PATIENCE, self.limits.seconds)
+        patience = min(PATIENCE, self.limits.request_timeout_s)
         await asyncio.wait({future}, timeout=patience)
         if not future.done():
             gone = asyncio.ensure_future(request.receive())  # the body was read: what comes is that the client has left
-            rest = self.limits.seconds - patience
+            rest = self.limits.request_timeout_s - patience
             try:
                 await asyncio.wait({future, gone}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
                 left = gone.done()
@@ -89,8 +89,10 @@ class Server:
             UnprocessableError: naming the item.
         """
         limits = self.limits
-        if len(groups) > limits.items:
-            raise UnprocessableError(["items"], f"expected at most {limits.items} items, got {len(groups)}")
+        if len(groups) > limits.max_client_batch_size:
+            raise UnprocessableError(
+                ["items"], f"expected at most {limits.max_client_batch_size} items, got {len(groups)}"
+            )
         readings = 0
         for number, group in enumerate(groups):
             count = len(group.candidates)

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from ranker.batch import BatchScorer
-from ranker.data.formats import group_of
+from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
 from ranker.extras import require
 from ranker.records import Group
@@ -86,7 +86,7 @@ def _group(text: bytes) -> Group | DataError:
         row = json.loads(text)
         if not isinstance(row, dict):
             raise DataError("ITEM", "item", f"expected a JSON object, got {type(row).__name__}")
-        return group_of(row, "ITEM")
+        return parse_group(row, "ITEM")
     except DataError as error:
         return error
     except (ValueError, RecursionError) as error:

@@ -10,9 +10,9 @@ PairwiseLayout = Literal["hub", "set", "published"]
 """Layouts of the pairwise encoder."""
 
 CandidateLayout = Literal[PairwiseLayout, "single", "steamshp"]
-Output = Literal["tasks", "classes", "aspects", "gated"]
-"""What the numbers of a candidate mean: preference criteria, reject/accept logits, regressed aspects, or a gated score
-before its aspects."""
+Output = Literal["scalar", "accept_reject", "aspects", "gated"]
+"""What the numbers of a candidate mean: a reward (the mean of several criteria), reject and accept logits, regressed
+aspects, or a gated score before its aspects."""
 
 
 class TextLayout(BaseModel):
@@ -50,7 +50,7 @@ class TextLayout(BaseModel):
     suffix: tuple[int, ...] = Field((), description="single, steamshp: after the answer; a decoder is read at its end")
     empty: tuple[int, ...] = Field((), description="steamshp: the answer that a lone one is read against")
     turn: tuple[int, ...] | None = Field(None, description="single: between an answer and the next user turn")
-    output: Output = "tasks"
+    output: Output = "scalar"
     markers: tuple[int, ...] = Field((), description="ids of <source>, then <candidate> or <candidate1>, <candidate2>")
     position_offset: int = Field(0, description="added to every position (RoBERTa: padding index + 1)")
 
@@ -71,7 +71,7 @@ class TextLayout(BaseModel):
         return self.turn is not None
 
     @property
-    def pairwise(self) -> bool:
+    def scores_are_relative(self) -> bool:
         """Whether a score has meaning only within its group."""
         return not (self.layout == "single" or (self.layout == "set" and not self.exchange))
 

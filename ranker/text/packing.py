@@ -73,7 +73,7 @@ def _chosen(i: int, j: int) -> bool:
     return (i < j) == ((i + j) % 2 == 1)
 
 
-def sharing_prompts(packed: Packed, max_length: int) -> Packed:
+def share_prefix(packed: Packed, max_length: int) -> Packed:
     """The same group with several answers to a row, after a prompt that is read once.
 
     For decoders, under ``branch_mask``: each answer is a block of its own whose positions go on from the prompt's. A

@@ -19,7 +19,7 @@ from ranker.text import batching
 from ranker.text.budget import TokenBudget
 from ranker.text.chat import join_turns, turns
 from ranker.text.layout import Output, TextLayout
-from ranker.text.packing import Packed, apart, cost, one_order, pack, sharing_prompts
+from ranker.text.packing import Packed, apart, cost, one_order, pack, share_prefix
 from ranker.text.templates import clean, render_prompt
 from ranker.text.tokenizer import Ids, TextTokenizer
 
@@ -45,10 +45,10 @@ PART: Final = 512
 """Groups that are tokenised together."""
 
 REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
-    "tasks": lambda logits: logits.mean(-1),
+    "scalar": lambda logits: logits.mean(-1),
     "aspects": lambda logits: logits.mean(-1),
     "gated": lambda logits: logits[..., 0],
-    "classes": lambda logits: logits[..., 1] - logits[..., 0],
+    "accept_reject": lambda logits: logits[..., 1] - logits[..., 0],
 }
 """From a candidate's outputs (last axis, numpy or torch) to its score: mean, log-odds of accept, or gated score."""
 
@@ -69,13 +69,13 @@ class TextPipeline:
     Args:
         layout: how the model reads a group.
         tokenizer: the model's tokenizer.
-        share_prompts: whether the model reads several answers after one prompt (``packing.sharing_prompts``).
+        prefix_sharing: whether the model reads several answers after one prompt (``packing.share_prefix``).
     """
 
-    def __init__(self, layout: TextLayout, tokenizer: TextTokenizer, *, share_prompts: bool = False) -> None:
+    def __init__(self, layout: TextLayout, tokenizer: TextTokenizer, *, prefix_sharing: bool = False) -> None:
         self.layout = layout
         self.tokenizer = tokenizer
-        self.share_prompts = share_prompts
+        self.prefix_sharing = prefix_sharing
         self.one_order = False
 
     def read_one_order(self) -> None:
@@ -86,7 +86,8 @@ class TextPipeline:
         """
         if self.layout.order_free:
             raise ConfigError(
-                f"orders 'one' is for models that read ordered pairs; layout '{self.layout.layout}' has none to choose"
+                f"average_orders=False is for models that read ordered pairs; layout '{self.layout.layout}' has no "
+                "order"
             )
         self.one_order = True
 
@@ -123,8 +124,8 @@ class TextPipeline:
     def pack(self, tokens: Tokens) -> Packed:
         """The rows of one group."""
         packed = pack(self.layout, tokens.prompt, tokens.candidates)
-        if self.share_prompts:
-            packed = sharing_prompts(packed, self.layout.max_length)
+        if self.prefix_sharing:
+            packed = share_prefix(packed, self.layout.max_length)
         elif self.one_order:
             packed = one_order(packed)
         return replace(
@@ -137,17 +138,17 @@ class TextPipeline:
         self,
         groups: Sequence[Group],
         forward: Forward,
-        batch_tokens: int | TokenBudget,
+        max_tokens_per_forward: int | TokenBudget,
         *,
-        as_given: bool = False,
+        preserve_order: bool = False,
         retry: bool = True,
         beside: Engine | None = None,
     ) -> list[GroupScores]:
-        """Score groups with ``forward`` in batches of at most ``batch_tokens`` padded tokens.
+        """Score groups with ``forward`` in batches of at most ``max_tokens_per_forward`` padded tokens.
 
         Order-free layouts read each distinct answer of a group once, in an order of their own, so scores are bitwise
-        the same whatever order the candidates come in; ``as_given`` reads them as they come, which is how the model
-        itself is measured. ``published`` reads every ordered pair; its scores are the least-squares solution of
+        the same whatever order the candidates come in; ``preserve_order`` reads them as they come, which is how the
+        model itself is measured. ``published`` reads every ordered pair; its scores are the least-squares solution of
         the order-averaged logits, ``s_i - s_j`` for two candidates being ``(logit(i, j) - logit(j, i)) / 2``. SteamSHP
         is read like it, a lone answer against an empty one: ``(logit(i, empty) - logit(empty, i)) / 2``. After
         ``read_one_order`` the one logit of a pair takes the place of both.
@@ -156,8 +157,12 @@ class TextPipeline:
         computed. A batch that fails is halved; a group that fails alone gets an error. Without ``retry`` a failure is
         raised. With ``beside``, passes run next to each other unless there is too little work for that.
         """
-        budget = TokenBudget((batch_tokens,)) if isinstance(batch_tokens, int) else batch_tokens
-        keep = as_given or not self.layout.order_free
+        budget = (
+            TokenBudget((max_tokens_per_forward,))
+            if isinstance(max_tokens_per_forward, int)
+            else max_tokens_per_forward
+        )
+        keep = preserve_order or not self.layout.order_free
         canonical = list(groups) if keep else [Group(g.prompt, tuple(sorted(set(g.candidates)))) for g in groups]
         results: list[GroupScores] = []
         slices = self._slices(canonical, budget)
@@ -192,7 +197,12 @@ class TextPipeline:
             yield part, filled
 
     def _forward(
-        self, packed: Sequence[Packed], units: Sequence[batching.Unit], engine: Engine, batch_tokens: int, retry: bool
+        self,
+        packed: Sequence[Packed],
+        units: Sequence[batching.Unit],
+        engine: Engine,
+        max_tokens_per_forward: int,
+        retry: bool,
     ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
         """Per group a (N, N) matrix of directed logits (ordered pairs) or (N,) scores, and why it failed."""
         counts = [len(item.truncated) + item.empty for item in packed]
@@ -208,7 +218,7 @@ class TextPipeline:
                 return error
             return logits
 
-        waiting = list(batching.batches(units, batch_tokens, engine.workers, tight=engine.tight))[::-1]
+        waiting = list(batching.batches(units, max_tokens_per_forward, engine.workers, tight=engine.tight))[::-1]
         workers = engine.workers
         while waiting:
             failures: list[list[batching.Unit]] = []
@@ -218,7 +228,7 @@ class TextPipeline:
                         self._place(batch, logits, out)
                     elif len(batch) > 1:
                         failures += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
-                    elif self.share_prompts and len(batch[0].rows[0].candidates) > 1:
+                    elif self.prefix_sharing and len(batch[0].rows[0].candidates) > 1:
                         failures += [[batching.Unit(batch[0].group, (row,))] for row in apart(batch[0].rows[0])]
                     else:
                         reason = (str(logits).strip() or type(logits).__name__).splitlines()[-1]

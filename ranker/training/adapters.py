@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ranker.checkpoints import adapters as folders
-from ranker.config import AdapterConfig, ModelConfig
+from ranker.config import LoraConfig, ModelConfig
 from ranker.errors import ConfigError
 from ranker.extras import require
 from ranker.models.backbones import quantization
@@ -21,7 +21,7 @@ FROZEN_HEADS = ("lm_head",)
 """Heads that come with the backbone; they stay as they are."""
 
 
-def options(config: AdapterConfig, model: ModelConfig) -> dict[str, Any]:
+def options(config: LoraConfig, model: ModelConfig) -> dict[str, Any]:
     """Options of ``from_pretrained``: the quantisation of the frozen weights; heads are never quantised.
 
     Raises:
@@ -29,11 +29,11 @@ def options(config: AdapterConfig, model: ModelConfig) -> dict[str, Any]:
         MissingExtraError: bitsandbytes is not installed.
     """
     if config.quantization != "none" and model.scheme not in ("reward", "seq2seq"):
-        raise ConfigError(f"adapter.quantization is for model.scheme reward or seq2seq, got '{model.scheme}'")
+        raise ConfigError(f"lora.quantization is for model.scheme reward or seq2seq, got '{model.scheme}'")
     return quantization(config.quantization)
 
 
-def attach(model: PreTrainedModel, config: AdapterConfig, settings: ModelConfig) -> Any:
+def attach(model: PreTrainedModel, config: LoraConfig, settings: ModelConfig) -> Any:
     """The model with trainable low-rank updates on its linear layers and a head that trains as it is.
 
     Args:
@@ -45,7 +45,7 @@ def attach(model: PreTrainedModel, config: AdapterConfig, settings: ModelConfig)
         A ``peft.PeftModel`` around ``model``, whose modules are changed in place.
 
     Raises:
-        ConfigError: ``adapter.targets`` names no linear layer of the backbone, or ``continue_from`` another model.
+        ConfigError: ``lora.target_modules`` names no linear layer of the backbone, or ``continue_from`` another model.
         CheckpointError: the adapter to continue is incomplete or holds no head.
     """
     peft = require("peft")
@@ -53,14 +53,16 @@ def attach(model: PreTrainedModel, config: AdapterConfig, settings: ModelConfig)
         check_continued(Path(config.continue_from), config, settings)
         return peft.PeftModel.from_pretrained(model, config.continue_from, is_trainable=True)
     linears = linear_layers(model)
-    wanted = [name for name in linears if not config.targets or name.rpartition(".")[2] in config.targets]
+    wanted = [name for name in linears if not config.target_modules or name.rpartition(".")[2] in config.target_modules]
     if not wanted:
         known = sorted({name.rpartition(".")[2] for name in linears})
-        raise ConfigError(f"adapter.targets {', '.join(config.targets)}: expected some of {', '.join(known)}")
+        raise ConfigError(
+            f"lora.target_modules {', '.join(config.target_modules)}: expected some of {', '.join(known)}"
+        )
     lora = peft.LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
         bias="none",
         target_modules=wanted,
         modules_to_save=heads(model) or None,
@@ -70,7 +72,7 @@ def attach(model: PreTrainedModel, config: AdapterConfig, settings: ModelConfig)
     return peft.get_peft_model(model, lora)
 
 
-def check_continued(folder: Path, config: AdapterConfig, settings: ModelConfig) -> None:
+def check_continued(folder: Path, config: LoraConfig, settings: ModelConfig) -> None:
     """Refuse to go on with an adapter of another model or rank, or without its head.
 
     Raises:
@@ -82,10 +84,10 @@ def check_continued(folder: Path, config: AdapterConfig, settings: ModelConfig) 
     now, then = settings.model_dump(), before.model_dump()
     differing = [f"model.{name} was {then[name]}" for name in now if now[name] != then[name]]
     rank = json.loads((folder / folders.PEFT_CONFIG).read_text(encoding="utf-8"))["r"]
-    if rank != config.rank:
-        differing.append(f"adapter.rank was {rank}")
+    if rank != config.r:
+        differing.append(f"lora.r was {rank}")
     if differing:
-        raise ConfigError(f"adapter.continue_from {folder}: {'; '.join(differing)}; expected the same settings")
+        raise ConfigError(f"lora.continue_from {folder}: {'; '.join(differing)}; expected the same settings")
 
 
 def heads(model: PreTrainedModel) -> list[str]:

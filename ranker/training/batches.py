@@ -95,38 +95,38 @@ class Groups(Dataset[Example]):
 class RunPlan(Sampler[list[Item]]):
     """All batches of a run, decided before it starts, so that a resumed run sees exactly what is left.
 
-    In every epoch each group appears once, with all its candidates or with a random subset of ``group_size``
+    In every epoch each group appears once, with all its candidates or with a random subset of ``candidates_per_prompt``
     candidates, in random order. Items are shuffled, then batched by length within chunks, then the batches shuffled.
 
     Args:
         groups: the data.
-        epochs: passes over it; a fraction stops within an epoch.
-        batch_tokens: most padded tokens of one batch.
-        group_size: fewest and most candidates shown together.
+        num_train_epochs: passes over it; a fraction stops within an epoch.
+        max_tokens_per_forward: most padded tokens of one batch.
+        candidates_per_prompt: fewest and most candidates shown together.
         seed: decides everything here.
         world: processes that train together; each takes every ``world``-th batch.
         rank: which of them this is.
 
     Raises:
-        ConfigError: there is nothing to train on, or two candidates of a row pass ``batch_tokens``.
+        ConfigError: there is nothing to train on, or two candidates of a row pass ``max_tokens_per_forward``.
     """
 
     def __init__(
         self,
         groups: Groups,
         *,
-        epochs: float,
-        batch_tokens: int,
-        group_size: tuple[int, int],
+        num_train_epochs: float,
+        max_tokens_per_forward: int,
+        candidates_per_prompt: tuple[int, int],
         seed: int,
         world: int = 1,
         rank: int = 0,
     ) -> None:
         rng = random.Random(seed)
         self.batches: list[list[Item]] = []
-        remaining = epochs
+        remaining = num_train_epochs
         while remaining > 0:
-            epoch = self._epoch(groups, batch_tokens, group_size, rng)
+            epoch = self._epoch(groups, max_tokens_per_forward, candidates_per_prompt, rng)
             self.batches += epoch[: max(1, round(len(epoch) * min(1.0, remaining)))]
             remaining -= 1
         if not self.batches:
@@ -150,8 +150,10 @@ class RunPlan(Sampler[list[Item]]):
         return found.hexdigest()
 
     @staticmethod
-    def _epoch(groups: Groups, budget: int, group_size: tuple[int, int], rng: random.Random) -> list[list[Item]]:
-        items = [(row, _company(groups, row, group_size, budget, rng)) for row in range(len(groups))]
+    def _epoch(
+        groups: Groups, budget: int, candidates_per_prompt: tuple[int, int], rng: random.Random
+    ) -> list[list[Item]]:
+        items = [(row, _company(groups, row, candidates_per_prompt, budget, rng)) for row in range(len(groups))]
         rng.shuffle(items)
         costs = [groups.cost(item) for item in items]
         batches: list[list[Item]] = []
@@ -169,7 +171,9 @@ class RunPlan(Sampler[list[Item]]):
         return batches
 
 
-def _company(groups: Groups, row: int, group_size: tuple[int, int], budget: int, rng: random.Random) -> tuple[int, ...]:
+def _company(
+    groups: Groups, row: int, candidates_per_prompt: tuple[int, int], budget: int, rng: random.Random
+) -> tuple[int, ...]:
     """A random subset in random order, made smaller until it fits the budget.
 
     Raises:
@@ -177,14 +181,14 @@ def _company(groups: Groups, row: int, group_size: tuple[int, int], budget: int,
     """
     preference = groups.preferences[row]
     count = len(preference.candidates)
-    low, high = (min(size, count) for size in group_size)
+    low, high = (min(size, count) for size in candidates_per_prompt)
     chosen = (
         tuple(range(count)) if preference.label is not None else tuple(rng.sample(range(count), rng.randint(low, high)))
     )
     while (need := prod(groups.cost((row, chosen)))) > budget:
         if len(chosen) <= 2:
             raise ConfigError(
-                f"row '{preference.id}' takes {need} tokens, more than training.batch_tokens {budget}; "
+                f"row '{preference.id}' takes {need} tokens, more than training.max_tokens_per_forward {budget}; "
                 "raise it or lower model.max_length"
             )
         chosen = chosen[:-1]

@@ -54,6 +54,25 @@ class EvaluateLast(TrainerCallback):  # type: ignore[misc]
             control.should_evaluate = control.should_save = True
 
 
+class EvaluatePending(TrainerCallback):  # type: ignore[misc]
+    """Evaluates a checkpoint that a stop saved before its evaluation, when the run is resumed from it.
+
+    Args:
+        trainer: evaluates, and keeps which checkpoint is the best.
+        folder: what the run is resumed from.
+    """
+
+    def __init__(self, trainer: Any, folder: Path) -> None:
+        self.trainer, self.folder = trainer, folder
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Evaluate where the step was due and has no result."""
+        due = state.global_step % args.eval_steps == 0 or state.global_step == state.max_steps
+        known = any(entry["step"] == state.global_step for entry in state.log_history if "eval_accuracy" in entry)
+        if due and not known and self.trainer._determine_best_metric(self.trainer.evaluate(), trial=None):
+            state.best_model_checkpoint = str(self.folder)
+
+
 class CheckSaved(TrainerCallback):  # type: ignore[misc]
     """Hands every checkpoint that was saved to a function that raises where it is not usable."""
 

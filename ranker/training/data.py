@@ -27,9 +27,10 @@ def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Pr
     options: dict[str, Any] = {"columns": data.columns, "on_error": data.on_error, "streaming": data.streaming}
     single = config.training.loss in get_args(PointLoss)
     parts = [
-        load_preferences([source], limit=data.limit, single=single, **options).preferences for source in data.train
+        load_preferences([source], limit=data.max_train_samples, single=single, **options).preferences
+        for source in data.train
     ]
-    validation = load_preferences(data.validation, limit=data.validation_limit, **options).preferences
+    validation = load_preferences(data.validation, limit=data.max_eval_samples, **options).preferences
     test = load_preferences(data.test, **options).preferences if data.test else validation
     if data.deduplicate != "none":
         parts = without_repeats(parts, data.deduplicate, data.similarity)
@@ -61,7 +62,7 @@ def load_aspects(config: RunConfig, held_out: Sequence[Preference]) -> list[Pref
     rows: list[Preference] = []
     for source in data.aspects:
         rows += load_preferences(
-            [source], columns=data.aspect_columns, on_error=data.on_error, single=True, limit=data.limit,
+            [source], columns=data.aspect_columns, on_error=data.on_error, single=True, limit=data.max_train_samples,
             streaming=data.streaming,
         ).preferences  # fmt: skip
     for row in rows:
@@ -92,13 +93,13 @@ def without_repeats(parts: Sequence[list[Preference]], same: Sameness, similarit
 
 
 def without_leaks(config: RunConfig, training: list[Preference], held_out: Sequence[Preference]) -> list[Preference]:
-    """The training rows, as ``data.leaks`` says, without those whose prompt is also held out.
+    """The training rows, as ``data.train_eval_overlap`` says, without those whose prompt is also held out.
 
     Raises:
         DataError: naming the first such row, under ``leaks: raise``, or when none would remain.
     """
     data = config.data
-    if data.leaks == "ignore":
+    if data.train_eval_overlap == "ignore":
         return training
     same: Sameness = "near" if data.deduplicate == "near" else "exact"
     found = set(leaks(training, held_out, same, similarity=data.similarity))
@@ -106,12 +107,18 @@ def without_leaks(config: RunConfig, training: list[Preference], held_out: Seque
         return training
     first = training[min(found)].id
     what = (
-        f"{len(found)} of {len(training)} training rows have a prompt that is also held out ({same}), first '{first}'"
+        f"{len(found)} of {len(training)} training rows have a prompt that is also in the validation or test rows "
+        f"({same}), first '{first}'"
     )
-    if data.leaks == "raise" or len(found) == len(training):
-        raise DataError(", ".join(data.train), "prompt", f"{what}; expected none, or set data.leaks=drop or warn")
-    logger.warning("%s; %s", what, "left out" if data.leaks == "drop" else "data.leaks=drop leaves them out")
-    return [row for number, row in enumerate(training) if number not in found] if data.leaks == "drop" else training
+    if data.train_eval_overlap == "raise" or len(found) == len(training):
+        raise DataError(
+            ", ".join(data.train), "prompt", f"{what}; expected none, or set data.train_eval_overlap=drop or warn"
+        )
+    if data.train_eval_overlap == "warn":
+        logger.warning("%s; data.train_eval_overlap=drop leaves them out", what)
+        return training
+    logger.warning("%s; left out", what)
+    return [row for number, row in enumerate(training) if number not in found]
 
 
 def check_tasks(config: RunConfig, preferences: Sequence[Preference]) -> None:

@@ -6,10 +6,10 @@ into a checkpoint's final place.
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -72,11 +72,14 @@ class StopRequest:
 
     def agreed(self, device: torch.device) -> int | None:
         """The signal that one of the processes was sent; called by all of them after every step."""
-        if self._processes > 1:
-            number = torch.tensor(self.number or 0, device=device)
-            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
-            self.number = int(number) or None
-        return self.number
+        if self._processes == 1:
+            return self.number
+        shared = torch.tensor(self.number or 0, device=device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        found = int(shared) or None
+        if found is not None:  # a signal that came meanwhile is not overwritten; the next step agrees on it
+            self.number = found
+        return found
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again = repeated()
@@ -86,7 +89,8 @@ class StopRequest:
             raise Stopped(number)
         self.number = number
         name = NAMES.get(signal.Signals(number), "a signal")
-        sys.stderr.write(f"\nranker: {name}: saving a checkpoint after this step; once more stops without saving\n")
-        sys.stderr.flush()
+        message = f"\nranker: {name}: saving a checkpoint after this step; once more stops without saving\n"
+        with suppress(OSError):
+            os.write(2, message.encode())  # sys.stderr may be in the middle of a write
         if self._abandoning:
             raise AbandonedError(number)

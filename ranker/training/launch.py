@@ -54,11 +54,11 @@ def launched(config: RunConfig) -> Launch:
         raise ConfigError(
             "FSDP with SHARDED_STATE_DICT saves no whole checkpoint; set fsdp_state_dict_type: FULL_STATE_DICT"
         )
-    if config.adapter.quantization != "none" and (fsdp or stage == 3):
+    if config.lora.quantization != "none" and (fsdp or stage == 3):
         raise ConfigError(
-            "ZeRO-3 and FSDP cannot shard quantized weights; use ZeRO stage 2 or DDP, or adapter.quantization=none"
+            "ZeRO-3 and FSDP cannot shard quantized weights; use ZeRO stage 2 or DDP, or lora.quantization=none"
         )
-    if config.adapter.rank and (fsdp or stage == 3):
+    if config.lora.r and (fsdp or stage == 3):
         raise ConfigError(
             "adapters under ZeRO-3 or FSDP lose weights that are not gathered; use ZeRO stage 2 or DDP for adapters"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import shutil
@@ -9,13 +10,13 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from filelock import FileLock, Timeout
 
 from ranker import atomic
 from ranker.checkpoints import adapters, weights
-from ranker.config import RunConfig, dump_config
+from ranker.config import ExportPrecision, RunConfig, dump_config
 from ranker.errors import CheckpointError, ConfigError, JobError
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,16 @@ STEPS: Final = "steps"
 FOLDERS: Final = (STEPS, "checkpoint", "adapter")
 """Folders of a run's weights."""
 
-FILES: Final = ("model*.onnx", "report.html", "report.md", "metrics.json", "examples.parquet", "learning.png")
+FILES: Final = (
+    "model.onnx", *(f"model.{precision}.onnx" for precision in get_args(ExportPrecision)), "report.html", "report.md",
+    "metrics.json", "examples.parquet", "learning.png",
+)  # fmt: skip
 """Files that a run makes of its weights."""
 
+NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What file systems without locks answer."""
+
+PLAN: Final = "plan.sha256"
 STATE: Final = "trainer_state.json"
 
 
@@ -48,7 +56,9 @@ def only_run(output: Path) -> Iterator[None]:
             f"{output}: another process is training in this folder; wait until it has finished, or choose another "
             "output_dir"
         ) from error
-    except NotImplementedError:
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
         logger.warning("%s: this file system has no locks; do not start a second run in this folder", output)
         yield
         return
@@ -69,8 +79,13 @@ def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
         raise ConfigError("--resume continues the earlier run and --overwrite deletes it; choose one of them")
     found = earlier(output)
     if resume:
-        if not found or not (output / RECORD).is_file():
-            raise ConfigError(f"{output}: expected checkpoints to resume from, found none; run without --resume")
+        if config.model.scheme == "gated":
+            raise ConfigError(f"{output}: a gated model is fitted in one go and has nothing to resume; use --overwrite")
+        if not checkpoints_of(output) or not (output / RECORD).is_file():
+            raise ConfigError(
+                f"{output}: expected checkpoints to resume from, found none; start the run without --resume, or with "
+                "--overwrite where an earlier one left other files"
+            )
         _check_settings(config, output)
     elif found and not overwrite:
         raise ConfigError(
@@ -81,8 +96,8 @@ def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
         _check_sources(config, output)
 
 
-def begin_output(config: RunConfig, output: Path, *, resume: bool) -> None:
-    """Make the folder of a run that ``check_output`` allowed; without ``resume`` an earlier run is removed.
+def begin_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Make the folder of a run that ``check_output`` allowed; with ``overwrite`` an earlier run is removed.
 
     Only what a run writes is removed; other files in the folder stay.
     """
@@ -90,14 +105,21 @@ def begin_output(config: RunConfig, output: Path, *, resume: bool) -> None:
     atomic.remove_leftovers(output / STEPS)
     if resume:
         return
-    for folder in FOLDERS:
-        shutil.rmtree(output / folder, ignore_errors=True)
-    for path in (path for pattern in FILES for path in output.glob(pattern)):
-        path.unlink()
+    for path in earlier(output) if overwrite else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    (output / STEPS / PLAN).unlink(missing_ok=True)
     atomic.write_text(output / RECORD, dump_config(config))
 
 
 def earlier(output: Path) -> list[Path]:
+    """What an earlier run left: its checkpoints in order, the final one, its adapter, its exports and reports."""
+    return [*checkpoints_of(output), *(output / name for name in FILES if (output / name).exists())]
+
+
+def checkpoints_of(output: Path) -> list[Path]:
     """Weights of an earlier run: its checkpoints in order, then the final one and its adapter."""
     final = [output / name for name in FOLDERS[1:] if (output / name).is_dir()]
     return [*_by_step(output), *final]
@@ -125,7 +147,7 @@ def _check_sources(config: RunConfig, output: Path) -> None:
     Raises:
         ConfigError: naming it.
     """
-    sources = {"model.backbone": config.model.backbone, "adapter.continue_from": config.adapter.continue_from}
+    sources = {"model.backbone": config.model.backbone, "lora.continue_from": config.lora.continue_from}
     deleted = {(output / folder).resolve() for folder in FOLDERS}
     for name, source in sources.items():
         path = Path(source or "").resolve()

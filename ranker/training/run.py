@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -26,12 +28,12 @@ from ranker.records import Preference
 from ranker.text.pipeline import TextPipeline
 from ranker.training import adapters
 from ranker.training.batches import Groups, RunPlan
-from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, TrimMemory
+from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, EvaluatePending, TrimMemory
 from ranker.training.data import load
-from ranker.training.interrupts import StopRequest
+from ranker.training.interrupts import StopRequest, TrainingStopped
 from ranker.training.launch import Launch, launched
-from ranker.training.resume import begin_output, check_output, check_plan, newest_whole, only_run
-from ranker.training.stages import gated, quantized
+from ranker.training.resume import PLAN, STEPS, begin_output, check_output, check_plan, newest_whole, only_run
+from ranker.training.stages import gated, qat
 from ranker.training.start import starting_model, without_padding
 from ranker.training.trainer import RankerTrainer
 
@@ -94,9 +96,9 @@ def _train(config: RunConfig, launch: Launch, resume: bool, overwrite: bool) -> 
     args = None
     if config.model.scheme != "gated":
         args = arguments(config, output, launch)  # sets up the processes' group
-        if launch.sharded and config.quantize != "none":
-            raise ConfigError("quantize needs whole weights in one process; train without it, then on from the result")
-    begin = partial(begin_output, config, output, resume=resume)
+        if launch.sharded and config.qat != "none":
+            raise ConfigError("qat needs whole weights in one process; train without it, then on from the result")
+    begin = partial(begin_output, config, output, resume=resume, overwrite=overwrite)
     if args is None:
         begin()
         folder, scorer, history, steps = gated.fit(config, training, [*validation, *test])
@@ -104,9 +106,9 @@ def _train(config: RunConfig, launch: Launch, resume: bool, overwrite: bool) -> 
         folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume, begin)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
-        if config.quantize == "int8" and launch.main:
+        if config.qat == "int8" and launch.main:
             groups = Groups(training, TextPipeline(scorer.model.layout, scorer.pipeline.tokenizer))
-            quantized.finish(scorer.model, groups, config.training, config.quantize_steps)
+            qat.train_quantized(scorer.model, groups, config.training, config.qat_steps)
             native.replace(scorer.model, scorer.pipeline.tokenizer, folder)
             native.check_reload(scorer, folder, [p.group for p in training[:PROBES]])
     return Trained(
@@ -140,9 +142,9 @@ def _fit(
     groups = Groups(training, TextPipeline(model.layout, tokenizer))
     plan = RunPlan(
         groups,
-        epochs=config.training.epochs,
-        batch_tokens=config.training.batch_tokens,
-        group_size=config.training.group_size,
+        num_train_epochs=config.training.num_train_epochs,
+        max_tokens_per_forward=config.training.max_tokens_per_forward,
+        candidates_per_prompt=config.training.candidates_per_prompt,
         seed=config.training.seed,
         world=launch.world,
         rank=launch.rank,
@@ -150,14 +152,14 @@ def _fit(
     if launch.main:
         begin()  # what an earlier run left is removed when nothing of this one can be refused any more
         together = launch.world * args.gradient_accumulation_steps
-        check_plan(output / "steps" / "plan.sha256", f"{plan.digest(groups)} {together}", resume)
+        check_plan(output / STEPS / PLAN, f"{plan.digest(groups)} {together}", resume)
     steps = -(-len(plan) // args.gradient_accumulation_steps)
     # Rounded down: with one step of warm-up, a run of one step would train at a rate of 0.
-    args.warmup_steps = int(config.training.warmup_ratio * steps)
-    args.eval_steps = args.save_steps = -(-steps // config.training.evaluations)
-    adapted = config.adapter.rank > 0
+    args.warmup_steps = math.floor(_steps_of(config.training.warmup_steps, steps))
+    args.eval_steps = args.save_steps = math.ceil(_steps_of(config.training.eval_steps, steps))
+    adapted = config.lora.r > 0
     trainer = RankerTrainer(
-        adapters.attach(model, config.adapter, config.model) if adapted else model,
+        adapters.attach(model, config.lora, config.model) if adapted else model,
         args,
         groups=groups,
         plan=plan,
@@ -174,7 +176,7 @@ def _fit(
 
     def check(folder: Path) -> None:
         live = trainer.score(probes)
-        if launch.main and config.adapter.quantization == "none":
+        if launch.main and config.lora.quantization == "none":
             saved, _ = native.load(folder)
             saved.to(trainer.args.device)
             native.compare(live, TorchScorer(saved, tokenizer).score(probes), folder, limit=limit)
@@ -182,24 +184,39 @@ def _fit(
             adapter_folders.check_head(folder)
 
     trainer.add_callback(CheckSaved(check))
+    source = newest_whole(output) if resume else None
+    if source is not None:
+        trainer.add_callback(EvaluatePending(trainer, source))
     with trainer.stop.watched():
-        trainer.train(resume_from_checkpoint=str(newest_whole(output)) if resume else None)
+        trainer.train(resume_from_checkpoint=None if source is None else str(source))
+        stopped = trainer.stop.agreed(trainer.args.device)
     if groups.cut:
         logger.warning(
             "%d of %d groups read had a prompt or an answer cut to model.max_length", groups.cut, groups.read
         )
     final = output / "checkpoint"
-    if adapted:
-        return *_merged(config, trainer, launch, probes), trainer.state.log_history, trainer.state.global_step
+    scorer = _saved(config, trainer, launch, probes, final)
+    if not adapted and not launch.sharded:
+        check(final)
+    if stopped is not None:  # after the last step: the model is trained and saved, what follows is not begun
+        raise TrainingStopped(stopped, trainer.state.global_step, trainer.state.max_steps, final)
+    return final, scorer, trainer.state.log_history, trainer.state.global_step
+
+
+def _saved(
+    config: RunConfig, trainer: RankerTrainer, launch: Launch, probes: Sequence[Any], final: Path
+) -> TorchScorer:
+    """Write the final checkpoint; a scorer of what is in it."""
+    if config.lora.r > 0:
+        return _merged(config, trainer, launch, probes, final)
     if launch.sharded:
-        return final, _sharded(trainer, launch, final), trainer.state.log_history, trainer.state.global_step
+        return _sharded(trainer, launch, final)
     draft = atomic.draft_of(final)
     trainer.save_model(str(draft))
     if launch.main:
         atomic.replace_folder(draft, final)
-    check(final)
     trainer.model.eval()
-    return final, trainer.scorer, trainer.state.log_history, trainer.state.global_step
+    return trainer.scorer
 
 
 def _sharded(trainer: RankerTrainer, launch: Launch, final: Path) -> TorchScorer:
@@ -214,27 +231,28 @@ def _sharded(trainer: RankerTrainer, launch: Launch, final: Path) -> TorchScorer
 
 
 def _merged(
-    config: RunConfig, trainer: RankerTrainer, launch: Launch, probes: Sequence[Any]
-) -> tuple[Path, TorchScorer]:
+    config: RunConfig, trainer: RankerTrainer, launch: Launch, probes: Sequence[Any], final: Path
+) -> TorchScorer:
     """Save the adapter, merge it into full-precision weights, and save and check those as the checkpoint.
 
     Quantised weights are merged from the unquantised backbone: the result differs from what was trained by the
     quantisation's error, and is what is evaluated.
     """
-    output = Path(config.output_dir)
-    folder, final = output / "adapter", output / "checkpoint"
-    if launch.main:
-        adapter_folders.save(trainer.model, trainer.tokenizer, config.model, folder)
     if not launch.main:
-        return final, trainer.scorer
+        return trainer.scorer
+    folder = final.with_name("adapter")
+    draft = atomic.draft_of(folder)
+    shutil.rmtree(draft, ignore_errors=True)
+    adapter_folders.save(trainer.model, trainer.tokenizer, config.model, draft)
+    atomic.replace_folder(draft, folder)
     merged, tokenizer, _ = adapter_folders.load(folder)
     scorer = TorchScorer(merged, tokenizer)
     native.replace(scorer.model, trainer.tokenizer, final)
     native.check_reload(scorer, final, probes)
     scorer.model.to(trainer.args.device)
-    if config.adapter.quantization == "none":
+    if config.lora.quantization == "none":
         native.compare(trainer.scorer.score(probes), scorer.score(probes), folder, limit=MERGED)
-    return final, scorer
+    return scorer
 
 
 def check_sharding(launch: Launch, trainer: RankerTrainer) -> None:
@@ -272,11 +290,11 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         num_train_epochs=1,  # the plan holds all epochs
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
-        lr_scheduler_type=training.scheduler,
+        lr_scheduler_type=training.lr_scheduler_type,
         max_grad_norm=training.max_grad_norm,
         gradient_accumulation_steps=training.accumulation(launch.world),
-        torch_compile=training.compile,
-        activation_checkpointing=training.gradient_checkpointing,
+        torch_compile=training.torch_compile,
+        activation_checkpointing=training.activation_checkpointing,
         bf16=bf16(training.precision),
         use_cpu=not torch.cuda.is_available(),
         seed=training.seed,
@@ -287,7 +305,7 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         metric_for_best_model="accuracy",
         greater_is_better=True,
         logging_steps=training.logging_steps,
-        report_to=["tensorboard"] if training.tensorboard and importlib.util.find_spec("tensorboard") else [],
+        report_to=_installed(training.report_to),
         remove_unused_columns=False,
         disable_tqdm=True,  # AccuracyBar is the bar
     )
@@ -304,8 +322,18 @@ def bf16(precision: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def _steps_of(value: float, steps: int) -> float:
+    """A number of steps; below 1 it is a share of the run, as in transformers."""
+    return value * steps if value < 1 else value
+
+
+def _installed(targets: Sequence[str]) -> list[str]:
+    """Where the run is logged to; TensorBoard, the default, is left out where it is not installed."""
+    return [name for name in targets if name != "tensorboard" or importlib.util.find_spec("tensorboard")]
+
+
 def _callbacks(config: RunConfig) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = [AccuracyBar(), EvaluateLast(), TrimMemory()]
-    if config.training.patience is not None:
-        callbacks.append(EarlyStoppingCallback(config.training.patience))
+    if config.training.early_stopping_patience is not None:
+        callbacks.append(EarlyStoppingCallback(config.training.early_stopping_patience))
     return callbacks

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ranker.checkpoints import native
-from ranker.checkpoints.formats import candidates_for_head
+from ranker.checkpoints.detection import candidates_for_head
 from ranker.checkpoints.inspect import inspect
 from ranker.config import ModelConfig, RunConfig
 from ranker.errors import CheckpointError, ConfigError
@@ -34,7 +34,7 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
         CheckpointError: it is not whole, or its head has an unknown name.
     """
     model, name = config.model, config.model.backbone
-    options = adapters.options(config.adapter, model)
+    options = adapters.options(config.lora, model)
     facts = _trained(Path(name)) if Path(name).is_dir() else None
     if facts is None or model.init_head or config.model.scheme == "seq2seq":
         made, tokenizer = start(model, options=options)
@@ -43,10 +43,10 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
             if facts is not None:
                 _new_head(made)
         return made, tokenizer
-    if config.adapter.rank:
+    if config.lora.r:
         raise ConfigError(
             f"model.backbone '{name}' is a trained model, and adapters start from a backbone and a new head; "
-            "set adapter.rank=0 to go on with all weights, or model.init_head=true"
+            "set lora.r=0 to go on with all weights, or model.init_head=true"
         )
     if not facts["readable"]:
         raise CheckpointError(f"{name}: format '{facts['format']}' cannot be trained on; merge it first: ranker merge")

@@ -28,8 +28,11 @@ from ranker.text.pipeline import REDUCTIONS
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training.batches import Groups, PairwiseCollator, RunPlan
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
-from ranker.training.losses.pairwise import centring, differing_span, held_values, order_consistency
+from ranker.training.losses.pairwise import center_rewards, differing_span, held_values, order_consistency
 from ranker.training.losses.table import ANSWERS, LISTWISE, PAIRWISE, POINTWISE, TOKENWISE
+
+SLICE = 256
+"""Validation groups of each process between two looks at whether the run is to stop."""
 
 TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels", "counted", "compared")
 
@@ -146,8 +149,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
             loss = ANSWERS[self.loss](left, right, inputs["targets"])
         else:
             loss = PAIRWISE[self.loss](logits, inputs["targets"], inputs["margin"])
-        if self.config.centring:
-            loss = loss + self.config.centring * centring(left, right)
+        if self.config.center_rewards_coefficient:
+            loss = loss + self.config.center_rewards_coefficient * center_rewards(left, right)
         if self.config.consistency and not self.data_collator.layout.order_free:
             penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
             loss = loss + self.config.consistency * penalty
@@ -196,7 +199,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         if self.loss == "cross_entropy":
             labels = (labels[:, 0] >= self.config.accept_threshold).long()
             weights = torch.tensor(self.config.class_weights) if self.config.class_weights else None
-            options = {"class_weights": weights, "label_smoothing": self.config.label_smoothing}
+            options = {"class_weights": weights, "label_smoothing_factor": self.config.label_smoothing_factor}
         elif self.loss == "huber":
             options = {"delta": self.config.huber_delta}
         if not len(labels):
@@ -277,8 +280,14 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Score the validation groups in fp32 by the path that serves the model; logs accuracy, loss and margin."""
+        results: list[GroupScores] = []
+        size = SLICE * self.accelerator.num_processes
         with self.stop.abandonable():
-            results = self.score([p.group for p in self.validation])
+            for start in range(0, len(self.validation), size):
+                results += self.score([p.group for p in self.validation[start : start + size]])
+                number = self.stop.agreed(self.args.device)
+                if number is not None:
+                    raise AbandonedError(number)
         summary = pairwise_summary(self.validation, results)
         metrics = {
             f"{metric_key_prefix}_accuracy": summary.accuracy.value,
@@ -316,7 +325,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         """The live model as a scorer; of an adapted one the model inside, whose layers carry the adapter."""
         inner = self.model.get_base_model() if self.adapter is not None else self.model
         forward = self.model_wrapped if self.sharded else None
-        return TorchScorer(inner, self.tokenizer, batch_tokens=self.eval_batch_tokens, forward=forward)
+        return TorchScorer(inner, self.tokenizer, max_tokens_per_forward=self.eval_batch_tokens, forward=forward)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write the tokenizer and what an adapter needs beside the model: every checkpoint loads on its own."""

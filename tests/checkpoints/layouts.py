@@ -99,7 +99,7 @@ def write_tensors(file, tensors):
 
 
 def ours(tmp_path):
-    """A folder of ranker train encoder-bt."""
+    """A folder of ranker train encoder-bradley-terry."""
     from ranker.records import Group
 
     folder, scorer = trained(tmp_path, "bert")

@@ -17,8 +17,8 @@ from transformers import (
 import ranker
 from ranker.checkpoints import native
 from ranker.checkpoints.convert import convert
-from ranker.checkpoints.foreign.table import READERS, WRITERS
-from ranker.checkpoints.formats import FORMATS
+from ranker.checkpoints.detection import FORMATS
+from ranker.checkpoints.formats.registry import READERS, WRITERS
 from ranker.checkpoints.inspect import inspect
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import pairwise

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from ranker.data.formats import UnusedColumns, group_of, preference_of
+from ranker.data.formats import UnusedColumns, parse_group, parse_preference
 from ranker.errors import DataError
 from ranker.records import Group, Message, subset_of
 
@@ -43,13 +43,13 @@ USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "Hi"), ("assi
     ],
 )
 def test_shapes_are_recognised(row, expected):
-    assert group_of(row, "f:1") == expected
+    assert parse_group(row, "f:1") == expected
 
 
 @pytest.mark.parametrize("name", ["context", "history", "post", "question", "instruction", "query", "trajectory"])
 def test_a_prompt_under_another_known_name_is_read(name):
     for row in ({"chosen": "a", "rejected": "b"}, {"candidates": ["a", "b"]}):
-        assert group_of({name: "Say hi", **row}, "f:1") == Group("Say hi", ("a", "b"))
+        assert parse_group({name: "Say hi", **row}, "f:1") == Group("Say hi", ("a", "b"))
 
 
 CHAT = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Bye"))
@@ -65,45 +65,78 @@ CHAT = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "B
     ids=["role and content", "from and value"],
 )
 def test_a_conversation_under_a_known_name_is_the_prompt(name, turns):
-    assert group_of({name: turns, "chosen": "a", "rejected": "b"}, "f:1") == Group(CHAT, ("a", "b"))
-    assert group_of({name: turns, "response": "a"}, "f:1") == Group(CHAT, ("a",))
+    assert parse_group({name: turns, "chosen": "a", "rejected": "b"}, "f:1") == Group(CHAT, ("a", "b"))
+    assert parse_group({name: turns, "response": "a"}, "f:1") == Group(CHAT, ("a",))
+
+
+def test_turns_that_hold_their_prompt_are_not_checked_against_other_columns(caplog):
+    unused = UnusedColumns()
+    row = {"chosen": [USER, GOOD], "rejected": [USER, BAD], "messages": [USER, GOOD], "context": "a forum"}
+    assert parse_group(row, "f:1", unused=unused) == Group((Message("user", "Hi"),), ("yes", "no"))
+    unused.say()
+    assert caplog.messages == ["f: columns not used: messages, context"]
+
+
+def test_a_conversation_that_has_its_answer_is_no_prompt():
+    with pytest.raises(DataError, match="expected messages that wait for an answer"):
+        parse_group({"messages": [USER, GOOD], "chosen": "x", "rejected": "y"}, "f:1")
+
+
+def test_a_single_message_is_an_answer():
+    row = {
+        "conversations": [{"from": "human", "value": "Hi"}],
+        "chosen": {"from": "gpt", "value": "yes"}, "rejected": {"role": "assistant", "content": "no"},
+    }  # fmt: skip
+    assert parse_group(row, "f:1") == Group((Message("user", "Hi"),), ("yes", "no"))
+
+
+def test_a_prompt_column_that_was_named_is_never_another_one():
+    row = {"ctx": None, "question": "other", "chosen": "a", "rejected": "b"}
+    with pytest.raises(
+        DataError, match=r"expected text or messages, got null; where there is none, give \"prompt\": \"\""
+    ):
+        parse_group(row, "f:1", {"prompt": "ctx"})
+
+
+def test_speakers_of_the_wrong_type_are_named():
+    with pytest.raises(DataError, match="expected a message with role"):
+        parse_group({"messages": [{"from": ["x"], "value": "q"}], "response": "a"}, "f:1")
 
 
 def test_pairs_of_turns_are_a_history():
-    found = group_of({"history": [["Hi", "Hello"]], "chosen": "a", "rejected": "b"}, "f:1")
+    found = parse_group({"history": [["Hi", "Hello"]], "chosen": "a", "rejected": "b"}, "f:1")
     assert found.prompt == CHAT[:2]
 
 
 def test_whole_transcripts_hold_their_prompt():
     pair = {side: f"\n\nHuman: Hi\n\nAssistant: {side}" for side in ("chosen", "rejected")}
-    assert group_of(pair, "f:1") == Group((Message("user", "Hi"),), ("chosen", "rejected"))
+    assert parse_group(pair, "f:1") == Group((Message("user", "Hi"),), ("chosen", "rejected"))
 
 
 @pytest.mark.parametrize(
     "row",
     [
         {"chosen": "a", "rejected": "b", "situation": "Say hi"},
-        {"prompt": None, "chosen": "a", "rejected": "b", "situation": "Say hi"},
         {"chosen": [GOOD], "rejected": [BAD], "situation": "Say hi"},
     ],
 )
 def test_a_pair_in_which_nothing_is_the_prompt_is_refused_with_its_columns(row):
-    for read in (group_of, preference_of):
+    for read in (parse_group, parse_preference):
         with pytest.raises(
             DataError, match=r"found no prompt in the columns .*situation.*--column prompt=COLUMN"
         ) as caught:
             read(row, "f:1")
         assert '"prompt": ""' in str(caught.value)
     columns = {"prompt": "situation"}
-    assert group_of(row, "f:1", columns).prompt in ("Say hi", (Message("user", "Say hi"),))
+    assert parse_group(row, "f:1", columns).prompt in ("Say hi", (Message("user", "Say hi"),))
 
 
 def test_columns_of_text_that_are_not_used_are_named_once_per_file(caplog):
     unused = UnusedColumns()
     row = {"prompt": "p", "system": "be kind", "n": 3, "empty": "", "chosen": "a", "rejected": "b", "id": "x"}
     for number in range(3):
-        group_of(row, f"one.jsonl:{number}", unused=unused)
-    preference_of({"prompt": "p", "chosen": "a", "rejected": "b", "tags": ["x"]}, "two.jsonl:1", unused=unused)
+        parse_group(row, f"one.jsonl:{number}", unused=unused)
+    parse_preference({"prompt": "p", "chosen": "a", "rejected": "b", "tags": ["x"]}, "two.jsonl:1", unused=unused)
     unused.say()
     unused.say()
     assert [record.getMessage() for record in caplog.records] == [
@@ -114,22 +147,24 @@ def test_columns_of_text_that_are_not_used_are_named_once_per_file(caplog):
 def test_a_column_that_another_one_replaces_is_named(caplog):
     unused = UnusedColumns()
     row = {"prompt": "old", "question": "new", "context": "more", "response": "a"}
-    assert group_of(row, "f:1", {"prompt": "question"}, unused).prompt == "new"
+    assert parse_group(row, "f:1", {"prompt": "question"}, unused).prompt == "new"
     unused.say()
-    assert caplog.messages == ["f: columns not used: context, prompt"]
+    assert caplog.messages == ["f: columns not used: prompt, context"]
 
 
 def test_pairs_lists_and_blender_rows():
-    pair = preference_of({"prompt": "p", "chosen": "a", "rejected": "b", "label": 0.5, "margin": 2, "id": 7}, "f:1")
+    pair = parse_preference({"prompt": "p", "chosen": "a", "rejected": "b", "label": 0.5, "margin": 2, "id": 7}, "f:1")
     assert (pair.label, pair.margin, pair.id) == (0.5, 2.0, "7")
     assert pair.pairs() == [(0, 1, (0.5,))]
-    ranked = preference_of({"prompt": "p", "candidates": ["a", "b", "c"], "scores": [1, 3, 3]}, "f:1")
+    ranked = parse_preference({"prompt": "p", "candidates": ["a", "b", "c"], "scores": [1, 3, 3]}, "f:1")
     assert ranked.pairs() == [(0, 1, (0.0,)), (0, 2, (0.0,)), (1, 2, (0.5,))]
-    aspects = preference_of({"prompt": "p", "candidates": ["a", "b"], "scores": {"x": [1, 2], "y": [None, 1]}}, "f:1")
+    aspects = parse_preference(
+        {"prompt": "p", "candidates": ["a", "b"], "scores": {"x": [1, 2], "y": [None, 1]}}, "f:1"
+    )
     (only,) = aspects.pairs()
     assert only[2][0] == 0.0
     assert math.isnan(only[2][1])
-    blender = preference_of(
+    blender = parse_preference(
         {
             "instruction": "do ",
             "input": "it",
@@ -148,10 +183,10 @@ SPANS = {"prompt": "p", "chosen": "abc", "rejected": "ab"}
 
 
 def test_token_spans_of_pairs_and_lists():
-    pair = preference_of({**SPANS, "chosen_spans": [[0, 2], {"start": 2, "end": 3}]}, "f:1")
+    pair = parse_preference({**SPANS, "chosen_spans": [[0, 2], {"start": 2, "end": 3}]}, "f:1")
     assert pair.spans == (((0, 2), (2, 3)), ())
-    assert preference_of({**SPANS, "chosen_spans": None}, "f:1").spans == ()
-    listed = preference_of(
+    assert parse_preference({**SPANS, "chosen_spans": None}, "f:1").spans == ()
+    listed = parse_preference(
         {"prompt": "p", "candidates": ["ab", "c"], "scores": [1, 2], "spans": [None, [[0, 1]]]}, "f:1"
     )
     assert listed.spans == ((), ((0, 1),))
@@ -192,7 +227,7 @@ def test_token_spans_of_pairs_and_lists():
 )
 def test_a_bad_row_names_where_what_and_why(row, field, message):
     with pytest.raises(DataError, match=message) as caught:
-        preference_of(row, "file.jsonl:12")
+        parse_preference(row, "file.jsonl:12")
     assert caught.value.where == "file.jsonl:12"
     assert caught.value.field == field
     assert str(caught.value).startswith(f"file.jsonl:12: field '{field}'")
@@ -201,22 +236,22 @@ def test_a_bad_row_names_where_what_and_why(row, field, message):
 def test_columns_can_be_named():
     row = {"question_text": "p", "good": "a", "bad": "b"}
     columns = {"prompt": "question_text", "chosen": "good", "rejected": "bad"}
-    assert preference_of(row, "f:1", columns).candidates == ("a", "b")
+    assert parse_preference(row, "f:1", columns).candidates == ("a", "b")
     with pytest.raises(DataError, match="expected the column named for 'prompt'"):
-        preference_of({"good": "a"}, "f:1", columns)
+        parse_preference({"good": "a"}, "f:1", columns)
 
 
 def test_tasks_have_one_order_whatever_the_rows_say():
-    a = preference_of({"prompt": "p", "candidates": ["x"], "scores": {"safe": [0], "help": [1]}}, "f:1")
-    b = preference_of({"prompt": "p", "candidates": ["x"], "scores": {"help": [1], "safe": [0]}}, "f:1")
+    a = parse_preference({"prompt": "p", "candidates": ["x"], "scores": {"safe": [0], "help": [1]}}, "f:1")
+    b = parse_preference({"prompt": "p", "candidates": ["x"], "scores": {"help": [1], "safe": [0]}}, "f:1")
     assert a.tasks == b.tasks == ("help", "safe")
     assert a.scores == b.scores == ((1.0, 0.0),)
 
 
 def test_an_explicit_prompt_column_wins_and_swapping_columns_loses_nothing():
     row = {"instruction": "i", "input": "x", "question": "q", "response": "a"}
-    assert group_of(row, "f:1", {"prompt": "question"}).prompt == "q"
-    swapped = preference_of(
+    assert parse_group(row, "f:1", {"prompt": "question"}).prompt == "q"
+    swapped = parse_preference(
         {"prompt": "p", "chosen": "a", "rejected": "b"}, "f:1", {"chosen": "rejected", "rejected": "chosen"}
     )
     assert swapped.candidates == ("b", "a")

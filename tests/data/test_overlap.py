@@ -67,7 +67,9 @@ def test_sources_are_mixed_by_weight():
 
 def config(*overrides):
     data = ROOT / "data"
-    return load_config("pairrm", [f"data.validation=[{data / 'validation.jsonl'}]", "data.limit=10", *overrides])
+    return load_config(
+        "pairrm", [f"data.validation=[{data / 'validation.jsonl'}]", "data.max_train_samples=10", *overrides]
+    )
 
 
 def test_a_run_leaves_out_what_it_is_told_to(caplog):
@@ -75,15 +77,15 @@ def test_a_run_leaves_out_what_it_is_told_to(caplog):
     twice = f"data.train=[{data / 'validation.jsonl'}, {data / 'train.jsonl'}, {data / 'train.jsonl'}]"
     training, _, _ = load(config(twice))
     assert len(training) == 30
-    assert "10 of 30 training rows have a prompt that is also held out (exact)" in caplog.text
-    training, _, _ = load(config(twice, "data.leaks=drop", "data.deduplicate=exact"))
+    assert "10 of 30 training rows have a prompt that is also in the validation or test rows (exact)" in caplog.text
+    training, _, _ = load(config(twice, "data.train_eval_overlap=drop", "data.deduplicate=exact"))
     assert len(training) == 10
-    with pytest.raises(DataError, match="10 of 30 training rows have a prompt that is also held out"):
-        load(config(twice, "data.leaks=raise"))
+    with pytest.raises(DataError, match="10 of 30 training rows have a prompt that is also in the validation"):
+        load(config(twice, "data.train_eval_overlap=raise"))
     test = f"data.test=[{data / 'train.jsonl'}]"
     with pytest.raises(DataError, match="20 of 30 training rows"):
-        load(config(twice, "data.leaks=raise", test, f"data.validation=[{data / 'test.jsonl'}]"))
+        load(config(twice, "data.train_eval_overlap=raise", test, f"data.validation=[{data / 'test.jsonl'}]"))
     with pytest.raises(DataError, match="10 of 10"):
-        load(config(f"data.train=[{data / 'validation.jsonl'}]", "data.leaks=drop"))
-    training, _, _ = load(config(twice, "data.leaks=ignore", "data.weights=[0, 1, 0.5]"))
+        load(config(f"data.train=[{data / 'validation.jsonl'}]", "data.train_eval_overlap=drop"))
+    training, _, _ = load(config(twice, "data.train_eval_overlap=ignore", "data.weights=[0, 1, 0.5]"))
     assert len(training) == 15

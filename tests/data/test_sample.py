@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ranker.data.formats import preference_of
+from ranker.data.formats import parse_preference
 from ranker.data.sample import build
 from ranker.data.sample.families import FAMILIES, TRAINED, UNSEEN, draw
 from ranker.data.sample.replies import STYLES, holds
@@ -36,7 +36,7 @@ def test_splits_share_no_prompt_and_some_families_are_unseen():
 
 @pytest.mark.parametrize("split", list(SPLITS))
 def test_neither_longer_nor_shorter_wins(split):
-    share = accuracy(longer_wins([preference_of(row, row["id"]) for row in SPLITS[split]]))
+    share = accuracy(longer_wins([parse_preference(row, row["id"]) for row in SPLITS[split]]))
     assert 0.47 <= share.value <= 0.53
 
 

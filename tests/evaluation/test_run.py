@@ -34,12 +34,12 @@ def scored(*values):
 class Fixed:
     """A scorer that knows the answers, or prefers whatever comes first."""
 
-    pairwise = False
+    scores_are_relative = False
 
     def __init__(self, score):
         self.rule = score
 
-    def score(self, groups, *, as_given=False):
+    def score(self, groups, *, preserve_order=False):
         return [scored(*(self.rule(i, c) for i, c in enumerate(g.candidates))) for g in groups]
 
     def compare(self, pairs):
@@ -127,7 +127,8 @@ def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
         arrays | {"position_ids": np.arange(arrays["input_ids"].shape[1])[None] % 160 + 0 * arrays["position_ids"]}
     )
     given, turned = (
-        scorer.score([type(r.group)(r.prompt, r.candidates[::step]) for r in rows], as_given=True) for step in (1, -1)
+        scorer.score([type(r.group)(r.prompt, r.candidates[::step]) for r in rows], preserve_order=True)
+        for step in (1, -1)
     )
     assert order["n"] > 0
     assert max(np.abs(a.scores - b.scores[::-1]).max() for a, b in zip(given, turned, strict=True)) > 1e-3

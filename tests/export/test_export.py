@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ranker.checkpoints import native
-from ranker.data.formats import preference_of
+from ranker.data.formats import parse_preference
 from ranker.data.sample import build
 from ranker.errors import ModelFileError, ParityError
 from ranker.export.command import export
@@ -18,7 +18,7 @@ from ranker.runtime import manifest, modelfile
 from ranker.runtime.scorer import OnnxScorer
 from tests.conftest import FAMILIES, LAYOUTS, tiny
 
-ROWS = [preference_of(row, row["id"]) for _, row in zip(range(12), build.rows("validation"), strict=False)]
+ROWS = [parse_preference(row, row["id"]) for _, row in zip(range(12), build.rows("validation"), strict=False)]
 
 
 def exported(tmp_path, layout="set", *, exchange=True, family="bert", precisions=("fp32",), n_tasks=1):
@@ -41,10 +41,10 @@ def test_every_layout_and_backbone_says_what_torch_says(family, layout, exchange
     answers = tuple(f"{w} {i}" for i, w in enumerate(["apple", "saw", "The answer is 42.", "[x]"] * 4))
     for count in (2, 5, 16):
         group = Group("Sort these: apple, saw.", answers[:count])
-        (expected,), (got,) = (s.score([group], as_given=True) for s in (source, scorer))
+        (expected,), (got,) = (s.score([group], preserve_order=True) for s in (source, scorer))
         np.testing.assert_allclose(got.scores, expected.scores, atol=1e-4)
         order = np.random.default_rng(count).permutation(count)
-        (shuffled,) = scorer.score([Group(group.prompt, tuple(answers[i] for i in order))], as_given=True)
+        (shuffled,) = scorer.score([Group(group.prompt, tuple(answers[i] for i in order))], preserve_order=True)
         if layout != "published":
             np.testing.assert_allclose(shuffled.scores, got.scores[order], atol=1e-5)
 
@@ -133,9 +133,9 @@ def test_truncated_foreign_and_future_files_say_so(tmp_path):
     modelfile.write(path, path, {})
     with pytest.raises(ModelFileError, match="without a ranker manifest"):
         OnnxScorer(path)
-    future = entries[manifest.MANIFEST_KEY].replace('"format_version":1', '"format_version":2')
+    future = entries[manifest.MANIFEST_KEY].replace('"format_version":2', '"format_version":3')
     modelfile.write(path, path, entries | {manifest.MANIFEST_KEY: future, manifest.DIGEST_KEY: manifest.sha256(future)})
-    with pytest.raises(ModelFileError, match="manifest format 2, this version reads 1"):
+    with pytest.raises(ModelFileError, match="manifest format 3, this version reads 2"):
         OnnxScorer(path)
     with pytest.raises(ModelFileError, match="found no file"):
         OnnxScorer(tmp_path / "none.onnx")

@@ -20,15 +20,15 @@ ENCODERS = (*FAMILIES, "xlm-roberta")
 
 
 def scalar(folder):
-    return reward.from_backbone(folder, output="tasks", **SIZES)
+    return reward.from_backbone(folder, output="scalar", **SIZES)
 
 
 def pooled_classes(folder):
-    return reward.from_backbone(folder, output="classes", pooling="mean", **SIZES)
+    return reward.from_backbone(folder, output="accept_reject", pooling="mean", **SIZES)
 
 
 def classes(folder):
-    return reward.from_backbone(folder, output="classes", **SIZES)
+    return reward.from_backbone(folder, output="accept_reject", **SIZES)
 
 
 def aspects(folder):

@@ -40,7 +40,7 @@ def test_datasets_map_hits_its_cache_the_second_time(model, tmp_path):
     assert second._scorer is None, "the model was not even loaded"
     assert once.to_list() == again.to_list()
     for row, (plain) in zip(
-        once, ranker.load(model).score([r["prompt"] for r in ROWS], [r["candidates"] for r in ROWS]), strict=True
+        once, ranker.load(model).score_batch([r["prompt"] for r in ROWS], [r["candidates"] for r in ROWS]), strict=True
     ):
         np.testing.assert_allclose(row["ranker_scores"], plain, atol=1e-5)
     other = BatchScorer(model, prefix="x_")

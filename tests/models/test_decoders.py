@@ -32,7 +32,7 @@ def scorers(folder, family):
         config.sliding_window = WINDOW
         AutoModel.from_pretrained(folder, config=config).save_pretrained(folder)
     torch.manual_seed(1)
-    model, tokenizer = reward.from_backbone(str(folder), output="tasks", max_length=LENGTH, prompt_reserve=16)
+    model, tokenizer = reward.from_backbone(str(folder), output="scalar", max_length=LENGTH, prompt_reserve=16)
     sharing, alone = TorchScorer(model.eval(), tokenizer), TorchScorer(model, tokenizer)
     alone.pipeline = TextPipeline(model.layout, tokenizer)
     return sharing, alone
@@ -49,13 +49,13 @@ def test_a_prompt_is_read_once_for_all_its_answers(family, tmp_path):
     sharing, alone = scorers(tmp_path / "model", family)
     graph.to_onnx(sharing.model, tmp_path / "graph.onnx")
     exported = GraphScorer(tmp_path / "graph.onnx", alone.pipeline.layout, alone.pipeline.tokenizer, device="cpu")
-    assert exported.pipeline.share_prompts
+    assert exported.pipeline.prefix_sharing
     assert read(sharing.pipeline) < 0.9 * read(alone.pipeline)
     expected = alone.score(GROUPS)
     assert min(np.ptp(r.scores) for r in expected if len(r.scores) > 1) > 1e-3, "all the same would prove nothing"
     for scorer in (sharing, exported):
         for budget in (1, 100_000):
-            scorer.batch_tokens = budget
+            scorer.max_tokens_per_forward = budget
             for a, b in zip(expected, scorer.score(GROUPS), strict=True):
                 np.testing.assert_allclose(b.scores, a.scores, rtol=1e-4, atol=1e-4)
                 np.testing.assert_array_equal(b.truncated, a.truncated)
@@ -77,7 +77,7 @@ def test_an_empty_answer_is_read_at_the_end_of_its_prompt(tmp_path):
     for scorer in (sharing, alone):
         scorer.pipeline.layout = layout
     group = Group("How many legs have three spiders?", ("twenty four", "", "8"))
-    one, other = (scorer.score([group], as_given=True)[0].scores for scorer in (sharing, alone))
+    one, other = (scorer.score([group], preserve_order=True)[0].scores for scorer in (sharing, alone))
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
     (tokens,) = sharing.pipeline.tokenize([group])
     assert [row.candidates for row in sharing.pipeline.pack(tokens).rows] == [(0,), (1, 2)]

@@ -75,7 +75,7 @@ def test_a_loaded_checkpoint_can_read_without_padding(tmp_path):
     assert backbones.reads_packed(free.scorer.model.base_model)
     assert not backbones.reads_packed(padded.scorer.model.base_model)
     prompts, answers = ["Hi", PROMPT, "x " * 60], [["a"], list(ANSWERS), ["y " * 200, "z"]]
-    for a, b in zip(padded.score(prompts, answers), free.score(prompts, answers), strict=True):
+    for a, b in zip(padded.score_batch(prompts, answers), free.score_batch(prompts, answers), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(ConfigError, match="a model.onnx reads padded rows"):

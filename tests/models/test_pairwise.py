@@ -63,7 +63,7 @@ def test_scores_do_not_depend_on_batch_neighbours(family, layout, exchange):
     groups = [Group(PROMPT, ANSWERS[:3]), Group("Hi", ("a", "b b b b")), Group("x " * 300, ("y " * 200, "z"))]
     alone = [TorchScorer(model, tokenizer).score([g])[0].scores for g in groups]
     for budget in (16, 500, 100_000):
-        together = TorchScorer(model, tokenizer, batch_tokens=budget).score(groups)
+        together = TorchScorer(model, tokenizer, max_tokens_per_forward=budget).score(groups)
         for a, b in zip(alone, together, strict=True):
             np.testing.assert_allclose(a, b.scores, rtol=1e-5, atol=1e-5)
 

@@ -109,7 +109,7 @@ def save_joined(folder):
     return folder
 
 
-def trained(tmp_path, family, output="tasks", pooling="first_token", **kwargs):
+def trained(tmp_path, family, output="scalar", pooling="first_token", **kwargs):
     """A reward model as training would leave it: new head, saved."""
     folder = save_backbone(tmp_path / "backbone", family, **kwargs)
     torch.manual_seed(1)
@@ -126,7 +126,7 @@ def test_num_labels_head_and_pooling_are_always_written(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["BertForSequenceClassification"]
     assert config["id2label"] == {"0": "reward"}
-    assert config["ranker"]["head"] == "tasks"
+    assert config["ranker"]["head"] == "scalar"
     assert config["ranker"]["pooling"] == "first_token"
     assert AutoModelForSequenceClassification.from_pretrained(folder).classifier.out_features == 1
 
@@ -218,7 +218,9 @@ def test_a_chat_template_is_kept_to_the_id(tmp_path):
     assert attack.rows[0].ids.tolist().count(4) == 2
 
 
-@pytest.mark.parametrize(("family", "output"), [("bert", "classes"), ("llama", "classes"), ("roberta", "aspects")])
+@pytest.mark.parametrize(
+    ("family", "output"), [("bert", "accept_reject"), ("llama", "accept_reject"), ("roberta", "aspects")]
+)
 def test_classes_and_aspects_reduce_to_a_score(family, output, tmp_path):
     folder, scorer = trained(tmp_path, family, output)
     groups = [Group(PROMPT, ANSWERS)]
@@ -229,10 +231,12 @@ def test_classes_and_aspects_reduce_to_a_score(family, output, tmp_path):
     with torch.inference_mode():
         raw = scorer._forward(batching.collate(scorer.model.layout, batching.units([packed])))
     raw = raw.reshape(len(ANSWERS), -1)  # one answer to a row, or all of them in one
-    expected = raw[:, 1] - raw[:, 0] if output == "classes" else raw.mean(axis=-1)
+    expected = raw[:, 1] - raw[:, 0] if output == "accept_reject" else raw.mean(axis=-1)
     np.testing.assert_allclose(result.scores, expected, rtol=1e-5, atol=1e-5)
     labels = AutoModelForSequenceClassification.from_pretrained(folder).config.id2label
-    assert labels == ({0: "reject", 1: "accept"} if output == "classes" else {0: "helpful", 1: "brief", 2: "polite"})
+    assert labels == (
+        {0: "reject", 1: "accept"} if output == "accept_reject" else {0: "helpful", 1: "brief", 2: "polite"}
+    )
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "llama", "gpt2"])
@@ -241,7 +245,7 @@ def test_scores_do_not_depend_on_batch_neighbours_and_survive_saving(family, tmp
     groups = [Group(PROMPT, ANSWERS), Group("Hi", ("a",)), Group("x " * 300, ("y " * 200,))]
     alone = [scorer.score([g])[0].scores for g in groups]
     for budget in (16, 100_000):
-        again = TorchScorer(scorer.model, scorer.pipeline.tokenizer, batch_tokens=budget).score(groups)
+        again = TorchScorer(scorer.model, scorer.pipeline.tokenizer, max_tokens_per_forward=budget).score(groups)
         for a, b in zip(alone, again, strict=True):
             np.testing.assert_allclose(a, b.scores, rtol=1e-5, atol=1e-5)
     assert native.check_reload(scorer, folder, groups) <= 1e-6
@@ -290,7 +294,7 @@ def test_a_sentence_transformers_checkpoint_keeps_its_own_pooling(setting, expec
     if setting is not None:
         (folder / "1_Pooling").mkdir()
         (folder / "1_Pooling" / "config.json").write_text(json.dumps(setting))
-    model, _ = reward.from_backbone(str(folder), output="tasks", pooling="auto", max_length=128, prompt_reserve=16)
+    model, _ = reward.from_backbone(str(folder), output="scalar", pooling="auto", max_length=128, prompt_reserve=16)
     assert model.config.ranker["pooling"] == expected
 
 
@@ -299,4 +303,4 @@ def test_a_pooling_that_is_not_known_is_refused(tmp_path):
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
     with pytest.raises(ConfigError, match="pools by pooling_mode_max_tokens; expected cls or mean"):
-        reward.from_backbone(str(folder), output="tasks", pooling="auto", max_length=128, prompt_reserve=16)
+        reward.from_backbone(str(folder), output="scalar", pooling="auto", max_length=128, prompt_reserve=16)

@@ -12,9 +12,9 @@ from tests.ranking.test_tournament import Lengths, group
 class Rough:
     """Knows lengths up to tens."""
 
-    pairwise = False
+    scores_are_relative = False
 
-    def score(self, groups, *, as_given=False):
+    def score(self, groups, *, preserve_order=False):
         return [
             failed(g, "no")
             if "y" in g.candidates
@@ -54,10 +54,10 @@ def test_keeping_one_is_no_comparison():
 def test_a_first_model_that_reads_groups_reads_windows():
     sizes = []
 
-    class Reading(Lengths):
-        def score(self, groups, *, as_given=False):
+    class LoadSpec(Lengths):
+        def score(self, groups, *, preserve_order=False):
             sizes.extend(len(g.candidates) for g in groups)
             return super().score(groups)
 
-    prefiltered(Reading(), Lengths(), [group(*range(1, 90))], keep=4)
+    prefiltered(LoadSpec(), Lengths(), [group(*range(1, 90))], keep=4)
     assert max(sizes) == WINDOW

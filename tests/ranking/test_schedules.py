@@ -10,8 +10,8 @@ from ranker.ranking.schedules import (
     active,
     circulant,
     default_budget,
-    focus,
-    sort,
+    quicksort,
+    sequential_halving,
     swiss_rounds,
 )
 
@@ -67,7 +67,7 @@ def test_numbers_of_comparisons_and_rounds(n):
     (circle,) = played(circulant, n)
     assert len(circle) == (1 if n == 2 else min(2 * n, n * ((n - 1) // 2)))
     for budget in (n, 2 * n, 4 * n):
-        assert len(flat(played(focus, n, budget=budget))) <= budget
+        assert len(flat(played(sequential_halving, n, budget=budget))) <= budget
         assert len(flat(played(active, n, budget=budget))) <= budget
 
 
@@ -78,7 +78,7 @@ def test_the_default_grows_as_n_log_n():
     assert default_budget(3) == 3
 
 
-@pytest.mark.parametrize("name", ["all", "knockout", "sort", "swiss", "circulant", "focus", "active"])
+@pytest.mark.parametrize("name", ["all", "knockout", "quicksort", "swiss", "circulant", "sequential_halving", "active"])
 def test_without_noise_the_best_is_never_beaten_and_found(name):
     from ranker.ranking.aggregation import Comparisons, least_squares
 
@@ -91,7 +91,7 @@ def test_without_noise_the_best_is_never_beaten_and_found(name):
 
 def test_sort_asks_enough_to_know_the_whole_order():
     strengths = np.random.default_rng(3).normal(size=40)
-    pairs = set(flat(played(sort, 40, strengths)))
+    pairs = set(flat(played(quicksort, 40, strengths)))
     order = np.argsort(-strengths)
     neighbours = {tuple(sorted((int(a), int(b)))) for a, b in zip(order, order[1:], strict=False)}
     assert neighbours <= pairs, "two that lie next to each other can be told apart only by meeting"
@@ -104,10 +104,10 @@ def test_each_is_read_first_about_half_of_the_time():
     assert 0.45 < first < 0.55
 
 
-def test_focus_spends_most_on_those_in_front():
+def test_sequential_halving_spends_most_on_those_in_front():
     strengths = np.arange(64, 0, -1.0)
     counts = np.zeros(64)
-    for a, b in flat(played(focus, 64, strengths)):
+    for a, b in flat(played(sequential_halving, 64, strengths)):
         counts[[a, b]] += 1
     assert counts[:4].min() > 3 * np.median(counts)
 

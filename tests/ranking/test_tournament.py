@@ -10,12 +10,12 @@ from ranker.scorer import GroupScores, failed
 class Lengths:
     """Prefers longer answers, without noise; answers of 99 letters fail."""
 
-    pairwise = True
+    scores_are_relative = True
 
     def __init__(self):
         self.calls = []
 
-    def score(self, groups, *, as_given=False):
+    def score(self, groups, *, preserve_order=False):
         self.calls.append(len(groups))
         return [self.result(g) for g in groups]
 
@@ -111,7 +111,7 @@ def test_what_was_cut_in_a_comparison_is_known_of_the_group():
 
 def test_whole_passes_where_nothing_is_said_and_comparisons_where_it_is():
     class Whole(Lengths):
-        def score(self, groups, *, as_given=False):
+        def score(self, groups, *, preserve_order=False):
             self.calls.append([len(g.candidates) for g in groups])
             lengths = [np.array([len(c) for c in g.candidates], np.float32) for g in groups]
             return [GroupScores(own - own.mean(), np.zeros(len(own), np.bool_)) for own in lengths]
@@ -121,7 +121,7 @@ def test_whole_passes_where_nothing_is_said_and_comparisons_where_it_is():
     assert set(scorer.calls[0]) == {WINDOW, 2}
     assert large.scores.argmax() == 98
     assert small.scores.argmax() == 1
-    scorer.pairwise = False
+    scorer.scores_are_relative = False
     ranked(scorer, groups)
     assert scorer.calls[1] == [99, 2]
     played, _ = ranked(scorer, groups, budget=200)

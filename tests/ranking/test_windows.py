@@ -30,12 +30,12 @@ def test_scores_up_to_a_constant_are_stitched_exactly():
 class Relative:
     """Scores by length, around the group's mean, as exchange between candidates makes them."""
 
-    pairwise = True
+    scores_are_relative = True
 
     def __init__(self):
         self.sizes = []
 
-    def score(self, groups, *, as_given=False):
+    def score(self, groups, *, preserve_order=False):
         self.sizes += [len(group.candidates) for group in groups]
         return [self._one(group) for group in groups]
 

@@ -30,7 +30,7 @@ def test_sizes_are_few_and_close():
 def model_of(layout, exchange, folder):
     if layout is None:
         model, tokenizer = reward.from_backbone(
-            str(save_backbone(folder, "llama")), output="tasks", max_length=128, prompt_reserve=32
+            str(save_backbone(folder, "llama")), output="scalar", max_length=128, prompt_reserve=32
         )
         return model.eval(), tokenizer
     return tiny(layout, exchange=exchange)
@@ -46,7 +46,7 @@ def test_bound_inputs_of_few_shapes_score_alike(layout, exchange, tmp_path):
     bound._bound = Bound(bound.session, model.layout, "cpu")
     expected = TorchScorer(model, tokenizer).score(GROUPS)
     for tokens in (64, 500, 2000):
-        plain.batch_tokens = bound.batch_tokens = tokens
+        plain.max_tokens_per_forward = bound.max_tokens_per_forward = tokens
         for _ in range(2):
             for a, b, c in zip(expected, plain.score(GROUPS), bound.score(GROUPS), strict=True):
                 assert c.error is None

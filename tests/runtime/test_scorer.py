@@ -31,7 +31,10 @@ def counted(monkeypatch):
 def test_passes_next_to_each_other_change_no_score(kind, request, counted):
     path = request.getfixturevalue(kind)
     counted.clear()  # of making the file
-    beside, alone = OnnxScorer(path, threads=3, batch_tokens=64), OnnxScorer(path, threads=1, batch_tokens=64)
+    beside, alone = (
+        OnnxScorer(path, threads=3, max_tokens_per_forward=64),
+        OnnxScorer(path, threads=1, max_tokens_per_forward=64),
+    )
     for a, b in zip(beside.score(GROUPS), alone.score(GROUPS), strict=True):
         assert a.error is None
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)

@@ -24,7 +24,7 @@ def loaded(model):
 
 @pytest.fixture(scope="module")
 def client(loaded):
-    limits = Limits(items=4, candidates=5, characters=1000, body_bytes=20_000)
+    limits = Limits(max_client_batch_size=4, candidates=5, characters=1000, payload_limit=20_000)
     with TestClient(application(Server(loaded.scorer, "m", limits, {}), Keys([]))) as found:
         yield found
 
@@ -103,7 +103,7 @@ def test_metrics_and_info(client):
     text = client.get("/metrics").text
     assert 'ranker_requests_total{route="/v1/score",status="200"}' in text
     assert "ranker_queue_items 0.0" in text
-    assert client.get("/info").json()["limits"]["items"] == 4
+    assert client.get("/info").json()["limits"]["max_client_batch_size"] == 4
 
 
 def test_another_host_needs_a_key():
@@ -115,7 +115,7 @@ def test_another_host_needs_a_key():
 
 
 def test_a_slow_body_and_a_websocket_are_refused(loaded):
-    app = application(Server(loaded.scorer, "m", Limits(seconds=0.05), {}), Keys([]))
+    app = application(Server(loaded.scorer, "m", Limits(request_timeout_s=0.05), {}), Keys([]))
     slow = [{"type": "http.request", "body": b"{", "more_body": True}]
     assert asyncio.run(said(app, slow))["status"] == 408
     found = asyncio.run(said(app, [{"type": "websocket.connect"}], kind="websocket"))
@@ -145,14 +145,14 @@ def test_a_client_that_left_or_waited_too_long_is_not_worked_for(loaded, leaves,
     gate, calls = threading.Event(), []
 
     class Held:
-        pairwise, calibration = False, loaded.scorer.calibration
+        scores_are_relative, calibration = False, loaded.scorer.calibration
 
-        def score(self, groups, *, as_given=False):
+        def score(self, groups, *, preserve_order=False):
             calls.append([group.prompt for group in groups])
             gate.wait(10)
             return loaded.scorer.score(groups)
 
-    app = application(Server(Held(), "m", Limits(seconds=0.6), {}), Keys([]))
+    app = application(Server(Held(), "m", Limits(request_timeout_s=0.6), {}), Keys([]))
 
     async def ask(prompt, then):
         body = json.dumps({"prompt": prompt, "candidates": ANSWERS}).encode()
@@ -199,9 +199,16 @@ def test_a_body_of_wrong_elements_is_refused_beside_the_loop_with_few_errors(loa
 
 
 def test_lists_have_a_longest_length(loaded):
-    limits = Limits(body_bytes=2 << 20)
+    limits = Limits(payload_limit=2 << 20)
     many = b'{"query": "", "documents": [' + b'"",' * 70_000 + b'""]}'
     with TestClient(application(Server(loaded.scorer, "m", limits, {}), Keys([]))) as roomy:
         answer = roomy.post("/rerank", content=many, headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert "at most 65536 items" in answer.text
+
+
+def test_a_lone_surrogate_is_scored_and_not_refused(client):
+    body = b'{"prompt": "cut within an emoji \\ud83d", "candidates": ["a", "b"]}'
+    answer = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+    assert len(answer.json()["results"][0]["scores"]) == 2

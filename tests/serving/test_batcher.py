@@ -16,13 +16,13 @@ from ranker.serving.batcher import BATCH_ITEMS, COMPANY, Batcher, DeadlineError,
 class Slow:
     """Lengths as scores, after the gate opens."""
 
-    pairwise = False
+    scores_are_relative = False
 
     def __init__(self):
         self.gate = threading.Event()
         self.calls = []
 
-    def score(self, groups, *, as_given=False):
+    def score(self, groups, *, preserve_order=False):
         self.gate.wait(10)
         self.calls.append(len(groups))
         if any(c == "boom" for g in groups for c in g.candidates):

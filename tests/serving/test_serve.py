@@ -48,7 +48,7 @@ def post(address, body, key=None):
 def test_it_scores_as_the_library_and_drains_on_sigterm(model):
     process, address = start(model, "--name", "mine")
     items = [{"prompt": f"p {i}", "candidates": [f"answer {i} {j} " * 20 for j in range(8)]} for i in range(60)]
-    expected = ranker.load(model).score([i["prompt"] for i in items], [i["candidates"] for i in items])
+    expected = ranker.load(model).score_batch([i["prompt"] for i in items], [i["candidates"] for i in items])
     with ThreadPoolExecutor(8) as clients:
         answers = [clients.submit(post, address, {"items": items}) for _ in range(8)]
         deadline = time.monotonic() + 20
@@ -88,8 +88,11 @@ def test_keys_of_the_environment_and_a_full_queue(model):
     ("args", "said"),
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0 is reachable from other machines; give keys"),
-        (["--limit", "item=3"], "did you mean 'items'?"),
-        (["--limit", "items=none"], "--limit items=none: Input should be a valid integer"),
+        (["--limit", "max_client_batch=3"], "did you mean 'max_client_batch_size'?"),
+        (
+            ["--limit", "max_client_batch_size=none"],
+            "--limit max_client_batch_size=none: Input should be a valid integer",
+        ),
         (["--api-keys", "no-such-file"], "expected a file with one API key a line"),
     ],
 )
@@ -119,7 +122,13 @@ def test_a_port_that_is_taken_is_said(model):
 
 def test_a_pass_that_outlives_the_drain_does_not_abort_the_process(model):
     """Python's shutdown aborts (exit code -6) where a thread still computes in the engine."""
-    limits = ["items=2000", "candidates=64", "readings=1000000", "body_bytes=20000000", "drain_seconds=1"]
+    limits = [
+        "max_client_batch_size=2000",
+        "candidates=64",
+        "readings=1000000",
+        "payload_limit=20000000",
+        "drain_seconds=1",
+    ]
     process, address = start(model, *(part for limit in limits for part in ("--limit", limit)))
     items = [{"prompt": f"p {i}", "candidates": [f"answer {i} {j} " * 25 for j in range(32)]} for i in range(1500)]
     with ThreadPoolExecutor(1) as clients:

@@ -57,7 +57,7 @@ def test_a_dynamic_batch_is_scored_as_the_library_scores(model, tmp_path, backen
     found = [[json.loads(answer) for answer in tensors[0].as_numpy().reshape(-1)] for tensors in responses]
     assert [len(batch) for batch in found] == [3, 1, 1, 1]
     assert responses[0][0].as_numpy().shape == (3, 1)
-    expected = ranker.load(model).score([i["prompt"] for i in items], [i["candidates"] for i in items])
+    expected = ranker.load(model).score_batch([i["prompt"] for i in items], [i["candidates"] for i in items])
     for answer, scores in zip([*found[0], *found[2]], expected, strict=True):
         assert answer["scores"] == pytest.approx(scores.tolist(), abs=1e-5)
     assert "invalid JSON" in found[1][0]["error"]

@@ -91,7 +91,7 @@ def test_vllm_rerank_has_its_defaults(client, loaded):
 
 def test_a_model_that_compares_refuses_a_lone_answer_and_reads_equal_prompts_together(model):
     compares = ranker.load(model)
-    assert compares.scorer.pairwise
+    assert compares.scorer.scores_are_relative
     with TestClient(application(Server(compares.scorer, "m", Limits(), {}), Keys([]))) as client:
         lone = {"query": ["p: a"], "prompts": ["p: "]}
         refused = client.post("/get_reward", json=lone)
@@ -124,10 +124,10 @@ def test_recorded_request_of_llama_factory(client, loaded):
 
 def test_items_that_fail_are_named_or_reported(model):
     class Failing:
-        pairwise = False
+        scores_are_relative = False
         calibration = ranker.load(model).calibration
 
-        def score(self, groups, *, as_given=False):
+        def score(self, groups, *, preserve_order=False):
             from ranker.scorer import failed
 
             good = iter(ranker.load(model).scorer.score([g for g in groups if g.prompt != "bad"]))

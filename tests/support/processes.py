@@ -21,8 +21,16 @@ class Ended:
 
 def ranker_until(pattern: str, signals: list[int], *arguments: object) -> Ended:
     """Run ``ranker`` with ``arguments`` until its standard error matches ``pattern``, then send it ``signals`` at once."""
-    command = [sys.executable, "-m", "ranker", *map(str, arguments)]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return until(pattern, signals, [sys.executable, "-m", "ranker", *map(str, arguments)])
+
+
+def until(pattern: str, signals: list[int], command: list[str], env: dict[str, str] | None = None) -> Ended:
+    """The same for any command."""
+    env = (os.environ if env is None else env) | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     seen = b""
     while not re.search(pattern.encode(), seen):

@@ -27,9 +27,9 @@ def run(recipe, family, tmp_path, *overrides, resume=False):
         [
             f"output_dir={tmp_path / 'run'}", f"model.backbone={backbone}", "model.max_length=128",
             f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
-            "data.limit=16", "data.validation_limit=6", "training.tensorboard=false", "training.precision=fp32",
-            "training.batch_tokens=1024", "training.step_tokens=1024", "training.evaluations=2",
-            "training.learning_rate=1e-2", "adapter.rank=4", *overrides,
+            "data.max_train_samples=16", "data.max_eval_samples=6", "training.report_to=[]", "training.precision=fp32",
+            "training.max_tokens_per_forward=1024", "training.tokens_per_step=1024", "training.eval_steps=0.5",
+            "training.learning_rate=1e-2", "lora.r=4", *overrides,
         ],
     )  # fmt: skip
     return train(config, resume=resume)
@@ -37,8 +37,8 @@ def run(recipe, family, tmp_path, *overrides, resume=False):
 
 @pytest.mark.parametrize(
     ("recipe", "family"),
-    [("decoder-bt", "llama"), ("decoder-bt", "gpt2"), ("encoder-bt", "bert"), ("encoder-bt", "deberta-v2"),
-     ("encoder-bt", "modernbert"), ("pairrm", "bert"), ("pairrm-published", "bert"), ("steamshp", "t5")],
+    [("decoder-bradley-terry", "llama"), ("decoder-bradley-terry", "gpt2"), ("encoder-bradley-terry", "bert"), ("encoder-bradley-terry", "deberta-v2"),
+     ("encoder-bradley-terry", "modernbert"), ("pairrm", "bert"), ("pairrm-original", "bert"), ("steamshp", "t5")],
 )  # fmt: skip
 def test_adapter_and_merged_checkpoint_score_like_the_live_model(recipe, family, tmp_path):
     trained = run(recipe, family, tmp_path)
@@ -62,22 +62,22 @@ def test_adapter_and_merged_checkpoint_score_like_the_live_model(recipe, family,
 
 def test_only_the_head_and_the_updates_are_trained(tmp_path):
     folder = save_backbone(tmp_path / "backbone", "llama")
-    model, _ = reward.from_backbone(str(folder), output="tasks", max_length=128, prompt_reserve=16)
-    from ranker.config import AdapterConfig, ModelConfig
+    model, _ = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
+    from ranker.config import LoraConfig, ModelConfig
 
-    adapted = adapters.attach(model, AdapterConfig(rank=2), ModelConfig(backbone=str(folder)))
+    adapted = adapters.attach(model, LoraConfig(r=2), ModelConfig(backbone=str(folder)))
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert all("lora_" in name or ".score." in name for name in trained)
     assert any(".score." in name for name in trained)
-    model, _ = reward.from_backbone(str(folder), output="tasks", max_length=128, prompt_reserve=16)
-    with pytest.raises(ConfigError, match=r"adapter\.targets nothing: expected some of .*q_proj"):
-        adapters.attach(model, AdapterConfig(rank=2, targets=("nothing",)), ModelConfig(backbone=str(folder)))
+    model, _ = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
+    with pytest.raises(ConfigError, match=r"lora\.target_modules nothing: expected some of .*q_proj"):
+        adapters.attach(model, LoraConfig(r=2, target_modules=("nothing",)), ModelConfig(backbone=str(folder)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_pooler_of_every_encoder_is_part_of_the_head(family, tmp_path):
     folder = save_backbone(tmp_path / "backbone", family)
-    model, _ = reward.from_backbone(str(folder), output="tasks", max_length=128, prompt_reserve=16)
+    model, _ = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
     expected = {
         "bert": ["bert.pooler", "classifier"], "deberta-v2": ["pooler", "classifier"], "modernbert": ["head", "classifier"],
     }.get(family, ["classifier"])  # fmt: skip
@@ -86,7 +86,7 @@ def test_the_pooler_of_every_encoder_is_part_of_the_head(family, tmp_path):
 
 
 def test_an_adapter_without_its_head_is_refused_by_name(tmp_path):
-    run("decoder-bt", "llama", tmp_path)
+    run("decoder-bradley-terry", "llama", tmp_path)
     folder = tmp_path / "run" / "adapter"
     file = folder / folders.WEIGHTS
     tensors = load_file(file)
@@ -103,36 +103,40 @@ def test_an_adapter_without_its_head_is_refused_by_name(tmp_path):
 def test_an_interrupted_adapter_run_resumes_to_the_same_weights(tmp_path):
     import shutil
 
-    run("encoder-bt", "bert", tmp_path)
+    run("encoder-bradley-terry", "bert", tmp_path)
     whole = load_file(tmp_path / "run" / "adapter" / folders.WEIGHTS)
     steps = sorted((tmp_path / "run" / "steps").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
     assert len(steps) == 2
     shutil.rmtree(steps[1])
     shutil.rmtree(tmp_path / "run" / "adapter")
-    run("encoder-bt", "bert", tmp_path, resume=True)
+    run("encoder-bradley-terry", "bert", tmp_path, resume=True)
     again = load_file(tmp_path / "run" / "adapter" / folders.WEIGHTS)
     for name, tensor in whole.items():
         np.testing.assert_array_equal(tensor, again[name], err_msg=name)
 
 
 def test_an_adapter_of_another_model_is_not_continued(tmp_path):
-    run("encoder-bt", "bert", tmp_path)
+    run("encoder-bradley-terry", "bert", tmp_path)
     (tmp_path / "run").rename(tmp_path / "earlier")
     (tmp_path / "earlier" / "adapter").rename(tmp_path / "first")
-    onward = f"adapter.continue_from={tmp_path / 'first'}"
-    with pytest.raises(ConfigError, match=r"model\.pooling was first_token; adapter\.rank was 4"):
-        run("encoder-bt", "bert", tmp_path, onward, "model.pooling=mean", "adapter.rank=8")
+    onward = f"lora.continue_from={tmp_path / 'first'}"
+    with pytest.raises(ConfigError, match=r"model\.pooling was first_token; lora\.r was 4"):
+        run("encoder-bradley-terry", "bert", tmp_path, onward, "model.pooling=mean", "lora.r=8")
     with pytest.raises(CheckpointError, match=r"expected ranker_adapter\.json"):
-        run("encoder-bt", "bert", tmp_path, f"adapter.continue_from={tmp_path / 'nowhere'}")
+        run("encoder-bradley-terry", "bert", tmp_path, f"lora.continue_from={tmp_path / 'nowhere'}")
 
 
 def test_training_goes_on_from_an_adapter(tmp_path):
-    first = run("encoder-bt", "bert", tmp_path)
+    first = run("encoder-bradley-terry", "bert", tmp_path)
     before = first.scorer.score([p.group for p in first.validation])
     (tmp_path / "run").rename(tmp_path / "earlier")
     (tmp_path / "earlier" / "adapter").rename(tmp_path / "first")
     again = run(
-        "encoder-bt", "bert", tmp_path, f"adapter.continue_from={tmp_path / 'first'}", "training.learning_rate=1e-9"
+        "encoder-bradley-terry",
+        "bert",
+        tmp_path,
+        f"lora.continue_from={tmp_path / 'first'}",
+        "training.learning_rate=1e-9",
     )
     after = again.scorer.score([p.group for p in again.validation])
     for a, b in zip(before, after, strict=True):
@@ -140,12 +144,12 @@ def test_training_goes_on_from_an_adapter(tmp_path):
 
 
 def test_what_cannot_work_is_refused_before_training(tmp_path):
-    with pytest.raises(ConfigError, match=r"need adapter\.rank"):
-        load_config("decoder-bt", ["adapter.quantization=4bit"])
+    with pytest.raises(ConfigError, match=r"need lora\.r"):
+        load_config("decoder-bradley-terry", ["lora.quantization=4bit"])
     with pytest.raises(ConfigError, match=r"gated freezes its backbone"):
-        load_config("armorm", ["adapter.rank=4"])
+        load_config("armorm", ["lora.r=4"])
     with pytest.raises(ConfigError, match="is for model.scheme reward or seq2seq, got 'pairwise'"):
-        run("pairrm", "bert", tmp_path, "adapter.quantization=4bit")
+        run("pairrm", "bert", tmp_path, "lora.quantization=4bit")
 
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
@@ -157,7 +161,7 @@ def test_quantized_backbones_train_and_the_head_is_never_quantized(kind, tmp_pat
     from ranker.models.backbones import quantization
     from ranker.models.build import start
 
-    trained = run("decoder-bt", "llama", tmp_path, f"adapter.quantization={kind}")
+    trained = run("decoder-bradley-terry", "llama", tmp_path, f"lora.quantization={kind}")
     saved = load_file(trained.folder / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
     settings = ModelConfig(scheme="reward", backbone=str(tmp_path / "backbone"), max_length=128)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ranker.data.formats import preference_of
+from ranker.data.formats import parse_preference
 from ranker.data.sample import build
 from ranker.errors import ConfigError
 from ranker.models.scorer import TorchScorer
@@ -13,12 +13,15 @@ from tests.conftest import LAYOUTS, tiny
 
 
 def preferences(count=24):
-    rows = [preference_of(row, row["id"]) for _, row in zip(range(count), build.rows("validation"), strict=False)]
+    rows = [parse_preference(row, row["id"]) for _, row in zip(range(count), build.rows("validation"), strict=False)]
     return [*rows, Preference("Q?", ("good", "bad"), ((1.0,), (0.0,)), label=0.8)]
 
 
 def plan(groups, **kwargs):
-    return RunPlan(groups, **({"epochs": 1, "batch_tokens": 600, "group_size": (2, 4), "seed": 0} | kwargs))
+    return RunPlan(
+        groups,
+        **({"num_train_epochs": 1, "max_tokens_per_forward": 600, "candidates_per_prompt": (2, 4), "seed": 0} | kwargs),
+    )
 
 
 @pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
@@ -28,18 +31,18 @@ def test_every_group_once_per_epoch_within_the_budget(layout, exchange):
     for batch in plan(groups):
         rows, longest = zip(*(groups.cost(item) for item in batch), strict=True)
         assert len(batch) == 1 or sum(rows) * max(longest) <= 600
-    seen = [row for batch in plan(groups, epochs=2) for row, _ in batch]
+    seen = [row for batch in plan(groups, num_train_epochs=2) for row, _ in batch]
     assert sorted(seen) == sorted(list(range(len(groups))) * 2)
 
 
 def test_groups_shrink_to_the_budget_and_a_pair_that_does_not_fit_is_named():
     model, tokenizer = tiny("published")
     groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
-    for batch in plan(groups, batch_tokens=400, group_size=(4, 4)):
+    for batch in plan(groups, max_tokens_per_forward=400, candidates_per_prompt=(4, 4)):
         rows, longest = zip(*(groups.cost(item) for item in batch), strict=True)
         assert sum(rows) * max(longest) <= 400
-    with pytest.raises(ConfigError, match=r"more than training\.batch_tokens 64"):
-        plan(groups, batch_tokens=64)
+    with pytest.raises(ConfigError, match=r"more than training\.max_tokens_per_forward 64"):
+        plan(groups, max_tokens_per_forward=64)
 
 
 def test_the_plan_is_decided_by_its_seed():
@@ -54,7 +57,7 @@ def test_the_plan_is_decided_by_its_seed():
 def test_labelled_pairs_keep_their_order():
     model, tokenizer = tiny()
     groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
-    assert {chosen for batch in plan(groups, epochs=3) for row, chosen in batch if row == 24} == {(0, 1)}
+    assert {chosen for batch in plan(groups, num_train_epochs=3) for row, chosen in batch if row == 24} == {(0, 1)}
 
 
 def test_nothing_to_train_on_is_said():
@@ -99,11 +102,11 @@ def test_collated_comparisons_are_those_of_the_scorer(layout, exchange):
 def test_processes_share_out_the_plan_and_ballast_is_not_counted(world):
     model, tokenizer = tiny("set")
     groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
-    plans = [plan(groups, batch_tokens=700, world=world, rank=rank) for rank in range(world)]
+    plans = [plan(groups, max_tokens_per_forward=700, world=world, rank=rank) for rank in range(world)]
     assert len({len(p) for p in plans}) == 1
     together = [batch for step in zip(*(p.own for p in plans), strict=True) for batch in step]
     counted = [batch for batch in together if batch[0][0] >= 0]
-    assert counted == plan(groups, batch_tokens=700).batches
+    assert counted == plan(groups, max_tokens_per_forward=700).batches
     assert len(together) - len(counted) == -len(counted) % world
     row, chosen = counted[-1][0]
     batch = PairwiseCollator(groups.pipeline)([groups[(-1 - row, chosen)]])

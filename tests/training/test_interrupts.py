@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ranker import atomic
 from ranker.cli.main import app
 from ranker.config import load_config
 from ranker.errors import CheckpointError, ConfigError, JobError
 from ranker.training import resume
+from ranker.training.interrupts import StopRequest, TrainingStopped
 from ranker.training.resume import newest_whole, only_run
 from ranker.training.run import train
 from ranker.training.trainer import RankerTrainer
@@ -24,8 +26,8 @@ def settings(backbone, output, *overrides):
     return [
         f"output_dir={output}", f"model.backbone={backbone}", "model.max_length=64", "model.prompt_reserve=16",
         f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
-        "data.test=[]", "data.limit=60", "data.validation_limit=4", "training.tensorboard=false",
-        "training.precision=fp32", "training.batch_tokens=512", "training.evaluations=1", "training.seed=3",
+        "data.test=[]", "data.max_train_samples=60", "data.max_eval_samples=4", "training.report_to=[]",
+        "training.precision=fp32", "training.max_tokens_per_forward=512", "training.eval_steps=100000", "training.seed=3",
         "export.precisions=[]", *overrides,
     ]  # fmt: skip
 
@@ -36,7 +38,7 @@ def checkpoints(output):
 
 @pytest.fixture
 def trained(tiny_backbone, tmp_path):
-    overrides = settings(tiny_backbone, tmp_path / "run", "data.limit=12", "training.evaluations=2")
+    overrides = settings(tiny_backbone, tmp_path / "run", "data.max_train_samples=12", "training.eval_steps=0.5")
     train(load_config("pairrm", overrides))
     return tmp_path / "run", overrides
 
@@ -58,7 +60,7 @@ def test_overwrite_replaces_the_earlier_run_and_nothing_else(trained, tiny_backb
     with pytest.raises(ConfigError, match=r"model\.backbone 'no/where'"):
         train(load_config("pairrm", [*overrides, "model.backbone=no/where"]), overwrite=True)
     assert checkpoints(output), "a run that cannot start removes nothing"
-    train(load_config("pairrm", [*overrides, "training.epochs=0.5"]), overwrite=True)
+    train(load_config("pairrm", [*overrides, "training.num_train_epochs=0.5"]), overwrite=True)
     assert not (output / "model.int8.onnx").exists()
     assert (output / "notes.txt").read_text() == "mine"
     source = [*overrides, f"model.backbone={output / 'checkpoint'}"]
@@ -86,7 +88,7 @@ def test_two_runs_at_once_in_one_folder_are_refused(tiny_backbone, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_at_once_and_prints_the_command_that_continues(number, code, tiny_backbone, tmp_path):
-    overrides = settings(tiny_backbone, tmp_path / "stopped", "training.epochs=12", "model.head_dropout=0.1")
+    overrides = settings(tiny_backbone, tmp_path / "stopped", "training.num_train_epochs=12", "model.head_dropout=0.1")
     ended = ranker_until(r" ([3-9]|\d\d+)/\d+ \[", [number, number], "train", "pairrm", *overrides)
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
@@ -103,6 +105,75 @@ def test_a_signal_saves_at_once_and_prints_the_command_that_continues(number, co
         assert all(torch.equal(one[name], other[name]) for name in one), "as if it had never been stopped"
 
 
+def test_a_signal_while_processes_agree_is_not_lost(monkeypatch):
+    stop = StopRequest(2)
+
+    def shared(number, operation):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", shared)
+    with stop.watched():
+        assert stop.agreed(torch.device("cpu")) is None, "the other process does not know yet"
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda number, operation: None)
+        assert stop.agreed(torch.device("cpu")) == signal.SIGTERM
+
+
+def test_a_validation_that_a_stop_cut_off_is_done_when_the_run_is_resumed(tiny_backbone, tmp_path, monkeypatch):
+    overrides = settings(tiny_backbone, tmp_path / "stopped", "data.max_train_samples=12", "training.eval_steps=0.5")
+    whole = train(load_config("pairrm", [*overrides, f"output_dir={tmp_path / 'whole'}"]))
+    score = RankerTrainer.score
+
+    def interrupted(self, groups):
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the validation went on")
+
+    monkeypatch.setattr(RankerTrainer, "score", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(load_config("pairrm", overrides))
+    monkeypatch.setattr(RankerTrainer, "score", score)
+    again = train(load_config("pairrm", overrides), resume=True)
+    evaluated = [
+        [(e["step"], e["eval_accuracy"]) for e in run.history if "eval_accuracy" in e] for run in (whole, again)
+    ]
+    assert evaluated[0] == evaluated[1]
+    assert len(evaluated[0]) == 2
+
+
+def test_a_signal_after_the_last_step_keeps_the_model_and_ends(tiny_backbone, tmp_path, monkeypatch):
+    finalize = RankerTrainer._finalize_training
+
+    def signalled(self, *args, **kwargs):
+        signal.raise_signal(signal.SIGTERM)
+        return finalize(self, *args, **kwargs)
+
+    monkeypatch.setattr(RankerTrainer, "_finalize_training", signalled)
+    with pytest.raises(TrainingStopped) as caught:
+        train(load_config("pairrm", settings(tiny_backbone, tmp_path, "data.max_train_samples=12")))
+    assert caught.value.folder == tmp_path / "checkpoint"
+    assert caught.value.step == caught.value.steps
+    assert (tmp_path / "checkpoint" / "model.safetensors").is_file()
+
+
+def test_exports_and_reports_are_an_earlier_run_too(tiny_backbone, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"exported long ago")
+    (tmp_path / "model-mine.onnx").write_bytes(b"mine")
+    overrides = settings(tiny_backbone, tmp_path, "data.max_train_samples=12")
+    with pytest.raises(ConfigError, match=r"holds an earlier run \(model\.onnx\)"):
+        train(load_config("pairrm", overrides))
+    train(load_config("pairrm", overrides), overwrite=True)
+    assert not (tmp_path / "model.onnx").exists()
+    assert (tmp_path / "model-mine.onnx").exists()
+
+
+def test_a_kill_between_two_renames_loses_nothing(tmp_path):
+    atomic.draft_of(tmp_path / "x").mkdir()
+    (tmp_path / f".x{atomic.REPLACED}").mkdir()
+    (tmp_path / f".x{atomic.REPLACED}" / "weights").write_text("old")
+    atomic.remove_leftovers(tmp_path)
+    assert (tmp_path / "x" / "weights").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
 def test_a_signal_during_validation_saves_without_waiting_for_it(tiny_backbone, tmp_path, monkeypatch):
     def interrupted(self, groups):
         signal.raise_signal(signal.SIGTERM)
@@ -110,7 +181,7 @@ def test_a_signal_during_validation_saves_without_waiting_for_it(tiny_backbone, 
 
     monkeypatch.setattr(RankerTrainer, "score", interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
-        train(load_config("pairrm", settings(tiny_backbone, tmp_path, "data.limit=12")))
+        train(load_config("pairrm", settings(tiny_backbone, tmp_path, "data.max_train_samples=12")))
     assert caught.value.folder == tmp_path / "steps" / f"checkpoint-{caught.value.step}"
     assert resume.damage(caught.value.folder) is None
 
@@ -153,7 +224,11 @@ def test_a_finished_run_resumes_to_its_end(trained):
 
 def test_a_run_of_one_step_trains(tiny_backbone, tmp_path):
     overrides = settings(
-        tiny_backbone, tmp_path, "data.limit=2", "training.batch_tokens=4096", "training.warmup_ratio=0.1"
+        tiny_backbone,
+        tmp_path,
+        "data.max_train_samples=2",
+        "training.max_tokens_per_forward=4096",
+        "training.warmup_steps=0.1",
     )
     trained = train(load_config("pairrm", overrides))
     assert trained.steps == 1
@@ -174,7 +249,7 @@ def test_a_failed_export_loses_no_report(tiny_backbone, tmp_path, monkeypatch):
         raise MemoryError("the export failed")
 
     monkeypatch.setattr(command, "export", fails)
-    overrides = settings(tiny_backbone, tmp_path / "run", "data.limit=12", "export.precisions=[fp32]")
+    overrides = settings(tiny_backbone, tmp_path / "run", "data.max_train_samples=12", "export.precisions=[fp32]")
     with pytest.raises(MemoryError, match="the export failed"):
         verb.run("pairrm", overrides, print_config=False, dry_run=False, resume=False)
     assert {"report.html", "report.md", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
@@ -184,7 +259,7 @@ def test_a_failed_export_loses_no_report(tiny_backbone, tmp_path, monkeypatch):
 def test_validation_rows_are_never_called_held_out(tiny_backbone, tmp_path, capsys):
     from ranker.commands import train as verb
 
-    overrides = settings(tiny_backbone, tmp_path / "run", "data.limit=12", "export.precisions=[fp32]")
+    overrides = settings(tiny_backbone, tmp_path / "run", "data.max_train_samples=12", "export.precisions=[fp32]")
     verb.run("pairrm", overrides, print_config=False, dry_run=False, resume=False)
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
     shown = capsys.readouterr().out

@@ -58,15 +58,19 @@ def joined_encoders(folder):
 
 
 SMALL = [
-    "model.max_length=192", "model.prompt_reserve=64", "training.batch_tokens=4096", "training.step_tokens=4096",
-    "training.head_lr_multiplier=1", "training.gradient_checkpointing=false", "training.group_size=[3, 4]",
+    "model.max_length=192", "model.prompt_reserve=64", "training.max_tokens_per_forward=4096", "training.tokens_per_step=4096",
+    "training.head_lr_multiplier=1", "training.activation_checkpointing=false", "training.candidates_per_prompt=[3, 4]",
 ]  # fmt: skip
 FROM_SCRATCH = {
-    "decoder-bt": ["training.learning_rate=2e-3", "training.epochs=4"],
-    "decoder-bt-logexp": ["training.learning_rate=2e-3", "training.epochs=4"],
-    "decoder-classify": ["training.learning_rate=1e-3", "training.epochs=6", "training.accept_threshold=0.15"],
-    "decoder-regress": ["training.learning_rate=7e-4", "training.epochs=6"],
-    "decoder-token-pairwise": ["training.learning_rate=5e-4", "training.epochs=3"],
+    "decoder-bradley-terry": ["training.learning_rate=2e-3", "training.num_train_epochs=4"],
+    "decoder-log-exp": ["training.learning_rate=2e-3", "training.num_train_epochs=4"],
+    "decoder-classify": [
+        "training.learning_rate=1e-3",
+        "training.num_train_epochs=6",
+        "training.accept_threshold=0.15",
+    ],
+    "decoder-regress": ["training.learning_rate=7e-4", "training.num_train_epochs=6"],
+    "decoder-token-pairwise": ["training.learning_rate=5e-4", "training.num_train_epochs=3"],
 }
 """What each scheme needs to learn from random weights."""
 
@@ -78,21 +82,21 @@ def settings(recipe, tmp_path):
     if recipe == "steamshp":
         return [
             f"model.backbone={joined_encoders(tmp_path / 'backbone')}", "model.max_length=256",
-            "training.batch_tokens=2048", "training.step_tokens=2048", "training.gradient_checkpointing=false",
-            "training.learning_rate=1e-4", "training.epochs=2",
+            "training.max_tokens_per_forward=2048", "training.tokens_per_step=2048", "training.activation_checkpointing=false",
+            "training.learning_rate=1e-4", "training.num_train_epochs=2",
         ]  # fmt: skip
     if recipe == "armorm":  # as the released model does, on the backbone of a trained reward model
-        config = load_config("encoder-bt", common("encoder-bt", tmp_path / "bt"))
+        config = load_config("encoder-bradley-terry", common("encoder-bradley-terry", tmp_path / "bt"))
         rows = tmp_path / "aspects.jsonl"
         with (DATA / "train.jsonl").open() as lines:
             rows.write_text("".join(islice(lines, 300)))
         return [
-            f"model.backbone={train(config).folder}", "model.max_length=256", "gate.steps=300", "data.limit=300",
+            f"model.backbone={train(config).folder}", "model.max_length=256", "gate.steps=300", "data.max_train_samples=300",
             f"data.aspects=[{rows}]",
         ]  # fmt: skip
-    if recipe == "pairrm-published":  # reads one pair at a time, so it needs more of them
-        return ["training.epochs=2", "training.learning_rate=1e-4", "training.consistency=0"]
-    return ["data.limit=800"]
+    if recipe == "pairrm-original":  # reads one pair at a time, so it needs more of them
+        return ["training.num_train_epochs=2", "training.learning_rate=1e-4", "training.consistency=0"]
+    return ["data.max_train_samples=800"]
 
 
 def common(recipe, folder):
@@ -101,9 +105,9 @@ def common(recipe, folder):
         f"output_dir={folder / 'run'}",
         f"data.train=[{DATA / 'train.jsonl'}]",
         f"data.validation=[{DATA / 'validation.jsonl'}]",
-        f"data.validation_limit={HELD_OUT}",
-        "training.tensorboard=false",
-        "training.evaluations=1",
+        f"data.max_eval_samples={HELD_OUT}",
+        "training.report_to=[]",
+        "training.eval_steps=100000",
         *settings(recipe, folder),
     ]
 

@@ -25,12 +25,12 @@ def tiny_config(tiny_backbone, output, *overrides):
             f"data.train=[{DATA / 'train.jsonl'}]",
             f"data.validation=[{DATA / 'validation.jsonl'}]",
             "data.test=[]",
-            "data.limit=24",
-            "data.validation_limit=8",
-            "training.tensorboard=false",
+            "data.max_train_samples=24",
+            "data.max_eval_samples=8",
+            "training.report_to=[]",
             "training.precision=fp32",
-            "training.batch_tokens=1024",
-            "training.evaluations=2",
+            "training.max_tokens_per_forward=1024",
+            "training.eval_steps=0.5",
             "model.max_length=128",
             *overrides,
         ],
@@ -51,7 +51,7 @@ def test_train_save_reload_same_scores(layout, exchange, tiny_backbone, tmp_path
 
 
 def test_resume_equals_an_uninterrupted_run(tiny_backbone, tmp_path):
-    config = tiny_config(tiny_backbone, tmp_path, "training.epochs=2")
+    config = tiny_config(tiny_backbone, tmp_path, "training.num_train_epochs=2")
     train(config)
     whole = load_file(tmp_path / "checkpoint" / "model.safetensors")
     steps = sorted(int(p.name.split("-")[1]) for p in (tmp_path / "steps").glob("checkpoint-*"))
@@ -73,7 +73,7 @@ def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
     with pytest.raises(ConfigError, match="the training data or the number of processes changed"):
         train(tiny_config(tiny_backbone, tmp_path), resume=True)
     before = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
-    trained = train(tiny_config(tiny_backbone, tmp_path, "training.epochs=0.5"), overwrite=True)
+    trained = train(tiny_config(tiny_backbone, tmp_path, "training.num_train_epochs=0.5"), overwrite=True)
     after = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
     assert f"checkpoint-{trained.steps}" in after
     assert max(int(n.split("-")[1]) for n in after) < max(int(n.split("-")[1]) for n in before)
@@ -150,11 +150,11 @@ def test_config_dump_loads_back(tmp_path):
         ("training.learning_rat=1", r"unknown key 'training\.learning_rat'; did you mean 'learning_rate'"),
         ("modle.layout=hub", r"unknown key 'modle'; did you mean 'model'"),
         ("model.layout=star", r"'model\.layout'"),
-        ("training.epochs=-1", r"'training\.epochs'.*got -1"),
+        ("training.num_train_epochs=-1", r"'training\.num_train_epochs'.*got -1"),
         ("model.backbone=no", r"'model\.backbone'"),
         ("training", "expected key=value"),
-        ("training.epochs.x=1", "is a value, not a section"),
-        ("training.group_size=[5,3]", "fewest <= most"),
+        ("training.num_train_epochs.x=1", "is a value, not a section"),
+        ("training.candidates_per_prompt=[5,3]", "fewest <= most"),
         ("data.train=[a", "expected a YAML value"),
     ],
 )
@@ -167,7 +167,7 @@ def test_list_losses_want_scores():
     with pytest.raises(
         ConfigError, match="'published' trains with bradley_terry, log_exp; got training.loss 'list_mle'"
     ):
-        load_config("pairrm-published", ["training.loss=list_mle"])
+        load_config("pairrm-original", ["training.loss=list_mle"])
 
 
 @pytest.mark.parametrize("recipe", sorted(recipes()))
@@ -205,6 +205,6 @@ def test_metrics_are_json(tmp_path):
 
 @pytest.mark.slow
 def test_a_compiled_model_trains_and_is_saved_like_any_other(tiny_backbone, tmp_path):
-    trained = train(tiny_config(tiny_backbone, tmp_path, "training.compile=true"))
+    trained = train(tiny_config(tiny_backbone, tmp_path, "training.torch_compile=true"))
     groups = [p.group for p in trained.validation]
     assert native.check_reload(trained.scorer, trained.folder, groups) <= 1e-5

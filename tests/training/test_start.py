@@ -29,7 +29,7 @@ def scores(model, tokenizer):
     return TorchScorer(model, tokenizer).score([Group(PROMPT, ANSWERS)])[0].scores
 
 
-@pytest.mark.parametrize(("recipe", "family"), [("encoder-bt", "bert"), ("decoder-bt", "llama")])
+@pytest.mark.parametrize(("recipe", "family"), [("encoder-bradley-terry", "bert"), ("decoder-bradley-terry", "llama")])
 def test_a_trained_model_is_gone_on_with(recipe, family, tmp_path, caplog):
     folder, scorer = trained(tmp_path, family)
     with caplog.at_level(logging.WARNING):
@@ -42,24 +42,27 @@ def test_the_released_pairrm_and_our_pair_rankers_are_gone_on_with(tmp_path):
     made = pairrm(tmp_path)
     more = ("model.n_tasks=3", "model.backbone=" + str(made.folder))
     np.testing.assert_allclose(
-        scores(*starting_model(config("pairrm-published", made.folder, *more))), made.scores, atol=1e-4
+        scores(*starting_model(config("pairrm-original", made.folder, *more))), made.scores, atol=1e-4
     )
     native.save(*tiny("set"), tmp_path / "set")
     starting_model(config("pairrm", tmp_path / "set"))
     with pytest.raises(ConfigError, match="layout 'set', but model.layout is 'published'"):
-        starting_model(config("pairrm-published", tmp_path / "set"))
+        starting_model(config("pairrm-original", tmp_path / "set"))
 
 
 def test_another_trainer_s_head_is_gone_on_with_or_started_anew_on_purpose(tmp_path, caplog):
     folder, scorer = trained(tmp_path / "ours", "llama")
     old = scorer.score([Group(PROMPT, ANSWERS)])[0].scores
-    assert np.abs(scores(*starting_model(config("decoder-bt", folder, "model.init_head=true"))) - old).max() > 1e-3
+    assert (
+        np.abs(scores(*starting_model(config("decoder-bradley-terry", folder, "model.init_head=true"))) - old).max()
+        > 1e-3
+    )
     made = openrlhf(tmp_path)
     np.testing.assert_allclose(
-        scores(*starting_model(config("decoder-bt", made.folder))), made.scores, rtol=1e-5, atol=1e-5
+        scores(*starting_model(config("decoder-bradley-terry", made.folder))), made.scores, rtol=1e-5, atol=1e-5
     )
     with caplog.at_level(logging.WARNING):
-        fresh = scores(*starting_model(config("decoder-bt", made.folder, "model.init_head=true")))
+        fresh = scores(*starting_model(config("decoder-bradley-terry", made.folder, "model.init_head=true")))
     assert "new head on backbone" in caplog.text
     assert np.abs(fresh - made.scores).max() > 1e-2
 
@@ -76,17 +79,19 @@ def test_a_head_of_an_unknown_name_is_not_lost_in_silence(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"'my_head\.weight' looks like a head.*--head-prefix my_head.*init_head=true"
     ):
-        starting_model(config("decoder-bt", made.folder))
+        starting_model(config("decoder-bradley-terry", made.folder))
 
 
-@pytest.mark.parametrize(("recipe", "family"), [("encoder-bt", "bert"), ("decoder-bt", "llama"), ("pairrm", "bert")])
+@pytest.mark.parametrize(
+    ("recipe", "family"), [("encoder-bradley-terry", "bert"), ("decoder-bradley-terry", "llama"), ("pairrm", "bert")]
+)
 def test_training_without_padding_is_the_same_training(recipe, family, tmp_path):
     found = {}
     for free in ("false", "true"):
         folder = tmp_path / free
         folder.mkdir()
-        more = (f"training.padding_free={free}", "training.gradient_checkpointing=true", "training.precision=fp32")
-        done = run(recipe, family, folder, *more, "adapter.rank=0", "model.head_dropout=0")
+        more = (f"training.padding_free={free}", "training.activation_checkpointing=true", "training.precision=fp32")
+        done = run(recipe, family, folder, *more, "lora.r=0", "model.head_dropout=0")
         results = done.scorer.score([p.group for p in done.validation])
         found[free] = np.concatenate([r.scores - r.scores.mean() for r in results])  # no comparison sees their level
     assert np.ptp(found["false"]) > 0.1
@@ -95,7 +100,7 @@ def test_training_without_padding_is_the_same_training(recipe, family, tmp_path)
 
 def test_what_padding_is_needed_for_is_said_before_training(tmp_path):
     folder = save_backbone(tmp_path / "deberta", "deberta-v2")
-    settings = config("encoder-bt", folder, "training.padding_free=true")
+    settings = config("encoder-bradley-terry", folder, "training.padding_free=true")
     with pytest.raises(ConfigError, match="'deberta-v2' has no variable-length kernel"):
         without_padding(settings, starting_model(settings)[0])
     modern = save_backbone(tmp_path / "modern", "modernbert")
@@ -106,7 +111,7 @@ def test_what_padding_is_needed_for_is_said_before_training(tmp_path):
         settings = config("pairrm", modern, "training.padding_free=true", setting)
         with pytest.raises(ConfigError, match=what):
             without_padding(settings, starting_model(settings)[0])
-    settings = config("encoder-bt", modern, "training.padding_free=true", "model.backbone_dropout=0.1")
+    settings = config("encoder-bradley-terry", modern, "training.padding_free=true", "model.backbone_dropout=0.1")
     with pytest.raises(ConfigError, match="has no dropout"):
         without_padding(settings, starting_model(settings)[0])
 
@@ -116,16 +121,16 @@ def test_a_trained_model_in_a_pickle_is_not_taken_for_a_backbone(tmp_path):
     torch.save(load_file(made.folder / made.file), made.folder / "pytorch_model.bin")
     (made.folder / made.file).unlink()
     with pytest.raises(CheckpointError, match="--allow-pickle"):
-        starting_model(config("decoder-bt", made.folder))
+        starting_model(config("decoder-bradley-terry", made.folder))
 
 
 def test_what_does_not_fit_is_named(tmp_path):
     folder, _ = trained(tmp_path, "bert")
     with pytest.raises(ConfigError, match="pooling 'first_token', but model.pooling is 'mean'"):
-        starting_model(config("encoder-bt", folder, "model.pooling=mean"))
-    model, _ = starting_model(config("encoder-bt", folder, "model.backbone_dropout=0.3"))
+        starting_model(config("encoder-bradley-terry", folder, "model.pooling=mean"))
+    model, _ = starting_model(config("encoder-bradley-terry", folder, "model.backbone_dropout=0.3"))
     assert model.base_model.encoder.layer[0].output.dropout.p == 0.3
-    with pytest.raises(ConfigError, match="output 'tasks', but model.output is 'classes'"):
+    with pytest.raises(ConfigError, match="output 'scalar', but model.output is 'accept_reject'"):
         starting_model(config("encoder-classify", folder))
     with pytest.raises(ConfigError, match="adapters start from a backbone and a new head"):
-        starting_model(config("encoder-bt", folder, "adapter.rank=2"))
+        starting_model(config("encoder-bradley-terry", folder, "lora.r=2"))

@@ -100,7 +100,7 @@ def test_the_loss_table_is_the_config_literal():
     assert [*POINTWISE] == [*get_args(PointLoss)]
 
 
-def trainer_on(family, tmp_path, output="tasks", **settings):
+def trainer_on(family, tmp_path, output="scalar", **settings):
     """A trainer of a pointwise model."""
     from ranker.models import reward
     from tests.models.test_reward import save_backbone
@@ -205,8 +205,13 @@ def test_what_a_cut_answer_has_lost_is_not_compared(tmp_path):
 
 
 def test_class_weights_and_label_smoothing_reach_the_loss(tmp_path):
-    settings = {"loss": "cross_entropy", "accept_threshold": 0.7, "class_weights": (1.0, 3.0), "label_smoothing": 0.1}
-    trainer = trainer_on("bert", tmp_path, output="classes", **settings)
+    settings = {
+        "loss": "cross_entropy",
+        "accept_threshold": 0.7,
+        "class_weights": (1.0, 3.0),
+        "label_smoothing_factor": 0.1,
+    }
+    trainer = trainer_on("bert", tmp_path, output="accept_reject", **settings)
     model, example = trainer.model.eval(), trainer.train_dataset[(0, (0, 1, 2))]
     batch = trainer.data_collator([example])
     logits = model(**{k: batch[k] for k in ("input_ids", "block_ids", "position_ids")})[:, 0]

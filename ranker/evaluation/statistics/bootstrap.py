@@ -31,11 +31,16 @@ def mean(values: NDArray[np.float64], prompts: NDArray[np.intp] | None = None, s
 
 
 def clustered_mean(values: NDArray[np.float64], groups: NDArray[np.intp], seed: int = 0) -> Estimate:
-    """The mean of rows whose prompts repeat: ``clustered`` for means, without a loop; n counts the rows."""
+    """The mean of rows whose prompts repeat: ``clustered`` for means, without a loop; n counts the rows.
+
+    Several rows of one prompt alone have no interval (NaN).
+    """
     if not len(values):
         return NOTHING
     _, index = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index)
+    if len(sums) == 1 < len(values):
+        return Estimate(float(values.mean()), math.nan, math.nan, len(values))
     rng, draws = np.random.default_rng(seed), []
     for _ in range(RESAMPLES):
         picked = rng.integers(len(sums), size=len(sums))
@@ -60,6 +65,8 @@ def clustered(
     order = np.argsort(groups, kind="stable")
     _, starts = np.unique(groups[order], return_index=True)
     parts = np.split(order, starts[1:])
+    if len(parts) == 1 < len(groups):
+        return Estimate(statistic(np.arange(len(groups))), math.nan, math.nan, 1)
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(resamples):

@@ -85,7 +85,7 @@ def evaluate(scorer: Scorer, data: str, rows: Sequence[dict[str, Any]]) -> tuple
     """
     suite = SUITES[data.partition("=")[0]]
     groups: list[tuple[Group, ...]] = [suite.groups(row) for row in rows]
-    results = iter(scorer.score([group for own in groups for group in own], as_given=True))
+    results = iter(scorer.score([group for own in groups for group in own], preserve_order=True))
     items = [Item(row, tuple(next(results) for _ in own)) for row, own in zip(rows, groups, strict=True)]
     units: dict[Any, list[Item]] = defaultdict(list)
     for number, item in enumerate(items):

@@ -38,7 +38,7 @@ def log_exp(logits: Tensor, targets: Tensor, margin: Tensor | None = None) -> Te
     return bradley_terry(logits, targets, margin)
 
 
-def centring(left: Tensor, right: Tensor) -> Tensor:
+def center_rewards(left: Tensor, right: Tensor) -> Tensor:
     """Pull the sum of a pair's rewards to zero: ``(r_left + r_right)^2`` (arXiv 2312.09244; TRL's auxiliary term).
 
     Bradley-Terry leaves the level of rewards free; TRL recommends the coefficient 0.01 for this term.

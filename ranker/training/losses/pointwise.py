@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def cross_entropy(
-    logits: Tensor, labels: Tensor, *, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+    logits: Tensor, labels: Tensor, *, class_weights: Tensor | None = None, label_smoothing_factor: float = 0.0
 ) -> Tensor:
     """Cross-entropy of accept/reject or any classes.
 
@@ -15,14 +15,14 @@ def cross_entropy(
         logits: (answers, classes).
         labels: (answers,) class numbers, -100 a missing label.
         class_weights: (classes,) factor of each class.
-        label_smoothing: share of the target spread over all classes, in [0, 1).
+        label_smoothing_factor: share of the target spread over all classes, in [0, 1).
 
     Returns:
         (answers,), 0 where the label is missing.
     """
     weight = None if class_weights is None else class_weights.to(logits.device).float()
     return nn.functional.cross_entropy(
-        logits.float(), labels, weight=weight, label_smoothing=label_smoothing, reduction="none"
+        logits.float(), labels, weight=weight, label_smoothing=label_smoothing_factor, reduction="none"
     )
 
 

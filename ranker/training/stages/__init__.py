@@ -1,1 +1,1 @@
-"""Stages of training beside the trainer's loop: ArmoRM on frozen features, the finish for 8 bits."""
+"""Stages of training beside the trainer's loop: ArmoRM on frozen features, quantization-aware training."""

@@ -64,7 +64,7 @@ def fit(
     model: Any = made.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = TextPipeline(model.layout, tokenizer)
 
-    answers, _ = features(model, pipeline, [p.group for p in rows], config.training.batch_tokens)
+    answers, _ = features(model, pipeline, [p.group for p in rows], config.training.max_tokens_per_forward)
     labels = np.array([scores for p in rows for scores in p.scores], np.float64)
     states = answers.double().numpy()
     weights = ridge(states, labels, seed=config.training.seed)
@@ -75,7 +75,7 @@ def fit(
         transform = decorrelation(states @ weights.T, column, config.gate.max_correlation)
     model.reward_transform_matrix.data.copy_(torch.from_numpy(transform))
 
-    answers, prompts = features(model, pipeline, [p.group for p in preferences], config.training.batch_tokens)
+    answers, prompts = features(model, pipeline, [p.group for p in preferences], config.training.max_tokens_per_forward)
     history = train_gate(model, answers, prompts, preferences, config)
     folder = Path(config.output_dir) / "checkpoint"
     native.replace(model.eval(), tokenizer, folder)
@@ -86,7 +86,7 @@ def fit(
 
 @torch.no_grad()
 def features(
-    model: GatedModel, pipeline: TextPipeline, groups: Sequence[Group], batch_tokens: int
+    model: GatedModel, pipeline: TextPipeline, groups: Sequence[Group], max_tokens_per_forward: int
 ) -> tuple[Tensor, Tensor]:
     """States (answers, hidden) of all answers of ``groups`` in order, and of their prompts; on the processor, fp32."""
     parts: list[tuple[Tensor, Tensor]] = []
@@ -95,7 +95,7 @@ def features(
         packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(part)]
         starts = np.cumsum([0, *(len(group.candidates) for group in part)])
         answers, prompts = (torch.zeros(int(starts[-1]), model.regression_layer.in_features) for _ in range(2))
-        for batch in batching.batches(batching.units(packed), batch_tokens):
+        for batch in batching.batches(batching.units(packed), max_tokens_per_forward):
             arrays = batching.collate(model.layout, batch)
             found = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
             places = [int(starts[unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]

@@ -155,7 +155,7 @@ def test_odd_rows_are_reported_like_all_others(odd, tmp_path):
         "q", ("x", "yy", "zzz"), ((1.0,), (2.0,), (3.0,)), tasks=("x",), subset="$a", kinds=("$", "_", "^")
     )
     broken = Fixed(lambda _, c: float("nan"))
-    broken.score = lambda groups, *, as_given=False: [failed(g, "no") for g in groups]
+    broken.score = lambda groups, *, preserve_order=False: [failed(g, "no") for g in groups]
     for data in ([odd], [odd, plain], [plain, odd]):
         found = {"good": evaluate(Fixed(lambda _, c: len(c)), data), "bad": evaluate(broken, data)}
         files.write(tmp_path, "title \ud800", found, [], {"data": ["d"]})

@@ -16,12 +16,12 @@ ROWS = 8
 
 
 class Fixed:
-    pairwise = False
+    scores_are_relative = False
 
     def __init__(self, rule):
         self.rule = rule
 
-    def score(self, groups, *, as_given=False):
+    def score(self, groups, *, preserve_order=False):
         return [
             GroupScores(np.array([self.rule(c) for c in g.candidates], np.float32), np.zeros(len(g.candidates), bool))
             for g in groups
@@ -66,6 +66,20 @@ def test_a_prompt_is_known_by_its_text_in_whatever_form():
         Preference("q", ("a", "b"), ((1.0,), (0.0,))),
     ]
     assert prompt_numbers(rows).tolist() == [0, 0, 1]
+    empty = [Preference("", ("a", "b"), ((1.0,), (0.0,)))] * 3
+    assert len(set(prompt_numbers(empty).tolist())) == 3, "nothing says that they belong together"
+
+
+def test_one_prompt_has_no_interval_and_is_no_regression():
+    rows = [Preference("p", ("a", "b"), ((1.0,), (0.0,)), label=1.0) for _ in range(40)]
+    good = [GroupScores(np.array([1.0, 0.0], np.float32), np.zeros(2, np.bool_))] * 40
+    bad = [*good[:39], GroupScores(np.array([0.0, 1.0], np.float32), np.zeros(2, np.bool_))]
+    share = accuracy(comparisons(rows, bad))
+    assert share.value == pytest.approx(39 / 40)
+    assert np.isnan([share.low, share.high]).all()
+    difference = paired(comparisons(rows, good), comparisons(rows, bad))
+    assert np.isnan(difference.difference.low)
+    assert not difference.worse
 
 
 def test_paired_differences_and_both_halves_of_the_temperature_keep_prompts_together():

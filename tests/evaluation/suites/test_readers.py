@@ -15,10 +15,10 @@ from ranker.scorer import GroupScores, failed
 class Longer:
     """The number of characters as score; a text that begins with ! fails, one with ^ is liked when it is first."""
 
-    pairwise = False
+    scores_are_relative = False
 
-    def score(self, groups, *, as_given=False):
-        assert as_given
+    def score(self, groups, *, preserve_order=False):
+        assert preserve_order
         return [self.result(g) for g in groups]
 
     def result(self, group):

@@ -5,7 +5,7 @@ import torch
 
 from ranker.training.losses.pairwise import (
     bradley_terry,
-    centring,
+    center_rewards,
     differing_span,
     log_exp,
     order_consistency,
@@ -89,7 +89,7 @@ def test_log_exp_is_the_naive_form_where_that_is_finite_and_log_sigmoid_everywhe
 
 def test_centring_is_the_squared_sum():
     left, right = torch.tensor([[1.0], [2.0]]), torch.tensor([[-1.0], [3.0]])
-    assert centring(left, right).tolist() == [0.0, 25.0]
+    assert center_rewards(left, right).tolist() == [0.0, 25.0]
 
 
 def spans(chosen, rejected):

@@ -14,7 +14,7 @@ def test_cross_entropy_by_hand():
     torch.testing.assert_close(cross_entropy(logits, labels), torch.tensor(expected))
     weighted = cross_entropy(logits, labels, class_weights=torch.tensor([1.0, 3.0]))
     torch.testing.assert_close(weighted, 3 * torch.tensor(expected))
-    smooth = cross_entropy(logits[:1], labels[:1], label_smoothing=0.2).item()
+    smooth = cross_entropy(logits[:1], labels[:1], label_smoothing_factor=0.2).item()
     assert smooth == pytest.approx(0.9 * math.log1p(math.exp(-2)) + 0.1 * math.log1p(math.exp(2)), rel=1e-5)
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker.checkpoints.foreign.reading import Facts, Reading, outputs, text_of
+from ranker.checkpoints.formats.spec import Facts, LoadSpec, outputs, text_of
 from ranker.checkpoints.weights import COPY_AGAIN
 from ranker.config import GateConfig
 from ranker.errors import CheckpointError
 from ranker.models.gated import GatedConfig, GatedModel
 
 
-def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """Regression, transform and gate; the gate's size is that of its tensors."""
     shapes = facts["tensors"]
     layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
@@ -33,4 +33,4 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
         gate=gate.model_dump(),
         pooling="last_token",
     )
-    return Reading(config, GatedModel)
+    return LoadSpec(config, GatedModel)

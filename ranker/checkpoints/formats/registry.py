@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker.checkpoints.foreign import armorm, classifiers, llama_factory, openrlhf, pairrm, steamshp, trlx
-from ranker.checkpoints.foreign.reading import Reader, Reading, Writer
+from ranker.checkpoints.formats import armorm, classifiers, llama_factory, openrlhf, pairrm, steamshp, trlx
+from ranker.checkpoints.formats.spec import LoadSpec, Reader, Writer
 from ranker.checkpoints.inspect import inspect
 from ranker.errors import CheckpointError
 
@@ -35,9 +35,9 @@ WRITERS: Final[dict[str, Writer]] = {
 """The formats that are written, besides our own, by their names in ``ranker convert --to``."""
 
 
-def adopt(
+def resolve(
     folder: Path, values: dict[str, Any], *, head_prefix: str | None = None, allow_pickle: bool = False
-) -> Reading:
+) -> LoadSpec:
     """How a foreign checkpoint is read.
 
     Args:

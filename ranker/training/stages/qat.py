@@ -1,4 +1,4 @@
-"""A finish for 8 bits: the model learns to say under rounding what it says without it.
+"""Quantization-aware training: the model learns to give under 8-bit rounding the scores that it gives without it.
 
 Quantisation-aware training (arXiv 1712.05877) towards the model's own fp32 scores (arXiv 1503.02531), on the training
 rows, without labels. Rounding is harsher than what is exported: one fixed scale per activation, no smoothing.
@@ -30,12 +30,12 @@ MOMENTUM: Final = 0.95
 """Share of an activation's range that is kept when the next batch is seen."""
 
 RATE: Final = 0.1
-"""Learning rate of the finish over the run's."""
+"""Its learning rate over the run's."""
 
 WARMUP: Final = 0.1
 
 
-def finish(model: PreTrainedModel, groups: Groups, config: TrainingConfig, steps: int) -> tuple[float, float]:
+def train_quantized(model: PreTrainedModel, groups: Groups, config: TrainingConfig, steps: int) -> tuple[float, float]:
     """Train ``model`` in place for ``steps`` batches; its root-mean-square error under rounding, first and last tenth.
 
     The error is in units of the scores' standard deviation. The model is left in evaluation mode.
@@ -43,7 +43,11 @@ def finish(model: PreTrainedModel, groups: Groups, config: TrainingConfig, steps
     teacher = copy.deepcopy(model).eval()
     student = model.eval()  # without dropout: only rounding is to be learnt
     plan = RunPlan(
-        groups, epochs=1, batch_tokens=config.batch_tokens, group_size=config.group_size, seed=config.seed + 1
+        groups,
+        num_train_epochs=1,
+        max_tokens_per_forward=config.max_tokens_per_forward,
+        candidates_per_prompt=config.candidates_per_prompt,
+        seed=config.seed + 1,
     )
     layout, forward = groups.pipeline.layout, type(model).forward  # training may have left a bf16 one on the model
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE * config.learning_rate, weight_decay=0.0)

@@ -14,13 +14,13 @@ from typing import Any, Final
 from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker.checkpoints.foreign.reading import PROMPT_RESERVE, Facts, Reading, Source, plain_config, refused, write
-from ranker.checkpoints.weights import Names
+from ranker.checkpoints.formats.spec import PROMPT_RESERVE, Facts, LoadSpec, Source, plain_config, refused, write
+from ranker.checkpoints.weights import KeyMap
 from ranker.errors import CheckpointError
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
 from ranker.text.layout import TextLayout
 
-NAMES: Final = Names({"pretrained_model": "backbone", "head_layer.1": "head.dense", "head_layer.4": "head.out"})
+NAMES: Final = KeyMap({"pretrained_model": "backbone", "head_layer.1": "head.dense", "head_layer.4": "head.out"})
 MARKERS: Final = {
     "source_prefix_id": "<|source|>",
     "cand1_prefix_id": "<|candidate1|>",
@@ -35,7 +35,7 @@ LENGTH: Final = 2048
 EMBEDDINGS: Final = "backbone.embeddings.word_embeddings.weight"
 
 
-def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """A pair ranker of either kind."""
     shapes = facts["tensors"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -60,7 +60,7 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
         backbone=backbone.to_dict(), text=text.model_dump(), n_tasks=shapes["head_layer.4.weight"][0],
         head_dropout=float(values.get("drop_out", 0.05)),
     )  # fmt: skip
-    return Reading(config, PairwiseModel, NAMES)
+    return LoadSpec(config, PairwiseModel, NAMES)
 
 
 def write_model(source: Source, folder: Path) -> list[str]:

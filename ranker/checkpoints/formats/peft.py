@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.checkpoints import hub
-from ranker.checkpoints.foreign.classifiers import before_the_end, classifier
-from ranker.checkpoints.foreign.reading import check_vocabulary
-from ranker.checkpoints.formats import EMBEDDINGS, Files, bare, head_of
+from ranker.checkpoints.detection import EMBEDDINGS, Files, bare, head_of
+from ranker.checkpoints.formats.classifiers import before_the_end, classifier
+from ranker.checkpoints.formats.spec import check_vocabulary
 from ranker.checkpoints.inspect import TRUST, VALUE_HEADS
-from ranker.checkpoints.weights import Names, read, weight_files
+from ranker.checkpoints.weights import KeyMap, read, weight_files
 from ranker.errors import CheckpointError
 from ranker.models.backbones import DECODERS
 from ranker.models.reward import attention_options, prepare
@@ -48,7 +48,7 @@ def base_of(
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base, values = _base(folder, settings, allow_pickle)
     stored = {
-        bare(name): tensor for name, tensor in read(weight_files(base, allow_pickle=allow_pickle), Names({})).items()
+        bare(name): tensor for name, tensor in read(weight_files(base, allow_pickle=allow_pickle), KeyMap({})).items()
     }
     whole = {bare(name): tensor for name, tensor in adapter.items() if ".lora_" not in name}
     whole |= _beside(folder, allow_pickle)
@@ -70,20 +70,20 @@ def base_of(
     if words is not None:
         values["vocab_size"] = words.shape[0]  # tokens may have been added with the adapter
     texts = folder if (folder / "tokenizer.json").is_file() else base
-    reading = classifier(texts, values, facts, bias=f"{head}.bias" in tensors and values["model_type"] in DECODERS)
+    spec = classifier(texts, values, facts, bias=f"{head}.bias" in tensors and values["model_type"] in DECODERS)
     if settings.get("task_type") == SEQUENCE_CLASSIFIER and values["model_type"] in DECODERS:
-        reading = before_the_end(reading)
+        spec = before_the_end(spec)
     with torch.device("meta"):
-        empty = reading.cls(reading.config)
+        empty = spec.cls(spec.config)
     shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
-    state = _fitted(base, folder, {str(reading.names.read(n)): t for n, t in tensors.items()}, shapes, empty)
+    state = _fitted(base, folder, {str(spec.names.model_name(n)): t for n, t in tensors.items()}, shapes, empty)
     _check_places(folder, adapter, empty)
-    model = reading.cls.from_pretrained(
-        None, state_dict=state, config=reading.config, dtype=torch.float32, **attention_options(reading.config)
+    model = spec.cls.from_pretrained(
+        None, state_dict=state, config=spec.config, dtype=torch.float32, **attention_options(spec.config)
     )
     tokenizer = TextTokenizer.from_folder(texts, model.layout.markers)
     check_vocabulary(texts, tokenizer, model)
-    return prepare(model), tokenizer, reading.notes
+    return prepare(model), tokenizer, spec.notes
 
 
 def _base(folder: Path, settings: Mapping[str, Any], allow_pickle: bool) -> tuple[Path, dict[str, Any]]:
@@ -115,7 +115,7 @@ def _beside(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
         if (folder / name).is_file():
             if name.endswith(".bin") and not allow_pickle:
                 raise CheckpointError(f"{folder / name}: the head is a pickle, which can run code when loaded; {TRUST}")
-            return read([folder / name], Names({}))
+            return read([folder / name], KeyMap({}))
     return {}
 
 

@@ -12,21 +12,21 @@ from typing import Any, Final
 
 from transformers import AutoTokenizer
 
-from ranker.checkpoints.foreign.classifiers import classifier, without_bias
-from ranker.checkpoints.foreign.reading import Facts, Reading, Source, decoder_config, write
-from ranker.checkpoints.weights import Names
+from ranker.checkpoints.formats.classifiers import classifier, without_bias
+from ranker.checkpoints.formats.spec import Facts, LoadSpec, Source, decoder_config, write
+from ranker.checkpoints.weights import KeyMap
 from ranker.errors import CheckpointError
 
 HEAD: Final = "score"
 """The head's name since OpenRLHF 0.3.9; ``value_head`` before."""
 
 
-def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """A reward model with or without ``num_labels``, its head found under whatever name it has."""
-    reading = classifier(folder, values, facts)
-    text = reading.config.ranker["text"]
+    spec = classifier(folder, values, facts)
+    text = spec.config.ranker["text"]
     text["suffix"] = ending(AutoTokenizer.from_pretrained(folder), text["suffix"])
-    return reading
+    return spec
 
 
 def ending(tokenizer: Any, suffix: Sequence[int]) -> list[int]:
@@ -59,5 +59,5 @@ def write_model(source: Source, folder: Path) -> list[str]:
     normalisation = config.ranker.get("normalisation") or {}
     values |= {**normalisation, "value_head_prefix": HEAD, "normalize_reward": bool(normalisation)}
     source, notes = without_bias(source)
-    write(source, folder, Names({}), values)
+    write(source, folder, KeyMap({}), values)
     return notes

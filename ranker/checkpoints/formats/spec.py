@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
-from ranker.checkpoints.weights import Names
+from ranker.checkpoints.weights import KeyMap
 from ranker.config import Pooling
 from ranker.errors import CheckpointError
 from ranker.extras import require
@@ -35,7 +35,7 @@ Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LoadSpec:
     """How a checkpoint is read: our configuration, the class that takes it, the names and the files of its tensors.
 
     ``notes`` says what is read differently from what a user may expect.
@@ -43,12 +43,12 @@ class Reading:
 
     config: PretrainedConfig
     cls: type[PreTrainedModel]
-    names: Names = field(default_factory=lambda: Names({}))
+    names: KeyMap = field(default_factory=lambda: KeyMap({}))
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-Reader = Callable[[Path, dict[str, Any], Facts], Reading]
+Reader = Callable[[Path, dict[str, Any], Facts], LoadSpec]
 """(folder, its config.json, facts) -> how it is read."""
 
 
@@ -92,9 +92,9 @@ def outputs(rows: int, named: list[str]) -> tuple[Output, tuple[str, ...]]:
     """
     words = [name.lower() for name in named]
     if rows == 1:
-        return "tasks", ("reward",)
+        return "scalar", ("reward",)
     if rows == 2 and (not words or {*words} <= {"label_0", "label_1"} or (words[0] in WORSE or words[1] in BETTER)):
-        return "classes", ("reject", "accept")
+        return "accept_reject", ("reject", "accept")
     if rows == 2 and (words[0] in BETTER or words[1] in WORSE):
         raise CheckpointError(
             f"its labels are {named}: the score is the log-odds of the second, which is the worse one here; exchange "
@@ -122,9 +122,9 @@ def check_vocabulary(folder: Path, tokenizer: TextTokenizer, model: PreTrainedMo
         )
 
 
-def write(source: Source, folder: Path, names: Names, config: Mapping[str, Any]) -> None:
+def write(source: Source, folder: Path, names: KeyMap, config: Mapping[str, Any]) -> None:
     """Write tensors under a format's names, its ``config.json`` and the tokenizer."""
-    tensors = {names.written(name): tensor.contiguous() for name, tensor in source.tensors.items()}
+    tensors = {names.stored_name(name): tensor.contiguous() for name, tensor in source.tensors.items()}
     require("huggingface_hub").save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
     write_json(folder / "config.json", config)
     source.tokenizer.save(folder)

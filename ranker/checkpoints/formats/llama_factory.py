@@ -12,9 +12,9 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from ranker.checkpoints.foreign.classifiers import classifier
-from ranker.checkpoints.foreign.reading import Facts, Reading, Source, decoder_config, write
-from ranker.checkpoints.weights import Names
+from ranker.checkpoints.formats.classifiers import classifier
+from ranker.checkpoints.formats.spec import Facts, LoadSpec, Source, decoder_config, write
+from ranker.checkpoints.weights import KeyMap
 
 HEAD: Final = "v_head.summary"
 FILE: Final = "value_head.safetensors"
@@ -23,13 +23,13 @@ CAUSAL: Final = {"gpt2": "GPT2LMHeadModel", "gemma3_text": "Gemma3ForCausalLM"}
 """Language-model classes whose name does not follow from the classifier's."""
 
 
-def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """A language model with a value head beside it."""
-    reading = classifier(folder, values, facts, bias=f"{HEAD}.bias" in facts["tensors"])
+    spec = classifier(folder, values, facts, bias=f"{HEAD}.bias" in facts["tensors"])
     file = FILE if (folder / FILE).is_file() else PICKLE
     note = ("the language-model head is left out: a reward model has none",) if has_words(facts) else ()
-    names = Names({HEAD: "score"}, ("lm_head.",))
-    return replace(reading, names=names, extra=(file,), notes=(*reading.notes, *note))
+    names = KeyMap({HEAD: "score"}, ("lm_head.",))
+    return replace(spec, names=names, extra=(file,), notes=(*spec.notes, *note))
 
 
 def has_words(facts: Facts) -> bool:
@@ -49,7 +49,7 @@ def write_model(source: Source, folder: Path) -> list[str]:
     tensors = dict(source.tensors)
     weight = tensors.pop("score.weight")
     bias = tensors.pop("score.bias", torch.zeros(1, dtype=weight.dtype))
-    write(Source(source.model, source.tokenizer, tensors), folder, Names({}), values)
+    write(Source(source.model, source.tokenizer, tensors), folder, KeyMap({}), values)
     head = {f"{HEAD}.weight": weight.contiguous(), f"{HEAD}.bias": bias.contiguous()}
     save_file(head, folder / FILE, {"format": "pt"})
     return ["a language-model head: it is tied to the embeddings in the new folder, and no reward reads it"]

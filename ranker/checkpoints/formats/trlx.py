@@ -9,19 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.checkpoints.foreign.classifiers import classifier
-from ranker.checkpoints.foreign.reading import Facts, Reading
-from ranker.checkpoints.weights import Names
+from ranker.checkpoints.formats.classifiers import classifier
+from ranker.checkpoints.formats.spec import Facts, LoadSpec
+from ranker.checkpoints.weights import KeyMap
 
 HEAD: Final = "v_head"
 
 
-def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """The state dict on the base model's configuration, read at the answer's last token."""
-    reading = classifier(folder, values, facts)
-    text = reading.config.ranker["text"]
-    ends = reading.config.eos_token_id
-    ends = {*(ends if isinstance(ends, list) else [ends]), reading.config.pad_token_id}
+    spec = classifier(folder, values, facts)
+    text = spec.config.ranker["text"]
+    ends = spec.config.eos_token_id
+    ends = {*(ends if isinstance(ends, list) else [ends]), spec.config.pad_token_id}
     while text["suffix"] and text["suffix"][-1] in ends:
         text["suffix"] = text["suffix"][:-1]
-    return replace(reading, names=Names({HEAD: "score"}, ("lm_head.",)))
+    return replace(spec, names=KeyMap({HEAD: "score"}, ("lm_head.",)))

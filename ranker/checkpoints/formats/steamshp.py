@@ -8,15 +8,15 @@ from typing import Any, Final
 from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker.checkpoints.foreign.reading import PROMPT_RESERVE, Facts, Reading
+from ranker.checkpoints.formats.spec import PROMPT_RESERVE, Facts, LoadSpec
 from ranker.models import seq2seq
 
 LENGTH: Final = 512
 """Tokens that SteamSHP was trained with."""
 
 
-def read(folder: Path, values: dict[str, Any], _: Facts) -> Reading:
+def read(folder: Path, values: dict[str, Any], _: Facts) -> LoadSpec:
     """The library's model, asked SteamSHP's question."""
     config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
     config.ranker = seq2seq.settings(AutoTokenizer.from_pretrained(folder), LENGTH, PROMPT_RESERVE)
-    return Reading(config, seq2seq.answer_class(config))
+    return LoadSpec(config, seq2seq.answer_class(config))

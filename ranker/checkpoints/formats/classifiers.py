@@ -13,9 +13,9 @@ from typing import Any, Final
 from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker.checkpoints.foreign.reading import (
+from ranker.checkpoints.formats.spec import (
     Facts,
-    Reading,
+    LoadSpec,
     Source,
     outputs,
     plain_config,
@@ -24,7 +24,7 @@ from ranker.checkpoints.foreign.reading import (
     write,
     write_json,
 )
-from ranker.checkpoints.weights import Names
+from ranker.checkpoints.weights import KeyMap
 from ranker.config import Pooling
 from ranker.errors import CheckpointError
 from ranker.models.backbones import DECODERS, MEAN_POOLED
@@ -47,24 +47,24 @@ NO_TEMPLATE: Final = (
 )
 
 
-def read(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """A sequence classifier. The last id that is not padding is scored, as the library does."""
-    reading = classifier(folder, values, facts)
-    return before_the_end(reading) if reading.config.model_type in DECODERS else reading
+    spec = classifier(folder, values, facts)
+    return before_the_end(spec) if spec.config.model_type in DECODERS else spec
 
 
-def read_crossencoder(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+def read_crossencoder(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """A ``CrossEncoder``, which encodes a pair by the tokenizer's own pair template, decoders included."""
-    reading = classifier(folder, values, facts)
-    config = reading.config
+    spec = classifier(folder, values, facts)
+    config = spec.config
     if config.model_type not in DECODERS:
-        return reading
+        return spec
     parts = pair_parts(AutoTokenizer.from_pretrained(folder))
     config.ranker["text"] |= {"turn": None, **parts}
-    return before_the_end(replace(reading, notes=()))
+    return before_the_end(replace(spec, notes=()))
 
 
-def read_tokens(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
+def read_tokens(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """A token classifier with one label (verl, LLaMA-Factory v1, NeMo-RL's regression), read at the last token.
 
     Raises:
@@ -77,7 +77,7 @@ def read_tokens(folder: Path, values: dict[str, Any], facts: Facts) -> Reading:
     return classifier(folder, values, facts, bias=f"{facts['head']['name']}.bias" in facts["tensors"])
 
 
-def classifier(folder: Path, values: dict[str, Any], facts: Facts, *, bias: bool = False) -> Reading:
+def classifier(folder: Path, values: dict[str, Any], facts: Facts, *, bias: bool = False) -> LoadSpec:
     """A head on a pooled state or on the last token of the mask, whatever it is called.
 
     Raises:
@@ -100,22 +100,22 @@ def classifier(folder: Path, values: dict[str, Any], facts: Facts, *, bias: bool
     }
     head = facts["head"]["name"]
     ours = "classifier" if config.model_type in HEADS else "score"
-    names = Names({} if head.partition(".")[0] == ours else {head: ours})
+    names = KeyMap({} if head.partition(".")[0] == ours else {head: ours})
     plain = config.model_type in DECODERS and AutoTokenizer.from_pretrained(folder).chat_template is None
-    return Reading(config, cls, names, notes=(NO_TEMPLATE,) if plain else ())
+    return LoadSpec(config, cls, names, notes=(NO_TEMPLATE,) if plain else ())
 
 
-def before_the_end(reading: Reading) -> Reading:
+def before_the_end(spec: LoadSpec) -> LoadSpec:
     """The same where padding is the end-of-text token: the text is read without its end, as the producer scores it."""
-    config = reading.config
+    config = spec.config
     suffix = list(config.ranker["text"]["suffix"])
     pad = config.ranker["text"]["pad_id"] if config.pad_token_id is None else config.pad_token_id
     while suffix and suffix[-1] == pad:
         suffix.pop()
     if suffix == list(config.ranker["text"]["suffix"]):
-        return reading
+        return spec
     config.ranker["text"]["suffix"] = suffix
-    return replace(reading, notes=(*reading.notes, AFTER_END))
+    return replace(spec, notes=(*spec.notes, AFTER_END))
 
 
 def without_bias(source: Source) -> tuple[Source, list[str]]:
@@ -140,7 +140,7 @@ def write_hf(source: Source, folder: Path) -> list[str]:
         raise refused(source, "hf", "classifiers of the library's own pooling, and encoder-decoders")
     source, notes = without_bias(source)
     values = plain_config(source, type(source.model).__name__)
-    write(source, folder, Names({}), values | {"ranker": source.config.ranker | {"head_bias": False}})
+    write(source, folder, KeyMap({}), values | {"ranker": source.config.ranker | {"head_bias": False}})
     if (generation := getattr(source.model, "generation_config", None)) is not None:
         write_json(folder / "generation_config.json", generation.to_diff_dict())
     return notes

@@ -1,4 +1,4 @@
-"""The finish for 8 bits."""
+"""Quantization-aware training."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from ranker.models.scorer import TorchScorer
 from ranker.text.pipeline import TextPipeline
 from ranker.training.batches import Groups
 from ranker.training.run import train
-from ranker.training.stages import quantized
+from ranker.training.stages import qat
 from tests.conftest import ROOT, tiny
 from tests.export.test_export import ROWS
 from tests.training.test_run import tiny_config
@@ -38,7 +38,7 @@ def test_products_are_rounded_by_the_formula_and_only_inside():
     weights = layers.dense.weight.detach().numpy()
     units = np.abs(weights).max(axis=1, keepdims=True) / 127
     expected = q @ (np.round(weights / units) * units).T + layers.dense.bias.detach().numpy()
-    with quantized.rounded(layers):
+    with qat.rounded(layers):
         inside = layers.dense(x), layers.conv(x), layers.head(x)
     np.testing.assert_allclose(inside[0].detach().numpy(), expected, atol=1e-5)
     differences = [float((a - b).abs().max()) for a, b in zip(before, inside, strict=True)]
@@ -52,14 +52,14 @@ def test_products_are_rounded_by_the_formula_and_only_inside():
 def test_gradients_pass_through():
     x = torch.randn(1, 4, 6, requires_grad=True)
     layers = Layers()
-    with quantized.rounded(layers):
+    with qat.rounded(layers):
         layers.dense(x).sum().backward()
     assert x.grad.abs().min() > 0
     assert layers.dense.weight.grad.abs().min() > 0
 
 
 def test_a_range_follows_what_it_sees():
-    seen = quantized.Range()
+    seen = qat.Range()
     assert [float(end) for end in seen.see(torch.tensor([2.0, 4.0]))] == [0, 4]
     low, high = seen.see(torch.tensor([-10.0, 2.0]))
     np.testing.assert_allclose([low, high], [-0.5, 3.9], rtol=1e-6)
@@ -67,11 +67,11 @@ def test_a_range_follows_what_it_sees():
 
 def test_the_finish_makes_rounding_cost_less_and_keeps_what_the_model_says():
     model, tokenizer = tiny("set")
-    config = load_config("pairrm", ["training.learning_rate=5e-3", "training.batch_tokens=1024"]).training
+    config = load_config("pairrm", ["training.learning_rate=5e-3", "training.max_tokens_per_forward=1024"]).training
     groups = [row.group for row in ROWS]
     before = TorchScorer(model, tokenizer).score(groups)
     rows = [row for row in ROWS if len(row.candidates) > 1]
-    first, last = quantized.finish(model, Groups(rows, TextPipeline(model.layout, tokenizer)), config, 60)
+    first, last = qat.train_quantized(model, Groups(rows, TextPipeline(model.layout, tokenizer)), config, 60)
     assert last < 0.8 * first
     after = TorchScorer(model, tokenizer).score(groups)
     same, other = (np.concatenate([r.scores for r in part]) for part in (before, after))
@@ -81,10 +81,10 @@ def test_the_finish_makes_rounding_cost_less_and_keeps_what_the_model_says():
 
 def test_a_run_ends_with_it_and_saves_what_it_gave(tiny_backbone, tmp_path, monkeypatch):
     steps = []
-    finish = quantized.finish
-    monkeypatch.setattr(quantized, "finish", lambda *args: steps.append(args[-1]) or finish(*args))
+    train_quantized = qat.train_quantized
+    monkeypatch.setattr(qat, "train_quantized", lambda *args: steps.append(args[-1]) or train_quantized(*args))
     plain = train(tiny_config(tiny_backbone, tmp_path / "plain"))
-    trained = train(tiny_config(tiny_backbone, tmp_path / "run", "quantize=int8", "quantize_steps=3"))
+    trained = train(tiny_config(tiny_backbone, tmp_path / "run", "qat=int8", "qat_steps=3"))
     assert steps == [3]
     groups = [p.group for p in trained.validation]
     saved = TorchScorer(*native.load(trained.folder)).score(groups)
@@ -94,11 +94,11 @@ def test_a_run_ends_with_it_and_saves_what_it_gave(tiny_backbone, tmp_path, monk
 
 
 def test_adapters_are_merged_first():
-    with pytest.raises(ConfigError, match="quantize trains all weights; merge the adapter"):
-        load_config("encoder-bt", ["quantize=int8", "adapter.rank=4"])
+    with pytest.raises(ConfigError, match="qat trains all weights; merge the adapter"):
+        load_config("encoder-bradley-terry", ["qat=int8", "lora.r=4"])
 
 
 def test_a_frozen_backbone_is_refused():
     data = ROOT / "data" / "train.jsonl"
-    with pytest.raises(ConfigError, match="gated freezes its backbone; adapter.rank must be 0, quantize none"):
-        load_config("armorm", ["quantize=int8", f"data.aspects=[{data}]"])
+    with pytest.raises(ConfigError, match="gated freezes its backbone; lora.r must be 0, qat none"):
+        load_config("armorm", ["qat=int8", f"data.aspects=[{data}]"])
