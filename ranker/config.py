@@ -36,7 +36,7 @@ class ModelConfig(_Section):
     """The model that is trained."""
 
     scheme: Scheme = Field("pairwise", description="gated: ArmoRM's aspects; seq2seq: SteamSHP's A or B")
-    backbone: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
+    name_or_path: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
     init_head: bool = Field(False, description="start a new head even if the backbone's folder is a trained ranker")
     output: Output = Field("scalar", description="reward: scalar, accept_reject (two classes) or aspects")
     aspects: tuple[str, ...] = Field((), description="reward, gated: names of the regressed aspects; sorted")

@@ -262,7 +262,7 @@ def test_print_config_and_dry_run(tiny_backbone):
             "train",
             "pairrm",
             "--dry-run",
-            f"model.backbone={tiny_backbone}",
+            f"model.name_or_path={tiny_backbone}",
             "data.max_train_samples=5",
             "model.max_length=40",
             "model.prompt_reserve=8",

@@ -20,7 +20,7 @@ GIVEN_UP = (
     "training.label_smoothing=", "training.evaluations", "data.limit", "data.validation_limit", "data.leaks",
     "adapter.rank", "adapter.alpha", "adapter.targets", "output=tasks", "output=classes", "output: classes",
     # recipes and command-line values
-    "encoder-bt", "decoder-bt", "pairrm-published", "--orders", 'orders="one"', "schedule focus",
+    "model.backbone=", "encoder-bt", "decoder-bt", "pairrm-published", "--orders", 'orders="one"', "schedule focus",
     # limits of the server
     "body_bytes", "limits.items", "limits.seconds", "limits.requests",
 )  # fmt: skip

@@ -44,7 +44,7 @@ def start(
         ConfigError: the backbone is neither a folder nor a hub name, or a setting does not fit it.
         CheckpointError: its family is not supported.
     """
-    name = offline_backbone() if config.backbone == "offline" else config.backbone
+    name = offline_backbone() if config.name_or_path == "offline" else config.name_or_path
     settings = config.model_dump(include=SETTINGS[config.scheme]) | dict(options or {})
     if config.scheme == "gated":
         settings["gate"] = gate or GateConfig()
@@ -53,5 +53,5 @@ def start(
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"model.backbone '{config.backbone}': expected a folder or a hub name ({reason:.200})"
+            f"model.name_or_path '{config.name_or_path}': expected a folder or a hub name ({reason:.200})"
         ) from error

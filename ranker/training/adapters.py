@@ -68,7 +68,7 @@ def attach(model: PreTrainedModel, config: LoraConfig, settings: ModelConfig) ->
         modules_to_save=heads(model) or None,
         trainable_token_indices=_new_tokens(model),
     )
-    lora.base_model_name_or_path = settings.backbone
+    lora.base_model_name_or_path = settings.name_or_path
     return peft.get_peft_model(model, lora)
 
 

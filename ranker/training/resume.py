@@ -147,7 +147,7 @@ def _check_sources(config: RunConfig, output: Path) -> None:
     Raises:
         ConfigError: naming it.
     """
-    sources = {"model.backbone": config.model.backbone, "lora.continue_from": config.lora.continue_from}
+    sources = {"model.name_or_path": config.model.name_or_path, "lora.continue_from": config.lora.continue_from}
     deleted = {(output / folder).resolve() for folder in FOLDERS}
     for name, source in sources.items():
         path = Path(source or "").resolve()

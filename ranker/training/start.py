@@ -33,7 +33,7 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
         ConfigError: the checkpoint is another kind of model than the recipe trains.
         CheckpointError: it is not whole, or its head has an unknown name.
     """
-    model, name = config.model, config.model.backbone
+    model, name = config.model, config.model.name_or_path
     options = adapters.options(config.lora, model)
     facts = _trained(Path(name)) if Path(name).is_dir() else None
     if facts is None or model.init_head or config.model.scheme == "seq2seq":
@@ -45,7 +45,7 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
         return made, tokenizer
     if config.lora.r:
         raise ConfigError(
-            f"model.backbone '{name}' is a trained model, and adapters start from a backbone and a new head; "
+            f"model.name_or_path '{name}' is a trained model, and adapters start from a backbone and a new head; "
             "set lora.r=0 to go on with all weights, or model.init_head=true"
         )
     if not facts["readable"]:
@@ -108,13 +108,13 @@ def _check_kind(model: ModelConfig, loaded: PreTrainedModel, name: str) -> None:
     for setting, value in found.items():
         if getattr(model, setting) != value:
             raise ConfigError(
-                f"model.backbone '{name}' is a trained model with {setting} '{value}', but model.{setting} is "
+                f"model.name_or_path '{name}' is a trained model with {setting} '{value}', but model.{setting} is "
                 f"'{getattr(model, setting)}'; set it, or start a new head with model.init_head=true"
             )
     if model.output == "aspects" and tuple(facts["labels"]) != model.aspects:
         raise ConfigError(
-            f"model.backbone '{name}' has its aspects in the order {', '.join(facts['labels'])}, and labels are read "
-            "in alphabetical order; start a new head with model.init_head=true"
+            f"model.name_or_path '{name}' has its aspects in the order {', '.join(facts['labels'])}, and labels are "
+            "read in alphabetical order; start a new head with model.init_head=true"
         )
 
 

@@ -25,7 +25,7 @@ def run(recipe, family, tmp_path, *overrides, resume=False):
     config = load_config(
         recipe,
         [
-            f"output_dir={tmp_path / 'run'}", f"model.backbone={backbone}", "model.max_length=128",
+            f"output_dir={tmp_path / 'run'}", f"model.name_or_path={backbone}", "model.max_length=128",
             f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
             "data.max_train_samples=16", "data.max_eval_samples=6", "training.report_to=[]", "training.precision=fp32",
             "training.max_tokens_per_forward=1024", "training.tokens_per_step=1024", "training.eval_steps=0.5",
@@ -65,13 +65,13 @@ def test_only_the_head_and_the_updates_are_trained(tmp_path):
     model, _ = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
     from ranker.config import LoraConfig, ModelConfig
 
-    adapted = adapters.attach(model, LoraConfig(r=2), ModelConfig(backbone=str(folder)))
+    adapted = adapters.attach(model, LoraConfig(r=2), ModelConfig(name_or_path=str(folder)))
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert all("lora_" in name or ".score." in name for name in trained)
     assert any(".score." in name for name in trained)
     model, _ = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
     with pytest.raises(ConfigError, match=r"lora\.target_modules nothing: expected some of .*q_proj"):
-        adapters.attach(model, LoraConfig(r=2, target_modules=("nothing",)), ModelConfig(backbone=str(folder)))
+        adapters.attach(model, LoraConfig(r=2, target_modules=("nothing",)), ModelConfig(name_or_path=str(folder)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -164,7 +164,7 @@ def test_quantized_backbones_train_and_the_head_is_never_quantized(kind, tmp_pat
     trained = run("decoder-bradley-terry", "llama", tmp_path, f"lora.quantization={kind}")
     saved = load_file(trained.folder / "model.safetensors")
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
-    settings = ModelConfig(scheme="reward", backbone=str(tmp_path / "backbone"), max_length=128)
+    settings = ModelConfig(scheme="reward", name_or_path=str(tmp_path / "backbone"), max_length=128)
     model, _ = start(settings, options=quantization(kind))
     assert type(model.score) is torch.nn.Linear
     assert type(model.model.layers[0].self_attn.q_proj) is not torch.nn.Linear

@@ -56,7 +56,7 @@ def test_labels_with_other_names_are_refused(tmp_path):
     config = load_config(
         "armorm",
         [
-            f"output_dir={tmp_path / 'run'}", f"model.backbone={backbone}", "model.max_length=128", "data.max_train_samples=4",
+            f"output_dir={tmp_path / 'run'}", f"model.name_or_path={backbone}", "model.max_length=128", "data.max_train_samples=4",
             "model.aspects=[truth, style]", f"data.aspects=[{ROOT / 'data' / 'train.jsonl'}]",
             f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
         ],

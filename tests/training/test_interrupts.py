@@ -24,7 +24,7 @@ from tests.support.processes import ranker_until
 
 def settings(backbone, output, *overrides):
     return [
-        f"output_dir={output}", f"model.backbone={backbone}", "model.max_length=64", "model.prompt_reserve=16",
+        f"output_dir={output}", f"model.name_or_path={backbone}", "model.max_length=64", "model.prompt_reserve=16",
         f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
         "data.test=[]", "data.max_train_samples=60", "data.max_eval_samples=4", "training.report_to=[]",
         "training.precision=fp32", "training.max_tokens_per_forward=512", "training.eval_steps=100000", "training.seed=3",
@@ -57,14 +57,14 @@ def test_overwrite_replaces_the_earlier_run_and_nothing_else(trained, tiny_backb
     output, overrides = trained
     (output / "model.int8.onnx").write_bytes(b"of the earlier run")
     (output / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"model\.backbone 'no/where'"):
-        train(load_config("pairrm", [*overrides, "model.backbone=no/where"]), overwrite=True)
+    with pytest.raises(ConfigError, match=r"model\.name_or_path 'no/where'"):
+        train(load_config("pairrm", [*overrides, "model.name_or_path=no/where"]), overwrite=True)
     assert checkpoints(output), "a run that cannot start removes nothing"
     train(load_config("pairrm", [*overrides, "training.num_train_epochs=0.5"]), overwrite=True)
     assert not (output / "model.int8.onnx").exists()
     assert (output / "notes.txt").read_text() == "mine"
-    source = [*overrides, f"model.backbone={output / 'checkpoint'}"]
-    with pytest.raises(ConfigError, match=r"--overwrite would delete model\.backbone"):
+    source = [*overrides, f"model.name_or_path={output / 'checkpoint'}"]
+    with pytest.raises(ConfigError, match=r"--overwrite would delete model\.name_or_path"):
         train(load_config("pairrm", source), overwrite=True)
 
 

@@ -27,7 +27,7 @@ from tests.support.processes import until
 
 def settings(tmp_path, name, *overrides):
     return [
-        f"output_dir={tmp_path / name}", f"model.backbone={tmp_path / 'backbone'}", "model.max_length=128",
+        f"output_dir={tmp_path / name}", f"model.name_or_path={tmp_path / 'backbone'}", "model.max_length=128",
         f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
         "data.test=[]", "data.max_train_samples=21", "data.max_eval_samples=5", "training.report_to=[]",
         "training.precision=fp32", "training.max_tokens_per_forward=512", "training.tokens_per_step=1024", "training.eval_steps=0.5",

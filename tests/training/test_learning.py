@@ -78,10 +78,10 @@ FROM_SCRATCH = {
 def settings(recipe, tmp_path):
     """What the test changes in a recipe: a backbone that is at hand, and sizes for two cores."""
     if recipe in FROM_SCRATCH:
-        return [f"model.backbone={small_decoder(tmp_path / 'backbone')}", *SMALL, *FROM_SCRATCH[recipe]]
+        return [f"model.name_or_path={small_decoder(tmp_path / 'backbone')}", *SMALL, *FROM_SCRATCH[recipe]]
     if recipe == "steamshp":
         return [
-            f"model.backbone={joined_encoders(tmp_path / 'backbone')}", "model.max_length=256",
+            f"model.name_or_path={joined_encoders(tmp_path / 'backbone')}", "model.max_length=256",
             "training.max_tokens_per_forward=2048", "training.tokens_per_step=2048", "training.activation_checkpointing=false",
             "training.learning_rate=1e-4", "training.num_train_epochs=2",
         ]  # fmt: skip
@@ -91,7 +91,7 @@ def settings(recipe, tmp_path):
         with (DATA / "train.jsonl").open() as lines:
             rows.write_text("".join(islice(lines, 300)))
         return [
-            f"model.backbone={train(config).folder}", "model.max_length=256", "gate.steps=300", "data.max_train_samples=300",
+            f"model.name_or_path={train(config).folder}", "model.max_length=256", "gate.steps=300", "data.max_train_samples=300",
             f"data.aspects=[{rows}]",
         ]  # fmt: skip
     if recipe == "pairrm-original":  # reads one pair at a time, so it needs more of them

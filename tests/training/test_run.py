@@ -21,7 +21,7 @@ def tiny_config(tiny_backbone, output, *overrides):
         "pairrm",
         [
             f"output_dir={output}",
-            f"model.backbone={tiny_backbone}",
+            f"model.name_or_path={tiny_backbone}",
             f"data.train=[{DATA / 'train.jsonl'}]",
             f"data.validation=[{DATA / 'validation.jsonl'}]",
             "data.test=[]",
@@ -85,7 +85,7 @@ def test_labels_that_are_not_one_per_output_are_refused(tiny_backbone, tmp_path)
 
 
 def test_an_unknown_backbone_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"model\.backbone 'no/where': expected a folder or a hub name"):
+    with pytest.raises(ConfigError, match=r"model\.name_or_path 'no/where': expected a folder or a hub name"):
         train(tiny_config("no/where", tmp_path))
 
 
@@ -151,7 +151,7 @@ def test_config_dump_loads_back(tmp_path):
         ("modle.layout=hub", r"unknown key 'modle'; did you mean 'model'"),
         ("model.layout=star", r"'model\.layout'"),
         ("training.num_train_epochs=-1", r"'training\.num_train_epochs'.*got -1"),
-        ("model.backbone=no", r"'model\.backbone'"),
+        ("model.name_or_path=no", r"'model\.name_or_path'"),
         ("training", "expected key=value"),
         ("training.num_train_epochs.x=1", "is a value, not a section"),
         ("training.candidates_per_prompt=[5,3]", "fewest <= most"),

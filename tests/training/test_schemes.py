@@ -28,7 +28,7 @@ def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
         recipe,
         [
             f"output_dir={tmp_path / 'run'}",
-            f"model.backbone={backbone}",
+            f"model.name_or_path={backbone}",
             "model.max_length=128",
             f"data.train=[{ROOT / 'data' / 'train.jsonl'}]",
             f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
@@ -73,7 +73,7 @@ def test_single_answers_with_labels_are_enough_for_pointwise_losses(tmp_path):
         "encoder-classify",
         [
             f"output_dir={tmp_path / 'run'}",
-            f"model.backbone={backbone}",
+            f"model.name_or_path={backbone}",
             f"data.train=[{tmp_path / 'rows.jsonl'}]",
             f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
             "data.max_eval_samples=4",

@@ -22,7 +22,7 @@ from tests.training.test_adapters import run
 
 def config(recipe, folder, *more):
     rows = ["output_dir=x", "data.train=[x]", "data.validation=[x]", "model.prompt_reserve=16", "model.max_length=128"]
-    return load_config(recipe, [*rows, f"model.backbone={folder}", *more])
+    return load_config(recipe, [*rows, f"model.name_or_path={folder}", *more])
 
 
 def scores(model, tokenizer):
@@ -40,7 +40,7 @@ def test_a_trained_model_is_gone_on_with(recipe, family, tmp_path, caplog):
 
 def test_the_released_pairrm_and_our_pair_rankers_are_gone_on_with(tmp_path):
     made = pairrm(tmp_path)
-    more = ("model.n_tasks=3", "model.backbone=" + str(made.folder))
+    more = ("model.n_tasks=3", "model.name_or_path=" + str(made.folder))
     np.testing.assert_allclose(
         scores(*starting_model(config("pairrm-original", made.folder, *more))), made.scores, atol=1e-4
     )

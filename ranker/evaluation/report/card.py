@@ -39,7 +39,7 @@ def write(folder: Path, config: RunConfig, report: Report, facts: Rows) -> None:
     named = rows if config.data.test else f"{rows} (validation: chose the checkpoint)"
     data = hub.ModelCardData(
         model_name=name,
-        base_model=None if _is_here(config.model.backbone) else config.model.backbone,
+        base_model=None if _is_here(config.model.name_or_path) else config.model.name_or_path,
         library_name="ranker-toolkit",
         pipeline_tag=TASK,
         tags=["reward-model", "preference", config.model.scheme],
@@ -64,7 +64,7 @@ def _text(name: str, config: RunConfig, report: Report, facts: Rows) -> str:
     model, training = config.model, config.training
     rows: list[tuple[str, Any]] = [
         ("scheme", model.scheme if model.scheme != "pairwise" else f"pairwise, layout {model.layout}"),
-        ("backbone", model.backbone),
+        ("backbone", model.name_or_path),
         ("loss", training.loss),
         ("longest input", f"{model.max_length} tokens"),
         ("training rows", ", ".join(config.data.train)),
