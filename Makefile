@@ -11,10 +11,12 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-compile
 # --resume where an earlier run has a checkpoint, unless SET says otherwise.
 RESUME = $(if $(filter --% output_dir=%,$(SET)),,$(if $(wildcard runs/$(1)/steps/checkpoint-*),--resume))
 
-# Nothing of these is fetched from the model hub.
-test check test-slow train-pairrm bench: export HF_HUB_OFFLINE ?= 1
+ALL := not gpu and not network and not slow
 
-.PHONY: help setup setup-dev check format test test-slow train-pairrm bench bench-serving docs constraints clean
+# Nothing of these is fetched from the model hub.
+test test-all check test-slow train-pairrm bench: export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help setup setup-dev check format test test-all test-slow train-pairrm bench bench-serving docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +46,9 @@ train-%: setup ## train, evaluate and export any recipe, by its name (see docs/s
 test: setup-dev ## run the tests (no network, no GPU)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
+test-all: setup-dev ## run the tests with all their cases (a quarter of an hour)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ALL)'
+
 test-slow: setup-dev ## prove that the schemes learn (minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
@@ -69,12 +74,12 @@ bench-serving: setup-dev ## the server beside the bare engine and a naive one, u
 	.bench/$*/bin/python -m pip install -q $(PACKAGES)
 	@touch $@
 
-check: setup-dev ## format, lint, types, import contracts, tests
+check: setup-dev ## format, lint, types, import contracts, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ALL)'
 
 format: setup-dev ## apply the formatter and the safe fixes
 	$(BIN)/ruff format .

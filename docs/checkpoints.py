@@ -55,9 +55,9 @@ SCORED = {
 INTRODUCTION = """# Checkpoints
 
 `ranker.load(path)`, and every command that takes a model, reads the formats below, from a folder or by a name on the
-model hub. A head is never newly initialised: what is not whole is refused in one line that names the tensor and the
-repair. This file is written by `make docs` from checkpoints that are made, broken and loaded; a test fails when it and
-the code differ.
+model hub. A head is never newly initialised. An incomplete checkpoint is refused in one line that names the tensor and
+the repair. This file is written by `make docs` from checkpoints that are made, broken and loaded; a test fails when it
+and the code differ.
 
     ranker inspect PATH_OR_NAME [--json]      what it is and whether it is whole; headers alone are read, nothing is run
     ranker verify PATH [--against PATH] [--data rows.jsonl]

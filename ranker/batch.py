@@ -100,7 +100,7 @@ class BatchScorer:
         return given | {self.prefix + name: [row[self.prefix + name] for row in made] for name in RESULTS}
 
     def score(self, groups: Sequence[Group | DataError]) -> list[GroupScores]:
-        """One result per group, in order; a row that is none has its error."""
+        """One result per group, in order; a row that could not be read has its error."""
         self._unused.say()
         good = [group for group in groups if isinstance(group, Group)]
         warn_of_lone(self.scorer, good)

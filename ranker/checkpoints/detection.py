@@ -168,7 +168,7 @@ def bare(stored: str) -> str:
 
 
 def head_of(files: Files, *, prefix: str | None = None) -> str | None:
-    """The name of the module that gives the outputs, None where there is none.
+    """The name of the module that gives the outputs; None if the checkpoint has no head.
 
     Args:
         files: the checkpoint's.

@@ -77,7 +77,7 @@ def inspect_checkpoint(
 
 
 def push(name: str, checkpoint: Path, exports: Iterable[Path]) -> None:
-    """Upload a checkpoint and its exports to a repository of the hub, made (a private one) where there is none.
+    """Upload a checkpoint and its exports to a repository of the hub; a missing one is created as private.
 
     Raises:
         CheckpointError: it could not be uploaded; nothing is lost here.

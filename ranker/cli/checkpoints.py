@@ -37,7 +37,7 @@ def verify(
 ) -> None:
     """Load a checkpoint and prove it whole: tensors, head, padding and batches, checksums; exit code 4 if it is not.
 
-    Writes SHA256SUMS where there is none, and compares every file with it where there is.
+    Compares every file with SHA256SUMS, and writes that file if it is missing.
     """
     command("checkpoints.verify").run(
         path, against=against, data=data, head_prefix=head_prefix, allow_pickle=allow_pickle

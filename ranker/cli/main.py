@@ -63,7 +63,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # whoever imports onnxruntime first in this process
-    for number in (signal.SIGINT, signal.SIGTERM):  # temporary files are removed, and what is kept is said
+    for number in (signal.SIGINT, signal.SIGTERM):  # remove temporary files and say what is kept
         signal.signal(number, stop)
     try:
         app()

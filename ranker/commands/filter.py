@@ -48,7 +48,7 @@ def run(
     """Do this worker's parts and print what became of them.
 
     Raises:
-        ConfigError: ``--best-of`` and ``--pairs`` together, a share that is none, an unknown engine, or workers and
+        ConfigError: ``--best-of`` and ``--pairs`` together, an invalid share, an unknown engine, or workers and
             an address without Ray.
         InterruptedRunError: Ctrl-C or SIGTERM; finished parts are kept, and the same command continues.
     """

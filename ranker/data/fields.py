@@ -1,4 +1,4 @@
-"""The fields of a row: each is read with a check, and what is wrong is said with the row and the field."""
+"""The fields of a row, each read with a check; an error names the row and the field."""
 
 from __future__ import annotations
 

@@ -276,7 +276,9 @@ def _transcripts(row: Row, chosen: str, rejected: str, where: str) -> tuple[Any,
 
 def _no_prompt(row: Row, where: str) -> DataError:
     if "prompt" in row and row["prompt"] is None:
-        return DataError(where, "prompt", 'expected text or messages, got null; where there is none, give "prompt": ""')
+        return DataError(
+            where, "prompt", 'expected text or messages, got null; if there is no prompt, give "prompt": ""'
+        )
     return DataError(
         where,
         "prompt",

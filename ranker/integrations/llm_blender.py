@@ -53,7 +53,7 @@ class Blender:
         """The loaded model.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: no model is loaded.
         """
         if self._ranker is None:
             raise ConfigError("no ranker is loaded; call loadranker(path) first")

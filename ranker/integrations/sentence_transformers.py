@@ -50,7 +50,7 @@ class CrossEncoder:
         Args:
             sentences: pairs, or one pair.
             activation_fn: applied to the logits as a torch tensor (pairs,), for example ``torch.nn.Sigmoid()``. The
-                library's own default is a sigmoid; here it is none.
+                library's own default is a sigmoid; here the logits stay as they are.
             convert_to_numpy: an fp32 array; False gives a list of torch scalars.
             convert_to_tensor: an fp32 torch tensor instead.
             batch_size: accepted and not needed: batches are cut by tokens, and scores do not depend on them.

@@ -58,7 +58,7 @@ class PairRMJudge:
             prompts: one text each.
             completions: two per prompt.
             shuffle_order: whether the two are read in an order drawn with a fixed seed; order-free models need none.
-            return_scores: give the probability that the first is better instead, NaN where there is none.
+            return_scores: give the probability that the first is better instead, NaN for pairs that failed.
             temperature: what the sum of both orders' logits is divided by for it.
 
         Raises:

@@ -66,7 +66,7 @@ def function(model: Any, *, prompt: str = "prompt", **options: Any) -> Callable[
 
 
 def _whole(rewards: NDArray[np.float64]) -> list[float]:
-    """Rewards with 0 where there is none: verl has no way to leave a sample out, and NaN would end the training."""
+    """Rewards, 0 for completions that failed: verl has no way to leave a sample out, and NaN would end the training."""
     failed = np.isnan(rewards)
     if failed.any():
         logger.warning("%d of %d samples could not be scored; their reward is 0", failed.sum(), len(failed))

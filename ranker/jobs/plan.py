@@ -117,7 +117,7 @@ def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any], fold
 
 
 def read(folder: Path) -> Plan | None:
-    """The plan of the job in ``folder``; None where there is none."""
+    """The plan of the job in ``folder``; None if no job was begun."""
     file = folder / PLAN
     if not file.exists():
         return None

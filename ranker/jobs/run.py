@@ -77,7 +77,7 @@ def score(
         work: who does the parts; default this process.
 
     Raises:
-        ConfigError: no rows in a part, or a selection that is none.
+        ConfigError: no rows in a part, or an invalid selection.
         JobError: the folder holds another job; the field that differs is named.
         DataError: an input is missing, damaged, or has become shorter while it was read; or all rows failed, which
             ends the job without ``_SUCCESS``.

@@ -38,7 +38,7 @@ def selector(selection: Selection) -> Select:
     """The function of a selection: a row with its results, its group and its scores -> what comes out, or None.
 
     Raises:
-        ConfigError: an expression that is none.
+        ConfigError: an invalid expression.
     """
     keeps = rule(selection.keep) if selection.keep is not None else lambda values: True
 

@@ -1,4 +1,4 @@
-"""A cheap model for all candidates, a dear one for the best of them."""
+"""A cheap model scores all candidates, an expensive one the best of them."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def swiss_rounds(n: int) -> int:
 
 
 def default_budget(n: int) -> int:
-    """Comparisons that are spent where nothing else is said: all pairs up to 16 candidates, N log2 N above."""
+    """Comparisons to spend if no budget is given: all pairs up to 16 candidates, N log2 N above."""
     pairs = n * (n - 1) // 2
     return pairs if n <= 16 else min(pairs, math.ceil(n * math.log2(n)))
 

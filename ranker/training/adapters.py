@@ -38,7 +38,7 @@ def attach(model: PreTrainedModel, config: LoraConfig, settings: ModelConfig) ->
 
     Args:
         model: a model with its backbone in place.
-        config: rank and targets; ``continue_from`` goes on with a saved adapter.
+        config: rank and targets; ``continue_from`` continues the training of a saved adapter.
         settings: the model's settings; an adapter that is continued must have been trained with the same.
 
     Returns:

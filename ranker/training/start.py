@@ -1,4 +1,4 @@
-"""What a run trains: a new head on a pretrained backbone, or a trained checkpoint that it goes on with."""
+"""What a run trains: a new head on a pretrained backbone, or a trained checkpoint whose training continues."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ logger = logging.getLogger(__name__)
 def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
     """The model that a run starts from.
 
-    A folder with a head, of any format that ``ranker.load`` reads, is gone on with, unless ``model.init_head`` asks for
-    a new head. A folder whose head is called otherwise is refused, because its head would be lost in silence.
+    If the folder holds a head, in any format that ``ranker.load`` reads, its training continues, unless
+    ``model.init_head`` asks for a new head. A folder whose head has an unknown name is refused, because its head would
+    be lost in silence.
 
     Raises:
         ConfigError: the checkpoint is another kind of model than the recipe trains.

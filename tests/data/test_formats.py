@@ -93,7 +93,7 @@ def test_a_single_message_is_an_answer():
 def test_a_prompt_column_that_was_named_is_never_another_one():
     row = {"ctx": None, "question": "other", "chosen": "a", "rejected": "b"}
     with pytest.raises(
-        DataError, match=r"expected text or messages, got null; where there is none, give \"prompt\": \"\""
+        DataError, match=r"expected text or messages, got null; if there is no prompt, give \"prompt\": \"\""
     ):
         parse_group(row, "f:1", {"prompt": "ctx"})
 

@@ -14,6 +14,7 @@ from ranker.runtime.scorer import OnnxScorer
 from tests.conftest import FAMILIES
 from tests.export.test_export import ROWS
 from tests.models.test_reward import ANSWERS, DECODERS, PROMPT, TEMPLATE, save_backbone
+from tests.support.selection import cases
 
 SIZES = {"max_length": 128, "prompt_reserve": 16}
 ENCODERS = (*FAMILIES, "xlm-roberta")
@@ -45,6 +46,9 @@ def steamshp(folder):
     return seq2seq.from_backbone(folder, **SIZES)
 
 
+QUICK = ("bert", "llama")
+"""Families whose cases run in ``make test``; those of all others run in ``make test-all``."""
+
 POINTWISE = (scalar, classes, aspects, gate)
 CASES = [
     *((scheme, family) for scheme in (*POINTWISE, pooled_classes) for family in ENCODERS),
@@ -53,7 +57,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("family", [*ENCODERS, *DECODERS])
+@pytest.mark.parametrize("family", cases([*ENCODERS, *DECODERS], QUICK.__contains__))
 def test_int8_is_made_of_every_backbone(family, tmp_path):
     folder = save_backbone(tmp_path / "backbone", family)
     native.save(*scalar(str(folder)), tmp_path / "checkpoint")
@@ -62,7 +66,11 @@ def test_int8_is_made_of_every_backbone(family, tmp_path):
     assert kinds.count("MatMulIntegerToFloat") + kinds.count("MatMulNBits") >= 2 * 4
 
 
-@pytest.mark.parametrize(("scheme", "family"), CASES, ids=[f"{scheme.__name__}-{family}" for scheme, family in CASES])
+@pytest.mark.parametrize(
+    ("scheme", "family"),
+    cases(CASES, lambda case: case[1] in QUICK or case[0] is steamshp),
+    ids=[f"{scheme.__name__}-{family}" for scheme, family in CASES],
+)
 def test_the_graph_says_what_the_model_says(scheme, family, tmp_path):
     template = TEMPLATE if family in DECODERS else None
     folder = save_backbone(tmp_path / "backbone", family, **({"template": template} if template else {}))

@@ -5,6 +5,7 @@ import shutil
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import ray
 from ray import serve
 
@@ -12,6 +13,7 @@ import ranker
 from tests.test_examples import SECTIONS
 
 
+@pytest.mark.full
 def test_the_deployment_of_the_guide_ranks(model, tmp_path, monkeypatch):
     (code,) = [code for title, code in SECTIONS if title == "Ray Serve"]
     shutil.copy(model, tmp_path / "model.onnx")

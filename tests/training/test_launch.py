@@ -23,6 +23,7 @@ from ranker.training.run import train
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
 from tests.support.processes import until
+from tests.support.selection import cases
 
 
 def settings(tmp_path, name, *overrides):
@@ -58,7 +59,7 @@ def environment(more=None):
     return clean | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"} | (more or {})
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", cases([signal.SIGTERM, signal.SIGINT], lambda number: number == signal.SIGTERM))
 def test_a_launcher_that_is_stopped_leaves_one_whole_checkpoint_of_one_step(number, tmp_path):
     save_backbone(tmp_path / "backbone", "bert")
     overrides = settings(
@@ -74,7 +75,11 @@ def test_a_launcher_that_is_stopped_leaves_one_whole_checkpoint_of_one_step(numb
 
 
 @pytest.mark.parametrize(
-    ("recipe", "family"), [("pairrm", "bert"), ("encoder-regress", "bert"), ("decoder-bradley-terry", "llama")]
+    ("recipe", "family"),
+    cases(
+        [("pairrm", "bert"), ("encoder-regress", "bert"), ("decoder-bradley-terry", "llama")],
+        lambda case: case[0] == "pairrm",
+    ),
 )
 def test_two_processes_train_what_one_trains(recipe, family, tmp_path):
     """The same batches in the same steps: every step's loss is the mean over both processes, ballast not counted."""
@@ -100,7 +105,10 @@ FSDP2 = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("recipe", "family"), [("pairrm", "bert"), ("decoder-bradley-terry", "llama")])
+@pytest.mark.parametrize(
+    ("recipe", "family"),
+    cases([("pairrm", "bert"), ("decoder-bradley-terry", "llama")], lambda case: case[1] == "llama"),
+)
 def test_sharded_weights_train_alike_and_are_saved_whole(recipe, family, tmp_path):
     """FSDP2 over two processes: the head is in the checkpoint, whole, and every checkpoint scores like the live model."""
     save_backbone(tmp_path / "backbone", family)

@@ -13,6 +13,10 @@ from ranker.runtime.scorer import OnnxScorer
 from ranker.training.run import train
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
+from tests.support.selection import cases
+
+QUICK = ("pairrm", "encoder-classify-pooled", "decoder-bradley-terry", "armorm", "steamshp")
+"""Recipes that run in ``make test``: one of each kind of model; the others run in ``make test-all``."""
 
 
 def backbone_of(recipe):
@@ -21,7 +25,7 @@ def backbone_of(recipe):
     return "llama" if recipe.startswith("decoder") or recipe == "armorm" else "bert"
 
 
-@pytest.mark.parametrize("recipe", sorted(recipes()))
+@pytest.mark.parametrize("recipe", cases(sorted(recipes()), QUICK.__contains__))
 def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
     backbone = save_backbone(tmp_path / "backbone", backbone_of(recipe))
     config = load_config(

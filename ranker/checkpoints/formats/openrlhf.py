@@ -22,7 +22,7 @@ HEAD: Final = "score"
 
 
 def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
-    """A reward model with or without ``num_labels``, its head found under whatever name it has."""
+    """A reward model with or without ``num_labels``, whatever the name of its head."""
     spec = classifier(folder, values, facts)
     text = spec.config.ranker["text"]
     text["suffix"] = ending(AutoTokenizer.from_pretrained(folder), text["suffix"])
