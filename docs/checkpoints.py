@@ -59,7 +59,7 @@ model hub. A head is never newly initialised. An incomplete checkpoint is refuse
 the repair. This file is written by `make docs` from checkpoints that are made, broken and loaded; a test fails when it
 and the code differ.
 
-    ranker inspect PATH_OR_NAME [--json]      what it is and whether it is whole; headers alone are read, nothing is run
+    ranker inspect PATH_OR_NAME [--json]      what it is and whether it is complete; reads headers only, runs nothing
     ranker verify PATH [--against PATH] [--data rows.jsonl]
                                               loads it: tensors, head as in its file, padding, batches, sums, accuracy
     ranker convert SOURCE TARGET --to FORMAT  the same model where FORMAT's own loader gives the same scores

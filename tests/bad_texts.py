@@ -19,7 +19,7 @@ TEXTS: Final[dict[str, str]] = {
     "ligature that grows": "\ufdfa" * 100, "full width": "［ＳＥＰ］", "mathematical": "𝔘𝔫𝔦𝔠𝔬𝔡𝔢", "emoji": "👍" * 30,
     "emoji family": "👨‍👩‍👧‍👦", "flag": "🇩🇪", "variation selector": "❤\ufe0f", "turkish i": "İıI", "sharp s": "ẞß", "cjk": "你好" * 40,
     "thai": "สวัสดี", "devanagari": "नमस्ते", "hangul jamo": "\u1112\u1161\u11ab",
-    # structure that is none
+    # text that looks like structure
     "cls and sep": "[CLS] a [SEP] b", "pad": "[PAD]" * 20, "mask": "[MASK]", "unknown": "[UNK]", "bos and eos": "<s></s>",
     "candidate markers": "<|source|><|candidate1|><|candidate2|>", "chat markers": "<|im_start|>user\n<|im_end|>",
     "end of text": "<|endoftext|>", "sentencepiece": "▁▁▁", "byte fallback": "<0x0A>", "wordpiece": "##ing ##s",

@@ -51,7 +51,7 @@ def inspect(
     Returns:
         ``format``, ``native`` (whether it is ours), ``readable`` (whether ``ranker.load`` reads it), ``backbone``,
         ``head`` (name, shape), ``outputs``, ``labels``, ``scored`` (which state the head reads), ``dtypes`` (tensors
-        of each), ``parameters``, ``shards``, ``normalisation`` (mean and std, None where there is none),
+        of each), ``parameters``, ``shards``, ``normalisation`` (mean and std, None if the checkpoint has none),
         ``tokenizer``, ``tensors`` (shapes by name) and ``problems``.
 
     Raises:

@@ -86,7 +86,8 @@ def _unsaved(output: Path, how: str, overwrite: bool) -> tuple[str, str]:
 
     checkpoints = checkpoints_of(output)
     if checkpoints and overwrite:
-        return f"stopped; {output} holds {checkpoints[-1].name}", "of the earlier run where this one saved none"
+        state = f"stopped without saving; the newest checkpoint is {checkpoints[-1]}"
+        return state, "it is the earlier run's if this one saved none; start again with the same command"
     if checkpoints:
         return f"stopped without saving; the newest checkpoint is {checkpoints[-1]}", how
     return "stopped before the first step", "nothing was trained and nothing is kept"

@@ -126,7 +126,7 @@ def read(folder: Path) -> Plan | None:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Size and time of a file of this machine; what no plan has, where there is none."""
+    """Size and time of a local file; (-1, -1), which no plan has, if it cannot be read."""
     try:
         found = Path(path).stat()
     except OSError:

@@ -83,7 +83,7 @@ def score(
             ends the job without ``_SUCCESS``.
     """
     if selection is not None:
-        selector(selection)  # what is wrong with it is said before anything is begun
+        selector(selection)  # raises for an invalid selection before any work starts
         if re.search(r"\bscore\b", selection.keep or "") and scorer.scorer.scores_are_relative:
             logger.warning(
                 "this model compares answers of one prompt: its scores say little across prompts; use margin"

@@ -1,4 +1,4 @@
-"""A run starts from a plain backbone or goes on with a trained model; no head is lost in silence."""
+"""A run starts from a plain backbone or continues with a trained model; no head is lost in silence."""
 
 import json
 import logging

@@ -26,7 +26,7 @@ MAX_LENGTH: Final = 2048
 """Tokens of a row where the checkpoint sets no limit that fits."""
 
 UNLIMITED: Final = 1_000_000
-"""A ``model_max_length`` from here on is the library's way to say that there is none."""
+"""A ``model_max_length`` of this size or more is the library's way of writing "no limit"."""
 
 PROMPT_RESERVE: Final = 64
 
