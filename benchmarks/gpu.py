@@ -29,11 +29,11 @@ import ranker
 from ranker.checkpoints import native
 from ranker.export import graph
 from ranker.extras import offline_backbone, require
-from ranker.models import reward
+from ranker.models import pointwise
 from ranker.models.backbones import UNPACKABLE, family
-from ranker.runtime.scorer import GraphScorer
+from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.runtime.session import CUDA
-from ranker.text.pipeline import TextPipeline
+from ranker.scoring.pipeline import TextPipeline
 
 MAX_LENGTH = 512
 WORDS = 30522
@@ -69,7 +69,7 @@ def measured(
     """Median speeds of all sides on one shape."""
     AutoModel.from_config(config).save_pretrained(folder / "backbone")
     AutoTokenizer.from_pretrained(offline_backbone()).save_pretrained(folder / "backbone")
-    model, tokenizer = reward.from_backbone(str(folder / "backbone"), output="scalar", max_length=MAX_LENGTH)
+    model, tokenizer = pointwise.from_backbone(str(folder / "backbone"), output="scalar", max_length=MAX_LENGTH)
     native.save(model.eval(), tokenizer, folder / "model")
     prompts, answers = (list(side) for side in zip(*groups, strict=True))
     rows = [(prompt, answer) for prompt, both in groups for answer in both]

@@ -28,8 +28,8 @@ from ranker.config import load_config
 from ranker.evaluation.statistics.bootstrap import clustered
 from ranker.ranking.tournament import Played, ranked
 from ranker.records import Group
-from ranker.scorer import Scorer
-from ranker.training.run import train
+from ranker.scoring.protocol import Scorer
+from ranker.training.train import train
 
 SETS = ("gsm8k", "truthfulqa", "oasst", "summeval", "cdm", "newsroom")
 SIZES = (4, 8, 16)

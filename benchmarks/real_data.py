@@ -19,9 +19,9 @@ from statistics import mean
 
 from ranker.config import load_config
 from ranker.data.load import load_preferences
-from ranker.evaluation.run import evaluate
+from ranker.evaluation.evaluate import evaluate
 from ranker.metrics import wilson
-from ranker.training.run import train
+from ranker.training.train import train
 
 ROWS = {"argconv": 2000, "wmt19": 4000}
 MODELS = {

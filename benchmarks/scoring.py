@@ -41,12 +41,13 @@ from ranker.checkpoints.formats.pairrm import MARKERS, NAMES
 from ranker.data.load import load_preferences
 from ranker.data.sample import build
 from ranker.export import graph
-from ranker.export.command import export
 from ranker.export.graph import head_nodes
+from ranker.export.write import export
 from ranker.extras import offline_backbone
-from ranker.models import pairwise, reward
+from ranker.models import pairwise
+from ranker.models import pointwise as reward
 from ranker.records import Group
-from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import available_cores, open_session
 from ranker.text.layout import TextLayout
 from ranker.text.templates import render_prompt

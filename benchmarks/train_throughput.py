@@ -121,8 +121,8 @@ def ours(options: argparse.Namespace, seed: int) -> dict:
     """The recipe ``encoder-bradley-terry``."""
     from ranker.config import load_config
     from ranker.data.load import load_preferences
-    from ranker.evaluation.run import evaluate
-    from ranker.training import run
+    from ranker.evaluation.evaluate import evaluate
+    from ranker.training import train
     from ranker.training.trainer import RankerTrainer
 
     clock = Clock("block_ids")
@@ -150,7 +150,7 @@ def ours(options: argparse.Namespace, seed: int) -> dict:
             "training.report_to=[]",
             f"training.seed={seed}",
         ]
-        trained = run.train(load_config("encoder-bradley-terry", overrides))
+        trained = train.train(load_config("encoder-bradley-terry", overrides))
         held_out = load_preferences([str(options.held_out)]).preferences
         share = evaluate(trained.scorer, held_out).report["accuracy"]
     return {**clock.figures(), "steps": trained.steps, "accuracy": share["value"], "n": share["n"]}

@@ -12,11 +12,11 @@ import re
 from pathlib import Path
 
 from ranker.config import RECIPES, RunConfig, load_config, losses_of, recipes
-from ranker.data.hub import HUB
+from ranker.data.known_datasets import HUB
 from ranker.models.backbones import DECODERS
 from ranker.models.backbones import FAMILIES as PAIRWISE
-from ranker.models.reward import HEADS
-from ranker.models.seq2seq import FAMILIES as SEQ2SEQ
+from ranker.models.pointwise import HEADS
+from ranker.models.steamshp import FAMILIES as SEQ2SEQ
 
 DOCS = Path(__file__).parent
 FIGURES = DOCS / "learned.json"

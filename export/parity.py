@@ -13,7 +13,7 @@ from ranker.errors import ParityError
 from ranker.extras import require
 from ranker.metrics import accuracy, comparisons
 from ranker.records import Group, Preference
-from ranker.scorer import GroupScores, Scorer
+from ranker.scoring.protocol import GroupScores, Scorer
 
 FP32_LIMIT: Final = 1e-4
 """Largest difference of fp32 logits that passes."""

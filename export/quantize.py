@@ -23,7 +23,7 @@ from ranker.export.nodes import Product, QuantizedNodes
 from ranker.export.rounding import ActivationStats, Rounded, rounded
 from ranker.extras import require
 from ranker.runtime.session import CPU
-from ranker.text.batching import Arrays
+from ranker.scoring.batching import Arrays
 
 STATES: Final = 2048
 """Tokens whose activations are kept to round on."""

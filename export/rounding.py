@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.scorer import Floats
+from ranker.scoring.protocol import Floats
 
 PERCENTILES: Final = (100.0, 99.99, 99.9)
 """Of all numbers of an activation: those beyond are clipped under a fixed scale, where that loses less."""

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from ranker.export import half, parity, quantize
 from ranker.export.nodes import Product
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
-from ranker.runtime.scorer import GraphScorer
+from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.runtime.session import int8_warning
 
 CALIBRATION: Final = 64

@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ranker.batch import BatchScorer
+    from ranker.batch_scorer import BatchScorer
     from ranker.errors import (
         CheckpointError,
         ConfigError,
@@ -34,19 +34,19 @@ if TYPE_CHECKING:
     from ranker.loading import Ranker, load
     from ranker.ranking.ranks import Ranking
     from ranker.records import Group, Message, Preference
-    from ranker.scorer import Calibration, GroupScores, Scorer, ScorerInfo
+    from ranker.scoring.protocol import Calibration, GroupScores, Scorer, ScorerInfo
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "BatchScorer": "batch",
-    "Calibration": "scorer",
+    "BatchScorer": "batch_scorer",
+    "Calibration": "scoring.protocol",
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "ExportError": "errors",
     "Group": "records",
-    "GroupScores": "scorer",
+    "GroupScores": "scoring.protocol",
     "InterruptedRunError": "errors",
     "JobError": "errors",
     "Message": "records",
@@ -58,8 +58,8 @@ _HOME = {
     "RankerError": "errors",
     "Ranking": "ranking.ranks",
     "RegressionError": "errors",
-    "Scorer": "scorer",
-    "ScorerInfo": "scorer",
+    "Scorer": "scoring.protocol",
+    "ScorerInfo": "scoring.protocol",
     "ScoringError": "errors",
     "load": "loading",
 }

@@ -19,9 +19,9 @@ from ranker.extras import require
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message
-from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import Device, int8_warning, processor_has
-from ranker.scorer import Calibration, Floats, GroupScores, Scorer, ScorerInfo, warn_of_lone
+from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, ScorerInfo, warn_of_lone
 
 logger = logging.getLogger(__name__)
 
@@ -349,7 +349,7 @@ def _torch_scorer(
     folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=options["allow_pickle"])
     options |= require("ranker.models.backbones").quantization(quantization)
     model, tokenizer = require("ranker.checkpoints.native").load(folder, **options)
-    scorer = require("ranker.models.scorer").TorchScorer(model, tokenizer, bf16=precision == "bf16")
+    scorer = require("ranker.models.torch_scorer").TorchScorer(model, tokenizer, bf16=precision == "bf16")
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():

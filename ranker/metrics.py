@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.records import Preference
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 from ranker.text.templates import render_prompt
 
 Z95 = 1.959963984540054

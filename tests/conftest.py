@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from ranker.checkpoints import native
 from ranker.data.formats import parse_preference
 from ranker.data.sample import build
-from ranker.export.command import export
+from ranker.export.write import export
 from ranker.models import backbones
 from ranker.models.pairwise import MARKERS, PairwiseConfig, PairwiseModel
 from ranker.text.layout import TextLayout

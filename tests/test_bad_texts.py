@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 
 import ranker
-from ranker.batch import BatchScorer
+from ranker.batch_scorer import BatchScorer
 from ranker.records import Group
 from ranker.serving.app import application
 from ranker.serving.limits import Keys, Limits

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import ranker
-from ranker.batch import RESULTS, BatchScorer
+from ranker.batch_scorer import RESULTS, BatchScorer
 from ranker.errors import ConfigError, ModelFileError
 
 BATCH = {

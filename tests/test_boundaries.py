@@ -150,7 +150,7 @@ def test_the_wheel_alone_imports_and_scores(clean_python, tmp_path):
     from ranker.checkpoints import native
     from ranker.data.formats import parse_preference
     from ranker.data.sample import build
-    from ranker.export.command import export
+    from ranker.export.write import export
 
     native.save(*tiny(), tmp_path / "checkpoint")
     rows = [parse_preference(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ranker.checkpoints.formats import peft
-from ranker.checkpoints.inspect import TRUST
+from ranker.checkpoints.inspection import TRUST
 from ranker.checkpoints.weights import KeyMap, read
 from ranker.config import ModelConfig
 from ranker.errors import CheckpointError

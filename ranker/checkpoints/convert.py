@@ -18,11 +18,11 @@ from ranker.checkpoints.formats.spec import Source
 from ranker.checkpoints.native import Loaded
 from ranker.errors import CheckpointError, ConfigError, nearest
 from ranker.models.backbones import DECODERS
-from ranker.models.reward import PAD_TOKEN, RewardReading
-from ranker.models.scorer import TorchScorer
+from ranker.models.pointwise import PAD_TOKEN, RewardReading
 from ranker.models.tokenizers import text_tokenizer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 from ranker.text.layout import TextLayout
 
 TARGETS: Final = ("native", *WRITERS)

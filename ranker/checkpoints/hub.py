@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.checkpoints.weights import Header, headers
 from ranker.errors import CheckpointError
 from ranker.extras import require

@@ -23,14 +23,14 @@ from ranker.checkpoints.formats import registry
 from ranker.checkpoints.formats.spec import LoadSpec, check_vocabulary
 from ranker.checkpoints.weights import Header
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models import seq2seq
+from ranker.models import steamshp
+from ranker.models.armorm import GatedConfig, GatedModel
 from ranker.models.backbones import MEAN_POOLED
-from ranker.models.gated import GatedConfig, GatedModel
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
-from ranker.models.reward import RewardReading, attention_options, mean_pooled, prepare, reward_class
-from ranker.models.scorer import TorchScorer
+from ranker.models.pointwise import RewardReading, attention_options, mean_pooled, prepare, reward_class
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
-from ranker.scorer import GroupScores, Scorer
+from ranker.scoring.protocol import GroupScores, Scorer
 from ranker.text.tokenizer import TextTokenizer
 
 SAME: Final = 1e-5
@@ -180,8 +180,8 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
     if isinstance(model.config, GatedConfig):
         labels = ["score", *model.config.aspects]
         return {"scheme": "gated", "labels": labels, "backbone": model.config.backbone["model_type"]}
-    if model.config.ranker["head"] == seq2seq.HEAD:
-        return {"scheme": "seq2seq", "labels": list(seq2seq.ANSWERS), "backbone": model.config.model_type}
+    if model.config.ranker["head"] == steamshp.HEAD:
+        return {"scheme": "seq2seq", "labels": list(steamshp.ANSWERS), "backbone": model.config.model_type}
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     return {"scheme": "reward", "labels": labels, "backbone": model.config.model_type}
 
@@ -208,5 +208,5 @@ def reading_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bo
         return registry.resolve(folder, values, head_prefix=head_prefix, allow_pickle=allow_pickle)
     base = CONFIG_MAPPING[known]
     config: PretrainedConfig = (base if known == family else mean_pooled(base)).from_dict(values)
-    answers = config.ranker["head"] == seq2seq.HEAD
-    return LoadSpec(config, (seq2seq.answer_class if answers else reward_class)(config))
+    answers = config.ranker["head"] == steamshp.HEAD
+    return LoadSpec(config, (steamshp.answer_class if answers else reward_class)(config))

@@ -17,17 +17,17 @@ from transformers import PreTrainedModel
 from ranker.checkpoints import adapters, native, weights
 from ranker.checkpoints.convert import PROBES
 from ranker.checkpoints.detection import bare
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.errors import CheckpointError
 from ranker.metrics import pairwise_summary
 from ranker.models.backbones import DECODERS
 from ranker.models.heads import HEAD_MODULES
-from ranker.models.reward import RewardReading
-from ranker.models.scorer import TorchScorer
+from ranker.models.pointwise import RewardReading
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
-from ranker.scorer import GroupScores
-from ranker.text import batching
-from ranker.text.pipeline import TextPipeline
+from ranker.scoring import batching
+from ranker.scoring.pipeline import TextPipeline
+from ranker.scoring.protocol import GroupScores
 
 SUMS: Final = "SHA256SUMS"
 """Lines as ``sha256sum --check`` reads them."""

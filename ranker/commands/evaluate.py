@@ -13,16 +13,16 @@ from rich.console import Console
 from ranker.commands.tables import show
 from ranker.data.load import load_preferences
 from ranker.errors import ConfigError, DataError, RegressionError
-from ranker.evaluation.report import files
+from ranker.evaluation.evaluate import SCHEMA_VERSION, Evaluation, calibration, evaluate
+from ranker.evaluation.report import writer
 from ranker.evaluation.report.tables import compared, headline
 from ranker.evaluation.robustness import robustness
-from ranker.evaluation.run import SCHEMA_VERSION, Evaluation, calibration, evaluate
 from ranker.evaluation.statistics.paired import Paired, paired
-from ranker.evaluation.suites import run as suites
+from ranker.evaluation.suites import suite
 from ranker.loading import load
 from ranker.runtime import manifest
 from ranker.runtime.session import Device
-from ranker.scorer import Scorer
+from ranker.scoring.protocol import Scorer
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def run(
     """
     _check(models, baseline)
     console = Console()
-    if suites.is_suite(data):
+    if suite.is_suite(data):
         if calibrate or baseline or train or columns:
             raise ConfigError(f"suite '{data}' takes no --calibrate, --baseline, --train or --column")
         _suite(console, models, data, output, device, threads)
@@ -69,8 +69,8 @@ def run(
     if lines:
         show(console, "difference in accuracy", lines)
     if output is not None:
-        files.write(Path(output), f"{', '.join(models)} on {data}", evaluations, lines, {"data": [data]})
-        console.print(f"report {Path(output) / 'report.html'}, metrics {Path(output) / files.METRICS}")
+        writer.write(Path(output), f"{', '.join(models)} on {data}", evaluations, lines, {"data": [data]})
+        console.print(f"report {Path(output) / 'report.html'}, metrics {Path(output) / writer.METRICS}")
     if calibrate:
         _calibrate(console, scorers, evaluations, data)
     if baseline and (first := next(iter(differences.values()))) is not None and first.worse:
@@ -97,17 +97,17 @@ def _calibrate(
 def _suite(
     console: Console, models: Sequence[str], data: str, output: str | None, device: Device, threads: int | None
 ) -> None:
-    rows = suites.load(data)
+    rows = suite.load(data)
     found: dict[str, dict[str, Any]] = {}
     for model in models:
-        figures, failed = suites.evaluate(load(model, device=device, threads=threads).scorer, data, rows)
+        figures, failed = suite.evaluate(load(model, device=device, threads=threads).scorer, data, rows)
         show(console, f"{model} on {data}", [(name, str(value)) for name, value in figures.items()])
         found[model] = {name: asdict(value) for name, value in figures.items()} | {"failed": failed}
         if failed:
             logger.warning("%d of %d rows could not be scored and count as lost", failed, len(rows))
     if output is not None:
         report = {"schema_version": SCHEMA_VERSION, "suite": data, "models": found}
-        files.write_report(report, Path(output) / files.METRICS)
+        writer.write_report(report, Path(output) / writer.METRICS)
 
 
 def _check(models: Sequence[str], baseline: str | None) -> None:
@@ -125,6 +125,6 @@ def _differences(evaluations: Mapping[str, Evaluation], baseline: str | None) ->
     (name, mine), *others = evaluations.items()
     found: dict[tuple[str, str], Paired | None] = {}
     if baseline is not None:
-        before, earlier = files.baseline(Path(baseline), mine)
+        before, earlier = writer.baseline(Path(baseline), mine)
         found[f"{before} (baseline {baseline})", name] = paired(earlier, mine.found)
     return found | {(name, other): paired(mine.found, theirs.found) for other, theirs in others}

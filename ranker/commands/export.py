@@ -28,7 +28,7 @@ def run(checkpoint: str, output: str, *, precision: str, data: str | None, allow
         raise ConfigError(f"expected --precision {' or '.join(get_args(ExportPrecision))}, got '{precision}'")
     require("onnx")
     from ranker.checkpoints import hub
-    from ranker.export.command import OnLoss, export
+    from ranker.export.write import OnLoss, export
 
     name = cast(ExportPrecision, precision)
     on_loss: OnLoss = "allow" if allow_loss else "refuse"

@@ -11,14 +11,14 @@ from typing import Any, Literal
 from rich.console import Console
 from tqdm import tqdm
 
-from ranker.batch import BatchScorer
+from ranker.batch_scorer import BatchScorer
 from ranker.commands.tables import show
 from ranker.errors import ConfigError, InterruptedRunError
 from ranker.extras import require
-from ranker.jobs import run as jobs
+from ranker.jobs import job as jobs
 from ranker.jobs import summary
+from ranker.jobs.job import SCORED
 from ranker.jobs.parts import SUCCESS
-from ranker.jobs.run import SCORED
 from ranker.jobs.select import Make, Selection
 from ranker.runtime.session import available_cores
 from ranker.signals import number_of

@@ -24,7 +24,7 @@ from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import Group
 from ranker.runtime.session import Device
-from ranker.scorer import GroupScores, Scorer, failed, warn_of_lone
+from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 from ranker.signals import number_of
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from rich.console import Console
 from ranker.errors import ConfigError, nearest
 from ranker.extras import require
 from ranker.loading import load
-from ranker.scorer import Scorer
+from ranker.scoring.protocol import Scorer
 from ranker.serving.app import application
 from ranker.serving.limits import Keys, Limits, check_host
 from ranker.serving.server import Server

@@ -20,7 +20,7 @@ from ranker.extras import require
 from ranker.signals import number_of
 
 if TYPE_CHECKING:
-    from ranker.training.run import Trained
+    from ranker.training.train import Trained
 
 logger = logging.getLogger(__name__)
 EXAMPLES = 3
@@ -52,7 +52,7 @@ def _trained(config: RunConfig, console: Console, again: str, resume: bool, over
     from ranker.training.interrupts import TrainingStopped
     from ranker.training.launch import launched
     from ranker.training.resume import only_run
-    from ranker.training.run import train
+    from ranker.training.train import train
 
     launch = launched(config)
     trained: Trained | None = None
@@ -97,10 +97,10 @@ def _report_and_export(config: RunConfig, console: Console, trained: Trained) ->
     """Evaluate, write the report, export, and add the exports to the report: a failed export loses no report."""
     from ranker.checkpoints.hub import push
     from ranker.evaluation import plots
-    from ranker.evaluation.report import card, files
+    from ranker.evaluation.evaluate import evaluate
+    from ranker.evaluation.report import card, writer
     from ranker.evaluation.report.tables import headline
-    from ranker.evaluation.run import evaluate
-    from ranker.export.command import export
+    from ranker.export.write import export
 
     output, data = Path(config.output_dir), config.data
     split, sources = ("test", data.test) if data.test else ("validation", data.validation)
@@ -119,7 +119,7 @@ def _report_and_export(config: RunConfig, console: Console, trained: Trained) ->
     facts: dict[str, Any] = {"data": list(sources), "split": split, "training": training, "exports": {}}
 
     def report() -> None:
-        files.write(output, f"{name} on {rows} ({split} rows)", {name: evaluation}, [], facts)
+        writer.write(output, f"{name} on {rows} ({split} rows)", {name: evaluation}, [], facts)
 
     report()
     card.write(trained.folder, config, evaluation.report, [(key, str(value)) for key, value in training.items()])
@@ -146,8 +146,8 @@ def _report_and_export(config: RunConfig, console: Console, trained: Trained) ->
 def _show_examples(config: RunConfig, console: Console) -> None:
     require("transformers").utils.logging.disable_progress_bar()
     from ranker.models.build import start
-    from ranker.text.pipeline import TextPipeline
-    from ranker.training.data import load
+    from ranker.scoring.pipeline import TextPipeline
+    from ranker.training.rows import load
 
     training, validation, _ = load(config)
     model, tokenizer = start(config.model, gate=config.gate)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ranker.data.files import Row, read_rows
 from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_preference
-from ranker.data.hub import HUB, HubDataset
+from ranker.data.known_datasets import HUB, HubDataset
 from ranker.errors import ConfigError, DataError, nearest
 from ranker.extras import require
 from ranker.records import Preference
@@ -57,7 +57,7 @@ def load_preferences(
 ) -> Loaded:
     """Read labelled rows from files or dataset names, in order.
 
-    A name that is no file is ``name[:split]`` of ``ranker.data.hub.HUB`` or of the ``datasets`` library. Rows without a
+    A name that is no file is ``name[:split]`` of ``known_datasets.HUB`` or of the ``datasets`` library. Rows without a
     comparison (with ``single``: without a label) are counted as ``unusable`` and left out.
 
     Args:

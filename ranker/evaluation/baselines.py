@@ -9,7 +9,7 @@ import numpy as np
 from ranker.extras import require
 from ranker.metrics import Comparisons, comparisons
 from ranker.records import Preference
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 
 MIN_COUNT = 2
 """Documents a word or word pair must occur in to be a feature."""

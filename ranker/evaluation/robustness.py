@@ -11,7 +11,7 @@ import numpy as np
 from ranker.evaluation.statistics.bootstrap import mean
 from ranker.metrics import clustered, prompt_numbers
 from ranker.records import Group, Preference
-from ranker.scorer import Scorer
+from ranker.scoring.protocol import Scorer
 
 GROUPS: Final = 100
 """Preferred answers that are edited."""

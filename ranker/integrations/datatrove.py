@@ -12,7 +12,7 @@ from typing import Any
 
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from ranker.batch import BatchScorer
+from ranker.batch_scorer import BatchScorer
 from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
 from ranker.records import Group

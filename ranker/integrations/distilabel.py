@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distilabel.steps import Step, StepInput
 from pydantic import PrivateAttr
 
-from ranker.batch import BatchScorer
+from ranker.batch_scorer import BatchScorer
 
 if TYPE_CHECKING:
     from distilabel.typing import StepColumns, StepOutput

@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.batch import BatchScorer, plain
+from ranker.batch_scorer import BatchScorer, plain
 from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
 from ranker.ranking.aggregation import Comparisons, bradley_terry, win_rate
 from ranker.records import Group, Prompt
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 
 Mode = Literal["score", "win_rate", "bradley_terry"]
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from ranker.integrations.arguments import refuse
 from ranker.loading import Ranker, load
 from ranker.ranking.tournament import ranked
 from ranker.records import Group
-from ranker.scorer import LONE, Floats, has_lone
+from ranker.scoring.protocol import LONE, Floats, has_lone
 
 
 class CrossEncoder:

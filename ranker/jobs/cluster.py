@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from ranker.errors import JobError, RankerError
 from ranker.extras import require
-from ranker.jobs.run import Done, Job, Progress, Work
+from ranker.jobs.job import Done, Job, Progress, Work
 
 LOOK: Final = 1.0
 """Seconds between two looks at a part that another worker has."""
 
 
 def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int = 0) -> Work:
-    """What does a job's parts on Ray, for ``ranker.jobs.run.score``.
+    """What does a job's parts on Ray, for ``ranker.jobs.job.score``.
 
     A part whose worker dies is done again by another one, as is the rest of the job when it is started again: what
     there is of a part is its whole file or nothing. On several machines the folder, the input and the model must be at

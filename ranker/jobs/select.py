@@ -11,7 +11,7 @@ import numpy as np
 from ranker.data.files import Row, rename_collisions
 from ranker.jobs.keep import rule
 from ranker.records import Group
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 from ranker.text.templates import render_prompt
 
 Make = Literal["rows", "best", "pairs"]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from ranker.config import GateConfig, ModelConfig, Scheme
 from ranker.errors import ConfigError
 from ranker.extras import offline_backbone
-from ranker.models import gated, pairwise, reward, seq2seq
+from ranker.models import armorm, pairwise, pointwise, steamshp
 from ranker.text.tokenizer import TextTokenizer
 
 LENGTHS: Final = {"max_length", "prompt_reserve"}
@@ -24,9 +24,9 @@ SETTINGS: Final[dict[Scheme, set[str]]] = {
 
 MAKERS: Final[dict[Scheme, Callable[..., tuple[PreTrainedModel, TextTokenizer]]]] = {
     "pairwise": pairwise.from_backbone,
-    "reward": reward.from_backbone,
-    "gated": gated.from_backbone,
-    "seq2seq": seq2seq.from_backbone,
+    "reward": pointwise.from_backbone,
+    "gated": armorm.from_backbone,
+    "seq2seq": steamshp.from_backbone,
 }
 
 

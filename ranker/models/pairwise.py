@@ -88,7 +88,7 @@ class PairwiseModel(PreTrainedModel):  # type: ignore[misc]
         readout: Tensor | None = None,
         members: Tensor | None = None,
     ) -> Tensor:
-        """Logits (rows, candidates, tasks) in fp32; arguments as made by ``ranker.text.batching.collate``.
+        """Logits (rows, candidates, tasks) in fp32; arguments as made by ``ranker.scoring.batching.collate``.
 
         A row of ``hub`` holds a whole group, of ``set`` one candidate, of ``published`` one ordered pair. Absent
         candidates (readout -1) hold meaningless numbers.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ranker.errors import ConfigError
 from ranker.ranking.tournament import Choice, ranked
 from ranker.records import Group
-from ranker.scorer import GroupScores, Scorer, failed
+from ranker.scoring.protocol import GroupScores, Scorer, failed
 
 GAP: Final = 1.0
 """Logits between the last candidate that was looked at closely and the first that was not."""

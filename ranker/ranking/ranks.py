@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.scorer import Floats
+from ranker.scoring.protocol import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from ranker.ranking.aggregation import DRAWS, Aggregate, Comparisons, least_squares
-from ranker.scorer import Floats
+from ranker.scoring.protocol import Floats
 
 CONFIDENCE: Final = 0.95
 """At which ``active`` stops."""

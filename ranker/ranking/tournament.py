@@ -26,7 +26,7 @@ from ranker.ranking.schedules import (
     sequential_halving,
 )
 from ranker.records import Group
-from ranker.scorer import GroupScores, Scorer, failed
+from ranker.scoring.protocol import GroupScores, Scorer, failed
 
 Choice = Literal["auto", ScheduleName]
 WINDOW: Final = 64

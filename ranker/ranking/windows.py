@@ -9,7 +9,7 @@ import numpy as np
 
 from ranker.ranking.aggregation import Doubles
 from ranker.records import Group
-from ranker.scorer import GroupScores, Scorer, failed
+from ranker.scoring.protocol import GroupScores, Scorer, failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from ranker.extras import require
-from ranker.scorer import Floats
-from ranker.text.batching import Arrays
+from ranker.scoring.batching import Arrays
+from ranker.scoring.protocol import Floats
 from ranker.text.layout import TextLayout
 
 STEPS: Final = (1, 2, 3, 4, 6, 8)

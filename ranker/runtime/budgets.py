@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ranker.runtime.session import cache_folder
-from ranker.text.budget import TokenBudget
+from ranker.scoring.token_budget import TokenBudget
 
 logger = logging.getLogger(__name__)
 

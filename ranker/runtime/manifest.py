@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ranker.errors import ModelFileError
 from ranker.runtime import modelfile
-from ranker.scorer import Calibration
+from ranker.scoring.protocol import Calibration
 from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer
 

@@ -14,7 +14,7 @@ from typing import Final
 from ranker.errors import RankerError
 from ranker.ranking.tournament import ranked
 from ranker.records import Group
-from ranker.scorer import GroupScores, Scorer
+from ranker.scoring.protocol import GroupScores, Scorer
 
 BATCH_ITEMS: Final = 256
 """Groups that are taken from the queue at once; the pipeline cuts them into passes by their tokens."""

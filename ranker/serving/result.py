@@ -10,7 +10,7 @@ import numpy as np
 
 from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
-from ranker.scorer import GroupScores, Scorer
+from ranker.scoring.protocol import GroupScores, Scorer
 
 LONG = 160
 """Characters of an answer that a row shows."""

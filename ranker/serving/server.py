@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ranker.extras import require
 from ranker.records import Group
-from ranker.scorer import GroupScores, Scorer
+from ranker.scoring.protocol import GroupScores, Scorer
 from ranker.serving.batcher import LATE, Batcher, DeadlineError
 from ranker.serving.limits import Limits, UnprocessableError
 from ranker.serving.metrics import Metrics

@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from ranker.batch import BatchScorer
+from ranker.batch_scorer import BatchScorer
 from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
 from ranker.extras import require
 from ranker.records import Group
 from ranker.runtime import modelfile
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 
 MODULE: Final = '''"""Needs ranker-toolkit[cpu] or [gpu] in Triton's Python."""
 

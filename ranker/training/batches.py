@@ -16,9 +16,9 @@ from torch.utils.data import Dataset, Sampler
 
 from ranker.errors import ConfigError
 from ranker.records import Preference, subset_of
-from ranker.text import batching
+from ranker.scoring import batching
+from ranker.scoring.pipeline import TextPipeline, Tokens
 from ranker.text.packing import cost
-from ranker.text.pipeline import TextPipeline, Tokens
 
 CHUNK_BATCHES = 50
 """Batches whose items are sorted by length together: long enough to pad little, short enough to stay shuffled."""

@@ -11,14 +11,14 @@ from transformers import PreTrainedModel
 
 from ranker.checkpoints import native
 from ranker.checkpoints.detection import candidates_for_head
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.config import ModelConfig, RunConfig
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models.backbones import read_without_padding, set_live_dropout
 from ranker.models.build import start
 from ranker.models.heads import NEW_HEADS
 from ranker.text.tokenizer import TextTokenizer
-from ranker.training import adapters
+from ranker.training import lora
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
         CheckpointError: it is not whole, or its head has an unknown name.
     """
     model, name = config.model, config.model.name_or_path
-    options = adapters.options(config.lora, model)
+    options = lora.options(config.lora, model)
     facts = _trained(Path(name)) if Path(name).is_dir() else None
     if facts is None or model.init_head or config.model.scheme == "seq2seq":
         made, tokenizer = start(model, options=options)

@@ -21,10 +21,10 @@ from ranker.checkpoints import adapters
 from ranker.config import ModelConfig, TrainingConfig
 from ranker.metrics import pairwise_summary
 from ranker.models.heads import NEW_HEADS
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference
-from ranker.scorer import GroupScores
-from ranker.text.pipeline import REDUCTIONS
+from ranker.scoring.pipeline import REDUCTIONS
+from ranker.scoring.protocol import GroupScores
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training.batches import Groups, PairwiseCollator, RunPlan
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped

@@ -17,7 +17,7 @@ from transformers import (
 )
 
 import ranker
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.errors import RankerError
 from tests.models.test_reward import ANSWERS, PROMPT, save_backbone, trained
 

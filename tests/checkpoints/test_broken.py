@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ranker
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.errors import CheckpointError
 from tests.checkpoints.layouts import BREAKAGES, MADE, adapter, outcome
 from tests.conftest import ROOT

@@ -19,7 +19,7 @@ from ranker.checkpoints import native
 from ranker.checkpoints.convert import convert
 from ranker.checkpoints.detection import FORMATS
 from ranker.checkpoints.formats.registry import READERS, WRITERS
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import pairwise
 from tests.checkpoints.layouts import (

@@ -79,12 +79,12 @@ def test_two_classes_are_the_log_odds_of_the_second(family, tmp_path):
 
 
 def test_a_plain_t5_is_steamshp(tmp_path):
-    from ranker.models import seq2seq
-    from ranker.models.scorer import TorchScorer
+    from ranker.models import steamshp
+    from ranker.models.torch_scorer import TorchScorer
     from ranker.records import Group
 
     folder = save_backbone(tmp_path / "t5", "t5")
-    expected = TorchScorer(*seq2seq.from_backbone(str(folder))).score([Group(PROMPT, ANSWERS)])[0].scores
+    expected = TorchScorer(*steamshp.from_backbone(str(folder))).score([Group(PROMPT, ANSWERS)])[0].scores
     np.testing.assert_allclose(ranker.load(folder).score(PROMPT, list(ANSWERS)), expected, atol=1e-6)
     convert(folder, tmp_path / "converted")
     np.testing.assert_allclose(ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS)), expected, atol=1e-6)
@@ -118,9 +118,9 @@ def test_the_golden_rows_of_pairrm_hf(tmp_path):
     """fp32, order [A, B]: 1.9003021717 and -1.2547134161 (model card of llm-blender/PairRM-hf)."""
     from huggingface_hub import snapshot_download
 
-    from ranker.models.scorer import TorchScorer
+    from ranker.models.torch_scorer import TorchScorer
     from ranker.records import Group
-    from ranker.text import batching
+    from ranker.scoring import batching
 
     scorer = TorchScorer(*native.load(Path(snapshot_download("llm-blender/PairRM-hf"))))
     rows = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.cli.main import app
 from ranker.errors import CheckpointError
 from tests.conftest import tiny, tokenizer_json

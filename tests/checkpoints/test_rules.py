@@ -11,11 +11,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import ranker
 from ranker.checkpoints import native
 from ranker.checkpoints.convert import convert
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.checkpoints.verify import verify
 from ranker.errors import CheckpointError
-from ranker.models import seq2seq
-from ranker.models.scorer import TorchScorer
+from ranker.models import steamshp
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from tests.checkpoints.layouts import (
     adapter,
@@ -164,7 +164,7 @@ def test_t5_with_words_of_its_own_as_flan_has_them(tmp_path):
     expected = float(((za - zb) - (ya - yb)) / 2)
     assert abs(expected) > 1e-3
     np.testing.assert_allclose(ranker.load(folder).compare(PROMPT, *SCORED[:2]), expected, rtol=1e-3, atol=1e-4)
-    model, tokenizer = seq2seq.from_backbone(str(folder))
+    model, tokenizer = steamshp.from_backbone(str(folder))
     native.save(model.eval(), tokenizer, tmp_path / "saved")
     scorer = TorchScorer(model, tokenizer)
     assert native.check_reload(scorer, tmp_path / "saved", [Group(PROMPT, ANSWERS)]) <= 1e-5

@@ -4,13 +4,13 @@ import math
 
 import pytest
 
-from ranker.data import hub
+from ranker.data import known_datasets
 from ranker.data.load import load_preferences
 from ranker.errors import DataError
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CONVERSATIONS = {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "No"}]}
-RATED = {a: {"Rating": "4", "Rationale": ""} for a in hub.ULTRAFEEDBACK}
+RATED = {a: {"Rating": "4", "Rationale": ""} for a in known_datasets.ULTRAFEEDBACK}
 ROWS = {
     "hh-rlhf": {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: No"},
     "ultrafeedback": {
@@ -76,14 +76,14 @@ def online(monkeypatch):
 
     def load_dataset(path, config=None, **options):
         asked.append((path, config, options))
-        name = next(name for name, known in hub.HUB.items() if known.path == path)
+        name = next(name for name, known in known_datasets.HUB.items() if known.path == path)
         return {"oasst2": OASST, "helpsteer2": HELPSTEER2}.get(name) or [ROWS[name]]
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     return asked
 
 
-@pytest.mark.parametrize("name", hub.HUB)
+@pytest.mark.parametrize("name", known_datasets.HUB)
 def test_a_name_is_enough_and_the_better_answer_wins(name, online):
     (preference,) = load_preferences([name]).preferences
     assert set(preference.candidates) == {"Hello", "No"}
@@ -93,14 +93,14 @@ def test_a_name_is_enough_and_the_better_answer_wins(name, online):
     assert winner == "Hello"
     assert "Hi" in (preference.prompt if isinstance(preference.prompt, str) else preference.prompt[0].content)
     path, config, options = online[0]
-    known = hub.HUB[name]
+    known = known_datasets.HUB[name]
     assert (path, config) == (known.path, known.config)
     assert options == {"split": known.split, "revision": known.revision, "streaming": False}
 
 
 def test_aspects_come_by_name_with_missing_ratings(online):
     (row,) = load_preferences(["helpsteer2"]).preferences
-    assert row.tasks == tuple(sorted(hub.HELPSTEER))
+    assert row.tasks == tuple(sorted(known_datasets.HELPSTEER))
     assert [dict(zip(row.tasks, scores, strict=True))["helpfulness"] for scores in row.scores] == [0, 3]
     (row,) = load_preferences(["ultrafeedback"]).preferences
     second = dict(zip(row.tasks, row.scores[1], strict=True))
@@ -110,16 +110,18 @@ def test_aspects_come_by_name_with_missing_ratings(online):
 
 def test_helpsteer2_turns_are_messages():
     prompt = "First?\n<extra_id_1>Assistant\nA.\n<extra_id_1>User\nThen?"
-    (row,) = hub.helpsteer2_lists([HELPSTEER2[0] | {"prompt": prompt}])
+    (row,) = known_datasets.helpsteer2_lists([HELPSTEER2[0] | {"prompt": prompt}])
     turns = [(m["role"], m["content"]) for m in row["prompt"]]
     assert turns == [("user", "First?"), ("assistant", "A."), ("user", "Then?")]
 
 
 def test_ties_are_ties(online):
     row = ROWS["helpsteer3"] | {"overall_preference": 0}
-    assert hub.HUB["helpsteer3"].adapt(row)["label"] == 0.5
-    assert hub.HUB["unified-feedback"].adapt(ROWS["unified-feedback"] | {"conv_A_rating": 1.0})["label"] == 0.5
-    assert hub.HUB["unified-feedback"].adapt(ROWS["unified-feedback"] | {"conv_A_rating": None}) is None
+    assert known_datasets.HUB["helpsteer3"].adapt(row)["label"] == 0.5
+    assert (
+        known_datasets.HUB["unified-feedback"].adapt(ROWS["unified-feedback"] | {"conv_A_rating": 1.0})["label"] == 0.5
+    )
+    assert known_datasets.HUB["unified-feedback"].adapt(ROWS["unified-feedback"] | {"conv_A_rating": None}) is None
 
 
 def test_splits_and_streaming_are_passed_on(online):
@@ -128,16 +130,16 @@ def test_splits_and_streaming_are_passed_on(online):
 
 
 def test_transcripts_keep_their_turns():
-    turns = hub.transcript("\n\nHuman: a\n\nAssistant: b\n\nHuman: c Human: d\n\nAssistant:")
+    turns = known_datasets.transcript("\n\nHuman: a\n\nAssistant: b\n\nHuman: c Human: d\n\nAssistant:")
     assert [t["role"] for t in turns] == ["user", "assistant", "user", "assistant"]
     assert [t["content"] for t in turns] == ["a", "b", "c Human: d", ""]
     with pytest.raises(ValueError, match="begins with"):
-        hub.transcript("no turns at all")
+        known_datasets.transcript("no turns at all")
 
 
 def test_conversations_above_ranked_replies_are_the_prompt():
     replies = [*OASST, OASST[4] | {"message_id": "e", "text": "Nope", "rank": 1}]
-    lists = {row["id"]: row for row in hub.oasst_lists(replies)}
+    lists = {row["id"]: row for row in known_datasets.oasst_lists(replies)}
     assert [m["content"] for m in lists["c"]["prompt"]] == ["Hi", "Hello", "More"]
     assert lists["c"]["scores"] == [0.0, -1.0]
 

@@ -8,7 +8,7 @@ from ranker.data.load import mixed
 from ranker.data.overlap import _minhash, duplicates, leaks, normalised
 from ranker.errors import ConfigError, DataError
 from ranker.records import Preference
-from ranker.training.data import load
+from ranker.training.rows import load
 from tests.conftest import ROOT
 
 LONG = "The committee met on Tuesday to talk about the new bridge over the river and who will pay for it. "

@@ -9,14 +9,14 @@ from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, log_loss
 
 from ranker.evaluation import baselines, plots
-from ranker.evaluation.report.files import write_report
+from ranker.evaluation.evaluate import evaluate, order_effects
 from ranker.evaluation.report.tables import headline
-from ranker.evaluation.run import evaluate, order_effects
+from ranker.evaluation.report.writer import write_report
 from ranker.metrics import Comparisons, accuracy, brier, comparisons, summarise, wilson
 from ranker.metrics import log_loss as ours
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
-from ranker.scorer import GroupScores, failed
+from ranker.scoring.protocol import GroupScores, failed
 from tests.conftest import tiny
 
 NUMBERS = count()
@@ -143,7 +143,7 @@ def test_the_published_layout_reports_its_own_flips():
         for i, j in ((0, 1), (0, 2), (1, 2)):
             group = type(row.group)(row.prompt, (row.candidates[i], row.candidates[j]))
             packed = scorer.pipeline.pack(scorer.pipeline.tokenize([group])[0])
-            from ranker.text import batching
+            from ranker.scoring import batching
 
             with torch.inference_mode():
                 out = scorer._forward(batching.collate(scorer.model.layout, batching.units([packed])))[..., 0]

@@ -9,13 +9,13 @@ from ranker.checkpoints import native
 from ranker.data.formats import parse_preference
 from ranker.data.sample import build
 from ranker.errors import ModelFileError, ParityError
-from ranker.export.command import export
 from ranker.export.graph import AXES, to_onnx
+from ranker.export.write import export
 from ranker.models.pairwise import PairwiseModel
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.runtime import manifest, modelfile
-from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.onnx_scorer import OnnxScorer
 from tests.conftest import FAMILIES, LAYOUTS, tiny
 from tests.support.selection import cases
 

@@ -6,11 +6,12 @@ import pytest
 
 from ranker.checkpoints import native
 from ranker.config import GateConfig
-from ranker.export.command import export
-from ranker.models import gated, reward, seq2seq
-from ranker.models.scorer import TorchScorer
+from ranker.export.write import export
+from ranker.models import armorm, pointwise
+from ranker.models import steamshp as seq2seq
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
-from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.onnx_scorer import OnnxScorer
 from tests.conftest import FAMILIES
 from tests.export.test_export import ROWS
 from tests.models.test_reward import ANSWERS, DECODERS, PROMPT, TEMPLATE, save_backbone
@@ -21,23 +22,23 @@ ENCODERS = (*FAMILIES, "xlm-roberta")
 
 
 def scalar(folder):
-    return reward.from_backbone(folder, output="scalar", **SIZES)
+    return pointwise.from_backbone(folder, output="scalar", **SIZES)
 
 
 def pooled_classes(folder):
-    return reward.from_backbone(folder, output="accept_reject", pooling="mean", **SIZES)
+    return pointwise.from_backbone(folder, output="accept_reject", pooling="mean", **SIZES)
 
 
 def classes(folder):
-    return reward.from_backbone(folder, output="accept_reject", **SIZES)
+    return pointwise.from_backbone(folder, output="accept_reject", **SIZES)
 
 
 def aspects(folder):
-    return reward.from_backbone(folder, output="aspects", aspects=("a", "b", "c"), **SIZES)
+    return pointwise.from_backbone(folder, output="aspects", aspects=("a", "b", "c"), **SIZES)
 
 
 def gate(folder):
-    return gated.from_backbone(
+    return armorm.from_backbone(
         folder, aspects=("a", "b", "c"), gate=GateConfig(hidden=16), pooling="first_token", **SIZES
     )
 

@@ -15,11 +15,11 @@ import ranker
 from ranker.checkpoints import native
 from ranker.errors import ParityError
 from ranker.export import parity, quantize, rounding, search
-from ranker.export.command import OnLoss, export
-from ranker.models.scorer import TorchScorer
+from ranker.export.write import OnLoss, export
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.runtime import session
-from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.onnx_scorer import OnnxScorer
 from tests.conftest import tiny
 from tests.export.test_export import ROWS
 
@@ -137,7 +137,7 @@ def test_a_channel_that_was_silent_may_speak_later():
 
 
 def test_failed_rows_fail_the_gate_and_not_the_search(tmp_path):
-    from ranker.scorer import failed
+    from ranker.scoring.protocol import failed
 
     class Failing:
         def __init__(self, scorer):

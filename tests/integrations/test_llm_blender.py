@@ -7,8 +7,8 @@ from ranker.errors import ConfigError
 from ranker.integrations import llm_blender
 from ranker.integrations.llm_blender import Blender
 from ranker.loading import Ranker
-from ranker.models.scorer import TorchScorer
-from ranker.text import batching
+from ranker.models.torch_scorer import TorchScorer
+from ranker.scoring import batching
 from tests.conftest import tiny
 
 INPUTS = ["Which of these are tools?", "How many legs?"]

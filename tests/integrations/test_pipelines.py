@@ -15,7 +15,7 @@ from datatrove.pipeline.writers import JsonlWriter
 from distilabel.pipeline import Pipeline
 
 import ranker
-from ranker.batch import BatchScorer
+from ranker.batch_scorer import BatchScorer
 from ranker.integrations.datatrove import RankerFilter
 from ranker.integrations.distilabel import RankerStep
 from tests.conftest import ROOT

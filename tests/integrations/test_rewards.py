@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ranker
-from ranker.batch import BatchScorer
+from ranker.batch_scorer import BatchScorer
 from ranker.errors import ConfigError, DataError
 from ranker.integrations import openrlhf, trl, verl
 from ranker.integrations.rewards import GroupRewards

@@ -4,7 +4,7 @@ import pytest
 from ranker.errors import ConfigError
 from ranker.integrations.trl import PairRMJudge
 from ranker.loading import Ranker
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from tests.conftest import tiny
 from tests.ranking.test_tournament import Lengths
 

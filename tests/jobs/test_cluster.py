@@ -9,8 +9,8 @@ import time
 import pytest
 import ray
 
-from ranker.batch import BatchScorer
-from ranker.jobs import cluster, run
+from ranker.batch_scorer import BatchScorer
+from ranker.jobs import cluster, job
 from tests.jobs.test_run import read
 
 ROWS = [{"id": i, "prompt": f"p {i}", "candidates": ["a saw", f"hammer {i}", "pear " * (i % 7)]} for i in range(600)]
@@ -46,12 +46,12 @@ def kill_one(folder, killed):
 
 
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(model, rows, tmp_path):
-    alone = run.score(BatchScorer(model, threads=1), [rows], tmp_path / "alone", part_rows=50)
+    alone = job.score(BatchScorer(model, threads=1), [rows], tmp_path / "alone", part_rows=50)
     folder, killed = tmp_path / "ray", []
     folder.mkdir()
     killer = threading.Thread(target=kill_one, args=(folder, killed), daemon=True)
     killer.start()
-    run.score(BatchScorer(model, threads=1), [rows], folder, part_rows=50, work=cluster.spread(2))
+    job.score(BatchScorer(model, threads=1), [rows], folder, part_rows=50, work=cluster.spread(2))
     killer.join(1)
     assert killed
     assert [row["id"] for row in read(folder)] == list(range(600))
@@ -62,10 +62,10 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(model, rows, tmp_path
 
 
 def test_what_is_there_is_not_done_again(model, rows, tmp_path):
-    run.score(BatchScorer(model, threads=1), [rows], tmp_path / "out", part_rows=100)
+    job.score(BatchScorer(model, threads=1), [rows], tmp_path / "out", part_rows=100)
     (tmp_path / "out" / "part-000003.jsonl").unlink()
     seen = []
-    done = run.score(
+    done = job.score(
         BatchScorer(model), [rows], tmp_path / "out", part_rows=100, work=cluster.spread(2), progress=seen.append
     )
     assert (done.parts, done.read, seen) == (1, 100, [100])

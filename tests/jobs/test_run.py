@@ -15,9 +15,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from ranker.batch import BatchScorer
+from ranker.batch_scorer import BatchScorer
 from ranker.errors import ConfigError, DataError, JobError, MissingExtraError
-from ranker.jobs import leases, plan, run, summary
+from ranker.jobs import job, leases, plan, summary
 from ranker.jobs.select import Selection
 
 ROWS = [{"prompt": f"p{i}", "candidates": [f"a {i}", "b b", "c"][: 1 + i % 3], "id": i} for i in range(47)]
@@ -41,7 +41,7 @@ def read(folder):
 
 
 def test_every_row_once_in_order_and_bad_ones_in_their_places(model, lines, tmp_path):
-    done = run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=9)
+    done = job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=9)
     assert (done.parts, done.read, done.written, done.errors) == (5, 42, 42, 2)
     found = read(tmp_path / "out")
     assert [row.get("id") for row in found] == [*range(40), None, None]
@@ -61,7 +61,7 @@ def test_every_row_once_in_order_and_bad_ones_in_their_places(model, lines, tmp_
 def test_parquet_stays_parquet_with_its_types(model, tmp_path):
     kinds = pa.schema([("prompt", pa.string()), ("candidates", pa.list_(pa.string())), ("id", pa.int16())])
     parquet.write_table(pa.Table.from_pylist(ROWS, schema=kinds), tmp_path / "rows.parquet")
-    run.score(BatchScorer(model), [str(tmp_path / "*.parquet")], tmp_path / "out", part_rows=20)
+    job.score(BatchScorer(model), [str(tmp_path / "*.parquet")], tmp_path / "out", part_rows=20)
     table = parquet.read_table(tmp_path / "out" / "part-000001.parquet")
     assert table.schema.field("id").type == pa.int16()
     assert table.schema.field("ranker_scores").type == pa.list_(pa.float32())
@@ -69,7 +69,7 @@ def test_parquet_stays_parquet_with_its_types(model, tmp_path):
 
 
 def test_a_stopped_job_goes_on_and_says_the_same(model, lines, tmp_path):
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "whole", part_rows=7)
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "whole", part_rows=7)
     stopped = 0
 
     def stop(rows):
@@ -80,7 +80,7 @@ def test_a_stopped_job_goes_on_and_says_the_same(model, lines, tmp_path):
 
     for _ in range(20):
         try:
-            done = run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7, progress=stop)
+            done = job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7, progress=stop)
         except KeyboardInterrupt:
             assert not (tmp_path / "out" / "_SUCCESS").exists()
             continue
@@ -89,11 +89,11 @@ def test_a_stopped_job_goes_on_and_says_the_same(model, lines, tmp_path):
     for path in (tmp_path / "whole").glob("part-*"):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
     assert not list((tmp_path / "out").glob(".part*"))
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7).parts == 0
+    assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7).parts == 0
 
 
 def _work(model, lines, folder):
-    run.score(BatchScorer(model), [lines], folder, part_rows=3)
+    job.score(BatchScorer(model), [lines], folder, part_rows=3)
 
 
 def test_a_killed_worker_loses_a_part_that_another_does(model, lines, tmp_path, monkeypatch):
@@ -105,24 +105,24 @@ def test_a_killed_worker_loses_a_part_that_another_does(model, lines, tmp_path, 
         assert worker.is_alive() or worker.exitcode == 0
     worker.kill()
     worker.join()
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=3)
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=3)
     assert [row.get("id") for row in read(tmp_path / "out")] == [*range(40), None, None]
     assert not list((tmp_path / "out").glob(".*.lease"))
 
 
 def test_a_part_that_another_does_is_left_to_it(model, lines, tmp_path):
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20)
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20)
     (tmp_path / "out" / "part-000001.jsonl").unlink()
     other = leases.Lease(tmp_path / "out" / ".part-000001.lease")
     assert other.take()
     assert not leases.Lease(other.path).take()
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0
+    assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0
     os.utime(other.path, (time.time() - leases.STALE - 1,) * 2)
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0, "its process lives"
+    assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0, "its process lives"
     other.path.write_text("another-machine 12 34 token\n")
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0, "and was just there"
+    assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0, "and was just there"
     os.utime(other.path, (time.time() - leases.STALE - 1,) * 2)
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 1
+    assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 1
     other.release()
 
 
@@ -152,27 +152,27 @@ def test_columns_with_a_results_name_make_room(model, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("rows.parquet", "rows.jsonl"):
         out = tmp_path / f"out-{name}"
-        run.score(BatchScorer(model), [str(tmp_path / name)], out, part_rows=20, selection=Selection(make="best"))
+        job.score(BatchScorer(model), [str(tmp_path / name)], out, part_rows=20, selection=Selection(make="best"))
         for i, row in enumerate(read(out)):
             assert (row["input_ranker_scores"], row["input_best"], row["input_ranker_error"]) == ("mine", i, None)
             assert row["best"] in row["candidates"]
             assert len(row["ranker_scores"]) == len(row["candidates"])
         top = tmp_path / f"top-{name}"
-        run.top(BatchScorer(model), [str(tmp_path / name)], top, 0.5, part_rows=20)
+        job.top(BatchScorer(model), [str(tmp_path / name)], top, 0.5, part_rows=20)
         assert all(row["input_ranker_scores"] == "mine" for row in read(top))
 
 
 def test_a_selection_that_is_none_begins_nothing(model, lines, tmp_path):
     for begin in (
-        lambda: run.score(BatchScorer(model), [str(lines)], tmp_path / "out", selection=Selection("scor > 1")),
-        lambda: run.top(BatchScorer(model), [str(lines)], tmp_path / "out", 0.1, selection=Selection("scor > 1")),
+        lambda: job.score(BatchScorer(model), [str(lines)], tmp_path / "out", selection=Selection("scor > 1")),
+        lambda: job.top(BatchScorer(model), [str(lines)], tmp_path / "out", 0.1, selection=Selection("scor > 1")),
     ):
         with pytest.raises(ConfigError, match="'scor' is not known"):
             begin()
     assert not (tmp_path / "out").exists()
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", selection=Selection("score > 1"))
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "out", selection=Selection("score > 1"))
     with pytest.raises(JobError, match=r"settings\.selection"):
-        run.score(BatchScorer(model), [str(lines)], tmp_path / "out")
+        job.score(BatchScorer(model), [str(lines)], tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_selection_that_is_none_begins_nothing(model, lines, tmp_path):
     ],
 )
 def test_another_job_in_the_folder_is_refused_by_the_field(model, lines, tmp_path, change, field):
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7)
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=7)
     columns, rows, selection = None, 7, None
     if change == "input":
         lines.write_text(lines.read_text() + json.dumps(ROWS[0]) + "\n")
@@ -196,7 +196,7 @@ def test_another_job_in_the_folder_is_refused_by_the_field(model, lines, tmp_pat
     else:
         selection = Selection("score > 0")
     with pytest.raises(JobError, match=f"begun with {field}"):
-        run.score(
+        job.score(
             BatchScorer(model, columns=columns), [str(lines)], tmp_path / "out", part_rows=rows, selection=selection
         )
 
@@ -205,27 +205,27 @@ def test_files_of_something_else_are_not_touched(model, lines, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
     with pytest.raises(JobError, match="holds files of something else"):
-        run.score(BatchScorer(model), [str(lines)], tmp_path / "out")
+        job.score(BatchScorer(model), [str(lines)], tmp_path / "out")
     with pytest.raises(DataError, match="expected at least one file of this pattern"):
-        run.score(BatchScorer(model), [str(tmp_path / "*.none")], tmp_path / "other")
+        job.score(BatchScorer(model), [str(tmp_path / "*.none")], tmp_path / "other")
     with pytest.raises(ConfigError, match="at least one row in a part, got 0"):
-        run.score(BatchScorer(model), [str(lines)], tmp_path / "other", part_rows=0)
+        job.score(BatchScorer(model), [str(lines)], tmp_path / "other", part_rows=0)
 
 
 def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path):
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=50)
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=50)
     scored = read(tmp_path / "all")[:40]
     middle = sorted(max(row["ranker_scores"]) for row in scored)[20]
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "kept", selection=Selection(f"score > {middle}"))
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "kept", selection=Selection(f"score > {middle}"))
     assert [row["id"] for row in read(tmp_path / "kept")] == [
         r["id"] for r in scored if max(r["ranker_scores"]) > middle
     ]
     errors = [json.loads(line) for line in (tmp_path / "kept" / "errors-000000.jsonl").read_text().splitlines()]
     assert len(errors) == 2
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "best", selection=Selection(make="best"))
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "best", selection=Selection(make="best"))
     for row in read(tmp_path / "best"):
         assert row["best"] == row["candidates"][row["ranker_order"][0]]
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "pairs", selection=Selection("margin >= 0", "pairs", True))
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "pairs", selection=Selection("margin >= 0", "pairs", True))
     pairs = read(tmp_path / "pairs")
     several = [row for row in scored if len(set(row["ranker_scores"])) > 1]
     assert len(pairs) == len(several)
@@ -238,12 +238,12 @@ def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path)
 def test_a_model_that_compares_is_asked_for_margins(model, tmp_path, caplog):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    run.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10)
+    job.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10)
     rows = [row for row in read(tmp_path / "out" / "_scored") if row["ranker_margin"] is not None]
     best = sorted(rows, key=lambda row: -row["ranker_margin"])[: round(0.2 * len(rows))]
     assert {row["id"] for row in best} <= {row["id"] for row in read(tmp_path / "out")}
     assert "say little across prompts" not in caplog.text
-    run.score(BatchScorer(model), [str(path)], tmp_path / "kept", selection=Selection("score > 0"))
+    job.score(BatchScorer(model), [str(path)], tmp_path / "kept", selection=Selection("score > 0"))
     assert "say little across prompts" in caplog.text
 
 
@@ -254,17 +254,17 @@ def test_the_best_share_is_kept_of_all_parts_together(pointwise, tmp_path, kind)
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     else:
         parquet.write_table(pa.Table.from_pylist(ROWS), path)
-    done = run.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.2, part_rows=10)
+    done = job.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.2, part_rows=10)
     assert done.parts == 5
     best = sorted(((max(row["ranker_scores"]), row["id"]) for row in read(tmp_path / "out" / "_scored")), reverse=True)
     kept = {row["id"] for row in read(tmp_path / "out")}
     assert {number for _, number in best[:10]} <= kept
     assert len(kept) <= 13
-    assert run.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.2, part_rows=10).parts == 0
+    assert job.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.2, part_rows=10).parts == 0
     with pytest.raises(JobError, match=r"settings\.share 0\.2, now 0\.3"):
-        run.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.3, part_rows=10)
+        job.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.3, part_rows=10)
     with pytest.raises(ConfigError, match="share in"):
-        run.top(BatchScorer(pointwise), [str(path)], tmp_path / "other", 1.5)
+        job.top(BatchScorer(pointwise), [str(path)], tmp_path / "other", 1.5)
 
 
 def test_the_part_of_a_dead_worker_is_free_at_once(model, lines, tmp_path):
@@ -274,13 +274,13 @@ def test_the_part_of_a_dead_worker_is_free_at_once(model, lines, tmp_path):
          "assert Lease(pathlib.Path(sys.argv[1])).take()", tmp_path / "out" / ".part-000000.lease"]
     )  # fmt: skip
     assert dead.returncode == 0
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 3
+    assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 3
 
 
 def test_a_summary_counts_what_became_of_the_rows(model, lines, tmp_path):
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=7)
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=7)
     best = [max(row["ranker_scores"]) for row in read(tmp_path / "all") if row["ranker_scores"]]
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "kept", part_rows=7, selection=Selection("score > 0"))
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "kept", part_rows=7, selection=Selection("score > 0"))
     found = summary.counted(tmp_path / "kept")
     assert (found.read, found.errors, found.scored) == (42, 2, len(best))
     assert found.written == sum(score > 0 for score in best)
@@ -296,36 +296,36 @@ def test_input_may_lie_where_fsspec_finds_it_and_output_may_not(model, lines, tm
     store = fsspec.filesystem("memory")
     for name in ("b", "a"):
         store.pipe(f"/rows/{name}.jsonl", lines.read_bytes())
-    run.score(BatchScorer(model), ["memory://rows/*.jsonl"], tmp_path / "out", part_rows=30)
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "local", part_rows=30)
+    job.score(BatchScorer(model), ["memory://rows/*.jsonl"], tmp_path / "out", part_rows=30)
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "local", part_rows=30)
     plain, twice = ([row.get("ranker_scores") for row in read(tmp_path / name)] for name in ("local", "out"))
     assert twice == plain * 2
     assert len(plain) == 42
     with pytest.raises(ConfigError, match="rename files in one step"):
-        run.score(BatchScorer(model), [str(lines)], Path("s3://bucket/out"))
+        job.score(BatchScorer(model), [str(lines)], Path("s3://bucket/out"))
 
 
 def test_input_that_was_not_touched_is_not_read_again_to_go_on(model, lines, tmp_path, monkeypatch):
-    run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20)
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20)
     (tmp_path / "out" / "part-000001.jsonl").unlink()
     opened = []
     monkeypatch.setattr(plan, "opened", lambda path: opened.append(path))
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 1
+    assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 1
     assert opened == []
     monkeypatch.undo()
     os.utime(lines)
-    assert run.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0
+    assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 0
 
 
 def test_a_job_whose_rows_all_fail_is_no_success(model, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"question": "p", "good": "a"}\n' * 3)
     for _ in range(2):
         with pytest.raises(DataError, match="all 3 rows failed; the first: .*expected prompt and candidates"):
-            run.score(BatchScorer(model), [str(tmp_path / "rows.jsonl")], tmp_path / "out", selection=Selection())
+            job.score(BatchScorer(model), [str(tmp_path / "rows.jsonl")], tmp_path / "out", selection=Selection())
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     assert "the first: " in (tmp_path / "out" / "summary.md").read_text()
 
 
 def test_a_protocol_without_its_library_is_said(model, tmp_path):
     with pytest.raises(MissingExtraError, match="Install s3fs"):
-        run.score(BatchScorer(model), ["s3://bucket/*.jsonl"], tmp_path / "out")
+        job.score(BatchScorer(model), ["s3://bucket/*.jsonl"], tmp_path / "out")

@@ -6,11 +6,11 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from ranker.export import graph
-from ranker.models import reward
-from ranker.models.scorer import TorchScorer
+from ranker.models import pointwise
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
-from ranker.runtime.scorer import GraphScorer
-from ranker.text.pipeline import TextPipeline
+from ranker.runtime.onnx_scorer import GraphScorer
+from ranker.scoring.pipeline import TextPipeline
 from tests.models.test_reward import ANSWERS, DECODERS, PROMPT, save_backbone
 from tests.support.selection import cases
 
@@ -33,7 +33,7 @@ def scorers(folder, family):
         config.sliding_window = WINDOW
         AutoModel.from_pretrained(folder, config=config).save_pretrained(folder)
     torch.manual_seed(1)
-    model, tokenizer = reward.from_backbone(str(folder), output="scalar", max_length=LENGTH, prompt_reserve=16)
+    model, tokenizer = pointwise.from_backbone(str(folder), output="scalar", max_length=LENGTH, prompt_reserve=16)
     sharing, alone = TorchScorer(model.eval(), tokenizer), TorchScorer(model, tokenizer)
     alone.pipeline = TextPipeline(model.layout, tokenizer)
     return sharing, alone

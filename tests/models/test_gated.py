@@ -7,10 +7,10 @@ import torch
 from ranker.checkpoints import native
 from ranker.config import GateConfig
 from ranker.errors import CheckpointError
-from ranker.models import gated
-from ranker.models.scorer import TorchScorer
+from ranker.models import armorm as gated
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
-from ranker.text import batching
+from ranker.scoring import batching
 from tests.models.test_reward import ANSWERS, PROMPT, TEMPLATE, save_backbone
 
 NAMES = ("a", "b", "c")

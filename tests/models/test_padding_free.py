@@ -10,8 +10,8 @@ from ranker.errors import ConfigError
 from ranker.models import backbones
 from ranker.models.attention import padding_free
 from ranker.records import Group
-from ranker.text import batching
-from ranker.text.pipeline import TextPipeline
+from ranker.scoring import batching
+from ranker.scoring.pipeline import TextPipeline
 from tests.conftest import tiny
 from tests.models.test_reward import ANSWERS, PROMPT, trained
 
@@ -54,7 +54,7 @@ def test_reward_models(family, tmp_path):
     [("set", "bert"), ("set", "roberta"), ("set", "electra"), ("published", "bert"), ("published", "modernbert")],
 )
 def test_pair_rankers_with_the_exchange_between_rows(layout, family):
-    from ranker.models.scorer import TorchScorer
+    from ranker.models.torch_scorer import TorchScorer
 
     model, tokenizer = tiny(layout, family=family)
     assert reads_the_same(model, TorchScorer(model, tokenizer))

@@ -9,10 +9,10 @@ from transformers import AutoModel
 from ranker.checkpoints import native
 from ranker.models import backbones
 from ranker.models.pairwise import PairwiseConfig
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
-from ranker.text import batching
-from ranker.text.pipeline import TextPipeline
+from ranker.scoring import batching
+from ranker.scoring.pipeline import TextPipeline
 from tests.conftest import FAMILIES, LAYOUTS, backbone_config, tiny, tokenizer_json
 
 PROMPT = "Which of these are tools: hammer, apple, saw, pear?"

@@ -10,11 +10,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from ranker.checkpoints import native
 from ranker.errors import ConfigError
-from ranker.models import reward
+from ranker.models import pointwise
 from ranker.models.pairwise import PairwiseConfig
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Message
-from ranker.text.pipeline import TextPipeline
+from ranker.scoring.pipeline import TextPipeline
 from tests.conftest import FAMILIES, backbone_config, tokenizer_json
 
 DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
@@ -114,7 +114,7 @@ def trained(tmp_path, family, output="scalar", pooling="first_token", **kwargs):
     folder = save_backbone(tmp_path / "backbone", family, **kwargs)
     torch.manual_seed(1)
     aspects = ("helpful", "brief", "polite") if output == "aspects" else ()
-    model, tokenizer = reward.from_backbone(
+    model, tokenizer = pointwise.from_backbone(
         str(folder), output=output, pooling=pooling, aspects=aspects, max_length=128, prompt_reserve=16
     )
     native.save(model.eval(), tokenizer, tmp_path / "checkpoint")
@@ -226,7 +226,7 @@ def test_classes_and_aspects_reduce_to_a_score(family, output, tmp_path):
     groups = [Group(PROMPT, ANSWERS)]
     (result,) = scorer.score(groups)
     packed = scorer.pipeline.pack(scorer.pipeline.tokenize(groups)[0])
-    from ranker.text import batching
+    from ranker.scoring import batching
 
     with torch.inference_mode():
         raw = scorer._forward(batching.collate(scorer.model.layout, batching.units([packed])))
@@ -253,7 +253,7 @@ def test_scores_do_not_depend_on_batch_neighbours_and_survive_saving(family, tmp
 
 def test_the_head_is_fp32_under_autocast(tmp_path):
     _, scorer = trained(tmp_path, "llama")
-    from ranker.text import batching
+    from ranker.scoring import batching
 
     packed = scorer.pipeline.pack(scorer.pipeline.tokenize([Group(PROMPT, ANSWERS)])[0])
     arrays = {
@@ -294,7 +294,7 @@ def test_a_sentence_transformers_checkpoint_keeps_its_own_pooling(setting, expec
     if setting is not None:
         (folder / "1_Pooling").mkdir()
         (folder / "1_Pooling" / "config.json").write_text(json.dumps(setting))
-    model, _ = reward.from_backbone(str(folder), output="scalar", pooling="auto", max_length=128, prompt_reserve=16)
+    model, _ = pointwise.from_backbone(str(folder), output="scalar", pooling="auto", max_length=128, prompt_reserve=16)
     assert model.config.ranker["pooling"] == expected
 
 
@@ -303,4 +303,4 @@ def test_a_pooling_that_is_not_known_is_refused(tmp_path):
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
     with pytest.raises(ConfigError, match="pools by pooling_mode_max_tokens; expected cls or mean"):
-        reward.from_backbone(str(folder), output="scalar", pooling="auto", max_length=128, prompt_reserve=16)
+        pointwise.from_backbone(str(folder), output="scalar", pooling="auto", max_length=128, prompt_reserve=16)

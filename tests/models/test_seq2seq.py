@@ -9,8 +9,8 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from ranker.checkpoints import native
 from ranker.errors import CheckpointError
-from ranker.models import seq2seq
-from ranker.models.scorer import TorchScorer
+from ranker.models import steamshp as seq2seq
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from tests.models.test_reward import ANSWERS, PROMPT, save_backbone
 
@@ -51,7 +51,7 @@ def test_the_question_is_steamshp_s_to_the_id_and_the_logit_is_generate_s(tmp_pa
     expected = ((za - zb) - (ya - yb)) / 2
     assert abs(expected) > 1e-4
     np.testing.assert_allclose(result.scores[0] - result.scores[1], expected, atol=1e-4)
-    from ranker.text import batching
+    from ranker.scoring import batching
 
     packed = scorer.pipeline.pack(scorer.pipeline.tokenize([Group(prompt, (a, b))])[0])
     with torch.inference_mode():

@@ -5,7 +5,7 @@ from ranker.errors import ConfigError
 from ranker.ranking.prefilter import GAP, prefiltered
 from ranker.ranking.tournament import WINDOW
 from ranker.records import Group
-from ranker.scorer import GroupScores, failed
+from ranker.scoring.protocol import GroupScores, failed
 from tests.ranking.test_tournament import Lengths, group
 
 

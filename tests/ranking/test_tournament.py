@@ -4,7 +4,7 @@ import pytest
 from ranker.errors import ConfigError
 from ranker.ranking.tournament import WINDOW, Played, play, ranked, with_reference
 from ranker.records import Group
-from ranker.scorer import GroupScores, failed
+from ranker.scoring.protocol import GroupScores, failed
 
 
 class Lengths:

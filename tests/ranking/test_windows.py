@@ -3,7 +3,7 @@ import pytest
 
 from ranker.ranking import windows as stitching
 from ranker.records import Group
-from ranker.scorer import GroupScores, failed
+from ranker.scoring.protocol import GroupScores, failed
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (17, 4), (64, 8), (9, 2), (10, 3)])

@@ -5,11 +5,11 @@ import pytest
 
 from ranker.data.sample import build
 from ranker.export import graph
-from ranker.models import reward
-from ranker.models.scorer import TorchScorer
+from ranker.models import pointwise
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.runtime.buckets import Bound, bucket
-from ranker.runtime.scorer import GraphScorer
+from ranker.runtime.onnx_scorer import GraphScorer
 from tests.conftest import LAYOUTS, tiny
 from tests.models.test_reward import save_backbone
 
@@ -29,7 +29,7 @@ def test_sizes_are_few_and_close():
 
 def model_of(layout, exchange, folder):
     if layout is None:
-        model, tokenizer = reward.from_backbone(
+        model, tokenizer = pointwise.from_backbone(
             str(save_backbone(folder, "llama")), output="scalar", max_length=128, prompt_reserve=32
         )
         return model.eval(), tokenizer

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ranker.records import Group
-from ranker.runtime import scorer as scorers
-from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime import onnx_scorer
+from ranker.runtime.onnx_scorer import OnnxScorer
 
 GROUPS = [Group(f"prompt {i}", (f"an answer {i} " * (i % 9 + 1), "another")) for i in range(60)]
 
@@ -17,13 +17,13 @@ GROUPS = [Group(f"prompt {i}", (f"an answer {i} " * (i % 9 + 1), "another")) for
 def counted(monkeypatch):
     """Threads of every session that was opened."""
     opened = []
-    original = scorers.open_session
+    original = onnx_scorer.open_session
 
     def counting(path, *, device, threads):
         opened.append(threads)
         return original(path, device=device, threads=threads)
 
-    monkeypatch.setattr(scorers, "open_session", counting)
+    monkeypatch.setattr(onnx_scorer, "open_session", counting)
     return opened
 
 
@@ -52,7 +52,7 @@ def test_a_single_pass_has_all_threads_in_a_session_that_is_opened_once(model, c
 
 
 def test_a_large_graph_is_opened_once_with_all_threads(model, counted, monkeypatch):
-    monkeypatch.setattr(scorers, "BESIDE_BYTES", 100)
+    monkeypatch.setattr(onnx_scorer, "BESIDE_BYTES", 100)
     scorer = OnnxScorer(model, threads=2)
     scorer.score(GROUPS[:1])
     scorer.score(GROUPS)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ranker.records import Group
-from ranker.runtime.scorer import OnnxScorer
-from ranker.scorer import GroupScores
+from ranker.runtime.onnx_scorer import OnnxScorer
+from ranker.scoring.protocol import GroupScores
 from ranker.serving.batcher import BATCH_ITEMS, COMPANY, Batcher, DeadlineError, DrainingError, OverloadedError
 
 

@@ -128,7 +128,7 @@ def test_items_that_fail_are_named_or_reported(model):
         calibration = ranker.load(model).calibration
 
         def score(self, groups, *, preserve_order=False):
-            from ranker.scorer import failed
+            from ranker.scoring.protocol import failed
 
             good = iter(ranker.load(model).scorer.score([g for g in groups if g.prompt != "bad"]))
             return [failed(g, "the model gave NaN") if g.prompt == "bad" else next(good) for g in groups]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ranker.records import Group
-from ranker.text import budget as budgets
-from ranker.text.budget import TokenBudget
-from ranker.text.pipeline import PART, TextPipeline, ahead
+from ranker.scoring import token_budget
+from ranker.scoring.pipeline import PART, TextPipeline, ahead
+from ranker.scoring.token_budget import TokenBudget
 from tests.conftest import tiny
 
 
@@ -14,7 +14,7 @@ def test_the_fastest_choice_is_taken_after_each_was_tried(monkeypatch):
     clock = iter(range(1000))
     seconds = {10: 3, 20: 1, 40: 2}
     now = [0.0]
-    monkeypatch.setattr(budgets.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(token_budget.time, "perf_counter", lambda: now[0])
     found = []
     budget = TokenBudget((10, 20, 40), found.append)
     used = []
@@ -22,10 +22,10 @@ def test_the_fastest_choice_is_taken_after_each_was_tried(monkeypatch):
         with budget.timed(budget.slice_tokens) as tokens:
             used.append(tokens)
             now[0] += seconds[tokens] * (1 + next(clock) % 2)
-    assert sorted(used) == sorted([10, 20, 40] * budgets.TRIALS)
+    assert sorted(used) == sorted([10, 20, 40] * token_budget.TRIALS)
     assert found == [20]
     assert budget.tokens == 20
-    assert budget.slice_tokens == 20 * budgets.BATCHES
+    assert budget.slice_tokens == 20 * token_budget.BATCHES
 
 
 def test_slices_that_are_not_full_or_that_failed_are_not_timed():

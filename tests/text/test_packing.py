@@ -6,10 +6,10 @@ import pytest
 
 from ranker.errors import ConfigError
 from ranker.records import Group
-from ranker.text.batching import batches, collate, plan, units
+from ranker.scoring.batching import batches, collate, plan, units
+from ranker.scoring.pipeline import TextPipeline
 from ranker.text.layout import TextLayout
 from ranker.text.packing import cost, pack, split_budget
-from ranker.text.pipeline import TextPipeline
 from tests.conftest import tiny
 
 CLS, SEP, PAD = 2, 3, 0

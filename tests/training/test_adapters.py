@@ -10,10 +10,10 @@ from ranker.checkpoints import adapters as folders
 from ranker.checkpoints import native
 from ranker.config import load_config
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models import reward
-from ranker.models.scorer import TorchScorer
-from ranker.training import adapters
-from ranker.training.run import train
+from ranker.models import pointwise
+from ranker.models.torch_scorer import TorchScorer
+from ranker.training import lora
+from ranker.training.train import train
 from tests.conftest import FAMILIES, ROOT, tiny
 from tests.models.test_reward import save_backbone
 
@@ -62,27 +62,27 @@ def test_adapter_and_merged_checkpoint_score_like_the_live_model(recipe, family,
 
 def test_only_the_head_and_the_updates_are_trained(tmp_path):
     folder = save_backbone(tmp_path / "backbone", "llama")
-    model, _ = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
+    model, _ = pointwise.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
     from ranker.config import LoraConfig, ModelConfig
 
-    adapted = adapters.attach(model, LoraConfig(r=2), ModelConfig(name_or_path=str(folder)))
+    adapted = lora.attach(model, LoraConfig(r=2), ModelConfig(name_or_path=str(folder)))
     trained = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert all("lora_" in name or ".score." in name for name in trained)
     assert any(".score." in name for name in trained)
-    model, _ = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
+    model, _ = pointwise.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
     with pytest.raises(ConfigError, match=r"lora\.target_modules nothing: expected some of .*q_proj"):
-        adapters.attach(model, LoraConfig(r=2, target_modules=("nothing",)), ModelConfig(name_or_path=str(folder)))
+        lora.attach(model, LoraConfig(r=2, target_modules=("nothing",)), ModelConfig(name_or_path=str(folder)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_pooler_of_every_encoder_is_part_of_the_head(family, tmp_path):
     folder = save_backbone(tmp_path / "backbone", family)
-    model, _ = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
+    model, _ = pointwise.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
     expected = {
         "bert": ["bert.pooler", "classifier"], "deberta-v2": ["pooler", "classifier"], "modernbert": ["head", "classifier"],
     }.get(family, ["classifier"])  # fmt: skip
-    assert adapters.heads(model) == expected
-    assert adapters.heads(tiny("set", family=family)[0]) == ["head"]
+    assert lora.heads(model) == expected
+    assert lora.heads(tiny("set", family=family)[0]) == ["head"]
 
 
 def test_an_adapter_without_its_head_is_refused_by_name(tmp_path):

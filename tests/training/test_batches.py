@@ -5,9 +5,9 @@ import torch
 from ranker.data.formats import parse_preference
 from ranker.data.sample import build
 from ranker.errors import ConfigError
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
-from ranker.text.pipeline import TextPipeline
+from ranker.scoring.pipeline import TextPipeline
 from ranker.training.batches import Groups, PairwiseCollator, RunPlan
 from tests.conftest import LAYOUTS, tiny
 

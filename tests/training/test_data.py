@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ranker.config import load_config
-from ranker.training.data import load
+from ranker.training.rows import load
 
 SPANS = [{"prompt": f"q{i}", "chosen": "in 1931", "rejected": "in 1913", "chosen_spans": [[3, 7]]} for i in range(3)]
 

@@ -6,8 +6,8 @@ from scipy.stats import spearmanr
 
 from ranker.config import load_config
 from ranker.errors import ConfigError
-from ranker.training.run import train
-from ranker.training.stages.gated import ALPHAS, PENALTIES, decorrelation, ridge
+from ranker.training.stages.gating import ALPHAS, PENALTIES, decorrelation, ridge
+from ranker.training.train import train
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
 
@@ -70,7 +70,7 @@ def test_rows_with_some_of_the_aspects_are_enough(tmp_path):
     import json
     import math
 
-    from ranker.training.data import load_aspects
+    from ranker.training.rows import load_aspects
 
     rows = [{"prompt": f"p {i}", "response": "r", "scores": {"a": i} if i % 2 else {"b": i}} for i in range(4)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

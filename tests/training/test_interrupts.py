@@ -16,7 +16,7 @@ from ranker.errors import CheckpointError, ConfigError, JobError
 from ranker.training import resume
 from ranker.training.interrupts import StopRequest, TrainingStopped
 from ranker.training.resume import newest_whole, only_run
-from ranker.training.run import train
+from ranker.training.train import train
 from ranker.training.trainer import RankerTrainer
 from tests.conftest import ROOT
 from tests.support.processes import ranker_until
@@ -242,7 +242,7 @@ def test_a_run_of_one_step_trains(tiny_backbone, tmp_path):
 
 
 def test_a_failed_export_loses_no_report(tiny_backbone, tmp_path, monkeypatch):
-    import ranker.export.command as command
+    import ranker.export.write as command
     from ranker.commands import train as verb
 
     def fails(*args, **kwargs):

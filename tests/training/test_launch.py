@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from ranker.checkpoints import native
 from ranker.config import load_config
 from ranker.errors import ConfigError
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.training.launch import CONFIG_FILE, DEEPSPEED, FSDP, STAGE, STATE_DICT, launched
 from ranker.training.resume import damage
-from ranker.training.run import train
+from ranker.training.train import train
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
 from tests.support.processes import until

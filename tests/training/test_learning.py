@@ -15,9 +15,9 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, Encoder
 
 from ranker.config import load_config, recipes
 from ranker.data.load import load_preferences
-from ranker.evaluation.run import evaluate
+from ranker.evaluation.evaluate import evaluate
 from ranker.extras import offline_backbone
-from ranker.training.run import train
+from ranker.training.train import train
 from tests.conftest import ROOT, wordpiece_json
 from tests.models.test_reward import save_tokenizer
 

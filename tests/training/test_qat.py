@@ -9,11 +9,11 @@ from transformers.pytorch_utils import Conv1D
 from ranker.checkpoints import native
 from ranker.config import load_config
 from ranker.errors import ConfigError
-from ranker.models.scorer import TorchScorer
-from ranker.text.pipeline import TextPipeline
+from ranker.models.torch_scorer import TorchScorer
+from ranker.scoring.pipeline import TextPipeline
 from ranker.training.batches import Groups
-from ranker.training.run import train
 from ranker.training.stages import qat
+from ranker.training.train import train
 from tests.conftest import ROOT, tiny
 from tests.export.test_export import ROWS
 from tests.training.test_run import tiny_config

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from ranker.checkpoints import native
 from ranker.config import dump_config, load_config, recipes
 from ranker.errors import CheckpointError, ConfigError
-from ranker.training.run import train
+from ranker.training.train import train
 from tests.conftest import LAYOUTS, ROOT
 
 DATA = ROOT / "data"
@@ -93,7 +93,7 @@ def test_a_run_leaves_a_model_a_report_and_a_card(tiny_backbone, tmp_path, monke
     from huggingface_hub import ModelCard
 
     from ranker.commands import train as command
-    from ranker.evaluation.report import files
+    from ranker.evaluation.report import writer
 
     config = tiny_config(tiny_backbone, tmp_path / "run")
     monkeypatch.setattr(command, "load_config", lambda *_: config)
@@ -105,7 +105,7 @@ def test_a_run_leaves_a_model_a_report_and_a_card(tiny_backbone, tmp_path, monke
     assert metrics["training"]["groups"] == 24
     assert "model.onnx" in metrics["exports"]
     assert [*metrics["models"]] == [str(tmp_path / "run" / "checkpoint")]
-    assert (tmp_path / "run" / files.EXAMPLES).stat().st_size > 0
+    assert (tmp_path / "run" / writer.EXAMPLES).stat().st_size > 0
     card = ModelCard.load(tmp_path / "run" / "checkpoint" / "README.md")
     assert card.data.pipeline_tag == "text-ranking"
     assert card.data.base_model is None, "a folder is no name on the hub"
@@ -197,7 +197,7 @@ def test_unknown_recipe_names_the_nearest():
 
 
 def test_metrics_are_json(tmp_path):
-    from ranker.evaluation.report.files import write_report
+    from ranker.evaluation.report.writer import write_report
 
     write_report({"a": float("nan"), "b": [1.0]}, tmp_path / "m.json")
     assert json.loads((tmp_path / "m.json").read_text()) == {"a": None, "b": [1.0]}

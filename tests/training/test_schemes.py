@@ -6,11 +6,11 @@ import pytest
 
 from ranker.checkpoints import native
 from ranker.config import load_config, recipes
-from ranker.evaluation.run import evaluate
-from ranker.export.command import export
+from ranker.evaluation.evaluate import evaluate
 from ranker.export.graph import of_head
-from ranker.runtime.scorer import OnnxScorer
-from ranker.training.run import train
+from ranker.export.write import export
+from ranker.runtime.onnx_scorer import OnnxScorer
+from ranker.training.train import train
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
 from tests.support.selection import cases

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from ranker.checkpoints import native
 from ranker.config import load_config
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.training.start import starting_model, without_padding
 from tests.checkpoints.layouts import openrlhf, pairrm

@@ -7,7 +7,7 @@ from transformers import TrainingArguments
 
 from ranker.config import TrainingConfig
 from ranker.records import Preference
-from ranker.text.pipeline import TextPipeline
+from ranker.scoring.pipeline import TextPipeline
 from ranker.training.batches import Groups
 from ranker.training.trainer import RankerTrainer
 from tests.conftest import LAYOUTS, tiny
@@ -70,7 +70,7 @@ def test_consistency_penalises_position_bias(tmp_path):
 
 @pytest.mark.parametrize("name", ["list_net", "list_mle", "rank_net"])
 def test_list_losses_read_the_scores_of_their_group(name, tmp_path):
-    from ranker.models.scorer import TorchScorer
+    from ranker.models.torch_scorer import TorchScorer
     from ranker.training.losses.table import LISTWISE
 
     trainer = trainer_for("hub", True, tmp_path, loss=name)
@@ -102,11 +102,11 @@ def test_the_loss_table_is_the_config_literal():
 
 def trainer_on(family, tmp_path, output="scalar", **settings):
     """A trainer of a pointwise model."""
-    from ranker.models import reward
+    from ranker.models import pointwise
     from tests.models.test_reward import save_backbone
 
     folder = save_backbone(tmp_path / "backbone", family)
-    model, tokenizer = reward.from_backbone(str(folder), output=output, max_length=128, prompt_reserve=32)
+    model, tokenizer = pointwise.from_backbone(str(folder), output=output, max_length=128, prompt_reserve=32)
     groups = Groups(preferences(4), TextPipeline(model.layout, tokenizer))
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], remove_unused_columns=False)
     return RankerTrainer(
@@ -224,7 +224,7 @@ def test_class_weights_and_label_smoothing_reach_the_loss(tmp_path):
 
 def test_held_out_numbers_come_from_the_serving_path(tmp_path):
     from ranker.metrics import pairwise_summary
-    from ranker.models.scorer import TorchScorer
+    from ranker.models.torch_scorer import TorchScorer
 
     trainer = trainer_for("set", True, tmp_path)
     expected = pairwise_summary(

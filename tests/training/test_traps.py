@@ -15,10 +15,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ranker.checkpoints import native
 from ranker.errors import CheckpointError
-from ranker.models import reward
-from ranker.models.scorer import TorchScorer
+from ranker.models import pointwise
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Message
-from ranker.training.adapters import heads
+from ranker.training.lora import heads
 from tests.models.test_reward import ANSWERS, PROMPT, TEMPLATE, save_backbone, trained
 
 EOS, BOS = 3, 2
@@ -51,7 +51,7 @@ def test_every_answer_ends_in_one_end_of_text_even_when_it_is_cut_or_writes_one(
 def test_the_beginning_of_text_is_written_once(tmp_path):
     """reward-bench scored chat templates with two."""
     folder = save_backbone(tmp_path / "backbone", "llama", template=DOUBLE)
-    model, tokenizer = reward.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
+    model, tokenizer = pointwise.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
     (ids,) = rows_of(TorchScorer(model, tokenizer), Group(PROMPT, ("[CLS] yes",)))
     assert ids[0] == BOS
     assert ids.count(BOS) == 1

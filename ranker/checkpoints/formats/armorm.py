@@ -11,7 +11,7 @@ from ranker.checkpoints.formats.spec import Facts, LoadSpec, outputs, text_of
 from ranker.checkpoints.weights import COPY_AGAIN
 from ranker.config import GateConfig
 from ranker.errors import CheckpointError
-from ranker.models.gated import GatedConfig, GatedModel
+from ranker.models.armorm import GatedConfig, GatedModel
 
 
 def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:

@@ -27,10 +27,10 @@ from ranker.checkpoints.formats.spec import (
 from ranker.checkpoints.weights import KeyMap
 from ranker.config import Pooling
 from ranker.errors import CheckpointError
+from ranker.models.armorm import GatedModel
 from ranker.models.backbones import DECODERS, MEAN_POOLED
-from ranker.models.gated import GatedModel
 from ranker.models.pairwise import PairwiseModel
-from ranker.models.reward import HEADS, RewardReading, pair_parts, reward_class
+from ranker.models.pointwise import HEADS, RewardReading, pair_parts, reward_class
 
 IDENTITY: Final = "torch.nn.modules.linear.Identity"
 """The activation that makes ``CrossEncoder.predict`` return raw logits."""

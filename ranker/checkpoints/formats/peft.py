@@ -16,11 +16,11 @@ from ranker.checkpoints import hub
 from ranker.checkpoints.detection import EMBEDDINGS, Files, bare, head_of
 from ranker.checkpoints.formats.classifiers import before_the_end, classifier
 from ranker.checkpoints.formats.spec import check_vocabulary
-from ranker.checkpoints.inspect import TRUST, VALUE_HEADS
+from ranker.checkpoints.inspection import TRUST, VALUE_HEADS
 from ranker.checkpoints.weights import KeyMap, read, weight_files
 from ranker.errors import CheckpointError
 from ranker.models.backbones import DECODERS
-from ranker.models.reward import attention_options, prepare
+from ranker.models.pointwise import attention_options, prepare
 from ranker.text.tokenizer import TextTokenizer
 
 SEQUENCE_CLASSIFIER = "SEQ_CLS"

@@ -9,7 +9,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.checkpoints.formats import armorm, classifiers, llama_factory, openrlhf, pairrm, steamshp, trlx
 from ranker.checkpoints.formats.spec import LoadSpec, Reader, Writer
-from ranker.checkpoints.inspect import inspect
+from ranker.checkpoints.inspection import inspect
 from ranker.errors import CheckpointError
 
 READERS: Final[dict[str, Reader]] = {

@@ -18,7 +18,7 @@ from ranker.errors import CheckpointError
 from ranker.extras import require
 from ranker.models import backbones
 from ranker.models.backbones import DECODERS
-from ranker.models.reward import RewardReading, text_layout
+from ranker.models.pointwise import RewardReading, text_layout
 from ranker.text.layout import Output, TextLayout
 from ranker.text.tokenizer import TextTokenizer
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.checkpoints.formats.spec import PROMPT_RESERVE, Facts, LoadSpec
-from ranker.models import seq2seq
+from ranker.models import steamshp
 
 LENGTH: Final = 512
 """Tokens that SteamSHP was trained with."""
@@ -18,5 +18,5 @@ LENGTH: Final = 512
 def read(folder: Path, values: dict[str, Any], _: Facts) -> LoadSpec:
     """The library's model, asked SteamSHP's question."""
     config = CONFIG_MAPPING[values["model_type"]].from_dict(values)
-    config.ranker = seq2seq.settings(AutoTokenizer.from_pretrained(folder), LENGTH, PROMPT_RESERVE)
-    return LoadSpec(config, seq2seq.answer_class(config))
+    config.ranker = steamshp.settings(AutoTokenizer.from_pretrained(folder), LENGTH, PROMPT_RESERVE)
+    return LoadSpec(config, steamshp.answer_class(config))

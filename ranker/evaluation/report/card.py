@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ranker.config import RunConfig
+from ranker.evaluation.evaluate import Report
 from ranker.evaluation.report.tables import headline
-from ranker.evaluation.run import Report
 from ranker.extras import require
 
 NAME: Final = "README.md"

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from ranker.evaluation import plots
-from ranker.evaluation.run import Evaluation, Report
+from ranker.evaluation.evaluate import Evaluation, Report
 from ranker.extras import require
 
 BARS: Final = 30

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from ranker.evaluation.evaluate import Evaluation
 from ranker.evaluation.report.charts import charts
 from ranker.evaluation.report.tables import headline
-from ranker.evaluation.run import Evaluation
 from ranker.metrics import leads
 from ranker.records import Preference
 from ranker.text.templates import render_prompt

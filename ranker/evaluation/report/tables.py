@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ranker.evaluation.run import Report
+from ranker.evaluation.evaluate import Report
 from ranker.evaluation.statistics.paired import Paired
 from ranker.metrics import Estimate, Share
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ranker.evaluation.statistics.bootstrap import mean
 from ranker.extras import require
 from ranker.metrics import Estimate
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ranker.evaluation.statistics.bootstrap import clustered, mean
 from ranker.extras import require
 from ranker.metrics import Comparisons, Estimate, Share, accuracy, prompt_numbers
 from ranker.records import Preference
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 
 RESAMPLES = 200
 

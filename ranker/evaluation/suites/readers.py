@@ -11,7 +11,7 @@ import numpy as np
 
 from ranker.evaluation.suites import rules
 from ranker.records import Group, Message, Prompt
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 
 Row = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from ranker.batch import columns_of
+from ranker.batch_scorer import columns_of
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.shapes import Many, Shape, Text, Turns, prompt_of, scores_of, sigmoid

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ranker.records import Group, Message, Prompt
-from ranker.scorer import Floats, GroupScores
+from ranker.scoring.protocol import Floats, GroupScores
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.server import Server
 

@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ranker.config import TrainingConfig
 from ranker.models.heads import HEAD_MODULES
-from ranker.text import batching
+from ranker.scoring import batching
 from ranker.training.batches import Groups, RunPlan
 
 logger = logging.getLogger(__name__)

@@ -8,14 +8,14 @@ import pyarrow.parquet as parquet
 import pytest
 
 from ranker.errors import DataError
-from ranker.evaluation.report import files, page
+from ranker.evaluation.evaluate import evaluate
+from ranker.evaluation.report import page, writer
 from ranker.evaluation.report.charts import charts
 from ranker.evaluation.report.tables import compared, headline
 from ranker.evaluation.robustness import SAME, WORSE, robustness
-from ranker.evaluation.run import evaluate
 from ranker.evaluation.statistics.paired import paired
 from ranker.records import Preference
-from ranker.scorer import failed
+from ranker.scoring.protocol import failed
 from tests.evaluation.test_run import Fixed
 
 ATTACK = "<script>alert('x')</script>"
@@ -89,16 +89,16 @@ def test_a_headline_says_everything_with_its_n(evaluations):
 
 
 def write(evaluations, folder):
-    files.write_examples(evaluations, folder / files.EXAMPLES)
+    writer.write_examples(evaluations, folder / writer.EXAMPLES)
     reports = {name: e.report for name, e in evaluations.items()}
-    files.write_report({"schema_version": 2, "models": reports}, folder / files.METRICS)
-    return folder / files.METRICS
+    writer.write_report({"schema_version": 2, "models": reports}, folder / writer.METRICS)
+    return folder / writer.METRICS
 
 
 def test_a_baseline_is_known_by_its_texts_wherever_they_stand(evaluations, tmp_path, caplog):
     metrics = write(evaluations, tmp_path)
     first, second = evaluations.values()
-    name, found = files.baseline(metrics, second)
+    name, found = writer.baseline(metrics, second)
     assert name == "first"
     for field in ("logits", "targets", "groups", "indices"):
         np.testing.assert_array_equal(getattr(found, field), getattr(first.found, field))
@@ -108,11 +108,11 @@ def test_a_baseline_is_known_by_its_texts_wherever_they_stand(evaluations, tmp_p
     assert ("significantly worse" in compared(difference, "first", "second")) == difference.worse
     assert not caplog.text
     turned = evaluate(Fixed(lambda _, c: -len(c) / 20), [*rows()[::-1][:30], *new_rows()])
-    _, found = files.baseline(metrics, turned)
+    _, found = writer.baseline(metrics, turned)
     assert "180 of 186 comparisons are in the baseline" in caplog.text
     assert paired(found, turned.found).difference.n == 180
     with pytest.raises(DataError, match="expected comparisons of these rows, got none"):
-        files.baseline(metrics, evaluate(Fixed(lambda _, c: len(c)), new_rows()))
+        writer.baseline(metrics, evaluate(Fixed(lambda _, c: len(c)), new_rows()))
 
 
 def test_who_alone_was_right_is_said_of_the_right_model(tmp_path):
@@ -135,7 +135,7 @@ def new_rows():
 
 def test_examples_are_one_row_per_model_and_comparison(evaluations, tmp_path):
     write(evaluations, tmp_path)
-    table = parquet.read_table(tmp_path / files.EXAMPLES)
+    table = parquet.read_table(tmp_path / writer.EXAMPLES)
     assert table.num_rows == 480
     assert set(table["id"].to_pylist()) == {f"row-{i}" for i in range(40)}
     assert len(set(table["key"].to_pylist())) > 220, "rows of equal texts are one"
@@ -158,20 +158,20 @@ def test_odd_rows_are_reported_like_all_others(odd, tmp_path):
     broken.score = lambda groups, *, preserve_order=False: [failed(g, "no") for g in groups]
     for data in ([odd], [odd, plain], [plain, odd]):
         found = {"good": evaluate(Fixed(lambda _, c: len(c)), data), "bad": evaluate(broken, data)}
-        files.write(tmp_path, "title \ud800", found, [], {"data": ["d"]})
-        assert json.loads((tmp_path / files.METRICS).read_text())["models"]["bad"]["accuracy"]["n"] == 0
+        writer.write(tmp_path, "title \ud800", found, [], {"data": ["d"]})
+        assert json.loads((tmp_path / writer.METRICS).read_text())["models"]["bad"]["accuracy"]["n"] == 0
 
 
 def test_a_baseline_that_cannot_be_used_says_what_is_missing(evaluations, tmp_path):
-    path, mine = tmp_path / files.METRICS, evaluations["first"]
+    path, mine = tmp_path / writer.METRICS, evaluations["first"]
     with pytest.raises(DataError, match="expected a metrics.json of ranker eval"):
-        files.baseline(path, mine)
+        writer.baseline(path, mine)
     path.write_text(json.dumps({"schema_version": 1}))
     with pytest.raises(DataError, match="expected 2; evaluate the baseline again"):
-        files.baseline(path, mine)
+        writer.baseline(path, mine)
     path.write_text(json.dumps({"schema_version": 2, "models": {"m": {}}}))
     with pytest.raises(DataError, match="expected the comparisons beside metrics.json"):
-        files.baseline(path, mine)
+        writer.baseline(path, mine)
 
 
 def test_the_preferred_answer_is_the_best_by_the_labels_that_are_known():

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from ranker.evaluation.run import evaluate
+from ranker.evaluation.evaluate import evaluate
 from ranker.evaluation.statistics.bootstrap import clustered_mean
 from ranker.evaluation.statistics.calibration import temperature
 from ranker.evaluation.statistics.paired import paired
 from ranker.metrics import accuracy, comparisons, prompt_numbers, wilson
 from ranker.records import Message, Preference
-from ranker.scorer import GroupScores
+from ranker.scoring.protocol import GroupScores
 
 ROWS = 8
 """Of every prompt."""

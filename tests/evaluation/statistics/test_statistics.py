@@ -11,7 +11,7 @@ from sklearn.metrics import ndcg_score
 from ranker.evaluation.statistics import agreement, best_of_n, bootstrap, calibration, length, paired
 from ranker.metrics import Comparisons, comparisons
 from ranker.records import Preference
-from ranker.scorer import GroupScores, failed
+from ranker.scoring.protocol import GroupScores, failed
 
 
 def made(logits, targets, groups=None):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ranker.errors import DataError
-from ranker.evaluation.suites import rules, run
+from ranker.evaluation.suites import rules, suite
 from ranker.evaluation.suites.readers import SUITES
 from ranker.metrics import Estimate
-from ranker.scorer import GroupScores, failed
+from ranker.scoring.protocol import GroupScores, failed
 
 
 class Longer:
@@ -31,8 +31,8 @@ class Longer:
 def figures(name, rows, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    loaded = run.load(f"{name}={path}")
-    found, failures = run.evaluate(Longer(), name, loaded)
+    loaded = suite.load(f"{name}={path}")
+    found, failures = suite.evaluate(Longer(), name, loaded)
     assert all(isinstance(value, Estimate) for value in found.values())
     return found, failures
 
@@ -135,13 +135,13 @@ def test_hhh_and_llmbar_by_part(tmp_path):
         (tmp_path / "hhh" / part).mkdir(parents=True)
         row = {"input": "q", "targets": {"choices": ["long", "s"], "labels": label}}
         (tmp_path / "hhh" / part / "task.json").write_text(json.dumps({"examples": [row, row]}))
-    found, _ = run.evaluate(Longer(), "hhh", run.load(f"hhh={tmp_path / 'hhh'}"))
+    found, _ = suite.evaluate(Longer(), "hhh", suite.load(f"hhh={tmp_path / 'hhh'}"))
     assert (found["helpful"].value, found["honest"].value, found["average"].value) == (1.0, 0.0, 0.5)
     for part, label in (("Natural", 1), ("Manual", 2)):
         (tmp_path / "llmbar" / part).mkdir(parents=True)
         rows = [{"input": "q", "output_1": "long", "output_2": "s", "label": label}]
         (tmp_path / "llmbar" / part / "dataset.json").write_text(json.dumps(rows))
-    found, _ = run.evaluate(Longer(), "llmbar", run.load(f"llmbar={tmp_path / 'llmbar'}"))
+    found, _ = suite.evaluate(Longer(), "llmbar", suite.load(f"llmbar={tmp_path / 'llmbar'}"))
     assert (found["Natural"].value, found["Manual"].value) == (1.0, 0.0)
 
 
@@ -220,11 +220,11 @@ def test_rows_without_the_columns_are_named(name, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"other": 1}')
     with pytest.raises(DataError, match=f"rows.jsonl:1: field '.*': expected the columns of {name}"):
-        run.load(f"{name}={path}")
+        suite.load(f"{name}={path}")
 
 
 def test_what_is_published_as_files_says_so():
     with pytest.raises(DataError, match="auto-j is published as files; give them: --data auto-j=FILE_OR_FOLDER"):
-        run.load("auto-j")
-    assert run.is_suite("rewardbench=x.jsonl")
-    assert not run.is_suite("data/test.jsonl")
+        suite.load("auto-j")
+    assert suite.is_suite("rewardbench=x.jsonl")
+    assert not suite.is_suite("data/test.jsonl")

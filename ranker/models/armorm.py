@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig,
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.config import GateConfig, Pooling
-from ranker.models import backbones, decoders, reward
+from ranker.models import backbones, decoders, pointwise
 from ranker.models.attention.blocks import row_mask
 from ranker.models.heads import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
@@ -124,7 +124,7 @@ class GatedModel(PreTrainedModel):  # type: ignore[misc]
         return torch.cat([score, aspects], dim=-1)
 
     def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, readout: Tensor) -> Tensor:
-        """Outputs (rows, 1, 1 + aspects) in fp32; arguments as made by ``ranker.text.batching.collate``."""
+        """Outputs (rows, 1, 1 + aspects) in fp32; arguments as made by ``ranker.scoring.batching.collate``."""
         answer, prompt = self.features(input_ids, block_ids, position_ids, readout)
         with torch.autocast(answer.device.type, enabled=False):
             return self.mix(answer, prompt)[:, None]
@@ -160,7 +160,7 @@ def from_backbone(
     inner = backbones.set_dropout(AutoConfig.from_pretrained(name_or_path), 0.0)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id  # masked everywhere and never read by its id
-    text = reward.text_layout(
+    text = pointwise.text_layout(
         tokenizer, inner, output="gated", pooling=pooling, max_length=max_length, prompt_reserve=prompt_reserve
     )
     encoder = inner.model_type in backbones.FAMILIES

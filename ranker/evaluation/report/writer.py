@@ -16,8 +16,8 @@ import pyarrow.parquet as parquet
 
 from ranker.data.files import finite
 from ranker.errors import DataError
+from ranker.evaluation.evaluate import SCHEMA_VERSION, Evaluation, Report
 from ranker.evaluation.report import page
-from ranker.evaluation.run import SCHEMA_VERSION, Evaluation, Report
 from ranker.metrics import Comparisons
 from ranker.text.templates import clean, render_prompt
 

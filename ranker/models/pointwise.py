@@ -66,7 +66,7 @@ class RewardReading:
         readout: Tensor | None = None,
         every_token: bool = False,
     ) -> Tensor:
-        """Raw fp32 logits (rows, answers, outputs); arguments as made by ``ranker.text.batching.collate``.
+        """Raw fp32 logits (rows, answers, outputs); arguments as made by ``ranker.scoring.batching.collate``.
 
         ``readout`` (rows, answers) is where a decoder's answers end, where rows hold several; otherwise rows have one.
         ``every_token`` gives a decoder's (rows, sequence, outputs): the value of the text up to each token.

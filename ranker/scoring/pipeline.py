@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ranker.errors import ConfigError
 from ranker.records import Group, Prompt, Spans
-from ranker.scorer import Floats, GroupScores, failed
-from ranker.text import batching
-from ranker.text.budget import TokenBudget
+from ranker.scoring import batching
+from ranker.scoring.protocol import Floats, GroupScores, failed
+from ranker.scoring.token_budget import TokenBudget
 from ranker.text.chat import join_turns, turns
 from ranker.text.layout import Output, TextLayout
 from ranker.text.packing import Packed, apart, cost, one_order, pack, share_prefix

@@ -24,11 +24,11 @@ from ranker.runtime.session import (
     open_session,
     processor,
 )
-from ranker.scorer import Calibration, Floats, GroupScores, ScorerInfo, margins
-from ranker.text.batching import Arrays
-from ranker.text.budget import TokenBudget
+from ranker.scoring.batching import Arrays
+from ranker.scoring.pipeline import Engine, TextPipeline
+from ranker.scoring.protocol import Calibration, Floats, GroupScores, ScorerInfo, margins
+from ranker.scoring.token_budget import TokenBudget
 from ranker.text.layout import TextLayout
-from ranker.text.pipeline import Engine, TextPipeline
 from ranker.text.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)

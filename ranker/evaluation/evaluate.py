@@ -31,7 +31,7 @@ from ranker.metrics import (
 )
 from ranker.ranking.tournament import play
 from ranker.records import Preference
-from ranker.scorer import Calibration, GroupScores, Scorer
+from ranker.scoring.protocol import Calibration, GroupScores, Scorer
 
 SCHEMA_VERSION = 2
 ORDER_GROUPS = 100

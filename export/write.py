@@ -12,11 +12,11 @@ from ranker.checkpoints import native, weights
 from ranker.config import ExportPrecision
 from ranker.errors import ParityError
 from ranker.export import graph, parity, search
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.runtime import manifest as manifests
 from ranker.runtime import modelfile
-from ranker.runtime.scorer import OnnxScorer
+from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import int8_warning
 
 logger = logging.getLogger(__name__)

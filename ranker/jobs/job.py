@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from ranker.atomic import write_text
-from ranker.batch import RESULTS, BatchScorer
+from ranker.batch_scorer import RESULTS, BatchScorer
 from ranker.data.files import Row, read_rows, rename_collisions
 from ranker.errors import ConfigError, DataError
 from ranker.jobs import parts, summary
@@ -22,7 +22,7 @@ from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, begun, expanded, mad
 from ranker.jobs.select import Select, Selection, selector
 from ranker.jobs.sketch import Sketch
 from ranker.records import Group
-from ranker.scorer import GroupScores, failed
+from ranker.scoring.protocol import GroupScores, failed
 
 logger = logging.getLogger(__name__)
 

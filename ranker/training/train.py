@@ -23,17 +23,17 @@ from ranker.checkpoints import native
 from ranker.config import RunConfig, TokenLoss
 from ranker.errors import ConfigError
 from ranker.models.backbones import DECODERS
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
-from ranker.text.pipeline import TextPipeline
-from ranker.training import adapters
+from ranker.scoring.pipeline import TextPipeline
+from ranker.training import lora
 from ranker.training.batches import Groups, RunPlan
 from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, EvaluatePending, TrimMemory
-from ranker.training.data import load
 from ranker.training.interrupts import StopRequest, TrainingStopped
 from ranker.training.launch import Launch, launched
 from ranker.training.resume import PLAN, STEPS, begin_output, check_output, check_plan, newest_whole, only_run
-from ranker.training.stages import gated, qat
+from ranker.training.rows import load
+from ranker.training.stages import gating, qat
 from ranker.training.start import starting_model, without_padding
 from ranker.training.trainer import RankerTrainer
 
@@ -101,7 +101,7 @@ def _train(config: RunConfig, launch: Launch, resume: bool, overwrite: bool) -> 
     begin = partial(begin_output, config, output, resume=resume, overwrite=overwrite)
     if args is None:
         begin()
-        folder, scorer, history, steps = gated.fit(config, training, [*validation, *test])
+        folder, scorer, history, steps = gating.fit(config, training, [*validation, *test])
     else:
         folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume, begin)
         if torch.distributed.is_initialized():
@@ -159,7 +159,7 @@ def _fit(
     args.eval_steps = args.save_steps = math.ceil(_steps_of(config.training.eval_steps, steps))
     adapted = config.lora.r > 0
     trainer = RankerTrainer(
-        adapters.attach(model, config.lora, config.model) if adapted else model,
+        lora.attach(model, config.lora, config.model) if adapted else model,
         args,
         groups=groups,
         plan=plan,

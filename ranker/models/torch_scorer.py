@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ranker.records import Group
-from ranker.scorer import Calibration, Floats, GroupScores, ScorerInfo, margins
-from ranker.text.batching import Arrays
-from ranker.text.pipeline import TextPipeline
+from ranker.scoring.batching import Arrays
+from ranker.scoring.pipeline import TextPipeline
+from ranker.scoring.protocol import Calibration, Floats, GroupScores, ScorerInfo, margins
 from ranker.text.tokenizer import TextTokenizer
 
 CPU_BATCH_TOKENS: Final = 4096

@@ -17,7 +17,7 @@ from ranker.evaluation.suites.readers import SUITES, Item, Suite
 from ranker.extras import require
 from ranker.metrics import Estimate
 from ranker.records import Group
-from ranker.scorer import Scorer
+from ranker.scoring.protocol import Scorer
 
 RESAMPLES: Final = 200
 FILES: Final = (".json", ".jsonl", ".gz", ".zst", ".parquet")

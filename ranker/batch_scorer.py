@@ -17,7 +17,7 @@ from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import ranked
 from ranker.records import Group
 from ranker.runtime import manifest as manifests
-from ranker.scorer import GroupScores, Scorer, failed, warn_of_lone
+from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 
 RESULTS: Final = ("scores", "ranks", "order", "margin", "truncated", "error")
 """Columns that are added, after the prefix."""

@@ -1,6 +1,6 @@
 """ArmoRM's two stages on frozen features: ridge regression of the aspects, then a gate trained on preferences.
 
-Source: arXiv 2406.12845 and RLHFlow's scripts, without their two faults (see ``ranker.models.gated``).
+Source: arXiv 2406.12845 and RLHFlow's scripts, without their two faults (see ``ranker.models.armorm``).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ranker.checkpoints import native
 from ranker.config import RunConfig
 from ranker.errors import ConfigError
 from ranker.extras import require
+from ranker.models.armorm import GatedModel
 from ranker.models.build import start
-from ranker.models.gated import GatedModel
-from ranker.models.scorer import TorchScorer
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference
-from ranker.text import batching
-from ranker.text.pipeline import TextPipeline
-from ranker.training.data import load_aspects
+from ranker.scoring import batching
+from ranker.scoring.pipeline import TextPipeline
 from ranker.training.losses.pairwise import bradley_terry
+from ranker.training.rows import load_aspects
 
 logger = logging.getLogger(__name__)
 
