@@ -11,12 +11,13 @@ import json
 import re
 from pathlib import Path
 
-from ranker.config import RECIPES, RunConfig, load_config, losses_of, recipes
+from ranker.config import MODEL_TYPES, RECIPES, RunConfig, load_config, recipes
+from ranker.config.models import CUSTOM, ArmoRMConfig, PairwiseConfig, SteamSHPConfig
 from ranker.data.known_datasets import HUB
 from ranker.models.backbones import DECODERS
 from ranker.models.backbones import FAMILIES as PAIRWISE
 from ranker.models.pointwise import HEADS
-from ranker.models.steamshp import FAMILIES as SEQ2SEQ
+from ranker.models.steamshp import FAMILIES as STEAMSHP
 
 DOCS = Path(__file__).parent
 FIGURES = DOCS / "learned.json"
@@ -55,15 +56,14 @@ def header(name: str) -> dict[str, str]:
 
 
 def backbones(config: RunConfig) -> str:
-    """The families that a recipe's scheme reads."""
-    scheme = config.model.scheme
-    if scheme == "seq2seq":
-        return ", ".join(SEQ2SEQ)
-    if scheme == "pairwise":
+    """The families that a recipe's model can have."""
+    if isinstance(config.model, SteamSHPConfig):
+        return ", ".join(STEAMSHP)
+    if isinstance(config.model, PairwiseConfig):
         return ", ".join(PAIRWISE)
-    if scheme == "gated":
+    if isinstance(config.model, ArmoRMConfig):
         return ", ".join([*DECODERS, *HEADS])
-    return ", ".join(HEADS if config.output_dir.startswith("runs/encoder") else DECODERS)
+    return ", ".join(DECODERS if config.output_dir.startswith("runs/decoder") else HEADS)
 
 
 def figure(name: str, figures: dict[str, dict]) -> str:
@@ -98,8 +98,8 @@ def document() -> str:
         lines.append(f"| `{name}` | {fields['Data']} | {fields['Reproduces']} |")
     lines += ["", "## Losses", "", "`training.loss` may be any loss of the recipe's kind of model:", ""]
     lines += [
-        f"- `model.scheme: {scheme}`: {', '.join(f'`{loss}`' for loss in losses_of(scheme))}"
-        for scheme in ("pairwise", "reward", "gated", "seq2seq")
+        f"- `model.type: {name}`: {', '.join(f'`{loss}`' for loss in cls.losses if loss != CUSTOM)}"
+        for name, cls in MODEL_TYPES.items()
     ]
     return "\n".join(lines) + "\n"
 

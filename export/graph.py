@@ -42,13 +42,10 @@ class Traceable(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        layout = model.layout
-        exchange = layout.layout == "set" and layout.exchange
-        reads = layout.readout or getattr(model, "prefix_sharing", False)
-        self.last = "readout" if reads else "members" if exchange else None
+        self.last = "readout" if getattr(model, "prefix_sharing", False) else model.layout.extra_input
 
     def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, last: Tensor | None = None) -> Tensor:
-        """Logits (batch, candidates, tasks)."""
+        """Logits (batch, candidates, outputs)."""
         extra = {} if self.last is None else {self.last: last}
         scores: Tensor = self.model(input_ids, block_ids, position_ids, **extra)
         return scores
@@ -61,7 +58,7 @@ def input_names(model: PreTrainedModel) -> list[str]:
 
 
 def to_onnx(model: PreTrainedModel, path: Path) -> None:
-    """Write the fp32 graph of ``model`` to ``path``; output ``scores`` (batch, candidates, tasks)."""
+    """Write the fp32 graph of ``model`` to ``path``; output ``scores`` (batch, candidates, outputs)."""
     wrapper = Traceable(model.eval().float())
     names = input_names(model)
     shapes = tuple(dict.fromkeys(range(len(AXES[name])), torch.export.Dim.DYNAMIC) for name in names)

@@ -22,8 +22,8 @@ from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.export.nodes import Product, QuantizedNodes
 from ranker.export.rounding import ActivationStats, Rounded, rounded
 from ranker.extras import require
+from ranker.layouts.base import Arrays
 from ranker.runtime.session import CPU
-from ranker.scoring.batching import Arrays
 
 STATES: Final = 2048
 """Tokens whose activations are kept to round on."""

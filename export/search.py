@@ -14,6 +14,7 @@ from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.runtime.session import int8_warning
+from ranker.scoring.executor import score_groups
 
 CALIBRATION: Final = 64
 """Groups whose activations are watched."""
@@ -96,7 +97,7 @@ def int8(
     pool = others if len(others) >= CALIBRATION else list(rows)
     watched = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
     calibration = quantize.Calibration(graph)
-    source.pipeline.score(watched, calibration, CALIBRATION_TOKENS, retry=False)
+    score_groups(source.pipeline, watched, calibration, CALIBRATION_TOKENS, retry=False)
     quantizer = quantize.Quantizer(graph, calibration)
     target = graph.with_name("graph.int8.onnx")
     tried: list[tuple[tuple[int, float], QuantPlan]] = []

@@ -69,7 +69,7 @@ class Ranker:
     @property
     def calibration(self) -> Calibration:
         """Temperature, mean and standard deviation of the scores, where ``ranker eval --calibrate`` measured them."""
-        return self.scorer.calibration
+        return self.scorer.info.calibration
 
     def score(self, prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Floats:
         """Raw fp32 logits (candidates,), higher is better.
@@ -304,62 +304,56 @@ def load(
             raise ConfigError(f"{path}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
         if padding_free:
             raise ConfigError(f"{path}: a model.onnx reads padded rows; load its checkpoint padding_free")
-        return _ordered(_onnx_scorer(path, device, threads), average_orders, str(path))
+        return Ranker(_onnx_scorer(path, device, threads, average_orders), str(path))
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
-    torch_scorer = _torch_scorer(path, device, threads, precision, quantization, options)
+    model, tokenizer = _torch_model(path, device, threads, quantization, options)
+    if precision == "bf16" and model.device.type == "cpu" and not processor_has("avx512_bf16", "amx_bf16", "bf16"):
+        logger.warning("this CPU has no bf16 instructions, so bf16 is slower than fp32 here")
     if padding_free:
-        _read_without_padding(torch_scorer)
-    return _ordered(torch_scorer, average_orders, str(path))
+        _read_without_padding(model)
+    scorer: Scorer = require("ranker.models.torch_scorer").TorchScorer(
+        model,
+        tokenizer,
+        bf16=precision == "bf16",
+        average_orders=average_orders,
+        share_prefix=not padding_free,  # a shared prompt has a mask of its own
+    )
+    return Ranker(scorer, str(path))
 
 
-def _read_without_padding(scorer: Any) -> None:
-    if scorer.model.device.type == "cuda" and require("torch").cuda.get_device_capability() < (8, 0):
+def _read_without_padding(model: Any) -> None:
+    if model.device.type == "cuda" and require("torch").cuda.get_device_capability() < (8, 0):
         raise ConfigError("padding_free needs a GPU since Ampere (compute capability 8.0); leave it off")
-    require("ranker.models.backbones").read_without_padding(scorer.model)
-    scorer.pipeline.prefix_sharing = False  # a shared prompt has a mask of its own
+    require("ranker.models.backbones").read_without_padding(model)
 
 
-def _ordered(scorer: Any, average_orders: bool, name: str) -> Ranker:
-    if not average_orders:
-        scorer.pipeline.read_one_order()
-    return Ranker(scorer, name)
-
-
-def _onnx_scorer(path: Path, device: Device, threads: int | None) -> OnnxScorer:
-    scorer = OnnxScorer(path, device=device, threads=threads)
+def _onnx_scorer(path: Path, device: Device, threads: int | None, average_orders: bool) -> OnnxScorer:
+    scorer = OnnxScorer(path, device=device, threads=threads, average_orders=average_orders)
     slow = int8_warning() if scorer.on_cpu and scorer.manifest.precision.startswith("int8") else None
     if slow is not None:
         logger.warning("%s: %s", path, slow)
     return scorer
 
 
-def _torch_scorer(
-    path: Path,
-    device: Device,
-    threads: int | None,
-    precision: LoadPrecision,
-    quantization: Quantization,
-    options: dict[str, Any],
-) -> Any:
+def _torch_model(
+    path: Path, device: Device, threads: int | None, quantization: Quantization, options: dict[str, Any]
+) -> tuple[Any, Any]:
+    """A checkpoint's model, on its device, and its tokenizer."""
     if device == "tensorrt":
         raise ConfigError(f"{path}: TensorRT runs a model.onnx; export the checkpoint with --precision fp16")
     torch = require("torch")
     folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=options["allow_pickle"])
     options |= require("ranker.models.backbones").quantization(quantization)
     model, tokenizer = require("ranker.checkpoints.native").load(folder, **options)
-    scorer = require("ranker.models.torch_scorer").TorchScorer(model, tokenizer, bf16=precision == "bf16")
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("CUDA was asked for, but torch finds none; check the driver with nvidia-smi")
     if device != "cpu" and torch.cuda.is_available() and "device_map" not in options and quantization == "none":
-        scorer.model.to("cuda")
-    on_cpu = scorer.model.device.type == "cpu"
-    if precision == "bf16" and on_cpu and not processor_has("avx512_bf16", "amx_bf16", "bf16"):
-        logger.warning("this CPU has no bf16 instructions, so bf16 is slower than fp32 here")
-    return scorer
+        model.to("cuda")
+    return model, tokenizer
 
 
 def _groups(prompts: Sequence[PromptLike], candidates: Sequence[Sequence[AnswerLike]]) -> list[Group]:

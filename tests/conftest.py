@@ -13,14 +13,18 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedModel
 
 from ranker.checkpoints import native
 from ranker.data.formats import parse_preference
 from ranker.data.sample import build
 from ranker.export.write import export
+from ranker.layouts import LAYOUTS as LAYOUTS_BY_NAME
+from ranker.layouts.pointwise import Pointwise
 from ranker.models import backbones
-from ranker.models.pairwise import MARKERS, PairwiseConfig, PairwiseModel
-from ranker.text.layout import TextLayout
+from ranker.models.pairwise import PairwiseConfig, PairwiseModel
+from ranker.models.pointwise import attention_options, prepare, reward_class
+from ranker.models.readouts import READOUTS
 from ranker.text.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +32,8 @@ SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PAD, UNK, CLS, SEP = range(4)
 ALGORITHMS = ("wordpiece", "bpe", "unigram", "unigram-nfkc")
 FAMILIES = ("bert", "roberta", "electra", "deberta-v2", "modernbert")
-LAYOUTS = (("hub", True), ("set", True), ("set", False), ("published", True))
+LAYOUTS = ("shared_prompt", "set_encoder", "pointwise", "ordered_pair")
+PAIRWISE_LAYOUTS = ("shared_prompt", "set_encoder", "ordered_pair")
 
 torch.set_num_threads(1)
 
@@ -131,43 +136,57 @@ def backbone_config(family: str, vocab: int = 700) -> dict:
 
 
 def tiny(
-    layout: str = "set", *, exchange: bool = True, family: str = "bert", max_length: int = 128, n_tasks: int = 1
-) -> tuple[PairwiseModel, TextTokenizer]:
-    """A random two-layer ranker with large enough weights that scores differ visibly."""
+    layout: str = "set_encoder", *, family: str = "bert", max_length: int = 128, num_labels: int = 1
+) -> tuple[PreTrainedModel, TextTokenizer]:
+    """A random two-layer ranker or reward model with large enough weights that scores differ visibly."""
     torch.manual_seed(0)
+    lengths = {"max_length": max_length, "prompt_reserve": 16, "pad_id": PAD}
+    offset = 1 if family in ("roberta", "xlm-roberta") else 0
+    if layout == "pointwise":
+        model = _tiny_pointwise(family, num_labels, Pointwise(**lengths, position_offset=offset, **PAIR))
+        return model, TextTokenizer(tokenizer_json())
+    cls = LAYOUTS_BY_NAME[layout]
+    markers = tuple(range(690, 690 + READOUTS[cls].markers))
+    text = cls(**lengths, position_offset=offset, cls_id=CLS, sep_id=SEP, **({"markers": markers} if markers else {}))
     inner = backbone_config(family)
-    text = TextLayout(
-        layout=layout,
-        exchange=exchange,
-        max_length=max_length,
-        prompt_reserve=16,
-        cls_id=CLS,
-        sep_id=SEP,
-        pad_id=PAD,
-        markers=tuple(range(690, 690 + MARKERS[layout])),
-        position_offset=1 if family in ("roberta", "xlm-roberta") else 0,
-    )
-    config = PairwiseConfig(backbone=inner, text=text.model_dump(), n_tasks=n_tasks)
-    model = PairwiseModel(config).eval()
+    model = PairwiseModel(PairwiseConfig(backbone=inner, text=text.model_dump(), num_labels=num_labels)).eval()
     if family == "modernbert":  # its random [CLS] states hardly differ
         model.head.out.weight.data.mul_(10)
-    return model, TextTokenizer(tokenizer_json(), text.markers)
+    return model, TextTokenizer(tokenizer_json(), text.marker_ids)
+
+
+PAIR = {"prefix": (CLS,), "between": (SEP,), "suffix": (SEP,)}
+
+
+def _tiny_pointwise(family: str, num_labels: int, text: Pointwise) -> PreTrainedModel:
+    config = PairwiseConfig(backbone=backbone_config(family)).backbone_config()
+    labels = ("reward",) if num_labels == 1 else tuple(f"aspect{i}" for i in range(num_labels))
+    config.num_labels = num_labels
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: i for i, label in enumerate(labels)}
+    config.ranker = {"text": text.model_dump(), "head": "scalar", "pooling": "first_token", "aspects": []}
+    cls = reward_class(config)
+    model = prepare(cls._from_config(config, **attention_options(config))).eval()
+    for name, parameter in model.named_parameters():
+        if name.startswith(("classifier", "head")) and parameter.dim() == 2:
+            parameter.data.normal_(0.0, 0.5)
+    return model
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny exported ranker that compares, beside its folder ``checkpoint``."""
-    return _exported(tmp_path_factory.mktemp("model"), exchange=True)
+    return _exported(tmp_path_factory.mktemp("model"), "set_encoder")
 
 
 @pytest.fixture(scope="session")
 def pointwise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny exported ranker whose scores mean something alone."""
-    return _exported(tmp_path_factory.mktemp("pointwise"), exchange=False)
+    return _exported(tmp_path_factory.mktemp("pointwise"), "pointwise")
 
 
-def _exported(folder: Path, *, exchange: bool) -> Path:
-    native.save(*tiny(exchange=exchange), folder / "checkpoint")
+def _exported(folder: Path, layout: str) -> Path:
+    native.save(*tiny(layout), folder / "checkpoint")
     rows = [parse_preference(row, row["id"]) for _, row in zip(range(4), build.rows("validation"), strict=False)]
     export(folder / "checkpoint", {"fp32": folder / "model.onnx"}, rows=rows)
     return folder / "model.onnx"

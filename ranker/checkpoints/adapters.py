@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,7 +17,8 @@ from ranker.checkpoints.weights import KeyMap, read
 from ranker.config import ModelConfig
 from ranker.errors import CheckpointError
 from ranker.extras import require
-from ranker.models.build import start
+from ranker.layouts import Output
+from ranker.models.build import new_model
 from ranker.text.tokenizer import TextTokenizer
 
 SETTINGS: Final = "ranker_adapter.json"
@@ -25,19 +27,28 @@ PICKLE: Final = "adapter_model.bin"
 PEFT_CONFIG: Final = "adapter_config.json"
 
 
+class AdapterSettings(BaseModel):
+    """The model that an adapter was trained on; written beside it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelConfig
+    output: Output
+
+
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter and not a whole model."""
     return (folder / PEFT_CONFIG).is_file() and not (folder / "model.safetensors").is_file()
 
 
-def save(model: Any, tokenizer: TextTokenizer, config: ModelConfig, folder: Path) -> None:
+def save(model: Any, tokenizer: TextTokenizer, config: AdapterSettings, folder: Path) -> None:
     """Write an adapter (a ``PeftModel``'s) that ``load`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     complete(tokenizer, config, folder)
 
 
-def complete(tokenizer: TextTokenizer, config: ModelConfig, folder: Path) -> None:
+def complete(tokenizer: TextTokenizer, config: AdapterSettings, folder: Path) -> None:
     """Add to peft's files what is needed to load them again: the model's settings and the tokenizer."""
     (folder / SETTINGS).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)
@@ -66,7 +77,8 @@ def load(
     config = library.PeftConfig.from_pretrained(folder)
     notes: tuple[str, ...] = ()
     if (folder / SETTINGS).is_file():
-        model, tokenizer = start(settings(folder))
+        base = settings(folder)
+        model, tokenizer = new_model(base.model, base.output)
     else:
         model, tokenizer, notes = peft.base_of(folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle)
         config.task_type = config.modules_to_save = None  # whole modules are in the model, wherever they came from
@@ -74,7 +86,7 @@ def load(
     return adapted.merge_and_unload().eval(), tokenizer, notes
 
 
-def settings(folder: Path) -> ModelConfig:
+def settings(folder: Path) -> AdapterSettings:
     """The settings of the model that an adapter was trained on.
 
     Raises:
@@ -86,7 +98,7 @@ def settings(folder: Path) -> ModelConfig:
             f"{folder}: expected {SETTINGS}, which ranker train writes beside an adapter; to train on from a foreign "
             "one, merge it first: ranker merge"
         )
-    return ModelConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    return AdapterSettings.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def check_head(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:

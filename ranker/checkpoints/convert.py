@@ -17,13 +17,13 @@ from ranker.checkpoints.formats.registry import WRITERS
 from ranker.checkpoints.formats.spec import Source
 from ranker.checkpoints.native import Loaded
 from ranker.errors import CheckpointError, ConfigError, nearest
+from ranker.layouts import Layout
 from ranker.models.backbones import DECODERS
 from ranker.models.pointwise import PAD_TOKEN, RewardReading
 from ranker.models.tokenizers import text_tokenizer
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores
-from ranker.text.layout import TextLayout
 
 TARGETS: Final = ("native", *WRITERS)
 PROBES: Final = (
@@ -80,7 +80,7 @@ def convert(
     return notes
 
 
-def _other_layout(before: TextLayout, after: TextLayout) -> list[str]:
+def _other_layout(before: Layout, after: Layout) -> list[str]:
     """Settings of the text that a format has no place for, and what they are now; lengths say where texts are cut."""
     then, now = before.model_dump(), after.model_dump()
     changed = [f"{name} {then[name]} is {now[name]}" for name in then if then[name] != now[name]]

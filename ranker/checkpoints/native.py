@@ -100,7 +100,7 @@ def open_checkpoint(
     spec = reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     with torch.device("meta"):
         empty = spec.cls(spec.config)
-    tokenizer = TextTokenizer.from_folder(folder, empty.layout.markers)
+    tokenizer = TextTokenizer.from_folder(folder, empty.layout.marker_ids)
     shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
     tied = {name: shape for name, shape in shapes.items() if name in empty.all_tied_weights_keys}
     wanted = {name: shape for name, shape in shapes.items() if name not in tied}
@@ -173,17 +173,17 @@ def compare(
 
 
 def facts(model: PreTrainedModel) -> dict[str, Any]:
-    """What a manifest says of a model: its scheme, the names of its outputs, its backbone's family."""
+    """What a manifest says of a model: its type, the names of its outputs, its backbone's family."""
     if isinstance(model.config, PairwiseConfig):
-        labels = [f"task {i}" for i in range(model.config.n_tasks)]
-        return {"scheme": "pairwise", "labels": labels, "backbone": model.config.backbone["model_type"]}
+        labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        return {"type": model.layout.layout, "labels": labels, "backbone": model.config.backbone["model_type"]}
     if isinstance(model.config, GatedConfig):
         labels = ["score", *model.config.aspects]
-        return {"scheme": "gated", "labels": labels, "backbone": model.config.backbone["model_type"]}
+        return {"type": "armorm", "labels": labels, "backbone": model.config.backbone["model_type"]}
     if model.config.ranker["head"] == steamshp.HEAD:
-        return {"scheme": "seq2seq", "labels": list(steamshp.ANSWERS), "backbone": model.config.model_type}
+        return {"type": "steamshp", "labels": list(steamshp.ANSWERS), "backbone": model.config.model_type}
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    return {"scheme": "reward", "labels": labels, "backbone": model.config.model_type}
+    return {"type": "pointwise", "labels": labels, "backbone": model.config.model_type}
 
 
 def reading_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> LoadSpec:

@@ -109,7 +109,7 @@ def score_rows(
         scored = iter(_solved(verb, scorer, good, columns, rank))
         for (_, row), group in zip(chunk, groups, strict=True):
             result = next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group))
-            yield _line(verb, row, group, result, scorer.calibration.temperature), result.error is not None
+            yield _line(verb, row, group, result, scorer.info.calibration.temperature), result.error is not None
 
 
 def _solved(

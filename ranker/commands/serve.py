@@ -101,16 +101,5 @@ def limits_of(entries: Sequence[str]) -> Limits:
 
 
 def facts_of(scorer: Scorer) -> dict[str, Any]:
-    """What is known of a model beside its scores."""
-    manifest = getattr(scorer, "manifest", None)
-    found: dict[str, Any] = {
-        "scores_are_relative": scorer.scores_are_relative,
-        "calibration": asdict(scorer.calibration),
-    }
-    found["providers"] = getattr(scorer, "providers", None)
-    if manifest is not None:
-        found |= {
-            "layout": manifest.text.layout, "precision": manifest.precision, "graph_sha256": manifest.graph_sha256,
-            "max_length": manifest.text.max_length,
-        }  # fmt: skip
-    return found
+    """What ``/info`` says of a model besides its name and the server's limits."""
+    return asdict(scorer.info)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ranker.commands.tables import parity_rows, show
 from ranker.config import RunConfig, dump_config, load_config
+from ranker.config.run import HELD_OUT_ROWS
 from ranker.errors import InterruptedRunError
 from ranker.extras import require
 from ranker.signals import number_of
@@ -104,7 +105,7 @@ def _report_and_export(config: RunConfig, console: Console, trained: Trained) ->
 
     output, data = Path(config.output_dir), config.data
     split, sources = ("test", data.test) if data.test else ("validation", data.validation)
-    rows = ", ".join(sources)
+    rows = ", ".join(sources) or HELD_OUT_ROWS
     kind = (
         "held-out evaluation" if data.test else "validation (these rows chose the checkpoint: expect less on new ones)"
     )
@@ -112,9 +113,11 @@ def _report_and_export(config: RunConfig, console: Console, trained: Trained) ->
     plots.learning_curve(trained.history, output / "learning.png")
     evaluation = evaluate(trained.scorer, trained.test, train=trained.train)
     training = {
-        "groups": len(trained.train), "steps": trained.steps, "seconds": round(trained.seconds, 1),
+        "groups": len(trained.train),
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
         "seed": config.training.seed,
-    }  # fmt: skip
+    }
     name = str(trained.folder)
     facts: dict[str, Any] = {"data": list(sources), "split": split, "training": training, "exports": {}}
 
@@ -145,12 +148,12 @@ def _report_and_export(config: RunConfig, console: Console, trained: Trained) ->
 
 def _show_examples(config: RunConfig, console: Console) -> None:
     require("transformers").utils.logging.disable_progress_bar()
-    from ranker.models.build import start
+    from ranker.models.build import new_model
     from ranker.scoring.pipeline import TextPipeline
     from ranker.training.rows import load
 
     training, validation, _ = load(config)
-    model, tokenizer = start(config.model, gate=config.gate)
+    model, tokenizer = new_model(config.model, config.output)
     pipeline = TextPipeline(model.layout, tokenizer)
     console.print(f"{len(training)} training groups, {len(validation)} validation groups; {model.layout}")
     for preference in training[:EXAMPLES]:

@@ -13,6 +13,7 @@ from typing import Literal
 from ranker.data.files import Row, read_rows
 from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_preference
 from ranker.data.known_datasets import HUB, HubDataset
+from ranker.data.sample import build
 from ranker.errors import ConfigError, DataError, nearest
 from ranker.extras import require
 from ranker.records import Preference
@@ -61,7 +62,8 @@ def load_preferences(
     comparison (with ``single``: without a label) are counted as ``unusable`` and left out.
 
     Args:
-        sources: paths (.jsonl, .jsonl.gz, .jsonl.zst, .parquet) or dataset names.
+        sources: paths (.jsonl, .jsonl.gz, .jsonl.zst, .parquet), dataset names, or ``sample``, ``sample:validation``
+            and ``sample:test``, the rows that come with the package.
         columns: names of the columns where they differ from the known ones.
         on_error: ``raise`` stops at the first bad row, ``skip`` counts it.
         limit: most records in all.
@@ -114,7 +116,19 @@ def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed:
     return rows
 
 
+def _sample(source: str) -> Iterator[tuple[str, Row | DataError]]:
+    """Rows of ``sample`` or ``sample:split``, generated here."""
+    split = source.partition(":")[2] or "train"
+    if split not in build.SIZES:
+        raise DataError(source, "source", f"expected sample:{', sample:'.join(build.SIZES)}")
+    for row in build.rows(split):
+        yield row["id"], row
+
+
 def _rows(source: str, streaming: bool) -> Iterator[tuple[str, Row | DataError]]:
+    if source.partition(":")[0] == "sample":
+        yield from _sample(source)
+        return
     if Path(source).suffix in (".jsonl", ".gz", ".zst", ".parquet", ".json") or Path(source).exists():
         yield from read_rows(source)
         return

@@ -83,7 +83,7 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
         **order_effects(scorer, test[:ORDER_GROUPS]),
         "cyclic_triads": _cyclic_triads(scorer, test),
         "calibration": _calibration(found),
-        "length_bias": asdict(length_bias(test, results, found, relative=scorer.scores_are_relative)),
+        "length_bias": asdict(length_bias(test, results, found, relative=scorer.info.scores_are_relative)),
         **_lists(test, results),
         "subsets": _by(found, [test[k].subset for k in found.groups]),
         "kinds": _by(found, _kinds(test, found)),
@@ -172,7 +172,7 @@ def calibration(scorer: Scorer, evaluation: Evaluation, data: str) -> Calibratio
             "rows",
             f"no temperature can be stored: {fitted['problem']}; nothing was written. Calibrate on more rows",
         )
-    values = np.concatenate([own - own.mean() if scorer.scores_are_relative else own for own in scores])
+    values = np.concatenate([own - own.mean() if scorer.info.scores_are_relative else own for own in scores])
     deviation = float(values.std()) or 1.0
     return Calibration(fitted["value"], float(values.mean()), deviation, len(evaluation.found.logits), data)
 

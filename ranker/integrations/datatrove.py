@@ -62,7 +62,7 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
         Raises:
             ConfigError: the model compares answers, so that the score of a text alone means nothing.
         """
-        if self.scorer.scorer.scores_are_relative:
+        if self.scorer.scorer.info.scores_are_relative:
             raise ConfigError(f"{self.scorer.model}: compares answers to one prompt; use a pointwise model")
         prefix, kept = self.scorer.prefix, list[bool | tuple[bool, str]]()
         for doc, result in zip(batch, self.scorer.score(list(map(self._group, batch))), strict=True):

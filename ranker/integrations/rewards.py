@@ -90,7 +90,7 @@ class GroupRewards:
     @property
     def relative(self) -> bool:
         """Whether a reward says how a completion compares with the others of its prompt, and nothing else."""
-        return self.mode != "score" or self.scorer.scorer.scores_are_relative
+        return self.mode != "score" or self.scorer.scorer.info.scores_are_relative
 
     @staticmethod
     def _report(reasons: dict[int, str], total: int) -> None:
@@ -115,7 +115,7 @@ class GroupRewards:
 
     def _rewards(self, result: GroupScores) -> Floats:
         if self.mode == "score":
-            calibration = self.scorer.scorer.calibration
+            calibration = self.scorer.scorer.info.calibration
             return (result.scores.astype(np.float64) - calibration.mean) / calibration.std
         return self._aggregated(result)
 

@@ -98,7 +98,7 @@ class CrossEncoder:
             ScoringError: the documents could not be scored.
         """
         refuse("CrossEncoder.rank", others)
-        if len(documents) == 1 and self.ranker.scorer.scores_are_relative:
+        if len(documents) == 1 and self.ranker.scorer.info.scores_are_relative:
             raise ConfigError(LONE)
         ranking = self.ranker.rank(query, documents)
         scores = _converted(ranking.scores, activation_fn, True, False)

@@ -84,7 +84,7 @@ def score(
     """
     if selection is not None:
         selector(selection)  # raises for an invalid selection before any work starts
-        if re.search(r"\bscore\b", selection.keep or "") and scorer.scorer.scores_are_relative:
+        if re.search(r"\bscore\b", selection.keep or "") and scorer.scorer.info.scores_are_relative:
             logger.warning(
                 "this model compares answers of one prompt: its scores say little across prompts; use margin"
             )
@@ -124,7 +124,7 @@ def top(
     if not (folder / SCORED / parts.SUCCESS).exists():
         return done
     scored = [str(path.absolute()) for path in sorted((folder / SCORED).glob("part-*"))]
-    number, sketch = "margin" if scorer.scorer.scores_are_relative else "score", Sketch()
+    number, sketch = "margin" if scorer.scorer.info.scores_are_relative else "score", Sketch()
     for _, row in chain.from_iterable(map(read_rows, scored)):
         if isinstance(row, DataError) or row[f"{scorer.prefix}error"] is not None:
             continue

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from ranker import layouts
 from ranker.config import GateConfig, Pooling
+from ranker.layouts import Layout
 from ranker.models import backbones, decoders, pointwise
 from ranker.models.attention.blocks import row_mask
 from ranker.models.heads import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
-from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
 
@@ -29,7 +30,7 @@ class GatedConfig(PretrainedConfig):  # type: ignore[misc]
 
     Args:
         backbone: the backbone's own configuration, as a dict with ``model_type``.
-        text: the ``TextLayout``, as a dict.
+        text: the layout, as a dict.
         aspects: names of the regressed aspects, in the order of the outputs.
         pooling: where the features of an answer are read.
         gate: the ``GateConfig``, as a dict.
@@ -54,9 +55,9 @@ class GatedConfig(PretrainedConfig):  # type: ignore[misc]
         super().__init__(**kwargs)
 
     @property
-    def layout(self) -> TextLayout:
-        """The validated text layout."""
-        return TextLayout.model_validate(self.text)
+    def layout(self) -> Layout:
+        """The validated layout."""
+        return layouts.parse(self.text)
 
     def backbone_config(self) -> PretrainedConfig:
         """The backbone's configuration as transformers' own class."""

@@ -101,19 +101,22 @@ def read_without_padding(model: PreTrainedModel) -> None:
     Raises:
         ConfigError: the layout's masks or the family's attention have terms that variable-length kernels have not.
     """
-    layout, kind = model.layout, family(model.base_model.config)
-    if layout.layout in ("hub", "steamshp"):
-        raise ConfigError("padding_free: rows of this scheme or layout have masks of their own; leave it off")
+    layout = model.layout
+    kind = family(model.base_model.config)
+    if not layout.reads_padding_free:
+        raise ConfigError(f"padding_free: rows of layout '{layout.layout}' have masks of their own; leave it off")
     if kind in UNPACKABLE or kind not in (*FAMILIES, *DECODERS):
         raise ConfigError(f"padding_free: the attention of '{kind}' has no variable-length kernel; leave it off")
-    if layout.layout == "set" and layout.exchange and kind == "modernbert":
-        raise ConfigError("padding_free: ModernBERT's local layers do not take the exchange; leave it off")
+    if layout.extra_input == "members" and kind == "modernbert":
+        raise ConfigError("padding_free: ModernBERT's local layers do not see the other rows of a group; leave it off")
     missing = {"scale", "window_size"} - kernel_options()
     if missing and torch.cuda.is_available():
+        names = ", ".join(sorted(missing))
         logger.warning(
             "padding_free: torch %s's varlen_attn has no %s; rows are read padded. Install a newer torch",
-            torch.__version__, ", ".join(sorted(missing)),
-        )  # fmt: skip
+            torch.__version__,
+            names,
+        )
         return
     model.base_model.set_attn_implementation(PADDING_FREE)
 

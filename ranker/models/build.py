@@ -5,53 +5,93 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from transformers import PreTrainedModel
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from ranker.config import GateConfig, ModelConfig, Scheme
+from ranker.config import ModelConfig
 from ranker.errors import ConfigError
 from ranker.extras import offline_backbone
+from ranker.layouts import Output
 from ranker.models import armorm, pairwise, pointwise, steamshp
 from ranker.text.tokenizer import TextTokenizer
 
-LENGTHS: Final = {"max_length", "prompt_reserve"}
-SETTINGS: Final[dict[Scheme, set[str]]] = {
-    "pairwise": {*LENGTHS, "layout", "exchange", "n_tasks", "head_dropout", "backbone_dropout"},
-    "reward": {*LENGTHS, "output", "aspects", "pooling", "backbone_dropout"},
-    "gated": {*LENGTHS, "aspects", "pooling"},
-    "seq2seq": {*LENGTHS, "backbone_dropout"},
+Built = tuple[PreTrainedModel, TextTokenizer]
+
+
+def _pointwise(name: str, config: Any, output: Output, options: Mapping[str, Any]) -> Built:
+    settings = config.model_dump(exclude={"type", "name_or_path", "init_head"})
+    return pointwise.from_backbone(name, output=output, **settings, **options)
+
+
+def _pairwise(name: str, config: Any, output: Output, options: Mapping[str, Any]) -> Built:
+    settings = config.model_dump(exclude={"type", "name_or_path", "init_head"})
+    return pairwise.from_backbone(name, layout=config.type, **settings, **options)
+
+
+def _armorm(name: str, config: Any, output: Output, options: Mapping[str, Any]) -> Built:
+    settings = config.model_dump(exclude={"type", "name_or_path", "gate"})
+    return armorm.from_backbone(name, gate=config.gate, **settings, **options)
+
+
+def _steamshp(name: str, config: Any, output: Output, options: Mapping[str, Any]) -> Built:
+    settings = config.model_dump(exclude={"type", "name_or_path", "init_head"})
+    return steamshp.from_backbone(name, **settings, **options)
+
+
+BUILDERS: Final[dict[str, Callable[[str, Any, Output, Mapping[str, Any]], Built]]] = {
+    "pointwise": _pointwise,
+    "set_encoder": _pairwise,
+    "shared_prompt": _pairwise,
+    "ordered_pair": _pairwise,
+    "armorm": _armorm,
+    "steamshp": _steamshp,
 }
-"""The settings of ``ModelConfig`` that each scheme's model takes."""
-
-MAKERS: Final[dict[Scheme, Callable[..., tuple[PreTrainedModel, TextTokenizer]]]] = {
-    "pairwise": pairwise.from_backbone,
-    "reward": pointwise.from_backbone,
-    "gated": armorm.from_backbone,
-    "seq2seq": steamshp.from_backbone,
-}
+"""By ``model.type``: (name of the backbone, the type's settings, what the outputs mean, options) -> the new model."""
 
 
-def start(
-    config: ModelConfig, *, gate: GateConfig | None = None, options: Mapping[str, Any] | None = None
+def new_model(
+    config: ModelConfig, output: Output, *, options: Mapping[str, Any] | None = None
 ) -> tuple[PreTrainedModel, TextTokenizer]:
     """A new model on its pretrained backbone; its head is newly initialised, on purpose.
 
     Args:
         config: the model's settings.
-        gate: the gate's, for gated models.
+        output: what its outputs mean (``RunConfig.output``).
         options: passed on to ``from_pretrained`` (a quantisation).
 
     Raises:
         ConfigError: the backbone is neither a folder nor a hub name, or a setting does not fit it.
         CheckpointError: its family is not supported.
     """
-    name = offline_backbone() if config.name_or_path == "offline" else config.name_or_path
-    settings = config.model_dump(include=SETTINGS[config.scheme]) | dict(options or {})
-    if config.scheme == "gated":
-        settings["gate"] = gate or GateConfig()
     try:
-        return MAKERS[config.scheme](name, **settings)
+        return BUILDERS[config.type](backbone_path(config.name_or_path), config, output, options or {})
     except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"model.name_or_path '{config.name_or_path}': expected a folder or a hub name ({reason:.200})"
-        ) from error
+        raise unreachable(config.name_or_path, error) from error
+
+
+def backbone_path(name_or_path: str) -> str:
+    """A hub name or folder; ``offline`` is the packaged encoder."""
+    return offline_backbone() if name_or_path == "offline" else name_or_path
+
+
+def backbone_parameters(name_or_path: str) -> int:
+    """Parameters of a backbone, counted from its configuration without reading a weight.
+
+    Raises:
+        ConfigError: it is neither a folder nor a hub name.
+    """
+    try:
+        config = AutoConfig.from_pretrained(backbone_path(name_or_path))
+    except OSError as error:
+        raise unreachable(name_or_path, error) from error
+    with torch.device("meta"):
+        return int(AutoModel.from_config(getattr(config, "backbone_config", lambda: config)()).num_parameters())
+
+
+def unreachable(name_or_path: str, error: OSError) -> ConfigError:
+    """The error of a backbone that could not be read, with what can be done about it."""
+    reason = str(error).splitlines()[0]
+    return ConfigError(
+        f"model.name_or_path '{name_or_path}': expected a folder or a name on the model hub ({reason:.200}); without "
+        "the hub, train on the packaged encoder with --offline, or name a folder"
+    )

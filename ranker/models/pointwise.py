@@ -22,15 +22,17 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ranker import layouts
 from ranker.config import Pooling
 from ranker.errors import CheckpointError, ConfigError
+from ranker.layouts import Layout, Output
+from ranker.layouts.pointwise import Pointwise
 from ranker.models import backbones, decoders
 from ranker.models.attention.blocks import row_mask
 from ranker.models.backbones import DECODERS, family
 from ranker.models.heads import POOLINGS, resolve
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.chat import template_parts
-from ranker.text.layout import Output, TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
 PAD_TOKEN: Final = "<|pad|>"
@@ -49,9 +51,9 @@ class RewardReading:
             self.score = nn.Linear(head.in_features, head.out_features, bias=True)
 
     @property
-    def layout(self) -> TextLayout:
-        """The text layout stored in the configuration."""
-        return TextLayout.model_validate(self.config.ranker["text"])
+    def layout(self) -> Layout:
+        """The layout stored in the configuration."""
+        return layouts.parse(self.config.ranker["text"])
 
     @property
     def prefix_sharing(self) -> bool:
@@ -224,7 +226,7 @@ def text_layout(
     pooling: Pooling,
     max_length: int,
     prompt_reserve: int,
-) -> TextLayout:
+) -> Pointwise:
     """How a pointwise model over this backbone and tokenizer reads one answer.
 
     Raises:
@@ -237,8 +239,7 @@ def text_layout(
         )
     backbones.check_length(config, max_length)
     parts = pair_parts(tokenizer) if is_encoder else _decoder_parts(tokenizer)
-    return TextLayout(
-        layout="single",
+    return Pointwise(
         output=output,
         max_length=max_length,
         prompt_reserve=prompt_reserve,

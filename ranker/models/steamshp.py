@@ -23,10 +23,12 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from ranker import layouts
 from ranker.errors import CheckpointError, ConfigError
+from ranker.layouts import Layout
+from ranker.layouts.steamshp import SteamSHP
 from ranker.models.backbones import check_length, set_dropout
 from ranker.models.tokenizers import text_tokenizer
-from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
 HEAD: Final = "answer_token"
@@ -44,9 +46,9 @@ class AnswerReading:
     config: PretrainedConfig
 
     @property
-    def layout(self) -> TextLayout:
-        """The text layout stored in the configuration."""
-        return TextLayout.model_validate(self.config.ranker["text"])
+    def layout(self) -> Layout:
+        """The layout stored in the configuration."""
+        return layouts.parse(self.config.ranker["text"])
 
     def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Log-probabilities (rows, 2, 1) in fp32, over the whole vocabulary, of the first word being A and being B.
@@ -163,10 +165,9 @@ def settings(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve
     }
 
 
-def _layout(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve: int) -> TextLayout:
+def _layout(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve: int) -> Layout:
     prefix, between, second, question = (tokenizer.encode(part, add_special_tokens=False) for part in QUESTION)
-    return TextLayout(
-        layout="steamshp",
+    return SteamSHP(
         max_length=max_length,
         prompt_reserve=prompt_reserve,
         pad_id=tokenizer.pad_token_id,

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ranker.layouts.base import Arrays
 from ranker.records import Group
-from ranker.scoring.batching import Arrays
+from ranker.scoring.executor import score_groups
 from ranker.scoring.pipeline import TextPipeline
-from ranker.scoring.protocol import Calibration, Floats, GroupScores, ScorerInfo, margins
+from ranker.scoring.protocol import Floats, GroupScores, ScorerInfo, margins
 from ranker.text.tokenizer import TextTokenizer
 
 CPU_BATCH_TOKENS: Final = 4096
@@ -32,7 +33,12 @@ class TorchScorer:
         max_tokens_per_forward: most padded tokens of one forward pass; default ``CPU_BATCH_TOKENS`` or
             ``GPU_BATCH_TOKENS``.
         bf16: whether the backbone computes in bf16; the head is fp32 always.
-        forward: called in the place of the model's own forward, where its weights are sharded over processes.
+        forward: called instead of the model's own forward, where its weights are sharded over processes.
+        average_orders: whether a model that reads ordered pairs reads each pair in both orders.
+        share_prefix: whether a decoder reads several answers after one prompt; not possible without padding.
+
+    Raises:
+        ConfigError: one order of a model that reads no ordered pairs.
     """
 
     def __init__(
@@ -43,16 +49,21 @@ class TorchScorer:
         max_tokens_per_forward: int | None = None,
         bf16: bool = False,
         forward: Callable[..., Tensor] | None = None,
+        average_orders: bool = True,
+        share_prefix: bool = True,
     ) -> None:
         self.model = model
-        self.pipeline = TextPipeline(model.layout, tokenizer, prefix_sharing=getattr(model, "prefix_sharing", False))
+        self.pipeline = TextPipeline(
+            model.layout,
+            tokenizer,
+            prefix_sharing=share_prefix and getattr(model, "prefix_sharing", False),
+            average_orders=average_orders,
+        )
         self._batch_tokens = max_tokens_per_forward
         self._bf16 = bf16
         # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.
         self._retry = forward is None  # processes that share weights must take the same number of passes
         self._call = forward or partial(type(model).forward, model)
-        self.scores_are_relative = model.layout.scores_are_relative
-        self.calibration = Calibration()
 
     @property
     def info(self) -> ScorerInfo:
@@ -65,6 +76,7 @@ class TorchScorer:
             max_length=layout.max_length,
             scores_are_relative=layout.scores_are_relative,
             order_free=layout.order_free,
+            average_orders=self.pipeline.average_orders,
         )
 
     @property
@@ -83,11 +95,20 @@ class TorchScorer:
         self.model.eval()
         try:
             with torch.inference_mode():
-                return self.pipeline.score(
-                    groups, self._forward, self.max_tokens_per_forward, preserve_order=preserve_order, retry=self._retry
+                return score_groups(
+                    self.pipeline,
+                    groups,
+                    self._forward,
+                    self.max_tokens_per_forward,
+                    preserve_order=preserve_order,
+                    retry=self._retry,
                 )
         finally:
             self.model.train(training)
+
+    def token_counts(self, group: Group) -> list[int]:
+        """See ``Scorer.token_counts``."""
+        return self.pipeline.token_counts(group)
 
     def compare(self, pairs: Sequence[Group]) -> Floats:
         """See ``Scorer.compare``."""

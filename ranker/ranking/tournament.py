@@ -132,7 +132,7 @@ def ranked(
 ) -> Sequence[GroupScores]:
     """Scores of groups by whole passes, or by comparisons (``Played``) where a schedule or a budget is given."""
     if schedule is None and budget is None:
-        return windows.score(scorer, groups, size=WINDOW) if scorer.scores_are_relative else scorer.score(groups)
+        return windows.score(scorer, groups, size=WINDOW) if scorer.info.scores_are_relative else scorer.score(groups)
     return [_scores(found) for found in play(scorer, groups, schedule=schedule or "auto", budget=budget)]
 
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 from ranker.extras import require
-from ranker.scoring.batching import Arrays
+from ranker.layouts import Layout
+from ranker.layouts.base import Arrays
 from ranker.scoring.protocol import Floats
-from ranker.text.layout import TextLayout
 
 STEPS: Final = (1, 2, 3, 4, 6, 8)
 """Sizes up to 8; beyond, those four between a power of two and the next."""
@@ -24,7 +24,7 @@ def bucket(size: int) -> int:
     return -(-size // quarter) * quarter
 
 
-def padded(arrays: Arrays, layout: TextLayout) -> Arrays:
+def padded(arrays: Arrays, layout: Layout) -> Arrays:
     """The same pass with every size a ``bucket``: empty places at the ends of rows, and copies of the first row."""
     empty = {"input_ids": layout.pad_id, "position_ids": layout.position_offset}
     return {name: _grown(array, empty.get(name, -1)) for name, array in arrays.items()}
@@ -41,11 +41,11 @@ class Bound:
 
     Args:
         session: an ``onnxruntime.InferenceSession``.
-        layout: how the model reads text.
+        layout: how the model reads a group.
         device: where inputs lie, ``cuda`` or ``cpu``.
     """
 
-    def __init__(self, session: Any, layout: TextLayout, device: str) -> None:
+    def __init__(self, session: Any, layout: Layout, device: str) -> None:
         self.session = session
         self.layout = layout
         self.device = device

@@ -10,17 +10,18 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ranker.errors import ModelFileError
+from ranker.layouts import AnyLayout
 from ranker.runtime import modelfile
 from ranker.scoring.protocol import Calibration
-from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 MANIFEST_KEY: Final = "ranker.manifest"
 TOKENIZER_KEY: Final = "ranker.tokenizer.json"
 DIGEST_KEY: Final = "ranker.manifest.sha256"
 
-Scheme = Literal["pairwise", "reward", "gated", "seq2seq"]
+ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair", "armorm", "steamshp"]
+"""As ``model.type`` of a training run names them."""
 
 
 class Manifest(BaseModel):
@@ -29,8 +30,8 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = FORMAT_VERSION
-    scheme: Scheme
-    text: TextLayout
+    type: ModelType
+    text: AnyLayout
     labels: tuple[str, ...]
     output: str = "raw fp32 logits, higher is better; a difference of two is the log-odds of preference"
     precision: Literal["fp32", "fp16", "int8", "int8-static"]
@@ -66,10 +67,9 @@ def read(path: Path) -> tuple[Manifest, TextTokenizer]:
         raise _changed(path, "manifest")
     version = json.loads(text).get("format_version")
     if version != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{path}: manifest format {version}, this version reads {FORMAT_VERSION}; "
-            "upgrade ranker-toolkit or export the model again"
-        )
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        repair = "upgrade ranker-toolkit" if newer else "export the checkpoint again: ranker export"
+        raise ModelFileError(f"{path}: manifest format {version}, this version reads {FORMAT_VERSION}; {repair}")
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -80,7 +80,7 @@ def read(path: Path) -> tuple[Manifest, TextTokenizer]:
         raise _changed(path, "tokenizer")
     if manifest.graph_sha256 != graph_sha256:
         raise _changed(path, "graph or weights")
-    return manifest, TextTokenizer(tokenizer, manifest.text.markers)
+    return manifest, TextTokenizer(tokenizer, manifest.text.marker_ids)
 
 
 def calibrate(path: Path, calibration: Calibration) -> None:

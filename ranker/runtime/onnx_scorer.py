@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from ranker.errors import ModelFileError
 from ranker.extras import require
+from ranker.layouts import Layout
+from ranker.layouts.base import Arrays
 from ranker.records import Group
 from ranker.runtime import budgets
 from ranker.runtime import manifest as manifests
@@ -24,11 +26,10 @@ from ranker.runtime.session import (
     open_session,
     processor,
 )
-from ranker.scoring.batching import Arrays
-from ranker.scoring.pipeline import Engine, TextPipeline
+from ranker.scoring.executor import Engine, score_groups
+from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Calibration, Floats, GroupScores, ScorerInfo, margins
 from ranker.scoring.token_budget import TokenBudget
-from ranker.text.layout import TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
 logger = logging.getLogger(__name__)
@@ -53,23 +54,28 @@ class GraphScorer:
 
     Args:
         path: the file; it is not verified.
-        layout: how the model reads text.
+        layout: how the model reads a group.
         tokenizer: the model's tokenizer.
         device: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
         threads: processors to use; default those this process may use.
         max_tokens_per_forward: most padded tokens of a pass; default the fastest of ``BATCH_TOKENS`` or, on a GPU,
             ``GPU_BATCH_TOKENS``, found while rows are scored.
+        average_orders: whether a model that reads ordered pairs reads each pair in both orders.
+
+    Raises:
+        ConfigError: one order of a model that reads no ordered pairs.
     """
 
     def __init__(
         self,
         path: Path,
-        layout: TextLayout,
+        layout: Layout,
         tokenizer: TextTokenizer,
         *,
         device: Device = "auto",
         threads: int | None = None,
         max_tokens_per_forward: int | None = None,
+        average_orders: bool = True,
     ) -> None:
         self.path = path
         self.threads = threads or available_cores()
@@ -81,14 +87,14 @@ class GraphScorer:
         self._places = BoundedSemaphore(self.workers)
         self._running: set[int] = set()
         self._inputs = [node.name for node in self.session.get_inputs()]
-        prefix_sharing = "readout" in self._inputs and not layout.readout
-        self.pipeline = TextPipeline(layout, tokenizer, prefix_sharing=prefix_sharing)
+        prefix_sharing = "readout" in self._inputs and layout.extra_input is None
+        self.pipeline = TextPipeline(layout, tokenizer, prefix_sharing=prefix_sharing, average_orders=average_orders)
         self.max_tokens_per_forward: int | TokenBudget = max_tokens_per_forward or TokenBudget(
             self._choices, workers=self.workers
         )
-        self.scores_are_relative = layout.scores_are_relative
         self.calibration = Calibration()
         self.precision = "fp32"
+        self.graph_sha256 = ""
         self._bound = Bound(self.session, layout, "cuda") if device == "tensorrt" else None
 
     @property
@@ -102,6 +108,11 @@ class GraphScorer:
             max_length=layout.max_length,
             scores_are_relative=layout.scores_are_relative,
             order_free=layout.order_free,
+            average_orders=self.pipeline.average_orders,
+            parallel_passes=self.workers,
+            calibration=self.calibration,
+            providers=tuple(self.providers),
+            graph_sha256=self.graph_sha256,
         )
 
     @property
@@ -120,16 +131,24 @@ class GraphScorer:
 
     def score(self, groups: Sequence[Group], *, preserve_order: bool = False) -> list[GroupScores]:
         """See ``Scorer.score``."""
-        beside = Engine(self._forward, self.workers, tight=True) if self.on_cpu else None
-        return self.pipeline.score(
-            groups, self._alone, self.max_tokens_per_forward, preserve_order=preserve_order, beside=beside
+        return score_groups(
+            self.pipeline,
+            groups,
+            self._forward_with_all_threads,
+            self.max_tokens_per_forward,
+            preserve_order=preserve_order,
+            parallel=Engine(self._forward, self.workers, tight=True) if self.on_cpu else None,
         )
+
+    def token_counts(self, group: Group) -> list[int]:
+        """See ``Scorer.token_counts``."""
+        return self.pipeline.token_counts(group)
 
     def compare(self, pairs: Sequence[Group]) -> Floats:
         """See ``Scorer.compare``."""
         return margins(pairs, self.score(pairs))
 
-    def _alone(self, arrays: Arrays) -> Floats:
+    def _forward_with_all_threads(self, arrays: Arrays) -> Floats:
         if 2 * len(self._running) >= self.workers:  # threads of other callers keep the processors busy
             return self._forward(arrays)
         with self._opening:
@@ -162,8 +181,8 @@ class GraphScorer:
 
 def _state_of(path: Path) -> tuple[int, ...]:
     """What tells a file from the one that takes its place."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class OnnxScorer(GraphScorer):
@@ -171,7 +190,7 @@ class OnnxScorer(GraphScorer):
 
     Args:
         path: the file; it is verified against its hashes before the first score.
-        device, threads, max_tokens_per_forward: as in ``GraphScorer``.
+        device, threads, max_tokens_per_forward, average_orders: as in ``GraphScorer``.
 
     Raises:
         ModelFileError: the file is damaged, foreign or from a newer version.
@@ -185,6 +204,7 @@ class OnnxScorer(GraphScorer):
         device: Device = "auto",
         threads: int | None = None,
         max_tokens_per_forward: int | None = None,
+        average_orders: bool = True,
     ) -> None:
         self.manifest, tokenizer = manifests.read(path)
         super().__init__(
@@ -194,8 +214,10 @@ class OnnxScorer(GraphScorer):
             device=device,
             threads=threads,
             max_tokens_per_forward=max_tokens_per_forward,
+            average_orders=average_orders,
         )
         self.calibration = self.manifest.calibration
+        self.graph_sha256 = self.manifest.graph_sha256
         self.precision = self.manifest.precision
         if max_tokens_per_forward is None:
             facts: dict[str, str | int] = {

@@ -8,15 +8,12 @@ from operator import mul
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ranker.text.layout import TextLayout
-from ranker.text.packing import Packed, Row
+from ranker.layouts import Layout, PackedGroup, Row
+from ranker.layouts.base import Arrays
 
-PASS: Final = 32
+PASS_SHARE: Final = 32
 """A pass costs, besides its tokens, about what this part of its budget does (a 32nd; measured on a CPU)."""
-
-Arrays = dict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class Unit:
         return max(len(row.ids) for row in self.rows)
 
 
-def units(packed: Sequence[Packed]) -> list[Unit]:
+def units(packed: Sequence[PackedGroup]) -> list[Unit]:
     """The smallest parts that can be batched: a group whose rows exchange states is one, else every row is one."""
     return [
         Unit(group, rows)
@@ -69,20 +66,18 @@ def batches(items: Sequence[Unit], budget: int, workers: int = 1, *, tight: bool
     ``tight`` ends a batch where more padding would cost what a pass does.
     """
     lengths, rows = [unit.length for unit in items], [len(unit.rows) for unit in items]
-    padding = budget // PASS if tight else None
+    padding = budget // PASS_SHARE if tight else None
     if workers > 1:
         budget = min(budget, sum(map(mul, lengths, rows)) // workers + 1)
     for indices in plan(lengths, rows, budget, padding):
         yield [items[i] for i in indices]
 
 
-def collate(layout: TextLayout, batch: Sequence[Unit]) -> Arrays:
+def collate(layout: Layout, batch: Sequence[Unit]) -> Arrays:
     """The arrays of one forward pass.
 
-    ``input_ids``, ``block_ids`` (-1 padding) and ``position_ids`` are (rows, sequence). ``hub`` and ``published`` add
-    ``readout`` (rows, 1 + candidates): the positions of the source marker and of each candidate marker, -1 absent; a
-    gated model (rows, 1): where the gate reads the prompt; rows that share a prompt (rows, answers): where answers end.
-    ``set`` with exchange adds ``members`` (rows, others): the row numbers of the group's other candidates, -1 absent.
+    ``input_ids``, ``block_ids`` (-1 padding) and ``position_ids`` are (rows, sequence); the layout adds its
+    ``extra_input``, and ``readout`` (rows, candidates) where rows share a prompt: the position where each ends.
     """
     rows = [row for unit in batch for row in unit.rows]
     length = max(len(row.ids) for row in rows)
@@ -95,22 +90,4 @@ def collate(layout: TextLayout, batch: Sequence[Unit]) -> Arrays:
         arrays["input_ids"][i, : len(row.ids)] = row.ids
         arrays["block_ids"][i, : len(row.ids)] = row.blocks
         arrays["position_ids"][i, : len(row.ids)] = row.positions
-    if layout.readout or (layout.layout == "single" and rows[0].readout):
-        arrays["readout"] = _padded([row.readout for row in rows])
-    elif layout.layout == "set" and layout.exchange:
-        arrays["members"] = _padded(_others([len(unit.rows) for unit in batch]))
-    return arrays
-
-
-def _others(sizes: Sequence[int]) -> list[list[int]]:
-    members, start = [], 0
-    for size in sizes:
-        group = range(start, start + size)
-        members += [[other for other in group if other != row] for row in group]
-        start += size
-    return members
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    width = max(1, *map(len, rows))
-    return np.array([[*row, *[-1] * (width - len(row))] for row in rows], np.int64)
+    return arrays | layout.extra_arrays([unit.rows for unit in batch])

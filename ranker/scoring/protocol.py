@@ -1,4 +1,4 @@
-"""The seam: everything after the model knows only a ``Scorer``."""
+"""The ``Scorer`` protocol: all that the packages above the models know of a model."""
 
 from __future__ import annotations
 
@@ -57,9 +57,11 @@ class Calibration:
 class ScorerInfo:
     """What callers may want to know of a model.
 
-    ``layout`` is how it reads candidates, ``precision`` of its backbone's numbers, ``device`` where it runs,
+    ``layout`` is how it reads candidates, ``precision`` that of its backbone's numbers, ``device`` where it runs,
     ``max_length`` in tokens. ``scores_are_relative`` says that scores compare the candidates of one prompt only,
-    ``order_free`` that the order of the candidates cannot change them.
+    ``order_free`` that the order of the candidates cannot change them; if it can, ``average_orders`` says that both
+    orders of a pair are read. ``parallel_passes`` is how many forward passes run at once. ``providers`` are
+    onnxruntime's names of the devices, and ``graph_sha256`` is the graph's hash; both are empty for a torch model.
     """
 
     layout: str
@@ -68,16 +70,15 @@ class ScorerInfo:
     max_length: int
     scores_are_relative: bool
     order_free: bool
+    average_orders: bool = True
+    parallel_passes: int = 1
+    calibration: Calibration = Calibration()
+    providers: tuple[str, ...] = ()
+    graph_sha256: str = ""
 
 
 class Scorer(Protocol):
     """A reward model or pairwise ranker, whatever runs it."""
-
-    scores_are_relative: bool
-    """True when a score has meaning only within its group."""
-
-    calibration: Calibration
-    """What was measured of its scores."""
 
     @property
     def info(self) -> ScorerInfo:
@@ -90,6 +91,10 @@ class Scorer(Protocol):
         ``preserve_order`` reads the candidates in the order they come, for measuring; otherwise an order-free model may
         choose an order, and read equal answers once.
         """
+        ...
+
+    def token_counts(self, group: Group) -> list[int]:
+        """Tokens of each candidate's text, before truncation."""
         ...
 
     def compare(self, pairs: Sequence[Group]) -> Floats:
@@ -109,7 +114,7 @@ LONE: Final = (
 
 def has_lone(scorer: Scorer, groups: Iterable[Group]) -> bool:
     """Whether a model that compares is given a group of one answer."""
-    return scorer.scores_are_relative and any(len(group.candidates) == 1 for group in groups)
+    return scorer.info.scores_are_relative and any(len(group.candidates) == 1 for group in groups)
 
 
 def warn_of_lone(scorer: Scorer, groups: Iterable[Group]) -> None:

@@ -27,7 +27,7 @@ class Answer:
     rank: int
     score: float
     margin: float | None
-    tokens: int | None
+    tokens: int
     truncated: bool
     flips: int | None
     odds: tuple[float, ...]
@@ -43,11 +43,9 @@ def answers(scorer: Scorer, group: Group, result: GroupScores) -> list[Answer]:
     ranking = rank_scores(result.scores)
     order = ranking.order.tolist()
     scores = result.scores[order].astype(np.float64)
-    logits = (scores[:, None] - scores[None, :]) / scorer.calibration.temperature
+    logits = (scores[:, None] - scores[None, :]) / scorer.info.calibration.temperature
     odds = np.exp(-np.logaddexp(0, -logits))
-    pipeline = getattr(scorer, "pipeline", None)
-    tokens = [None] * len(order) if pipeline is None else [len(c) for c in pipeline.tokenize([group])[0].candidates]
-    ordered = pipeline is not None and not pipeline.layout.order_free
+    tokens = scorer.token_counts(group)
     return [
         Answer(
             number=number + 1,
@@ -57,7 +55,7 @@ def answers(scorer: Scorer, group: Group, result: GroupScores) -> list[Answer]:
             margin=float(scores[place] - scores[place + 1]) if place + 1 < len(order) else None,
             tokens=tokens[number],
             truncated=bool(result.truncated[number]),
-            flips=result.order_flips if ordered else None,
+            flips=None if scorer.info.order_free else result.order_flips,
             odds=tuple(odds[place].tolist()),
         )
         for place, number in enumerate(order)
@@ -70,7 +68,7 @@ def table(found: Sequence[Answer]) -> str:
     rows = []
     for place, answer in enumerate(found):
         shown = answer.text if len(answer.text) <= LONG else answer.text[:LONG] + " ..."
-        tokens = ("" if answer.tokens is None else str(answer.tokens)) + (" (cut)" if answer.truncated else "")
+        tokens = f"{answer.tokens} (cut)" if answer.truncated else str(answer.tokens)
         lead = "" if answer.margin is None else f"{answer.margin:.2f}"
         odds = "" if answer.margin is None else f"{answer.odds[place + 1]:.2f}"
         rows.append((str(answer.rank), str(answer.number), shown, f"{answer.score:.3f}", lead, odds, tokens))

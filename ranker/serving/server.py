@@ -41,7 +41,7 @@ class Server:
     def __init__(self, scorer: Scorer, name: str, limits: Limits, facts: dict[str, Any]) -> None:
         self.scorer, self.name, self.limits, self.facts = scorer, name, limits, facts
         self.metrics = Metrics()
-        lanes = LANES if getattr(scorer, "workers", 1) > 1 else 1
+        lanes = LANES if scorer.info.parallel_passes > 1 else 1
         self.batcher = Batcher(scorer, queue_items=limits.queue_items, lanes=lanes)
         self.metrics.watch(lambda: self.batcher.waiting)
 
@@ -59,7 +59,7 @@ class Server:
             OverloadedError, DeadlineError, DrainingError: as in ``Batcher``.
         """
         self.check(groups)
-        if alone and self.scorer.scores_are_relative:
+        if alone and self.scorer.info.scores_are_relative:
             for number, group in enumerate(groups):
                 if len(group.candidates) == 1:
                     raise UnprocessableError(["items", number], COMPARES)
@@ -96,7 +96,7 @@ class Server:
         readings = 0
         for number, group in enumerate(groups):
             count = len(group.candidates)
-            readings += count * (count - 1) if self._ordered else count
+            readings += count if self.scorer.info.order_free else count * (count - 1)
             if count > limits.candidates:
                 raise UnprocessableError(
                     ["items", number], f"expected at most {limits.candidates} candidates, got {count}"
@@ -109,11 +109,7 @@ class Server:
                 )
         if readings > limits.readings:
             raise UnprocessableError(
-                ["items"], f"expected at most {limits.readings} readings of the model (candidates, or ordered pairs of "
-                f"them where it reads pairs), got {readings}"
-            )  # fmt: skip
-
-    @property
-    def _ordered(self) -> bool:
-        layout = getattr(getattr(self.scorer, "pipeline", None), "layout", None)
-        return layout is not None and not layout.order_free
+                ["items"],
+                f"expected at most {limits.readings} readings of the model (candidates, or ordered pairs of them where "
+                f"it reads pairs), got {readings}",
+            )

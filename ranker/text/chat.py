@@ -6,15 +6,11 @@ structure is stored as ids, user text is encoded on its own and cannot become st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
-
-import numpy as np
 
 from ranker.errors import ConfigError
 from ranker.records import Message, Prompt
-from ranker.text.layout import TextLayout
-from ranker.text.tokenizer import Ids
 
 SENTINELS: Final = ("\u2983one\u2984", "\u2983two\u2984", "\u2983three\u2984", "\u2983four\u2984")
 Render = Callable[[list[dict[str, str]]], str]
@@ -60,10 +56,3 @@ def turns(prompt: Prompt) -> list[tuple[str, str]]:
     if result[-1][0] == "assistant":
         result.append(("user", ""))
     return result
-
-
-def join_turns(layout: TextLayout, contents: Sequence[str], ids: Mapping[str, Ids]) -> Ids:
-    """The ids of alternating turns with the template's structure between them; ``prefix`` is not included."""
-    joints = [np.array(layout.turn or () if i % 2 == 0 else layout.between, np.int32) for i in range(len(contents))]
-    pieces = [part for joint, content in zip(joints, contents, strict=True) for part in (joint, ids[content])]
-    return np.concatenate(pieces[1:])

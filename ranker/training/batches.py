@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ranker.errors import ConfigError
+from ranker.layouts.base import Cell
 from ranker.records import Preference, subset_of
 from ranker.scoring import batching
 from ranker.scoring.pipeline import TextPipeline, Tokens
-from ranker.text.packing import cost
 
 CHUNK_BATCHES = 50
 """Batches whose items are sorted by length together: long enough to pad little, short enough to stay shuffled."""
@@ -80,7 +80,7 @@ class Groups(Dataset[Example]):
     def cost(self, item: Item) -> tuple[int, int]:
         """(rows, longest row) of one item, without packing it."""
         tokens = self._chosen(*item)
-        return cost(self.pipeline.layout, len(tokens.prompt), [len(c) for c in tokens.candidates])
+        return self.pipeline.layout.cost(len(tokens.prompt), [len(ids) for ids in tokens.candidates])
 
     def _chosen(self, row: int, chosen: Sequence[int]) -> Tokens:
         tokens = self.tokens[row]
@@ -195,43 +195,49 @@ def _company(
     return chosen
 
 
-class PairwiseCollator:
+class Collator:
     """Examples to one forward pass and its comparisons.
 
     Adds to ``collate``'s arrays, over C comparisons: ``left`` and ``right`` (C, 2), each a (row, column) into the
-    model's output, ``targets`` (C, tasks), ``margin`` (C,), and ``weight`` (C,), which sums to 1 over each group so
-    that a long list counts as much as a pair. The published layout compares within a row and sees both orders, each
-    with half the weight; they lie next to each other. For list losses, over G groups of at most N candidates:
-    ``cells`` (G, N, 2), the place of every candidate's score, ``labels`` (G, N, tasks), NaN absent or missing, and
-    ``counted`` (), how many of the groups are not ballast; ballast has no weight and no labels. Where a group has token
-    spans, ``compared`` (rows, sequence): the tokens within them, and all answer tokens of groups without.
+    model's output, ``targets`` (C, labels), ``margin`` (C,), and ``weight`` (C,), which sums to 1 over each group so
+    that a long list counts as much as a pair. Layouts of ordered pairs see both orders, each with half the weight; they
+    lie next to each other. For losses of lists and answers, over G groups of at most N candidates: ``cells`` (G, N, 2),
+    the place of every candidate's score, ``labels`` (G, N, labels), NaN absent or missing, and ``counted`` (), how many
+    of the groups are not ballast; ballast has no weight and no labels. Where a group has token spans, ``compared``
+    (rows, sequence): the tokens within them, and all answer tokens of groups without.
     """
 
     def __init__(self, pipeline: TextPipeline) -> None:
         self.layout = pipeline.layout
+        self.suffix_length = len(getattr(self.layout, "suffix", ()))  # of pointwise rows, which may have token spans
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Collate; see the class for the names and shapes."""
         arrays = batching.collate(self.layout, [unit for e in examples for unit in e.unit_rows])
         batch: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        left, right, targets, margin, weight = [], [], [], [], []
-        cells, labels = [], []
+        left: list[Cell] = []
+        right: list[Cell] = []
+        targets: list[np.ndarray] = []
+        margin: list[float] = []
+        weight: list[float] = []
+        cells: list[list[Cell]] = []
+        labels: list[Sequence[tuple[float, ...]]] = []
         start = 0
         for example in examples:
             rows = [row for unit in example.unit_rows for row in unit.rows]
-            place = {row.candidates: start + i for i, row in enumerate(rows)}
             pairs = [pair for pair in example.preference.pairs() if any(t == t for t in pair[2])]
             for i, j, target in pairs:
                 for a, b, t in self._orders(i, j, np.array(target)):
-                    left.append(self._cell(place, start, a, b, first=True))
-                    right.append(self._cell(place, start, a, b, first=False))
+                    first, second = self.layout.cells(rows, start, a, b)
+                    left.append(first)
+                    right.append(second)
                     targets.append(t)
                     margin.append(example.preference.margin or 0.0)
                     share = 1.0 / len(pairs) / (1 if self.layout.order_free else 2)
                     weight.append(share if example.counted else 0.0)
             if self.layout.order_free:
                 count = len(example.preference.candidates)
-                cells.append([self._cell(place, start, i, i, first=True) for i in range(count)])
+                cells.append([self.layout.cells(rows, start, i, i)[0] for i in range(count)])
                 known = example.preference.labels()
                 labels.append(known if example.counted else tuple((float("nan"),) * len(row) for row in known))
             start += len(rows)
@@ -239,9 +245,9 @@ class PairwiseCollator:
             batch["compared"] = self._compared(examples, batch["block_ids"])
         if self.layout.order_free:
             batch["cells"], batch["labels"] = _padded_lists(cells, labels)
-        tasks = len(examples[0].preference.scores[0])
+        width = len(examples[0].preference.scores[0])
         batch["left"], batch["right"] = (torch.tensor(side, dtype=torch.long).view(-1, 2) for side in (left, right))
-        batch["targets"] = torch.tensor(np.array(targets).reshape(len(left), tasks), dtype=torch.float32)
+        batch["targets"] = torch.tensor(np.array(targets).reshape(len(left), width), dtype=torch.float32)
         batch["margin"] = torch.tensor(margin)
         batch["counted"] = torch.tensor(float(sum(example.counted for example in examples)))
         batch["weight"] = torch.tensor(weight)
@@ -253,7 +259,7 @@ class PairwiseCollator:
         rows = [(row, example.compared) for example in examples for unit in example.unit_rows for row in unit.rows]
         for place, (row, masks) in enumerate(rows):
             if masks:
-                begin, end = int((row.blocks == 0).sum()), len(row.ids) - len(self.layout.suffix)
+                begin, end = int((row.blocks == 0).sum()), len(row.ids) - self.suffix_length
                 inside = torch.from_numpy(masks[row.candidates[0]][: end - begin])
                 compared[place] = False
                 compared[place, begin : begin + len(inside)] = inside
@@ -262,16 +268,9 @@ class PairwiseCollator:
     def _orders(self, i: int, j: int, target: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
         return [(i, j, target)] if self.layout.order_free else [(i, j, target), (j, i, 1 - target)]
 
-    def _cell(self, place: dict[tuple[int, ...], int], start: int, a: int, b: int, *, first: bool) -> tuple[int, int]:
-        if self.layout.layout in ("set", "single"):
-            return place[(a if first else b,)], 0
-        if self.layout.layout == "hub":
-            return start, a if first else b
-        return place[(a, b)], 0 if first else 1
-
 
 def _padded_lists(
-    cells: Sequence[Sequence[tuple[int, int]]], labels: Sequence[Sequence[tuple[float, ...]]]
+    cells: Sequence[Sequence[Cell]], labels: Sequence[Sequence[tuple[float, ...]]]
 ) -> tuple[Tensor, Tensor]:
     width = max(map(len, cells))
     places = torch.zeros(len(cells), width, 2, dtype=torch.long)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ranker.config import RunConfig
+from ranker.config.models import ArmoRMConfig, PairwiseConfig
 from ranker.errors import ConfigError
 
 FSDP = "ACCELERATE_USE_FSDP"
@@ -41,12 +42,13 @@ def launched(config: RunConfig) -> Launch:
     env = os.environ
     fsdp, deepspeed = (env.get(name, "false").lower() == "true" for name in (FSDP, DEEPSPEED))
     stage = zero_stage() if deepspeed else 0
-    world, scheme = int(env.get("WORLD_SIZE", "1")), config.model.scheme
-    if world > 1 and scheme == "gated":
-        raise ConfigError("model.scheme=gated reads its frozen features in one process; start it without a launcher")
-    if stage == 3 and scheme == "pairwise":
+    world = int(env.get("WORLD_SIZE", "1"))
+    if world > 1 and isinstance(config.model, ArmoRMConfig):
+        raise ConfigError("model.type armorm reads its frozen features in one process; start it without a launcher")
+    if stage == 3 and isinstance(config.model, PairwiseConfig):
         raise ConfigError(
-            "model.scheme=pairwise copies its backbone's weights, which ZeRO-3 holds in parts; use stage 2, DDP or FSDP"
+            f"model.type {config.model.type} copies its backbone's weights, which ZeRO-3 holds in parts; use stage 2, "
+            "DDP or FSDP"
         )
     # accelerate's own default is a whole checkpoint under FSDP 1 and a sharded one under FSDP 2.
     saved = env.get(STATE_DICT, "SHARDED_STATE_DICT" if env.get("FSDP_VERSION") == "2" else "FULL_STATE_DICT")
@@ -54,11 +56,11 @@ def launched(config: RunConfig) -> Launch:
         raise ConfigError(
             "FSDP with SHARDED_STATE_DICT saves no whole checkpoint; set fsdp_state_dict_type: FULL_STATE_DICT"
         )
-    if config.lora.quantization != "none" and (fsdp or stage == 3):
+    if config.lora is not None and config.lora.quantization != "none" and (fsdp or stage == 3):
         raise ConfigError(
             "ZeRO-3 and FSDP cannot shard quantized weights; use ZeRO stage 2 or DDP, or lora.quantization=none"
         )
-    if config.lora.r and (fsdp or stage == 3):
+    if config.lora is not None and (fsdp or stage == 3):
         raise ConfigError(
             "adapters under ZeRO-3 or FSDP lose weights that are not gathered; use ZeRO stage 2 or DDP for adapters"
         )

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ranker.checkpoints import adapters as folders
+from ranker.checkpoints.adapters import AdapterSettings
 from ranker.config import LoraConfig, ModelConfig
 from ranker.errors import ConfigError
 from ranker.extras import require
@@ -21,19 +22,21 @@ FROZEN_HEADS = ("lm_head",)
 """Heads that come with the backbone; they stay as they are."""
 
 
-def options(config: LoraConfig, model: ModelConfig) -> dict[str, Any]:
+def options(config: LoraConfig | None, model: ModelConfig) -> dict[str, Any]:
     """Options of ``from_pretrained``: the quantisation of the frozen weights; heads are never quantised.
 
     Raises:
         ConfigError: a quantisation without an adapter, or of a model that has no use for it.
         MissingExtraError: bitsandbytes is not installed.
     """
-    if config.quantization != "none" and model.scheme not in ("reward", "seq2seq"):
-        raise ConfigError(f"lora.quantization is for model.scheme reward or seq2seq, got '{model.scheme}'")
+    if config is None:
+        return {}
+    if config.quantization != "none" and model.type not in ("pointwise", "steamshp"):
+        raise ConfigError(f"lora.quantization is for model.type pointwise or steamshp, got '{model.type}'")
     return quantization(config.quantization)
 
 
-def attach(model: PreTrainedModel, config: LoraConfig, settings: ModelConfig) -> Any:
+def attach(model: PreTrainedModel, config: LoraConfig, settings: AdapterSettings) -> Any:
     """The model with trainable low-rank updates on its linear layers and a head that trains as it is.
 
     Args:
@@ -68,11 +71,11 @@ def attach(model: PreTrainedModel, config: LoraConfig, settings: ModelConfig) ->
         modules_to_save=heads(model) or None,
         trainable_token_indices=_new_tokens(model),
     )
-    lora.base_model_name_or_path = settings.name_or_path
+    lora.base_model_name_or_path = settings.model.name_or_path
     return peft.get_peft_model(model, lora)
 
 
-def check_continued(folder: Path, config: LoraConfig, settings: ModelConfig) -> None:
+def check_continued(folder: Path, config: LoraConfig, settings: AdapterSettings) -> None:
     """Refuse to go on with an adapter of another model or rank, or without its head.
 
     Raises:
@@ -81,8 +84,10 @@ def check_continued(folder: Path, config: LoraConfig, settings: ModelConfig) -> 
     """
     before = folders.settings(folder)
     folders.check_head(folder)
-    now, then = settings.model_dump(), before.model_dump()
-    differing = [f"model.{name} was {then[name]}" for name in now if now[name] != then[name]]
+    now, then = settings.model.model_dump(), before.model.model_dump()
+    differing = [f"model.{name} was {then.get(name)}" for name in now if now[name] != then.get(name)]
+    if settings.output != before.output:
+        differing.append(f"its output was {before.output}")
     rank = json.loads((folder / folders.PEFT_CONFIG).read_text(encoding="utf-8"))["r"]
     if rank != config.r:
         differing.append(f"lora.r was {rank}")
@@ -115,8 +120,8 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 def _new_tokens(model: PreTrainedModel) -> dict[str, list[int]] | None:
     """The rows of new markers in the embedding table, which must train and be saved too."""
-    if not isinstance(model, PairwiseModel) or not model.layout.markers:
+    if not isinstance(model, PairwiseModel) or not model.layout.marker_ids:
         return None
     table = model.backbone.get_input_embeddings()
     name = next(name for name, module in model.named_modules() if module is table)
-    return {name: list(model.layout.markers)}
+    return {name: list(model.layout.marker_ids)}

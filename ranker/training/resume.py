@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from ranker import atomic
 from ranker.checkpoints import adapters, weights
 from ranker.config import ExportPrecision, RunConfig, dump_config
+from ranker.config.models import ArmoRMConfig
 from ranker.errors import CheckpointError, ConfigError, JobError
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,8 @@ def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
         raise ConfigError("--resume continues the earlier run and --overwrite deletes it; choose one of them")
     found = earlier(output)
     if resume:
-        if config.model.scheme == "gated":
-            raise ConfigError(f"{output}: a gated model is fitted in one go and has nothing to resume; use --overwrite")
+        if isinstance(config.model, ArmoRMConfig):
+            raise ConfigError(f"{output}: armorm is fitted in one go and has nothing to resume; use --overwrite")
         if not checkpoints_of(output) or not (output / RECORD).is_file():
             raise ConfigError(
                 f"{output}: expected checkpoints to resume from, found none; start the run without --resume, or with "
@@ -147,11 +148,13 @@ def _check_sources(config: RunConfig, output: Path) -> None:
     Raises:
         ConfigError: naming it.
     """
-    sources = {"model.name_or_path": config.model.name_or_path, "lora.continue_from": config.lora.continue_from}
+    sources = {"model.name_or_path": config.model.name_or_path}
+    if config.lora is not None and config.lora.continue_from is not None:
+        sources["lora.continue_from"] = config.lora.continue_from
     deleted = {(output / folder).resolve() for folder in FOLDERS}
     for name, source in sources.items():
-        path = Path(source or "").resolve()
-        if source is not None and not deleted.isdisjoint((path, *path.parents)):
+        path = Path(source).resolve()
+        if not deleted.isdisjoint((path, *path.parents)):
             raise ConfigError(
                 f"--overwrite would delete {name} '{source}', which this run starts from; choose another output_dir"
             )

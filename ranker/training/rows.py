@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Final
 
-from ranker.config import PointLoss, RunConfig, TokenLoss
+from ranker.config import RunConfig
+from ranker.config.losses import (
+    CrossEntropyLossConfig,
+    HuberLossConfig,
+    RegressionLossConfig,
+    TokenPairwiseLossConfig,
+)
+from ranker.config.models import PointwiseConfig
 from ranker.data.load import load_preferences, mixed
 from ranker.data.overlap import Sameness, duplicates, leaks
 from ranker.errors import ConfigError, DataError
@@ -16,55 +24,103 @@ from ranker.records import Preference
 logger = logging.getLogger(__name__)
 
 
+HELD_OUT_SHARE: Final = 0.05
+HELD_OUT_MOST: Final = 1000
+"""Training prompts that become the validation rows where ``data.validation`` names none."""
+
+ANSWER_LOSSES: Final = (RegressionLossConfig, HuberLossConfig, CrossEntropyLossConfig)
+"""Losses that need no comparison."""
+
+
 def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Preference]]:
-    """Training, validation and test records; without ``data.test`` the validation rows are the test.
+    """Training, validation and test records.
+
+    Without ``data.validation`` a twentieth of the training prompts is held out; without ``data.test`` the validation
+    rows are the test.
 
     Raises:
-        DataError: a bad row under ``on_error: raise``, or a leak under ``leaks: raise``.
+        DataError: a bad row under ``on_error: raise``, or an overlap under ``train_eval_overlap: raise``.
         ConfigError: weights or labels that do not fit, or validation rows that hold no comparison.
     """
     data = config.data
     options: dict[str, Any] = {"columns": data.columns, "on_error": data.on_error, "streaming": data.streaming}
-    single = config.training.loss in get_args(PointLoss)
+    single = isinstance(config.training.loss, ANSWER_LOSSES)
     parts = [
         load_preferences([source], limit=data.max_train_samples, single=single, **options).preferences
         for source in data.train
     ]
-    validation = load_preferences(data.validation, limit=data.max_eval_samples, **options).preferences
+    if data.validation:
+        validation = load_preferences(data.validation, limit=data.max_eval_samples, **options).preferences
+    else:
+        parts, validation = held_out(parts, config.training.seed)
+        logger.warning(
+            "data.validation is not set: %d rows of data.train are held out as validation rows", len(validation)
+        )
     test = load_preferences(data.test, **options).preferences if data.test else validation
     if data.deduplicate != "none":
         parts = without_repeats(parts, data.deduplicate, data.similarity)
     training = mixed(parts, data.weights or (1.0,) * len(parts), config.training.seed)
     training = without_leaks(config, training, [*validation, *test])
     training = _without_unread_spans(config, training)
-    check_tasks(config, [*training, *validation])
+    check_labels(config, [*training, *validation])
     return training, validation, test
 
 
+def held_out(parts: Sequence[list[Preference]], seed: int) -> tuple[list[list[Preference]], list[Preference]]:
+    """The sources without the rows of some prompts, and those of these rows that hold a comparison.
+
+    All rows of a prompt go to one side.
+
+    Raises:
+        ConfigError: fewer than two prompts, or none of the held-out rows holds a comparison.
+    """
+    prompts = sorted({repr(row.group.prompt) for part in parts for row in part})
+    if len(prompts) < 2:
+        raise ConfigError("data.validation is not set and data.train has one prompt, so none can be held out; set it")
+    count = min(HELD_OUT_MOST, max(1, round(HELD_OUT_SHARE * len(prompts))))
+    chosen = set(random.Random(seed).sample(prompts, count))
+    kept = [[row for row in part if repr(row.group.prompt) not in chosen] for part in parts]
+    rows = [row for part in parts for row in part if repr(row.group.prompt) in chosen]
+    validation = [row for row in rows if any(target == target for _, _, values in row.pairs() for target in values)]
+    if not validation:
+        raise ConfigError(
+            "data.validation is not set and the rows held out of data.train hold no comparison (two answers with "
+            "different labels to one prompt); set data.validation"
+        )
+    return kept, validation
+
+
 def _without_unread_spans(config: RunConfig, training: list[Preference]) -> list[Preference]:
-    found = sum(bool(row.spans) for row in training)
-    if not found or config.training.loss in get_args(TokenLoss):
+    count = sum(bool(row.spans) for row in training)
+    if not count or isinstance(config.training.loss, TokenPairwiseLossConfig):
         return training
     logger.warning(
         "%d of %d training rows have token spans, which training.loss '%s' does not read (token_pairwise does); they "
-        "count as whole answers", found, len(training), config.training.loss,
-    )  # fmt: skip
+        "count as whole answers",
+        count,
+        len(training),
+        config.training.loss.type,
+    )
     return [replace(row, spans=()) for row in training]
 
 
-def load_aspects(config: RunConfig, held_out: Sequence[Preference]) -> list[Preference]:
-    """The rows of ``data.aspects``, with the labels of ``model.aspects`` in their order, NaN where one is missing.
+def load_aspects(config: RunConfig, aspects: Sequence[str], held_out: Sequence[Preference]) -> list[Preference]:
+    """The rows of ``data.aspects``, with the labels of ``aspects`` in their order, NaN where one is missing.
 
     Raises:
         ConfigError: a row with a label that is not among the aspects, or without names.
     """
-    data, aspects = config.data, config.model.aspects
+    data = config.data
     rows: list[Preference] = []
     for source in data.aspects:
         rows += load_preferences(
-            [source], columns=data.aspect_columns, on_error=data.on_error, single=True, limit=data.max_train_samples,
+            [source],
+            columns=data.aspect_columns,
+            on_error=data.on_error,
+            single=True,
+            limit=data.max_train_samples,
             streaming=data.streaming,
-        ).preferences  # fmt: skip
+        ).preferences
     for row in rows:
         if not row.tasks or not set(row.tasks) <= set(aspects):
             raise ConfigError(
@@ -96,7 +152,7 @@ def without_leaks(config: RunConfig, training: list[Preference], held_out: Seque
     """The training rows, as ``data.train_eval_overlap`` says, without those whose prompt is also held out.
 
     Raises:
-        DataError: naming the first such row, under ``leaks: raise``, or when none would remain.
+        DataError: naming the first such row, under ``train_eval_overlap: raise``, or when none would remain.
     """
     data = config.data
     if data.train_eval_overlap == "ignore":
@@ -121,19 +177,21 @@ def without_leaks(config: RunConfig, training: list[Preference], held_out: Seque
     return [row for number, row in enumerate(training) if number not in found]
 
 
-def check_tasks(config: RunConfig, preferences: Sequence[Preference]) -> None:
+def check_labels(config: RunConfig, preferences: Sequence[Preference]) -> None:
     """Refuse labels that are not one per output of the model, or that change their names between rows.
 
     Raises:
-        ConfigError: naming the row, its tasks and what the model has.
+        ConfigError: naming the row, its labels and what the model has.
     """
-    aspects = config.model.aspects if config.model.output == "aspects" else ()
-    outputs = len(aspects) or (config.model.n_tasks if config.model.scheme == "pairwise" else 1)
-    expected = tuple(sorted(aspects)) or preferences[0].tasks
+    aspects = config.model.aspects if isinstance(config.model, PointwiseConfig) else ()
+    expected = aspects or preferences[0].tasks
     for preference in preferences:
-        if len(preference.scores[0]) != outputs or preference.tasks != expected:
-            named = f" ({', '.join(preference.tasks)})" if preference.tasks else ""
+        labels = len(preference.scores[0])
+        if labels != config.num_labels or preference.tasks != expected:
+            row_names = f" ({', '.join(preference.tasks)})" if preference.tasks else ""
+            model_names = f" ({', '.join(expected)})" if expected else ""
+            setting = "model.aspects" if isinstance(config.model, PointwiseConfig) else "model.num_labels"
             raise ConfigError(
-                f"row '{preference.id}' has {len(preference.scores[0])} labels{named} per answer, the model {outputs} "
-                f"outputs{f' ({chr(44).join(expected)})' if expected else ''}; set model.n_tasks or model.aspects"
+                f"row '{preference.id}' has {labels} labels{row_names} per answer, the model {config.num_labels} "
+                f"outputs{model_names}; set {setting}"
             )

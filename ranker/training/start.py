@@ -12,10 +12,11 @@ from transformers import PreTrainedModel
 from ranker.checkpoints import native
 from ranker.checkpoints.detection import candidates_for_head
 from ranker.checkpoints.inspection import inspect
-from ranker.config import ModelConfig, RunConfig
+from ranker.config import RunConfig
+from ranker.config.models import PairwiseConfig, PointwiseConfig, SteamSHPConfig, TrainableConfig
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models.backbones import read_without_padding, set_live_dropout
-from ranker.models.build import start
+from ranker.models.build import new_model
 from ranker.models.heads import NEW_HEADS
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training import lora
@@ -36,25 +37,26 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
     """
     model, name = config.model, config.model.name_or_path
     options = lora.options(config.lora, model)
-    facts = _trained(Path(name)) if Path(name).is_dir() else None
-    if facts is None or model.init_head or config.model.scheme == "seq2seq":
-        made, tokenizer = start(model, options=options)
-        if model.scheme != "seq2seq":
-            logger.warning("new head on backbone '%s': scores mean nothing before training", name)
-            if facts is not None:
-                _new_head(made)
-        return made, tokenizer
-    if config.lora.r:
+    report = _trained(Path(name)) if Path(name).is_dir() else None
+    if isinstance(model, SteamSHPConfig):  # it has no head that could be lost
+        return new_model(model, config.output, options=options)
+    if report is None or (isinstance(model, TrainableConfig) and model.init_head):
+        new, tokenizer = new_model(model, config.output, options=options)
+        logger.warning("new head on backbone '%s': scores mean nothing before training", name)
+        if report is not None:
+            _new_head(new)
+        return new, tokenizer
+    if config.lora is not None:
         raise ConfigError(
             f"model.name_or_path '{name}' is a trained model, and adapters start from a backbone and a new head; "
-            "set lora.r=0 to go on with all weights, or model.init_head=true"
+            "remove lora to train on with all weights, or set model.init_head=true"
         )
-    if not facts["readable"]:
-        raise CheckpointError(f"{name}: format '{facts['format']}' cannot be trained on; merge it first: ranker merge")
+    if not report["readable"]:
+        raise CheckpointError(f"{name}: format '{report['format']}' cannot be trained on; merge it first: ranker merge")
     loaded, tokenizer = native.load(Path(name))  # a pickle is refused here, and told how to be converted
-    _check_kind(model, loaded, name)
-    set_live_dropout(loaded.base_model, model.backbone_dropout)
-    logger.warning("going on with the trained model '%s' (%s), its head and its text layout", name, facts["format"])
+    _check_kind(config, loaded, name)
+    set_live_dropout(loaded.base_model, getattr(model, "backbone_dropout", 0.0))
+    logger.warning("training continues from '%s' (%s): its head and its layout are kept", name, report["format"])
     return loaded, tokenizer
 
 
@@ -62,9 +64,9 @@ def without_padding(config: RunConfig, model: PreTrainedModel) -> None:
     """Apply ``training.padding_free``.
 
     Raises:
-        ConfigError: the scheme, the layout, the family or a dropout does not allow it.
+        ConfigError: the layout, the family or a dropout does not allow it.
     """
-    if config.model.backbone_dropout > 0:
+    if getattr(config.model, "backbone_dropout", 0.0) > 0:
         raise ConfigError("training.padding_free: its attention has no dropout; set model.backbone_dropout=0")
     read_without_padding(model)
 
@@ -89,33 +91,37 @@ def _trained(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _check_kind(model: ModelConfig, loaded: PreTrainedModel, name: str) -> None:
+def _check_kind(config: RunConfig, loaded: PreTrainedModel, name: str) -> None:
     """Compare what the recipe trains with what the checkpoint is.
 
     Raises:
         ConfigError: naming the setting.
     """
-    layout = loaded.layout
+    model = config.model
     facts = native.facts(loaded)
-    found: dict[str, Any] = {"scheme": facts["scheme"], "output": layout.output}
-    if model.scheme == "pairwise":
-        found |= {"layout": layout.layout, "n_tasks": len(facts["labels"])}
-        if layout.layout == "set":
-            found["exchange"] = layout.exchange
-    elif model.scheme == "reward" and model.pooling != "auto" and loaded.config.ranker["pooling"] != "last_token":
-        found["pooling"] = loaded.config.ranker["pooling"]
-    if model.output == "aspects" and {*model.aspects} != {*facts["labels"]}:
-        found["aspects"] = tuple(facts["labels"])
-    for setting, value in found.items():
-        if getattr(model, setting) != value:
+    labels = tuple(facts["labels"])
+    stored: dict[str, tuple[Any, Any]] = {"type": (facts["type"], model.type)}
+    if isinstance(model, PairwiseConfig):
+        stored["num_labels"] = (len(labels), model.num_labels)
+    elif isinstance(model, PointwiseConfig):
+        output = getattr(loaded.layout, "output", "scalar")
+        stored["output"] = (output, config.output)
+        pooling = loaded.config.ranker["pooling"] if facts["type"] == "pointwise" else "last_token"
+        if model.pooling != "auto" and pooling != "last_token":
+            stored["pooling"] = (pooling, model.pooling)
+        if output == "aspects" and {*model.aspects} != {*labels}:
+            stored["aspects"] = (labels, model.aspects)
+    for setting, (value, wanted) in stored.items():
+        if value != wanted:
+            cause = "training.loss and model.aspects give" if setting == "output" else f"model.{setting} is"
             raise ConfigError(
-                f"model.name_or_path '{name}' is a trained model with {setting} '{value}', but model.{setting} is "
-                f"'{getattr(model, setting)}'; set it, or start a new head with model.init_head=true"
+                f"model.name_or_path '{name}' is a trained model with {setting} '{value}', but {cause} '{wanted}'; "
+                "change it, or start a new head with model.init_head=true"
             )
-    if model.output == "aspects" and tuple(facts["labels"]) != model.aspects:
+    if config.output == "aspects" and isinstance(model, PointwiseConfig) and labels != model.aspects:
         raise ConfigError(
-            f"model.name_or_path '{name}' has its aspects in the order {', '.join(facts['labels'])}, and labels are "
-            "read in alphabetical order; start a new head with model.init_head=true"
+            f"model.name_or_path '{name}' has its aspects in the order {', '.join(labels)}, and labels are read in "
+            "alphabetical order; start a new head with model.init_head=true"
         )
 
 

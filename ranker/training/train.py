@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import torch
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
@@ -20,17 +20,22 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 from ranker import atomic
 from ranker.checkpoints import adapters as adapter_folders
 from ranker.checkpoints import native
-from ranker.config import RunConfig, TokenLoss
+from ranker.checkpoints.adapters import AdapterSettings
+from ranker.config import RunConfig
+from ranker.config.losses import CustomLossConfig
+from ranker.config.models import ArmoRMConfig
 from ranker.errors import ConfigError
 from ranker.models.backbones import DECODERS
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.scoring.pipeline import TextPipeline
-from ranker.training import lora
+from ranker.training import lora, losses
 from ranker.training.batches import Groups, RunPlan
 from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, EvaluatePending, TrimMemory
+from ranker.training.defaults import resolved
 from ranker.training.interrupts import StopRequest, TrainingStopped
 from ranker.training.launch import Launch, launched
+from ranker.training.losses import Loss
 from ranker.training.resume import PLAN, STEPS, begin_output, check_output, check_plan, newest_whole, only_run
 from ranker.training.rows import load
 from ranker.training.stages import gating, qat
@@ -63,7 +68,14 @@ class Trained:
     """Whether this process goes on to evaluate and export; of several, one does."""
 
 
-def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Trained:
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    loss: Loss | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Trained:
     """Train a ranker, saving and checking checkpoints on the way.
 
     Ctrl-C and SIGTERM save a checkpoint after the step that is running.
@@ -72,6 +84,8 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
         config: the run.
         resume: continue from the newest whole checkpoint in ``output_dir``.
         overwrite: delete an earlier run in ``output_dir`` first; without it an earlier run is an error.
+        loss: a loss object instead of the one that ``training.loss`` names.
+        callbacks: transformers' callbacks, called besides the built-in ones.
 
     Raises:
         ConfigError: settings that do not fit the data, the backbone or the run that is resumed, or an earlier run in
@@ -83,18 +97,30 @@ def train(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -
     """
     launch = launched(config)
     with only_run(Path(config.output_dir)) if launch.main else nullcontext():
-        return _train(config, launch, resume, overwrite)
+        return _train(config, launch, resume, overwrite, loss, callbacks)
 
 
-def _train(config: RunConfig, launch: Launch, resume: bool, overwrite: bool) -> Trained:
+def _train(
+    config: RunConfig,
+    launch: Launch,
+    resume: bool,
+    overwrite: bool,
+    loss: Loss | None,
+    callbacks: Sequence[TrainerCallback],
+) -> Trained:
     started = time.monotonic()
     set_seed(config.training.seed)
     output = Path(config.output_dir)
+    if loss is not None:
+        named = CustomLossConfig(type="custom", name=type(loss).__name__)
+        config = config.model_copy(update={"training": config.training.model_copy(update={"loss": named})})
+    settings = resolved(config)
+    config = settings.config
     if launch.main:
         check_output(config, output, resume=resume, overwrite=overwrite)
     training, validation, test = load(config)
     args = None
-    if config.model.scheme != "gated":
+    if not isinstance(config.model, ArmoRMConfig):
         args = arguments(config, output, launch)  # sets up the processes' group
         if launch.sharded and config.qat != "none":
             raise ConfigError("qat needs whole weights in one process; train without it, then on from the result")
@@ -103,12 +129,15 @@ def _train(config: RunConfig, launch: Launch, resume: bool, overwrite: bool) -> 
         begin()
         folder, scorer, history, steps = gating.fit(config, training, [*validation, *test])
     else:
-        folder, scorer, history, steps = _fit(config, args, launch, training, validation, resume, begin)
+        work = Work(config, args, launch, training, validation, loss or losses.build(config.training.loss), callbacks)
+        folder, scorer, history, steps = _fit(work, resume, begin)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
         if config.qat == "int8" and launch.main:
             groups = Groups(training, TextPipeline(scorer.model.layout, scorer.pipeline.tokenizer))
-            qat.train_quantized(scorer.model, groups, config.training, config.qat_steps)
+            qat.train_quantized(
+                scorer.model, groups, config.training, config.qat_steps, learning_rate=settings.learning_rate
+            )
             native.replace(scorer.model, scorer.pipeline.tokenizer, folder)
             native.check_reload(scorer, folder, [p.group for p in training[:PROBES]])
     return Trained(
@@ -124,21 +153,28 @@ def _train(config: RunConfig, launch: Launch, resume: bool, overwrite: bool) -> 
     )
 
 
-def _fit(
-    config: RunConfig,
-    args: TrainingArguments,
-    launch: Launch,
-    training: list[Preference],
-    validation: list[Preference],
-    resume: bool,
-    begin: Callable[[], None],
-) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run trains with."""
+
+    config: RunConfig
+    args: TrainingArguments
+    launch: Launch
+    training: list[Preference]
+    validation: list[Preference]
+    loss: Loss
+    callbacks: Sequence[TrainerCallback]
+
+
+def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
     """Train on the batches of a plan; the checkpoint folder, a scorer, the log and the number of steps."""
+    config, args, launch = work.config, work.args, work.launch
+    training = work.training
     output = Path(config.output_dir)
     model, tokenizer = starting_model(config)
     if config.training.padding_free:
         without_padding(config, model)
-    check_loss(config, model)
+    check_loss(work.loss, model)
     groups = Groups(training, TextPipeline(model.layout, tokenizer))
     plan = RunPlan(
         groups,
@@ -157,26 +193,27 @@ def _fit(
     # Rounded down: with one step of warm-up, a run of one step would train at a rate of 0.
     args.warmup_steps = math.floor(_steps_of(config.training.warmup_steps, steps))
     args.eval_steps = args.save_steps = math.ceil(_steps_of(config.training.eval_steps, steps))
-    adapted = config.lora.r > 0
+    adapter = None if config.lora is None else AdapterSettings(model=config.model, output=config.output)
     trainer = RankerTrainer(
-        lora.attach(model, config.lora, config.model) if adapted else model,
+        model if config.lora is None or adapter is None else lora.attach(model, config.lora, adapter),
         args,
         groups=groups,
         plan=plan,
-        validation=validation,
+        validation=work.validation,
         tokenizer=tokenizer,
         config=config.training,
-        adapter=config.model if adapted else None,
+        loss=work.loss,
+        adapter=adapter,
         stop=StopRequest(launch.world),
-        callbacks=_callbacks(config),
+        callbacks=[*_callbacks(config), *work.callbacks],
     )
     check_sharding(launch, trainer)
     probes = [p.group for p in training[:PROBES]]
-    limit = GATHERED if launch.sharded else MERGED if adapted else native.SAME
+    limit = GATHERED if launch.sharded else native.SAME if adapter is None else MERGED
 
     def check(folder: Path) -> None:
         live = trainer.score(probes)
-        if launch.main and config.lora.quantization == "none":
+        if launch.main and not _quantized(config):
             saved, _ = native.load(folder)
             saved.to(trainer.args.device)
             native.compare(live, TorchScorer(saved, tokenizer).score(probes), folder, limit=limit)
@@ -196,7 +233,7 @@ def _fit(
         )
     final = output / "checkpoint"
     scorer = _saved(config, trainer, launch, probes, final)
-    if not adapted and not launch.sharded:
+    if adapter is None and not launch.sharded:
         check(final)
     if stopped is not None:  # after the last step: the model is trained and saved, what follows is not begun
         raise TrainingStopped(stopped, trainer.state.global_step, trainer.state.max_steps, final)
@@ -207,7 +244,7 @@ def _saved(
     config: RunConfig, trainer: RankerTrainer, launch: Launch, probes: Sequence[Any], final: Path
 ) -> TorchScorer:
     """Write the final checkpoint; a scorer of what is in it."""
-    if config.lora.r > 0:
+    if config.lora is not None:
         return _merged(config, trainer, launch, probes, final)
     if launch.sharded:
         return _sharded(trainer, launch, final)
@@ -243,14 +280,15 @@ def _merged(
     folder = final.with_name("adapter")
     draft = atomic.draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
-    adapter_folders.save(trainer.model, trainer.tokenizer, config.model, draft)
+    settings = AdapterSettings(model=config.model, output=config.output)
+    adapter_folders.save(trainer.model, trainer.tokenizer, settings, draft)
     atomic.replace_folder(draft, folder)
     merged, tokenizer, _ = adapter_folders.load(folder)
     scorer = TorchScorer(merged, tokenizer)
     native.replace(scorer.model, trainer.tokenizer, final)
     native.check_reload(scorer, final, probes)
     scorer.model.to(trainer.args.device)
-    if config.lora.quantization == "none":
+    if not _quantized(config):
         native.compare(trainer.scorer.score(probes), scorer.score(probes), folder, limit=MERGED)
     return scorer
 
@@ -269,15 +307,20 @@ def check_sharding(launch: Launch, trainer: RankerTrainer) -> None:
         raise ConfigError("accelerate shards the weights, but its settings do not say so; start with accelerate launch")
 
 
-def check_loss(config: RunConfig, model: PreTrainedModel) -> None:
+def _quantized(config: RunConfig) -> bool:
+    """Whether the frozen weights are quantised, so that a checkpoint scores a little differently from the run."""
+    return config.lora is not None and config.lora.quantization != "none"
+
+
+def check_loss(loss: Loss, model: PreTrainedModel) -> None:
     """Refuse a loss of every token on a backbone whose tokens see what follows them.
 
     Raises:
         ConfigError: token-level losses on an encoder.
     """
-    if config.training.loss in get_args(TokenLoss) and model.config.model_type not in DECODERS:
+    if loss.every_token and model.config.model_type not in DECODERS:
         raise ConfigError(
-            f"training.loss '{config.training.loss}' needs a decoder ({', '.join(DECODERS)}), got "
+            f"{type(loss).__name__} is a loss of every token and needs a decoder ({', '.join(DECODERS)}), got "
             f"'{model.config.model_type}': an encoder's tokens see the whole answer"
         )
 
@@ -285,10 +328,10 @@ def check_loss(config: RunConfig, model: PreTrainedModel) -> None:
 def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArguments:
     """The library's arguments for this run, without the interval of evaluations, which the plan decides."""
     training = config.training
-    made = TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(output / "steps"),
         num_train_epochs=1,  # the plan holds all epochs
-        learning_rate=training.learning_rate,
+        learning_rate=training.learning_rate or 0.0,  # set by ``resolved``
         weight_decay=training.weight_decay,
         lr_scheduler_type=training.lr_scheduler_type,
         max_grad_norm=training.max_grad_norm,
@@ -309,8 +352,8 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         remove_unused_columns=False,
         disable_tqdm=True,  # AccuracyBar is the bar
     )
-    made._n_gpu = min(1, made.n_gpu)  # DataParallel would tear groups apart
-    return made
+    args._n_gpu = min(1, args.n_gpu)  # DataParallel would tear groups apart
+    return args
 
 
 def bf16(precision: str) -> bool:

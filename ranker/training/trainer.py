@@ -18,18 +18,19 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from ranker import atomic
 from ranker.checkpoints import adapters
-from ranker.config import ModelConfig, TrainingConfig
+from ranker.checkpoints.adapters import AdapterSettings
+from ranker.config import TrainingConfig
 from ranker.metrics import pairwise_summary
 from ranker.models.heads import NEW_HEADS
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference
-from ranker.scoring.pipeline import REDUCTIONS
 from ranker.scoring.protocol import GroupScores
 from ranker.text.tokenizer import TextTokenizer
-from ranker.training.batches import Groups, PairwiseCollator, RunPlan
+from ranker.training import losses
+from ranker.training.batches import Collator, Groups, RunPlan
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
-from ranker.training.losses.pairwise import center_rewards, differing_span, held_values, order_consistency
-from ranker.training.losses.table import ANSWERS, LISTWISE, PAIRWISE, POINTWISE, TOKENWISE
+from ranker.training.losses import Loss
+from ranker.training.losses.base import at
 
 SLICE = 256
 """Validation groups of each process between two looks at whether the run is to stop."""
@@ -48,6 +49,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         validation: groups that choose the checkpoint, scored by the same path that serves the model.
         tokenizer: the model's tokenizer.
         config: the loss and its settings, and the head's learning rate.
+        loss: a loss object instead of the one that ``config`` names.
         adapter: the model's settings where ``model`` is a ``PeftModel``; written beside every checkpoint.
         stop: says whether Ctrl-C or SIGTERM asked for an end.
         eval_batch_tokens: padded tokens of a validation batch; default as in ``TorchScorer``.
@@ -68,7 +70,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         validation: Sequence[Preference],
         tokenizer: TextTokenizer,
         config: TrainingConfig,
-        adapter: ModelConfig | None = None,
+        loss: Loss | None = None,
+        adapter: AdapterSettings | None = None,
         stop: StopRequest | None = None,
         eval_batch_tokens: int | None = None,
         **kwargs: Any,
@@ -80,16 +83,16 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.validation = list(validation)
         self.tokenizer = tokenizer
         self.config = config
-        self.loss = config.loss
+        self.loss = loss or losses.build(config.loss)
         self.adapter = adapter
         self.eval_batch_tokens = eval_batch_tokens
-        self._seen: dict[str, list[float]] = {"accuracy": [], "margin": []}
+        self._logged: dict[str, list[float]] = {"accuracy": [], "margin": []}
         super().__init__(
             model=model,
             args=args,
             train_dataset=groups,
             eval_dataset=self.validation,
-            data_collator=PairwiseCollator(groups.pipeline),
+            data_collator=Collator(groups.pipeline),
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
@@ -103,14 +106,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
         """The micro-batches of one step and what their loss is divided by."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        total = sum((self._size(batch) for batch in batches), torch.zeros(())).to(device)
+        total = sum((self.loss.size(batch) for batch in batches), torch.zeros(())).to(device)
         return batches, self.accelerator.gather(total).sum() if batches else None
-
-    def _size(self, batch: dict[str, Tensor]) -> Tensor:
-        """What a batch's loss is divided by: its groups; of comparisons, the weight of those with a label."""
-        if self.loss in POINTWISE or self.loss in LISTWISE:
-            return batch["counted"]
-        return batch["weight"].sum()
 
     def compute_loss(
         self,
@@ -119,92 +116,14 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Weighted mean loss of one micro-batch over the whole step's weight, in all processes together."""
-        arrays = {k: v for k, v in inputs.items() if k not in TARGETS}
-        if self.loss in TOKENWISE:
-            values = model(**arrays, every_token=True)[..., 0]
-            values = held_values(values, inputs["block_ids"] >= 0)
-            scores = values[:, -1, None, None]  # what the last real token says
-        else:
-            scores = model(**arrays)
-        self._note(scores.detach(), inputs)
-        total = self._size(inputs) if num_items_in_batch is None else num_items_in_batch
-        total = total / self.accelerator.num_processes  # gradients are averaged over processes
-        if self.loss in TOKENWISE:
-            loss = self._token_loss(values, inputs)
-        elif self.loss in PAIRWISE or self.loss in ANSWERS:
-            loss = self._pair_loss(scores, inputs)
-        elif self.loss in LISTWISE:
-            loss = self._list_loss(scores, inputs)
-        else:
-            loss = self._point_loss(scores, inputs)
-        share: Tensor = loss / total
+        """The loss of one micro-batch over the size of the whole step, in all processes together."""
+        arrays = {name: array for name, array in inputs.items() if name not in TARGETS}
+        outputs = model(**arrays, **({"every_token": True} if self.loss.every_token else {}))
+        self._note(self.loss.scores(outputs.detach(), inputs), inputs)
+        size = self.loss.size(inputs) if num_items_in_batch is None else num_items_in_batch
+        size = size / self.accelerator.num_processes  # gradients are averaged over processes
+        share: Tensor = self.loss(outputs, inputs) / size
         return share
-
-    def _pair_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """Sum over comparisons by their weight; a group's weights sum to 1."""
-        left, right = _sides(scores, inputs)
-        logits = left - right
-        if self.loss in ANSWERS:
-            loss = ANSWERS[self.loss](left, right, inputs["targets"])
-        else:
-            loss = PAIRWISE[self.loss](logits, inputs["targets"], inputs["margin"])
-        if self.config.center_rewards_coefficient:
-            loss = loss + self.config.center_rewards_coefficient * center_rewards(left, right)
-        if self.config.consistency and not self.data_collator.layout.order_free:
-            penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
-            loss = loss + self.config.consistency * penalty
-        return (loss * inputs["weight"]).sum()
-
-    def _token_loss(self, values: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """Sum over comparisons of the loss of the differing tokens; answers are compared from their first token on.
-
-        Where rows have token spans, only the tokens at places that are in a span of either answer are compared.
-        A prompt cut to different lengths makes two answers begin at different places, so both are moved to the front.
-        """
-        blocks = inputs["block_ids"]
-        begin = (blocks > 0).int().argmax(dim=1, keepdim=True)
-        places = begin + torch.arange(blocks.shape[1], device=blocks.device)
-        moved = places.clamp(max=blocks.shape[1] - 1)
-        ids, values = inputs["input_ids"].gather(1, moved), values.gather(1, moved)
-        mask = places < (blocks >= 0).sum(dim=1, keepdim=True)
-        a, b = inputs["left"][:, 0], inputs["right"][:, 0]
-        span = differing_span(ids[a], ids[b], mask[a], mask[b])
-        if "compared" in inputs:
-            compared = inputs["compared"].gather(1, moved) & mask
-            span &= compared[a] | compared[b]
-        left, right = values[a], values[b]
-        target = inputs["targets"].nanmean(dim=-1)
-        compare = TOKENWISE[self.loss]
-        loss = target * compare(left, right, span) + (1 - target) * compare(right, left, span)
-        return (loss * inputs["weight"]).sum()
-
-    def _list_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """Sum over groups of the list loss, averaged over tasks that have a label."""
-        cells, labels = inputs["cells"], inputs["labels"].movedim(-1, 0)
-        values = scores[cells[..., 0], cells[..., 1]].movedim(-1, 0)
-        present = ~labels.isnan()
-        tasks = zip(values, labels.nan_to_num(), present, strict=True)
-        losses = torch.stack([LISTWISE[self.loss](*task) for task in tasks])
-        known = present.any(dim=-1)
-        return ((losses * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum()
-
-    def _point_loss(self, scores: Tensor, inputs: dict[str, Tensor]) -> Tensor:
-        """Mean over the labelled answers of the batch, times its groups, so that it sums like the others."""
-        cells, labels = inputs["cells"], inputs["labels"]
-        values = scores[cells[..., 0], cells[..., 1]]
-        answers = ~labels.isnan().all(dim=-1)
-        values, labels = values[answers], labels[answers]
-        options: dict[str, Any] = {}
-        if self.loss == "cross_entropy":
-            labels = (labels[:, 0] >= self.config.accept_threshold).long()
-            weights = torch.tensor(self.config.class_weights) if self.config.class_weights else None
-            options = {"class_weights": weights, "label_smoothing_factor": self.config.label_smoothing_factor}
-        elif self.loss == "huber":
-            options = {"delta": self.config.huber_delta}
-        if not len(labels):
-            return scores.sum() * 0.0
-        return POINTWISE[self.loss](values, labels, **options).mean() * inputs["counted"]
 
     def _maybe_log_save_evaluate(
         self, tr_loss: Tensor, grad_norm: Any, model: nn.Module, trial: Any, *args: Any, **kwargs: Any
@@ -340,21 +259,21 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add accuracy and margin of the training comparisons since the last log."""
-        if "loss" in logs and self._seen["accuracy"]:
-            for name, values in self._seen.items():
+        if "loss" in logs and self._logged["accuracy"]:
+            for name, values in self._logged.items():
                 logs[name] = round(sum(values) / len(values), 4)
                 values.clear()
         super().log(logs, *args, **kwargs)
 
     def _note(self, scores: Tensor, inputs: dict[str, Tensor]) -> None:
         """Remember accuracy and margin of the batch's decided comparisons, for the next log."""
-        reduce = REDUCTIONS[self.data_collator.layout.output]
-        left, right = (reduce(side) for side in _sides(scores, inputs))
+        reduce = self.data_collator.layout.reduce
+        left, right = (reduce(at(scores, inputs[side])) for side in ("left", "right"))
         decided = (inputs["targets"].nanmean(dim=-1) - 0.5).sign()
         margin = ((left - right) * decided)[(decided != 0) & (inputs["weight"] > 0)]
         if len(margin):
-            self._seen["accuracy"].append(float(((margin > 0) + 0.5 * (margin == 0)).mean()))
-            self._seen["margin"].append(float(margin.mean()))
+            self._logged["accuracy"].append(float(((margin > 0) + 0.5 * (margin == 0)).mean()))
+            self._logged["margin"].append(float(margin.mean()))
 
 
 def _gathered(own: list[GroupScores]) -> list[list[GroupScores]]:
@@ -362,9 +281,3 @@ def _gathered(own: list[GroupScores]) -> list[list[GroupScores]]:
     parts: list[list[GroupScores]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(parts, own)
     return parts
-
-
-def _sides(scores: Tensor, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Outputs (comparisons, outputs) of the left and of the right answers."""
-    left, right = (scores[inputs[side][:, 0], inputs[side][:, 1]] for side in ("left", "right"))
-    return left, right

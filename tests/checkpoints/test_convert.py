@@ -171,7 +171,7 @@ def test_transformers_reads_a_head_with_a_bias_but_for_the_bias_which_is_said(tm
 def test_pairrm_hf_there_and_back_with_its_markers(tmp_path):
     torch.manual_seed(7)
     backbone = save_backbone(tmp_path / "backbone", "deberta-v2")
-    native.save(*pairwise.from_backbone(str(backbone), layout="published", max_length=128), tmp_path / "ours")
+    native.save(*pairwise.from_backbone(str(backbone), layout="ordered_pair", max_length=128), tmp_path / "ours")
     expected = ranker.load(tmp_path / "ours").compare(PROMPT, *ANSWERS[:2])
     convert(tmp_path / "ours", tmp_path / "out", "pairrm-hf")
     facts = inspect(tmp_path / "out")

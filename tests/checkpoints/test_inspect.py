@@ -92,7 +92,7 @@ def test_llama_factory_keeps_its_head_in_a_file_of_its_own(tmp_path):
 def test_our_own_folder_is_native(tmp_path):
     from ranker.checkpoints import native
 
-    native.save(*tiny("hub"), tmp_path)
+    native.save(*tiny("shared_prompt"), tmp_path)
     facts = inspect(tmp_path)
     assert (facts["format"], facts["native"], facts["backbone"]) == ("ranker pairwise", True, "bert")
     assert [p for p in facts["problems"] if "tokenizer" not in p["what"]] == []

@@ -32,7 +32,7 @@ def test_what_is_whole_passes_every_check(name, tmp_path):
     assert seen == {}
 
 
-@pytest.mark.parametrize("layout", ["hub", "set", "published"])
+@pytest.mark.parametrize("layout", ["shared_prompt", "set_encoder", "ordered_pair"])
 def test_pair_rankers_pass(layout, tmp_path):
     native.save(*tiny(layout), tmp_path / "m")
     assert not failed(verify(tmp_path / "m"))

@@ -18,6 +18,7 @@ from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.scoring.protocol import GroupScores, failed
 from tests.conftest import tiny
+from tests.support.scorers import info_of
 
 NUMBERS = count()
 
@@ -34,7 +35,7 @@ def scored(*values):
 class Fixed:
     """A scorer that knows the answers, or prefers whatever comes first."""
 
-    scores_are_relative = False
+    info = info_of()
 
     def __init__(self, score):
         self.rule = score
@@ -113,7 +114,7 @@ def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
     from ranker.models.attention.blocks import row_mask
 
     rows = [Preference("p", (f"a{i} saw", f"hammer {i}", "pear"), ((2.0,), (1.0,), (0.0,))) for i in range(8)]
-    scorer = TorchScorer(*tiny("hub"))
+    scorer = TorchScorer(*tiny("shared_prompt"))
     assert order_effects(scorer, rows)["order_flips"]["value"] == 0.0
     order = {"n": 0}
 
@@ -135,7 +136,7 @@ def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
 
 
 def test_the_published_layout_reports_its_own_flips():
-    scorer = TorchScorer(*tiny("published"))
+    scorer = TorchScorer(*tiny("ordered_pair"))
     rows = [Preference("p", (f"a{i} saw", f"hammer {i}", "pear"), ((2.0,), (1.0,), (0.0,))) for i in range(8)]
     results = scorer.score([r.group for r in rows])
     directed = 0

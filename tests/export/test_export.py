@@ -22,20 +22,20 @@ from tests.support.selection import cases
 ROWS = [parse_preference(row, row["id"]) for _, row in zip(range(12), build.rows("validation"), strict=False)]
 
 
-def exported(tmp_path, layout="set", *, exchange=True, family="bert", precisions=("fp32",), n_tasks=1):
-    model, tokenizer = tiny(layout, exchange=exchange, family=family, n_tasks=n_tasks)
+def exported(tmp_path, layout="set_encoder", *, family="bert", precisions=("fp32",), num_labels=1):
+    model, tokenizer = tiny(layout, family=family, num_labels=num_labels)
     native.save(model, tokenizer, tmp_path / "checkpoint")
     targets = {p: tmp_path / f"model.{p}.onnx" for p in precisions}
     tables = export(tmp_path / "checkpoint", targets, rows=ROWS, on_loss="allow")
     return targets, tables, TorchScorer(model, tokenizer)
 
 
-CASES = [(f, *c) for f in (*FAMILIES, "xlm-roberta") for c in LAYOUTS]
+CASES = [(f, c) for f in (*FAMILIES, "xlm-roberta") for c in LAYOUTS]
 
 
-@pytest.mark.parametrize(("family", "layout", "exchange"), cases(CASES, lambda case: case[0] in ("bert", "deberta-v2")))
-def test_every_layout_and_backbone_says_what_torch_says(family, layout, exchange, tmp_path):
-    targets, tables, source = exported(tmp_path, layout, exchange=exchange, family=family)
+@pytest.mark.parametrize(("family", "layout"), cases(CASES, lambda case: case[0] in ("bert", "deberta-v2")))
+def test_every_layout_and_backbone_says_what_torch_says(family, layout, tmp_path):
+    targets, tables, source = exported(tmp_path, layout, family=family)
     assert tables["fp32"]["max_difference"] <= 1e-4
     assert len(tables["fp32"]["shapes"]) >= 5
     scorer = OnnxScorer(targets["fp32"])
@@ -46,7 +46,7 @@ def test_every_layout_and_backbone_says_what_torch_says(family, layout, exchange
         np.testing.assert_allclose(got.scores, expected.scores, atol=1e-4)
         order = np.random.default_rng(count).permutation(count)
         (shuffled,) = scorer.score([Group(group.prompt, tuple(answers[i] for i in order))], preserve_order=True)
-        if layout != "published":
+        if layout != "ordered_pair":
             np.testing.assert_allclose(shuffled.scores, got.scores[order], atol=1e-5)
 
 
@@ -81,7 +81,7 @@ def test_int8_keeps_the_head_in_fp32_and_reports_its_loss(tmp_path):
 
 
 def test_the_file_carries_everything_and_no_local_paths(tmp_path):
-    targets, _, _ = exported(tmp_path, n_tasks=2)
+    targets, _, _ = exported(tmp_path, num_labels=2)
     proto = onnx.load(targets["fp32"])
     onnx.checker.check_model(proto)
     for value in proto.graph.input:
@@ -94,7 +94,7 @@ def test_the_file_carries_everything_and_no_local_paths(tmp_path):
 
 
 def test_scores_of_several_tasks_are_their_mean(tmp_path):
-    targets, _, source = exported(tmp_path, "hub", n_tasks=3)
+    targets, _, source = exported(tmp_path, "shared_prompt", num_labels=3)
     group = ROWS[0].group
     (expected,), (got,) = source.score([group]), OnnxScorer(targets["fp32"]).score([group])
     np.testing.assert_allclose(got.scores, expected.scores, atol=1e-5)
@@ -144,7 +144,7 @@ def test_truncated_foreign_and_future_files_say_so(tmp_path):
 
 def test_readout_positions_are_inputs_not_searched():
     """A marker id inside a text position must not move the readout: the model is told where to read."""
-    model, _ = tiny("hub")
+    model, _ = tiny("shared_prompt")
     ids = torch.tensor([[2, 690, 10, 3, 2, 691, 11, 3]])
     blocks = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1]])
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])

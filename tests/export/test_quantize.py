@@ -146,7 +146,7 @@ def test_failed_rows_fail_the_gate_and_not_the_search(tmp_path):
         def score(self, groups, **options):
             return [failed(groups[0], "broken"), *self.scorer.score(groups[1:], **options)]
 
-    scorer = TorchScorer(*tiny("set"))
+    scorer = TorchScorer(*tiny("set_encoder"))
     reference = parity.Reference(scorer, ROWS, max_length=128)
     table = parity.agreement(reference, Failing(scorer))
     assert table["failed"] == 1
@@ -155,7 +155,7 @@ def test_failed_rows_fail_the_gate_and_not_the_search(tmp_path):
 
 
 def test_int8_is_said_to_be_slow_by_export_and_by_load_where_the_processor_is(tmp_path, monkeypatch, caplog):
-    native.save(*tiny("set", exchange=False), tmp_path / "checkpoint")
+    native.save(*tiny("pointwise"), tmp_path / "checkpoint")
     monkeypatch.setattr(session, "PROCESSOR", tmp_path / "cpuinfo")
     session.PROCESSOR.write_text("flags : fpu avx2\n")
     export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
@@ -233,7 +233,7 @@ def test_numbers_far_beyond_the_rest_are_clipped_where_that_loses_less():
 
 @pytest.mark.parametrize("precision", ["fp16", "int8-static"])
 def test_other_precisions_pass_their_gates_and_say_what_they_are(precision, tmp_path):
-    native.save(*tiny("set"), tmp_path / "checkpoint")
+    native.save(*tiny("set_encoder"), tmp_path / "checkpoint")
     table = export(tmp_path / "checkpoint", {precision: tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")[precision]
     scorer = OnnxScorer(tmp_path / "m.onnx", device="cpu")
     assert scorer.manifest.precision == precision
@@ -251,7 +251,7 @@ def test_other_precisions_pass_their_gates_and_say_what_they_are(precision, tmp_
 
 
 def test_scores_that_became_the_same_count_as_no_agreement():
-    scorer = TorchScorer(*tiny("set"))
+    scorer = TorchScorer(*tiny("set_encoder"))
     reference = parity.Reference(scorer, ROWS, max_length=128)
 
     class Level:
@@ -299,7 +299,7 @@ def test_calibration_sees_the_ends_of_every_channel_and_keeps_the_ends_of_rows(t
 
 
 def test_int8_scores_share_no_scale_with_their_batch(tmp_path):
-    native.save(*tiny("set", exchange=False), tmp_path / "checkpoint")
+    native.save(*tiny("pointwise"), tmp_path / "checkpoint")
     export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
     scorer = OnnxScorer(tmp_path / "m.onnx")
     groups = [row.group for row in ROWS]
@@ -334,7 +334,7 @@ def test_the_gate_names_what_is_lost_and_the_way_out(changes, said):
 
 
 def test_what_loses_too_much_is_refused_skipped_or_allowed(tmp_path, monkeypatch, caplog):
-    native.save(*tiny("set"), tmp_path / "checkpoint")
+    native.save(*tiny("set_encoder"), tmp_path / "checkpoint")
     monkeypatch.setattr(parity, "TAU", 1.1)
     with pytest.raises(ParityError, match="int8 loses too much"):
         export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS)

@@ -18,7 +18,7 @@ CANDIDATES = [["hammer, saw", "apple", "pear or hammer", "saw"], ["8", "24 legs"
 @pytest.fixture(scope="module")
 def blender():
     found = Blender()
-    found._ranker = Ranker(TorchScorer(*tiny("published")))
+    found._ranker = Ranker(TorchScorer(*tiny("ordered_pair")))
     return found
 
 

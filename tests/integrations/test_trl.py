@@ -39,7 +39,7 @@ def test_shuffling_evens_out_a_liking_for_the_first_place():
 
 
 def test_a_real_model_judges_as_it_compares():
-    ranker = Ranker(TorchScorer(*tiny("published")))
+    ranker = Ranker(TorchScorer(*tiny("ordered_pair")))
     pairs = [["a saw", "hammer b"], ["pear", "c d e"]]
     expected = [int(ranker.compare("p", *pair) < 0) for pair in pairs]
     assert PairRMJudge(ranker).judge(["p", "p"], pairs) == expected

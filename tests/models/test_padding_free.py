@@ -51,9 +51,15 @@ def test_reward_models(family, tmp_path):
 
 @pytest.mark.parametrize(
     ("layout", "family"),
-    [("set", "bert"), ("set", "roberta"), ("set", "electra"), ("published", "bert"), ("published", "modernbert")],
+    [
+        ("set_encoder", "bert"),
+        ("set_encoder", "roberta"),
+        ("set_encoder", "electra"),
+        ("ordered_pair", "bert"),
+        ("ordered_pair", "modernbert"),
+    ],
 )
-def test_pair_rankers_with_the_exchange_between_rows(layout, family):
+def test_pair_rankers_whose_rows_see_each_other(layout, family):
     from ranker.models.torch_scorer import TorchScorer
 
     model, tokenizer = tiny(layout, family=family)

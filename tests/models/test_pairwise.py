@@ -17,7 +17,7 @@ from tests.conftest import FAMILIES, LAYOUTS, backbone_config, tiny, tokenizer_j
 
 PROMPT = "Which of these are tools: hammer, apple, saw, pear?"
 ANSWERS = ("hammer, saw", "[apple, pear]", "The answer is hammer.", "- saw\n- hammer", "", "1) 42 metres")
-ORDER_FREE = [(layout, exchange) for layout, exchange in LAYOUTS if layout != "published"]
+ORDER_FREE = [layout for layout in LAYOUTS if layout != "ordered_pair"]
 
 
 def raw_scores(model, tokenizer, answers):
@@ -32,10 +32,10 @@ def raw_scores(model, tokenizer, answers):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("layout", "exchange"), ORDER_FREE)
+@pytest.mark.parametrize("layout", ORDER_FREE)
 @pytest.mark.parametrize("count", [2, 5])
-def test_scores_do_not_depend_on_the_order(family, layout, exchange, count):
-    model, tokenizer = tiny(layout, exchange=exchange, family=family)
+def test_scores_do_not_depend_on_the_order(family, layout, count):
+    model, tokenizer = tiny(layout, family=family)
     expected = raw_scores(model, tokenizer, ANSWERS[:count])
     assert np.ptp(raw_scores(model, tokenizer, ANSWERS)) > 1e-3, "candidates must differ for this to mean anything"
     for order in list(permutations(range(count)))[1:8]:
@@ -43,9 +43,9 @@ def test_scores_do_not_depend_on_the_order(family, layout, exchange, count):
         np.testing.assert_allclose(got, expected[list(order)], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("layout", "exchange"), ORDER_FREE)
-def test_sixteen_candidates_in_any_order(layout, exchange):
-    model, tokenizer = tiny(layout, exchange=exchange)
+@pytest.mark.parametrize("layout", ORDER_FREE)
+def test_sixteen_candidates_in_any_order(layout):
+    model, tokenizer = tiny(layout)
     answers = [f"{a} {i}" for i, a in enumerate(ANSWERS * 3)][:16]
     expected = raw_scores(model, tokenizer, answers)
     rng = np.random.default_rng(0)
@@ -57,9 +57,9 @@ def test_sixteen_candidates_in_any_order(layout, exchange):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
-def test_scores_do_not_depend_on_batch_neighbours(family, layout, exchange):
-    model, tokenizer = tiny(layout, exchange=exchange, family=family)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scores_do_not_depend_on_batch_neighbours(family, layout):
+    model, tokenizer = tiny(layout, family=family)
     groups = [Group(PROMPT, ANSWERS[:3]), Group("Hi", ("a", "b b b b")), Group("x " * 300, ("y " * 200, "z"))]
     alone = [TorchScorer(model, tokenizer).score([g])[0].scores for g in groups]
     for budget in (16, 500, 100_000):
@@ -68,19 +68,19 @@ def test_scores_do_not_depend_on_batch_neighbours(family, layout, exchange):
             np.testing.assert_allclose(a, b.scores, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", ["hub", "set"])
-def test_company_matters_only_with_exchange(layout):
+@pytest.mark.parametrize("layout", ["shared_prompt", "set_encoder"])
+def test_other_candidates_matter_only_to_models_that_read_them_together(layout):
     model, tokenizer = tiny(layout)
     few, many = (raw_scores(model, tokenizer, ANSWERS[:n])[:2] for n in (2, 5))
     assert np.abs(few - many).max() > 1e-4
-    model, tokenizer = tiny("set", exchange=False)
+    model, tokenizer = tiny("pointwise")
     few, many = (raw_scores(model, tokenizer, ANSWERS[:n])[:2] for n in (2, 5))
     np.testing.assert_allclose(few, many, rtol=1e-5, atol=1e-5)
 
 
 def test_hub_candidates_do_not_see_each_other_in_the_first_layer():
     """Changing one answer changes another only through block 0, so a one-layer model shows no change."""
-    model, tokenizer = tiny("hub")
+    model, tokenizer = tiny("shared_prompt")
     model.backbone.encoder.layer = model.backbone.encoder.layer[:1]
     pipeline = TextPipeline(model.layout, tokenizer)
     states = []
@@ -89,7 +89,9 @@ def test_hub_candidates_do_not_see_each_other_in_the_first_layer():
         arrays = {k: torch.from_numpy(v) for k, v in batching.collate(model.layout, batching.units([packed])).items()}
         with torch.no_grad():
             mask = backbones_mask(arrays["block_ids"])
-            hidden = model.encode(arrays["input_ids"], arrays["block_ids"], arrays["position_ids"], mask, None)
+            hidden = backbones.encode(
+                model.backbone, arrays["input_ids"], arrays["block_ids"], arrays["position_ids"], mask, None
+            )
         states.append(hidden[0, arrays["readout"][0, 1]])
     torch.testing.assert_close(states[0], states[1])
 
@@ -134,7 +136,7 @@ def test_full_attention_equals_the_library_model(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_exchange_equals_full_attention_over_the_group(family):
     """Rows plus exchanged [CLS] must equal one long sequence under the set mask (own block, or any block's [CLS])."""
-    model, tokenizer = tiny("set", family=family)
+    model, tokenizer = tiny("set_encoder", family=family)
     pipeline = TextPipeline(model.layout, tokenizer)
     packed = pipeline.pack(pipeline.tokenize([Group(PROMPT, ANSWERS[:3])])[0])
     expected = raw_scores(model, tokenizer, ANSWERS[:3])
@@ -149,14 +151,14 @@ def test_exchange_equals_full_attention_over_the_group(family):
     is_cls[starts] = True
     mask = ((block[:, None] == block[None, :]) | is_cls[None, :])[None, None]
     with torch.no_grad():
-        hidden = model.encode(ids, segments, positions, mask, None)
+        hidden = backbones.encode(model.backbone, ids, segments, positions, mask, None)
         got = model.head(hidden[0, starts])[:, 0].numpy()
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_published_equals_an_independent_forward():
     """LLM-Blender's forward, written out: markers found, one head on [source; candidate], left minus right."""
-    model, tokenizer = tiny("published")
+    model, tokenizer = tiny("ordered_pair")
     source, first, second = model.layout.markers
     logit = TorchScorer(model, tokenizer).compare([Group(PROMPT, ANSWERS[:2])])[0]
 
@@ -179,17 +181,17 @@ def test_published_equals_an_independent_forward():
     assert logit == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
-def test_save_and_load_give_the_same_scores(layout, exchange, tmp_path):
-    model, tokenizer = tiny(layout, exchange=exchange, n_tasks=2)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_save_and_load_give_the_same_scores(layout, tmp_path):
+    model, tokenizer = tiny(layout, num_labels=2)
     native.save(model, tokenizer, tmp_path)
     groups = [Group(PROMPT, ANSWERS), Group("Hi", ("a",))]
     assert native.check_reload(TorchScorer(model, tokenizer), tmp_path, groups) <= 1e-6
 
 
 def test_duplicates_and_single_and_no_candidates():
-    for layout, exchange in LAYOUTS:
-        scorer = TorchScorer(*tiny(layout, exchange=exchange))
+    for layout in LAYOUTS:
+        scorer = TorchScorer(*tiny(layout))
         two, none, one = scorer.score([Group("p", ("same", "same")), Group("p", ()), Group("p", ("x",))])
         assert two.scores[0] == two.scores[1]
         assert none.scores.shape == (0,)
@@ -198,10 +200,10 @@ def test_duplicates_and_single_and_no_candidates():
 
 
 def test_nan_is_an_error_for_its_row_alone():
-    model, tokenizer = tiny("set", exchange=False)
+    model, tokenizer = tiny("pointwise")
     (bad,) = tokenizer.encode(["hammer"])
     with torch.no_grad():
-        model.backbone.embeddings.word_embeddings.weight[int(bad[0])] = float("nan")
+        model.base_model.embeddings.word_embeddings.weight[int(bad[0])] = float("nan")
     good, broken = TorchScorer(model, tokenizer).score([Group("Hi", ("a", "b")), Group("Hi", ("hammer", "b"))])
     assert good.error is None
     assert "NaN" in broken.error
@@ -226,15 +228,20 @@ def test_published_reads_its_two_candidates_apart_from_the_start(tiny_backbone):
     from ranker.models.pairwise import from_backbone
 
     torch.manual_seed(0)
-    model, tokenizer = from_backbone(str(tiny_backbone), layout="published", max_length=128, prompt_reserve=16)
+    model, tokenizer = from_backbone(str(tiny_backbone), layout="ordered_pair", max_length=128, prompt_reserve=16)
     pipeline = TextPipeline(model.layout, tokenizer)
     packed = pipeline.pack(pipeline.tokenize([Group(PROMPT, ANSWERS[:2])])[0])
     arrays = {k: torch.from_numpy(v) for k, v in batching.collate(model.layout, batching.units([packed])).items()}
     from ranker.models.attention.blocks import row_mask
 
     with torch.no_grad():
-        hidden = model.eval().encode(
-            arrays["input_ids"], arrays["block_ids"], arrays["position_ids"], row_mask(arrays["block_ids"]), None
+        hidden = backbones.encode(
+            model.eval().backbone,
+            arrays["input_ids"],
+            arrays["block_ids"],
+            arrays["position_ids"],
+            row_mask(arrays["block_ids"]),
+            None,
         )
     first, second = (hidden[0, arrays["readout"][0, k]] for k in (1, 2))
     assert (first - second).norm() / first.norm() > 0.05
@@ -253,8 +260,8 @@ def test_a_convolution_that_would_leak_across_candidates_is_refused(tmp_path):
         pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
     ).save_pretrained(tmp_path)  # fmt: skip
     with pytest.raises(CheckpointError, match="convolution reads across candidates"):
-        from_backbone(str(tmp_path), layout="hub", max_length=128, prompt_reserve=16)
-    model, tokenizer = from_backbone(str(tmp_path), layout="set", max_length=128, prompt_reserve=16)
+        from_backbone(str(tmp_path), layout="shared_prompt", max_length=128, prompt_reserve=16)
+    model, tokenizer = from_backbone(str(tmp_path), layout="set_encoder", max_length=128, prompt_reserve=16)
     (result,) = TorchScorer(model, tokenizer).score([Group(PROMPT, ANSWERS[:3])])
     assert np.isfinite(result.scores).all()
 
@@ -264,7 +271,7 @@ def test_more_tokens_than_positions_is_said(tiny_backbone):
     from ranker.models.pairwise import from_backbone
 
     with pytest.raises(ConfigError, match="max_length 512 is more than the backbone's 160 positions"):
-        from_backbone(str(tiny_backbone), layout="set")
+        from_backbone(str(tiny_backbone), layout="set_encoder")
 
 
 def test_one_group_that_fails_leaves_the_others_scored():

@@ -7,12 +7,13 @@ from ranker.ranking.tournament import WINDOW
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, failed
 from tests.ranking.test_tournament import Lengths, group
+from tests.support.scorers import info_of
 
 
 class Rough:
     """Knows lengths up to tens."""
 
-    scores_are_relative = False
+    info = info_of()
 
     def score(self, groups, *, preserve_order=False):
         return [

@@ -5,12 +5,13 @@ from ranker.errors import ConfigError
 from ranker.ranking.tournament import WINDOW, Played, play, ranked, with_reference
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, failed
+from tests.support.scorers import info_of
 
 
 class Lengths:
     """Prefers longer answers, without noise; answers of 99 letters fail."""
 
-    scores_are_relative = True
+    info = info_of(scores_are_relative=True)
 
     def __init__(self):
         self.calls = []
@@ -121,7 +122,7 @@ def test_whole_passes_where_nothing_is_said_and_comparisons_where_it_is():
     assert set(scorer.calls[0]) == {WINDOW, 2}
     assert large.scores.argmax() == 98
     assert small.scores.argmax() == 1
-    scorer.scores_are_relative = False
+    scorer.info.scores_are_relative = False
     ranked(scorer, groups)
     assert scorer.calls[1] == [99, 2]
     played, _ = ranked(scorer, groups, budget=200)

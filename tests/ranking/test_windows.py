@@ -4,6 +4,7 @@ import pytest
 from ranker.ranking import windows as stitching
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, failed
+from tests.support.scorers import info_of
 
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (17, 4), (64, 8), (9, 2), (10, 3)])
@@ -30,7 +31,7 @@ def test_scores_up_to_a_constant_are_stitched_exactly():
 class Relative:
     """Scores by length, around the group's mean, as exchange between candidates makes them."""
 
-    scores_are_relative = True
+    info = info_of(scores_are_relative=True)
 
     def __init__(self):
         self.sizes = []

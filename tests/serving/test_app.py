@@ -13,6 +13,7 @@ import ranker
 from ranker.serving.app import application
 from ranker.serving.limits import Keys, Limits, check_host
 from ranker.serving.server import Server
+from tests.support.scorers import info_of
 
 ANSWERS = ["a saw", "b hammer", "pear"]
 
@@ -145,7 +146,7 @@ def test_a_client_that_left_or_waited_too_long_is_not_worked_for(loaded, leaves,
     gate, calls = threading.Event(), []
 
     class Held:
-        scores_are_relative, calibration = False, loaded.scorer.calibration
+        info = info_of(calibration=loaded.scorer.info.calibration)
 
         def score(self, groups, *, preserve_order=False):
             calls.append([group.prompt for group in groups])

@@ -11,12 +11,13 @@ from ranker.records import Group
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.scoring.protocol import GroupScores
 from ranker.serving.batcher import BATCH_ITEMS, COMPANY, Batcher, DeadlineError, DrainingError, OverloadedError
+from tests.support.scorers import info_of
 
 
 class Slow:
     """Lengths as scores, after the gate opens."""
 
-    scores_are_relative = False
+    info = info_of()
 
     def __init__(self):
         self.gate = threading.Event()

@@ -11,6 +11,7 @@ from ranker.records import Message
 from ranker.serving.app import application
 from ranker.serving.limits import Keys, Limits
 from ranker.serving.server import Server
+from tests.support.scorers import info_of
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def test_vllm_rerank_has_its_defaults(client, loaded):
 
 def test_a_model_that_compares_refuses_a_lone_answer_and_reads_equal_prompts_together(model):
     compares = ranker.load(model)
-    assert compares.scorer.scores_are_relative
+    assert compares.scorer.info.scores_are_relative
     with TestClient(application(Server(compares.scorer, "m", Limits(), {}), Keys([]))) as client:
         lone = {"query": ["p: a"], "prompts": ["p: "]}
         refused = client.post("/get_reward", json=lone)
@@ -124,8 +125,7 @@ def test_recorded_request_of_llama_factory(client, loaded):
 
 def test_items_that_fail_are_named_or_reported(model):
     class Failing:
-        scores_are_relative = False
-        calibration = ranker.load(model).calibration
+        info = info_of(calibration=ranker.load(model).calibration)
 
         def score(self, groups, *, preserve_order=False):
             from ranker.scoring.protocol import failed

@@ -5,7 +5,8 @@ import pytest
 
 from ranker.records import Group
 from ranker.scoring import token_budget
-from ranker.scoring.pipeline import PART, TextPipeline, ahead
+from ranker.scoring.executor import CHUNK_GROUPS, prefetched, score_groups
+from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.token_budget import TokenBudget
 from tests.conftest import tiny
 
@@ -39,9 +40,9 @@ def test_slices_that_are_not_full_or_that_failed_are_not_timed():
 
 
 def test_many_groups_are_read_slice_by_slice_in_order_with_a_budget_found_on_the_way():
-    model, tokenizer = tiny("set", exchange=False)
+    model, tokenizer = tiny("pointwise")
     pipeline = TextPipeline(model.layout, tokenizer)
-    groups = [Group(f"prompt {i % 7}", (f"answer {i}", f"{i} " * (i % 5 + 1))) for i in range(3 * PART)]
+    groups = [Group(f"prompt {i % 7}", (f"answer {i}", f"{i} " * (i % 5 + 1))) for i in range(3 * CHUNK_GROUPS)]
     batches = []
 
     def forward(arrays):
@@ -52,8 +53,8 @@ def test_many_groups_are_read_slice_by_slice_in_order_with_a_budget_found_on_the
         )
 
     budget = TokenBudget((64, 256))
-    results = pipeline.score(groups, forward, budget)
-    expected = pipeline.score(groups, forward, 10_000)
+    results = score_groups(pipeline, groups, forward, budget)
+    expected = score_groups(pipeline, groups, forward, 10_000)
     assert budget.settled
     assert max(batches[: len(batches) // 2]) <= 256
     for a, b in zip(results, expected, strict=True):
@@ -68,7 +69,7 @@ def test_the_next_item_is_made_while_the_last_is_used():
             made.append(i)
             yield i
 
-    for i in ahead(items()):
+    for i in prefetched(items()):
         if i == 0:
             time.sleep(0.2)
             assert made == [0, 1]
@@ -82,5 +83,5 @@ def test_what_goes_wrong_ahead_is_raised_in_its_place():
 
     got = []
     with pytest.raises(ValueError, match="broken text"):
-        got.extend(ahead(items()))
+        got.extend(prefetched(items()))
     assert got == [1]

@@ -5,34 +5,34 @@ import numpy as np
 import pytest
 
 from ranker.errors import ConfigError
+from ranker.layouts import parse
+from ranker.layouts.truncation import split_budget
 from ranker.records import Group
 from ranker.scoring.batching import batches, collate, plan, units
+from ranker.scoring.executor import score_groups
 from ranker.scoring.pipeline import TextPipeline
-from ranker.text.layout import TextLayout
-from ranker.text.packing import cost, pack, split_budget
 from tests.conftest import tiny
 
 CLS, SEP, PAD = 2, 3, 0
 
 
 def layout(name, **kwargs):
-    markers = {"hub": (90, 91), "set": (), "published": (90, 91, 92)}[name]
-    return TextLayout(
-        layout=name,
-        cls_id=CLS,
-        sep_id=SEP,
-        pad_id=PAD,
-        markers=markers,
-        **({"max_length": 64, "prompt_reserve": 8} | kwargs),
+    markers = {"shared_prompt": {"markers": (90, 91)}, "ordered_pair": {"markers": (90, 91, 92)}}.get(name, {})
+    structure = (
+        {"prefix": (CLS,), "between": (SEP,), "suffix": (SEP,)}
+        if name == "pointwise"
+        else {"cls_id": CLS, "sep_id": SEP}
     )
+    lengths = {"max_length": 64, "prompt_reserve": 8}
+    return parse({"layout": name, "pad_id": PAD, **structure, **markers, **lengths, **kwargs})
 
 
 def ids(*values):
     return np.array(values, np.int32)
 
 
-def test_hub_is_one_row_with_restarted_positions():
-    packed = pack(layout("hub"), ids(10, 11), [ids(20), ids(30, 31)])
+def test_shared_prompt_is_one_row_with_restarted_positions():
+    packed = layout("shared_prompt").pack(ids(10, 11), [ids(20), ids(30, 31)])
     (row,) = packed.rows
     assert row.ids.tolist() == [CLS, 90, 10, 11, SEP, CLS, 91, 20, SEP, CLS, 91, 30, 31, SEP]
     assert row.blocks.tolist() == [0] * 5 + [1] * 4 + [2] * 5
@@ -40,18 +40,18 @@ def test_hub_is_one_row_with_restarted_positions():
     assert row.readout == (1, 6, 10)
 
 
-def test_set_is_one_row_per_candidate():
-    packed = pack(layout("set", position_offset=2), ids(10, 11), [ids(20), ids(30, 31)])
+def test_set_encoder_is_one_row_per_candidate():
+    packed = layout("set_encoder", position_offset=2).pack(ids(10, 11), [ids(20), ids(30, 31)])
     assert [r.ids.tolist() for r in packed.rows] == [[CLS, 10, 11, SEP, 20, SEP], [CLS, 10, 11, SEP, 30, 31, SEP]]
     assert packed.rows[0].blocks.tolist() == [0, 0, 0, 0, 1, 1]
     assert packed.rows[0].positions.tolist() == [2, 3, 4, 5, 6, 7]
     assert packed.together
-    assert not pack(layout("set", exchange=False), ids(10), [ids(20)]).together
+    assert not layout("pointwise").pack(ids(10), [ids(20)]).together
 
 
-def test_published_is_the_reference_sequence_for_every_ordered_pair():
+def test_ordered_pair_is_the_reference_sequence_for_every_ordered_pair():
     """LLM-Blender: [CLS] <source> src [SEP] [CLS] <candidate1> A [SEP] [CLS] <candidate2> B [SEP], running positions."""
-    packed = pack(layout("published"), ids(10), [ids(20), ids(30)])
+    packed = layout("ordered_pair").pack(ids(10), [ids(20), ids(30)])
     assert [r.candidates for r in packed.rows] == [(0, 1), (1, 0)]
     row = packed.rows[0]
     assert row.ids.tolist() == [CLS, 90, 10, SEP, CLS, 91, 20, SEP, CLS, 92, 30, SEP]
@@ -59,14 +59,14 @@ def test_published_is_the_reference_sequence_for_every_ordered_pair():
     assert row.readout == (1, 5, 9)
 
 
-@pytest.mark.parametrize("name", ["hub", "set", "published"])
+@pytest.mark.parametrize("name", ["shared_prompt", "set_encoder", "ordered_pair"])
 def test_truncation_keeps_the_newest_context_and_the_start_of_the_answer(name):
     prompt, answers = ids(*range(100, 200)), [ids(*range(200, 300)), ids(7)]
-    packed = pack(layout(name), prompt, answers)
+    packed = layout(name).pack(prompt, answers)
     assert packed.prompt_truncated
     assert packed.truncated.tolist() == [True, False]
     for row in packed.rows:
-        limit = 64 if name != "hub" else 64 * 3
+        limit = 64 if name != "shared_prompt" else 64 * 3
         assert len(row.ids) <= limit
         kept = row.ids[(row.ids >= 100) & (row.ids < 200)].tolist()
         assert kept == list(range(200 - len(kept), 200)), "the newest part of the prompt stays"
@@ -75,14 +75,14 @@ def test_truncation_keeps_the_newest_context_and_the_start_of_the_answer(name):
             assert answer == list(range(200, 200 + len(answer)))
 
 
-@pytest.mark.parametrize("name", ["hub", "set", "published"])
+@pytest.mark.parametrize("name", ["shared_prompt", "set_encoder", "ordered_pair"])
 def test_cost_is_what_packing_gives(name):
     rng = np.random.default_rng(0)
     for _ in range(50):
         prompt = rng.integers(5, 9, rng.integers(0, 90)).astype(np.int32)
         answers = [rng.integers(5, 9, rng.integers(0, 90)).astype(np.int32) for _ in range(rng.integers(1, 5))]
-        packed = pack(layout(name), prompt, answers)
-        rows, longest = cost(layout(name), len(prompt), [len(a) for a in answers])
+        packed = layout(name).pack(prompt, answers)
+        rows, longest = layout(name).cost(len(prompt), [len(a) for a in answers])
         assert (rows, longest if rows else 0) == (len(packed.rows), longest if rows else 0)
         assert packed.length == (longest if rows else 0)
 
@@ -96,9 +96,9 @@ def test_budget_goes_to_answers_first_and_slack_to_the_longer():
 
 
 def test_no_candidates_and_empty_texts():
-    for name in ("hub", "set", "published"):
-        assert pack(layout(name), ids(10), []).rows == ()
-        assert all(len(r.ids) for r in pack(layout(name), ids(), [ids(), ids()]).rows)
+    for name in ("shared_prompt", "set_encoder", "ordered_pair"):
+        assert layout(name).pack(ids(10), []).rows == ()
+        assert all(len(r.ids) for r in layout(name).pack(ids(), [ids(), ids()]).rows)
 
 
 def test_plan_respects_the_budget_and_keeps_everything():
@@ -122,8 +122,8 @@ def test_plan_ends_a_batch_where_padding_costs_more_than_a_pass():
 
 
 def test_every_worker_gets_a_batch_where_there_are_enough_rows():
-    text = layout("set", exchange=False)
-    items = units([pack(text, ids(10), [ids(20)]) for _ in range(12)])
+    text = layout("pointwise")
+    items = units([text.pack(ids(10), [ids(20)]) for _ in range(12)])
     for workers in (1, 2, 3, 5):
         cut = list(batches(items, 1 << 20, workers, tight=True))
         assert len(cut) >= workers
@@ -132,8 +132,8 @@ def test_every_worker_gets_a_batch_where_there_are_enough_rows():
 
 
 def test_collate_points_members_at_their_own_group():
-    text = layout("set")
-    packed = [pack(text, ids(10), [ids(20), ids(21), ids(22)]), pack(text, ids(11), [ids(30), ids(31, 32)])]
+    text = layout("set_encoder")
+    packed = [text.pack(ids(10), [ids(20), ids(21), ids(22)]), text.pack(ids(11), [ids(30), ids(31, 32)])]
     (batch,) = batches(units(packed), 1000)
     arrays = collate(text, batch)
     sizes = [len(u.rows) for u in batch]
@@ -147,9 +147,9 @@ def test_collate_points_members_at_their_own_group():
 
 
 def test_one_order_reads_every_pair_once_and_no_candidate_always_first():
-    model, tokenizer = tiny("published")
-    both, one = TextPipeline(model.layout, tokenizer), TextPipeline(model.layout, tokenizer)
-    one.read_one_order()
+    model, tokenizer = tiny("ordered_pair")
+    both = TextPipeline(model.layout, tokenizer)
+    one = TextPipeline(model.layout, tokenizer, average_orders=False)
     (tokens,) = both.tokenize([Group("What is it?", ("a b", "c", "d e f", "g", "h i"))])
     pairs = [row.candidates for row in one.pack(tokens).rows]
     assert len(pairs) == len(both.pack(tokens).rows) // 2
@@ -159,17 +159,16 @@ def test_one_order_reads_every_pair_once_and_no_candidate_always_first():
 
 
 def test_scores_of_one_order_are_those_of_the_logits_that_were_read():
-    model, tokenizer = tiny("published")
+    model, tokenizer = tiny("ordered_pair")
     group = Group("What is it?", ("a b", "c", "d e f"))
-    pipeline = TextPipeline(model.layout, tokenizer)
-    pipeline.read_one_order()
+    pipeline = TextPipeline(model.layout, tokenizer, average_orders=False)
 
     def forward(arrays):  # the logit is the number of the pair's row
         rows = np.arange(1, len(arrays["input_ids"]) + 1, dtype=np.float32)
         return np.stack([rows, np.zeros_like(rows)], axis=1)[:, :, None]
 
     packed = pipeline.pack(pipeline.tokenize([group])[0])
-    (result,) = pipeline.score([group], forward, 1 << 20)
+    (result,) = score_groups(pipeline, [group], forward, 1 << 20)
     lengths = [len(row.ids) for row in packed.rows]
     expected = np.zeros(3)
     for logit, row in enumerate(sorted(range(3), key=lambda i: (lengths[i], i)), 1):
@@ -181,6 +180,8 @@ def test_scores_of_one_order_are_those_of_the_logits_that_were_read():
 
 
 def test_one_order_of_an_order_free_model_is_refused():
-    model, tokenizer = tiny("set")
-    with pytest.raises(ConfigError, match="average_orders=False is for models that read .* layout 'set' has no order"):
-        TextPipeline(model.layout, tokenizer).read_one_order()
+    model, tokenizer = tiny("set_encoder")
+    with pytest.raises(
+        ConfigError, match="average_orders=False is for models that read .* layout 'set_encoder' has no order"
+    ):
+        TextPipeline(model.layout, tokenizer, average_orders=False)

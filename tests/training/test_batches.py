@@ -8,7 +8,7 @@ from ranker.errors import ConfigError
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.scoring.pipeline import TextPipeline
-from ranker.training.batches import Groups, PairwiseCollator, RunPlan
+from ranker.training.batches import Collator, Groups, RunPlan
 from tests.conftest import LAYOUTS, tiny
 
 
@@ -24,9 +24,9 @@ def plan(groups, **kwargs):
     )
 
 
-@pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
-def test_every_group_once_per_epoch_within_the_budget(layout, exchange):
-    model, tokenizer = tiny(layout, exchange=exchange)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_group_once_per_epoch_within_the_budget(layout):
+    model, tokenizer = tiny(layout)
     groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
     for batch in plan(groups):
         rows, longest = zip(*(groups.cost(item) for item in batch), strict=True)
@@ -36,7 +36,7 @@ def test_every_group_once_per_epoch_within_the_budget(layout, exchange):
 
 
 def test_groups_shrink_to_the_budget_and_a_pair_that_does_not_fit_is_named():
-    model, tokenizer = tiny("published")
+    model, tokenizer = tiny("ordered_pair")
     groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
     for batch in plan(groups, max_tokens_per_forward=400, candidates_per_prompt=(4, 4)):
         rows, longest = zip(*(groups.cost(item) for item in batch), strict=True)
@@ -66,25 +66,25 @@ def test_nothing_to_train_on_is_said():
         plan(Groups([], TextPipeline(model.layout, tokenizer)))
 
 
-@pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
-def test_collated_comparisons_are_those_of_the_scorer(layout, exchange):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_collated_comparisons_are_those_of_the_scorer(layout):
     """Logits read through left and right equal differences of the scores that the serving path gives."""
-    model, tokenizer = tiny(layout, exchange=exchange)
+    model, tokenizer = tiny(layout)
     rows = preferences(4)
     groups = Groups(rows, TextPipeline(model.layout, tokenizer))
     items = [(i, tuple(range(len(p.candidates)))) for i, p in enumerate(rows)]
-    batch = PairwiseCollator(groups.pipeline)([groups[item] for item in items])
+    batch = Collator(groups.pipeline)([groups[item] for item in items])
     inputs = {k: v for k, v in batch.items() if k in ("input_ids", "block_ids", "position_ids", "readout", "members")}
     with torch.no_grad():
         out = model(**inputs)
     logits = (out[tuple(batch["left"].T)] - out[tuple(batch["right"].T)])[:, 0].numpy()
-    if layout == "published":
+    if layout == "ordered_pair":
         logits = (logits[0::2] - logits[1::2]) / 2
         assert torch.equal(batch["targets"][0::2], 1 - batch["targets"][1::2])
     expected = []
     for preference, result in zip(rows, TorchScorer(model, tokenizer).score([p.group for p in rows]), strict=True):
         pairs = preference.pairs()
-        if layout == "published":
+        if layout == "ordered_pair":
             results = TorchScorer(model, tokenizer).compare(
                 [
                     type(preference.group)(preference.prompt, (preference.candidates[i], preference.candidates[j]))
@@ -100,7 +100,7 @@ def test_collated_comparisons_are_those_of_the_scorer(layout, exchange):
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_out_the_plan_and_ballast_is_not_counted(world):
-    model, tokenizer = tiny("set")
+    model, tokenizer = tiny("set_encoder")
     groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
     plans = [plan(groups, max_tokens_per_forward=700, world=world, rank=rank) for rank in range(world)]
     assert len({len(p) for p in plans}) == 1
@@ -109,10 +109,8 @@ def test_processes_share_out_the_plan_and_ballast_is_not_counted(world):
     assert counted == plan(groups, max_tokens_per_forward=700).batches
     assert len(together) - len(counted) == -len(counted) % world
     row, chosen = counted[-1][0]
-    batch = PairwiseCollator(groups.pipeline)([groups[(-1 - row, chosen)]])
+    batch = Collator(groups.pipeline)([groups[(-1 - row, chosen)]])
     assert batch["counted"] == 0
     assert batch["weight"].sum() == 0
     assert batch["labels"].isnan().all()
-    np.testing.assert_array_equal(
-        batch["input_ids"], PairwiseCollator(groups.pipeline)([groups[(row, chosen)]])["input_ids"]
-    )
+    np.testing.assert_array_equal(batch["input_ids"], Collator(groups.pipeline)([groups[(row, chosen)]])["input_ids"])

@@ -67,7 +67,7 @@ FROM_SCRATCH = {
     "decoder-classify": [
         "training.learning_rate=1e-3",
         "training.num_train_epochs=6",
-        "training.accept_threshold=0.15",
+        "training.loss.accept_threshold=0.15",
     ],
     "decoder-regress": ["training.learning_rate=7e-4", "training.num_train_epochs=6"],
     "decoder-token-pairwise": ["training.learning_rate=5e-4", "training.num_train_epochs=3"],
@@ -91,11 +91,11 @@ def settings(recipe, tmp_path):
         with (DATA / "train.jsonl").open() as lines:
             rows.write_text("".join(islice(lines, 300)))
         return [
-            f"model.name_or_path={train(config).folder}", "model.max_length=256", "gate.steps=300", "data.max_train_samples=300",
+            f"model.name_or_path={train(config).folder}", "model.max_length=256", "model.gate.steps=300", "data.max_train_samples=300",
             f"data.aspects=[{rows}]",
         ]  # fmt: skip
     if recipe == "pairrm-original":  # reads one pair at a time, so it needs more of them
-        return ["training.num_train_epochs=2", "training.learning_rate=1e-4", "training.consistency=0"]
+        return ["training.num_train_epochs=2", "training.learning_rate=1e-4", "training.loss.order_consistency=0"]
     return ["data.max_train_samples=800"]
 
 

@@ -66,7 +66,7 @@ def test_a_range_follows_what_it_sees():
 
 
 def test_the_finish_makes_rounding_cost_less_and_keeps_what_the_model_says():
-    model, tokenizer = tiny("set")
+    model, tokenizer = tiny("set_encoder")
     config = load_config("pairrm", ["training.learning_rate=5e-3", "training.max_tokens_per_forward=1024"]).training
     groups = [row.group for row in ROWS]
     before = TorchScorer(model, tokenizer).score(groups)
@@ -82,7 +82,9 @@ def test_the_finish_makes_rounding_cost_less_and_keeps_what_the_model_says():
 def test_a_run_ends_with_it_and_saves_what_it_gave(tiny_backbone, tmp_path, monkeypatch):
     steps = []
     train_quantized = qat.train_quantized
-    monkeypatch.setattr(qat, "train_quantized", lambda *args: steps.append(args[-1]) or train_quantized(*args))
+    monkeypatch.setattr(
+        qat, "train_quantized", lambda *args, **options: steps.append(args[-1]) or train_quantized(*args, **options)
+    )
     plain = train(tiny_config(tiny_backbone, tmp_path / "plain"))
     trained = train(tiny_config(tiny_backbone, tmp_path / "run", "qat=int8", "qat_steps=3"))
     assert steps == [3]
@@ -100,5 +102,5 @@ def test_adapters_are_merged_first():
 
 def test_a_frozen_backbone_is_refused():
     data = ROOT / "data" / "train.jsonl"
-    with pytest.raises(ConfigError, match="gated freezes its backbone; lora.r must be 0, qat none"):
+    with pytest.raises(ConfigError, match="'armorm' freezes its backbone; remove lora and qat"):
         load_config("armorm", ["qat=int8", f"data.aspects=[{data}]"])

@@ -1,21 +1,23 @@
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from transformers import TrainingArguments
 
-from ranker.config import TrainingConfig
+from ranker.config import MODEL_TYPES, LossConfig, TrainingConfig
 from ranker.records import Preference
 from ranker.scoring.pipeline import TextPipeline
 from ranker.training.batches import Groups
+from ranker.training.losses import LOSSES, listwise
 from ranker.training.trainer import RankerTrainer
 from tests.conftest import LAYOUTS, tiny
 from tests.training.test_batches import plan, preferences
 
 
-def trainer_for(layout, exchange, tmp_path, **kwargs):
-    model, tokenizer = tiny(layout, exchange=exchange)
+def trainer_for(layout, tmp_path, **kwargs):
+    model, tokenizer = tiny(layout)
     groups = Groups(preferences(10), TextPipeline(model.layout, tokenizer))
     arguments = TrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, report_to=[], disable_tqdm=True, learning_rate=1e-3, max_steps=1
@@ -26,10 +28,10 @@ def trainer_for(layout, exchange, tmp_path, **kwargs):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("layout", "exchange"), LAYOUTS)
-def test_the_gradient_does_not_depend_on_how_a_step_is_cut(layout, exchange, tmp_path):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_gradient_does_not_depend_on_how_a_step_is_cut(layout, tmp_path):
     """Micro-batches divide by the weight of the whole step, not by their own."""
-    trainer = trainer_for(layout, exchange, tmp_path)
+    trainer = trainer_for(layout, tmp_path)
     model = trainer.model.eval()
     items = [(row, tuple(range(min(3, len(p.candidates))))) for row, p in enumerate(trainer.train_dataset.preferences)]
     gradients = []
@@ -46,7 +48,7 @@ def test_the_gradient_does_not_depend_on_how_a_step_is_cut(layout, exchange, tmp
 
 
 def test_the_head_learns_at_its_own_rate_and_only_matrices_decay(tmp_path):
-    trainer = trainer_for("set", True, tmp_path, head_lr_multiplier=10.0)
+    trainer = trainer_for("set_encoder", tmp_path, head_lr_multiplier=10.0)
     optimizer = trainer.create_optimizer()
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
     named = dict(trainer.model.named_parameters())
@@ -57,7 +59,10 @@ def test_the_head_learns_at_its_own_rate_and_only_matrices_decay(tmp_path):
 
 
 def test_consistency_penalises_position_bias(tmp_path):
-    plain, penalised = (trainer_for("published", True, tmp_path, consistency=c) for c in (0.0, 1.0))
+    plain, penalised = (
+        trainer_for("ordered_pair", tmp_path, loss={"type": "bradley_terry", "order_consistency": c})
+        for c in (0.0, 1.0)
+    )
     items = [(0, (0, 1)), (1, (0, 1))]
     batch = plain.data_collator([plain.train_dataset[i] for i in items])
     model = plain.model.eval()
@@ -71,9 +76,8 @@ def test_consistency_penalises_position_bias(tmp_path):
 @pytest.mark.parametrize("name", ["list_net", "list_mle", "rank_net"])
 def test_list_losses_read_the_scores_of_their_group(name, tmp_path):
     from ranker.models.torch_scorer import TorchScorer
-    from ranker.training.losses.table import LISTWISE
 
-    trainer = trainer_for("hub", True, tmp_path, loss=name)
+    trainer = trainer_for("shared_prompt", tmp_path, loss=name)
     model, rows = trainer.model.eval(), trainer.train_dataset.preferences
     items = [(0, tuple(range(4))), (1, tuple(range(3))), (len(rows) - 1, (0, 1))]
     examples = [trainer.train_dataset[item] for item in items]
@@ -83,21 +87,14 @@ def test_list_losses_read_the_scores_of_their_group(name, tmp_path):
         (result,) = TorchScorer(model, trainer.tokenizer).score([example.preference.group])
         labels = torch.tensor([[row[0] for row in example.preference.labels()]])
         scores = torch.from_numpy(result.scores)[None]
-        expected.append(LISTWISE[name](scores, labels, torch.ones_like(labels, dtype=torch.bool)).item())
+        expected.append(getattr(listwise, name)(scores, labels, torch.ones_like(labels, dtype=torch.bool)).item())
     assert got == pytest.approx(sum(expected) / 3, rel=1e-4)
 
 
-def test_the_loss_table_is_the_config_literal():
-    from typing import get_args
-
-    from ranker.config import AnswerLoss, ListLoss, PairLoss, PointLoss, TokenLoss
-    from ranker.training.losses.table import ANSWERS, LISTWISE, PAIRWISE, POINTWISE, TOKENWISE
-
-    assert [*PAIRWISE] == [*get_args(PairLoss)]
-    assert [*TOKENWISE] == [*get_args(TokenLoss)]
-    assert [*ANSWERS] == [*get_args(AnswerLoss)]
-    assert [*LISTWISE] == [*get_args(ListLoss)]
-    assert [*POINTWISE] == [*get_args(PointLoss)]
+def test_the_registry_of_losses_has_every_loss_of_the_configuration():
+    tags = [tag for cls in get_args(get_args(LossConfig)[0]) for tag in get_args(cls.model_fields["type"].annotation)]
+    assert sorted(LOSSES) == sorted(set(tags) - {"custom"})
+    assert set().union(*(cls.losses for cls in MODEL_TYPES.values())) == set(tags)
 
 
 def trainer_on(family, tmp_path, output="scalar", **settings):
@@ -205,13 +202,13 @@ def test_what_a_cut_answer_has_lost_is_not_compared(tmp_path):
 
 
 def test_class_weights_and_label_smoothing_reach_the_loss(tmp_path):
-    settings = {
-        "loss": "cross_entropy",
+    loss = {
+        "type": "cross_entropy",
         "accept_threshold": 0.7,
         "class_weights": (1.0, 3.0),
         "label_smoothing_factor": 0.1,
     }
-    trainer = trainer_on("bert", tmp_path, output="accept_reject", **settings)
+    trainer = trainer_on("bert", tmp_path, output="accept_reject", loss=loss)
     model, example = trainer.model.eval(), trainer.train_dataset[(0, (0, 1, 2))]
     batch = trainer.data_collator([example])
     logits = model(**{k: batch[k] for k in ("input_ids", "block_ids", "position_ids")})[:, 0]
@@ -226,7 +223,7 @@ def test_held_out_numbers_come_from_the_serving_path(tmp_path):
     from ranker.metrics import pairwise_summary
     from ranker.models.torch_scorer import TorchScorer
 
-    trainer = trainer_for("set", True, tmp_path)
+    trainer = trainer_for("set_encoder", tmp_path)
     expected = pairwise_summary(
         trainer.validation,
         TorchScorer(trainer.model, trainer.tokenizer).score([p.group for p in trainer.validation]),

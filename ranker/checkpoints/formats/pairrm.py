@@ -17,8 +17,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from ranker.checkpoints.formats.spec import PROMPT_RESERVE, Facts, LoadSpec, Source, plain_config, refused, write
 from ranker.checkpoints.weights import KeyMap
 from ranker.errors import CheckpointError
+from ranker.layouts.ordered_pair import OrderedPair
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
-from ranker.text.layout import TextLayout
 
 NAMES: Final = KeyMap({"pretrained_model": "backbone", "head_layer.1": "head.dense", "head_layer.4": "head.out"})
 MARKERS: Final = {
@@ -47,8 +47,7 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
             f"{folder}: its tokenizer does not have {', '.join(MARKERS.values())} (it gives ids {markers}), so all "
             "texts would be read alike; take the tokenizer that was saved with these weights"
         )
-    text = TextLayout(
-        layout="published",
+    text = OrderedPair(
         max_length=LENGTH if limits is None else limits[0] + 2 * limits[1],
         prompt_reserve=PROMPT_RESERVE,
         cls_id=tokenizer.cls_token_id,
@@ -57,9 +56,11 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
         markers=tuple(markers),
     )
     config = PairwiseConfig(
-        backbone=backbone.to_dict(), text=text.model_dump(), n_tasks=shapes["head_layer.4.weight"][0],
+        backbone=backbone.to_dict(),
+        text=text.model_dump(),
+        num_labels=shapes["head_layer.4.weight"][0],
         head_dropout=float(values.get("drop_out", 0.05)),
-    )  # fmt: skip
+    )
     return LoadSpec(config, PairwiseModel, NAMES)
 
 
@@ -67,17 +68,26 @@ def write_model(source: Source, folder: Path) -> list[str]:
     """The folder as PairRM-hf's ``DebertaV2PairRM.from_pretrained`` reads it.
 
     Raises:
-        CheckpointError: not a published layout on DeBERTa, or markers that the tokenizer cannot have.
+        CheckpointError: not the layout ordered_pair on DeBERTa, or markers that the tokenizer cannot have.
     """
     config = source.config
-    published = isinstance(source.model, PairwiseModel) and config.layout.layout == "published"
+    published = isinstance(source.model, PairwiseModel) and isinstance(config.layout, OrderedPair)
     if not published or config.backbone["model_type"] != "deberta-v2":
-        raise refused(source, "pairrm-hf", "the published layout (model.layout=published) on DeBERTa-v2 or v3")
+        raise refused(source, "pairrm-hf", "model.type=ordered_pair on DeBERTa-v2 or v3")
     values = plain_config(source, "DebertaV2PairRM")
     for name in ("backbone", "text", "head_dropout"):
         values.pop(name, None)
     source, markers = with_marker_tokens(source)
-    values = config.backbone | values | markers | {"model_type": "deberta-v2", "drop_out": config.head_dropout}
+    values = (
+        config.backbone
+        | values
+        | markers
+        | {
+            "model_type": "deberta-v2",
+            "drop_out": config.head_dropout,
+            "n_tasks": config.num_labels,
+        }
+    )
     write(source, folder, NAMES, values)
     return []
 
@@ -95,7 +105,7 @@ def with_marker_tokens(source: Source) -> tuple[Source, dict[str, int]]:
     ids: dict[str, int] = {}
     missing: dict[str, int] = {}
     rows = tensors[EMBEDDINGS].clone()
-    for (name, token), old in zip(MARKERS.items(), source.model.layout.markers, strict=True):
+    for (name, token), old in zip(MARKERS.items(), source.model.layout.marker_ids, strict=True):
         surface = tokenizer.token(old)
         ids[name] = old if surface is not None else tokenizer.size + len(missing)
         if surface is None:

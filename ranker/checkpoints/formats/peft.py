@@ -81,7 +81,7 @@ def base_of(
     model = spec.cls.from_pretrained(
         None, state_dict=state, config=spec.config, dtype=torch.float32, **attention_options(spec.config)
     )
-    tokenizer = TextTokenizer.from_folder(texts, model.layout.markers)
+    tokenizer = TextTokenizer.from_folder(texts, model.layout.marker_ids)
     check_vocabulary(texts, tokenizer, model)
     return prepare(model), tokenizer, spec.notes
 

@@ -16,10 +16,11 @@ from ranker.checkpoints.weights import KeyMap
 from ranker.config import Pooling
 from ranker.errors import CheckpointError
 from ranker.extras import require
+from ranker.layouts import Output
+from ranker.layouts.pointwise import Pointwise
 from ranker.models import backbones
 from ranker.models.backbones import DECODERS
 from ranker.models.pointwise import RewardReading, text_layout
-from ranker.text.layout import Output, TextLayout
 from ranker.text.tokenizer import TextTokenizer
 
 MAX_LENGTH: Final = 2048
@@ -73,7 +74,7 @@ Writer = Callable[[Source, Path], list[str]]
 """(source, target folder) -> what could not be kept."""
 
 
-def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling) -> TextLayout:
+def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling) -> Pointwise:
     """The layout of a pointwise checkpoint, from its tokenizer: pair template, chat template or plain."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ranker.config import RunConfig
+from ranker.config.models import ArmoRMConfig, PointwiseConfig
+from ranker.config.run import HELD_OUT_ROWS
 from ranker.evaluation.evaluate import Report
 from ranker.evaluation.report.tables import headline
 from ranker.extras import require
@@ -35,14 +37,14 @@ def write(folder: Path, config: RunConfig, report: Report, facts: Rows) -> None:
     """
     hub = require("huggingface_hub")
     name = Path(config.output_dir).name
-    rows = ", ".join(config.data.test or config.data.validation)
+    rows = ", ".join(config.data.test or config.data.validation) or HELD_OUT_ROWS
     named = rows if config.data.test else f"{rows} (validation: chose the checkpoint)"
     data = hub.ModelCardData(
         model_name=name,
         base_model=None if _is_here(config.model.name_or_path) else config.model.name_or_path,
         library_name="ranker-toolkit",
         pipeline_tag=TASK,
-        tags=["reward-model", "preference", config.model.scheme],
+        tags=["reward-model", "preference", config.model.type],
         eval_results=[
             hub.EvalResult(
                 task_type=TASK, dataset_type="preferences", dataset_name=named, metric_type=metric,
@@ -63,20 +65,21 @@ def _is_here(backbone: str) -> bool:
 def _text(name: str, config: RunConfig, report: Report, facts: Rows) -> str:
     model, training = config.model, config.training
     rows: list[tuple[str, Any]] = [
-        ("scheme", model.scheme if model.scheme != "pairwise" else f"pairwise, layout {model.layout}"),
+        ("model type", model.type),
         ("backbone", model.name_or_path),
-        ("loss", training.loss),
+        ("loss", training.loss.type),
         ("longest input", f"{model.max_length} tokens"),
         ("training rows", ", ".join(config.data.train)),
-        ("validation rows", ", ".join(config.data.validation)),
+        ("validation rows", ", ".join(config.data.validation) or HELD_OUT_ROWS),
         ("test rows", ", ".join(config.data.test) or "none"),
         ("seed", training.seed),
         *facts,
     ]
+    kind = "reward model" if isinstance(model, PointwiseConfig | ArmoRMConfig) else "ranker"
     return f"""
 # {name}
 
-A {"ranker" if model.scheme in ("pairwise", "seq2seq") else "reward model"} trained by ranker-toolkit. Higher scores are
+A {kind} trained by ranker-toolkit. Higher scores are
 better; a difference of two is the log-odds that the first answer is preferred.
 
     import ranker

@@ -17,7 +17,7 @@ NAME: Final = "ranker_blocks"
 
 
 def star_mask(block_ids: Tensor) -> Tensor:
-    """Who sees whom in the ``hub`` layout: (batch, 1, sequence, sequence), True may attend.
+    """Who sees whom in the ``shared_prompt`` layout: (batch, 1, sequence, sequence), True may attend.
 
     ``block_ids`` (batch, sequence) is 0 for the prompt, 1.. for candidates, -1 for padding. A token sees its own block
     and block 0; block 0 sees everything. Padding is never seen.

@@ -83,5 +83,5 @@ def add(app: Any, server: Server) -> None:
         """Log-odds that ``a`` is better than ``b``."""
         results = await server.score(request, [Group(prompt_of(body.prompt), (body.a, body.b))])
         first, second = map(float, scores_of(results)[0])
-        probability = sigmoid((first - second) / server.scorer.calibration.temperature)
+        probability = sigmoid((first - second) / server.scorer.info.calibration.temperature)
         return CompareResponse(model=server.name, logit=first - second, probability=probability)

@@ -6,9 +6,13 @@ All take ``scores`` (groups, candidates) logits, ``labels`` (groups, candidates)
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from ranker.training.losses.base import Batch, Loss, at
 
 
 def list_net(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
@@ -44,3 +48,52 @@ def rank_net(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
 
 def _masked(values: Tensor, present: Tensor) -> Tensor:
     return values.float().masked_fill(~present, torch.finfo(torch.float32).min)
+
+
+class ListLoss(Loss):
+    """A loss of ranked lists: the sum over groups, averaged over the criteria that have a label.
+
+    A subclass says what a list costs in ``per_list``.
+    """
+
+    @abstractmethod
+    def per_list(self, scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+        """One value (groups,) each; arguments as described at the top of this module."""
+
+    def __call__(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """See ``Loss.__call__``."""
+        values = at(outputs, batch["cells"]).movedim(-1, 0)
+        labels = batch["labels"].movedim(-1, 0)
+        present = ~labels.isnan()
+        criteria = zip(values, labels.nan_to_num(), present, strict=True)
+        losses = torch.stack([self.per_list(*criterion) for criterion in criteria])
+        known = present.any(dim=-1)
+        return ((losses * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum()
+
+    def size(self, batch: Batch) -> Tensor:
+        """The groups that count."""
+        return batch["counted"]
+
+
+class ListNet(ListLoss):
+    """``list_net`` of every group."""
+
+    def per_list(self, scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+        """See ``ListLoss``."""
+        return list_net(scores, labels, present)
+
+
+class ListMLE(ListLoss):
+    """``list_mle`` of every group."""
+
+    def per_list(self, scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+        """See ``ListLoss``."""
+        return list_mle(scores, labels, present)
+
+
+class RankNet(ListLoss):
+    """``rank_net`` of every group."""
+
+    def per_list(self, scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
+        """See ``ListLoss``."""
+        return rank_net(scores, labels, present)

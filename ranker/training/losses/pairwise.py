@@ -1,10 +1,15 @@
-"""Losses of comparisons: one value per pair, reduced by the caller."""
+"""Losses of comparisons: functions of two scores, one value per pair, and the objects that apply them to a batch."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from ranker.config.losses import ComparisonLossConfig, PairLossConfig
+from ranker.training.losses.base import Batch, Loss, at
 
 
 def bradley_terry(logits: Tensor, targets: Tensor, margin: Tensor | None = None) -> Tensor:
@@ -50,25 +55,7 @@ def center_rewards(left: Tensor, right: Tensor) -> Tensor:
     Returns:
         (comparisons,) mean over tasks.
     """
-    return (left.float() + right.float()).square().mean(dim=-1)
-
-
-def token_pairwise(chosen: Tensor, rejected: Tensor, span: Tensor) -> Tensor:
-    """Bradley-Terry at every token from the first difference to the end of the longer answer (trlx, summarize_rlhf).
-
-    trlx writes ``-log(sigmoid(x))``, which underflows, and asserts that the two answers differ; here identical answers
-    give 0. The mean is over the pair's own tokens, so long answers do not outweigh short ones.
-
-    Args:
-        chosen: (pairs, sequence) value of every token of the preferred answers.
-        rejected: (pairs, sequence) value of every token of the others.
-        span: (pairs, sequence) bool, the tokens compared; see ``differing_span``.
-
-    Returns:
-        (pairs,)
-    """
-    loss = softplus(rejected.float() - chosen.float())
-    return torch.where(span, loss, 0.0).sum(dim=-1) / span.sum(dim=-1).clamp(min=1)
+    return _squared_sum(left, right)
 
 
 def answer_token(left: Tensor, right: Tensor, targets: Tensor) -> Tensor:
@@ -88,41 +75,6 @@ def answer_token(left: Tensor, right: Tensor, targets: Tensor) -> Tensor:
     return (loss * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
 
 
-def held_values(values: Tensor, mask: Tensor) -> Tensor:
-    """Values after the end of a right-padded row: the last real token's, so that padding is never compared.
-
-    Args:
-        values: (rows, sequence) value of every token.
-        mask: (rows, sequence) bool, True for real tokens.
-
-    Returns:
-        (rows, sequence)
-    """
-    positions = torch.arange(values.shape[1], device=values.device)
-    last = mask.sum(dim=-1, keepdim=True) - 1
-    return values.gather(1, torch.minimum(positions, last))
-
-
-def differing_span(chosen: Tensor, rejected: Tensor, chosen_mask: Tensor, rejected_mask: Tensor) -> Tensor:
-    """Positions from the first token at which two right-padded rows differ to the end of the longer.
-
-    A shared prompt is never part of it. Padding counts as a difference, so an answer that is a prefix of the other is
-    compared from where it ends.
-
-    Args:
-        chosen: (pairs, sequence) ids.
-        rejected: (pairs, sequence) ids.
-        chosen_mask: (pairs, sequence) bool, True for real tokens.
-        rejected_mask: (pairs, sequence) bool.
-
-    Returns:
-        (pairs, sequence) bool; all False where the rows are identical.
-    """
-    differs = (chosen_mask | rejected_mask) & ((chosen != rejected) | (chosen_mask != rejected_mask))
-    begun = differs.cumsum(dim=-1) > 0
-    return begun & (chosen_mask | rejected_mask)
-
-
 def order_consistency(forward: Tensor, backward: Tensor) -> Tensor:
     """Penalty on position bias: the squared sum of the logits of (A, B) and (B, A), which should cancel.
 
@@ -133,4 +85,71 @@ def order_consistency(forward: Tensor, backward: Tensor) -> Tensor:
     Returns:
         (comparisons,) mean over tasks.
     """
-    return (forward.float() + backward.float()).square().mean(dim=-1)
+    return _squared_sum(forward, backward)
+
+
+def _squared_sum(a: Tensor, b: Tensor) -> Tensor:
+    return (a.float() + b.float()).square().mean(dim=-1)
+
+
+class ComparisonLoss(Loss):
+    """A loss of compared pairs: sums over comparisons by their weight; the weights of a group sum to 1.
+
+    A subclass says what a comparison costs in ``per_comparison``. The settings add TRL's centring of rewards and a
+    penalty on scores that change with the order.
+    """
+
+    def __init__(self, config: PairLossConfig | None = None) -> None:
+        super().__init__(config)
+        self.settings: PairLossConfig = config or ComparisonLossConfig(type="bradley_terry")
+
+    @abstractmethod
+    def per_comparison(self, left: Tensor, right: Tensor, targets: Tensor, margin: Tensor) -> Tensor:
+        """One value (comparisons,) each.
+
+        Args:
+            left: (comparisons, outputs) of the left answers.
+            right: (comparisons, outputs) of the right answers.
+            targets: (comparisons, outputs) probability that the left is better, NaN a missing label.
+            margin: (comparisons,) logits by which the better answer must lead.
+        """
+
+    def __call__(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """See ``Loss.__call__``."""
+        left, right = (at(outputs, batch[side]) for side in ("left", "right"))
+        loss = self.per_comparison(left, right, batch["targets"], batch["margin"])
+        if self.settings.center_rewards_coefficient:
+            loss = loss + self.settings.center_rewards_coefficient * center_rewards(left, right)
+        if self.settings.order_consistency:  # the two orders of a pair lie next to each other
+            logits = left - right
+            penalty = order_consistency(logits[0::2], logits[1::2]).repeat_interleave(2)
+            loss = loss + self.settings.order_consistency * penalty
+        return (loss * batch["weight"]).sum()
+
+    def size(self, batch: Batch) -> Tensor:
+        """The weight of the comparisons that have a label."""
+        return batch["weight"].sum()
+
+
+class BradleyTerry(ComparisonLoss):
+    """``bradley_terry`` of the difference of the two scores."""
+
+    def per_comparison(self, left: Tensor, right: Tensor, targets: Tensor, margin: Tensor) -> Tensor:
+        """See ``ComparisonLoss``."""
+        return bradley_terry(left - right, targets, margin)
+
+
+class LogExp(ComparisonLoss):
+    """``log_exp`` of the difference of the two scores."""
+
+    def per_comparison(self, left: Tensor, right: Tensor, targets: Tensor, margin: Tensor) -> Tensor:
+        """See ``ComparisonLoss``."""
+        return log_exp(left - right, targets, margin)
+
+
+class AnswerToken(ComparisonLoss):
+    """``answer_token`` of the two log-probabilities."""
+
+    def per_comparison(self, left: Tensor, right: Tensor, targets: Tensor, margin: Tensor) -> Tensor:
+        """See ``ComparisonLoss``; margins do not apply."""
+        return answer_token(left, right, targets)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
+
+from ranker.config.losses import CrossEntropyLossConfig, HuberLossConfig
+from ranker.training.losses.base import Batch, Loss, at
 
 
 def cross_entropy(
@@ -68,3 +73,84 @@ def rmse(scores: Tensor, labels: Tensor, *, epsilon: float = 1e-12) -> Tensor:
 
 def _mean_known(loss: Tensor, known: Tensor) -> Tensor:
     return torch.where(known, loss, 0.0).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
+
+
+class AnswerLoss(Loss):
+    """A loss of single answers: the mean over the labelled answers of a pass, times its groups.
+
+    A subclass says what answers cost in ``per_answer``.
+    """
+
+    @abstractmethod
+    def per_answer(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """One value (answers,) each, or one number for all.
+
+        Args:
+            outputs: (answers, outputs).
+            labels: (answers, labels), NaN a missing one; no answer lacks them all.
+        """
+
+    def __call__(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """See ``Loss.__call__``."""
+        values, labels = at(outputs, batch["cells"]), batch["labels"]
+        labelled = ~labels.isnan().all(dim=-1)
+        if not labelled.any():
+            return outputs.sum() * 0.0
+        return self.per_answer(values[labelled], labels[labelled]).mean() * batch["counted"]
+
+    def size(self, batch: Batch) -> Tensor:
+        """The groups that count."""
+        return batch["counted"]
+
+
+class CrossEntropy(AnswerLoss):
+    """``cross_entropy`` of reject and accept; an answer is accepted from ``accept_threshold`` on."""
+
+    def __init__(self, config: CrossEntropyLossConfig | None = None) -> None:
+        super().__init__(config)
+        self.settings = config or CrossEntropyLossConfig(type="cross_entropy")
+
+    def per_answer(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """See ``AnswerLoss``."""
+        return cross_entropy(
+            outputs,
+            (labels[:, 0] >= self.settings.accept_threshold).long(),
+            class_weights=torch.tensor(self.settings.class_weights),
+            label_smoothing_factor=self.settings.label_smoothing_factor,
+        )
+
+
+class BinaryCrossEntropy(AnswerLoss):
+    """``binary_cross_entropy`` of one logit per label."""
+
+    def per_answer(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """See ``AnswerLoss``."""
+        return binary_cross_entropy(outputs, labels)
+
+
+class MSE(AnswerLoss):
+    """``mse`` of the outputs."""
+
+    def per_answer(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """See ``AnswerLoss``."""
+        return mse(outputs, labels)
+
+
+class RMSE(AnswerLoss):
+    """``rmse`` over the answers of a pass."""
+
+    def per_answer(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """See ``AnswerLoss``."""
+        return rmse(outputs, labels)
+
+
+class Huber(AnswerLoss):
+    """``huber`` of the outputs."""
+
+    def __init__(self, config: HuberLossConfig | None = None) -> None:
+        super().__init__(config)
+        self.settings = config or HuberLossConfig(type="huber")
+
+    def per_answer(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """See ``AnswerLoss``."""
+        return huber(outputs, labels, delta=self.settings.delta)

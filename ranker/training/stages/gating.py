@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from ranker.checkpoints import native
 from ranker.config import RunConfig
+from ranker.config.models import ArmoRMConfig
 from ranker.errors import ConfigError
 from ranker.extras import require
 from ranker.models.armorm import GatedModel
-from ranker.models.build import start
+from ranker.models.build import new_model
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference
 from ranker.scoring import batching
@@ -59,9 +60,10 @@ def fit(
     Raises:
         ConfigError: rows of ``data.aspects`` with labels that are not in ``model.aspects``.
     """
-    rows = load_aspects(config, held_out)
-    made, tokenizer = start(config.model, gate=config.gate)
-    model: Any = made.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    settings = armorm_of(config)
+    rows = load_aspects(config, settings.aspects, held_out)
+    new, tokenizer = new_model(settings, config.output)
+    model: Any = new.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = TextPipeline(model.layout, tokenizer)
 
     answers, _ = features(model, pipeline, [p.group for p in rows], config.training.max_tokens_per_forward)
@@ -69,10 +71,10 @@ def fit(
     states = answers.double().numpy()
     weights = ridge(states, labels, seed=config.training.seed)
     model.regression_layer.weight.data.copy_(torch.from_numpy(weights))
-    transform = np.eye(len(config.model.aspects))
-    if config.gate.verbosity is not None:
-        column = config.model.aspects.index(config.gate.verbosity)
-        transform = decorrelation(states @ weights.T, column, config.gate.max_correlation)
+    transform = np.eye(len(settings.aspects))
+    if settings.gate.verbosity is not None:
+        column = settings.aspects.index(settings.gate.verbosity)
+        transform = decorrelation(states @ weights.T, column, settings.gate.max_correlation)
     model.reward_transform_matrix.data.copy_(torch.from_numpy(transform))
 
     answers, prompts = features(model, pipeline, [p.group for p in preferences], config.training.max_tokens_per_forward)
@@ -81,7 +83,7 @@ def fit(
     native.replace(model.eval(), tokenizer, folder)
     scorer = TorchScorer(model, tokenizer)
     native.check_reload(scorer, folder, [p.group for p in preferences[:8]])
-    return folder, scorer, history, config.gate.steps
+    return folder, scorer, history, settings.gate.steps
 
 
 @torch.no_grad()
@@ -97,9 +99,9 @@ def features(
         answers, prompts = (torch.zeros(int(starts[-1]), model.regression_layer.in_features) for _ in range(2))
         for batch in batching.batches(batching.units(packed), max_tokens_per_forward):
             arrays = batching.collate(model.layout, batch)
-            found = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
+            states = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
             places = [int(starts[unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]
-            answers[places], prompts[places] = (states.cpu() for states in found)
+            answers[places], prompts[places] = (state.cpu() for state in states)
         parts.append((answers, prompts))
     answers, prompts = (torch.cat(states) for states in zip(*parts, strict=True))
     return answers, prompts
@@ -164,7 +166,7 @@ def train_gate(
     """
     torch.manual_seed(config.training.seed)
     left, right, targets = _comparisons(preferences)
-    gate = config.gate
+    gate = armorm_of(config).gate
     optimizer = torch.optim.AdamW(model.gating.parameters(), lr=gate.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, gate.steps)
     history: list[dict[str, Any]] = []
@@ -185,6 +187,17 @@ def train_gate(
             seen.clear()
     logger.info("gate trained on %d comparisons, last loss %.3f nats", len(left), history[-1]["loss"])
     return history
+
+
+def armorm_of(config: RunConfig) -> ArmoRMConfig:
+    """The model's settings.
+
+    Raises:
+        ConfigError: another model.
+    """
+    if not isinstance(config.model, ArmoRMConfig):
+        raise ConfigError(f"expected model.type armorm, got '{config.model.type}'")
+    return config.model
 
 
 def _comparisons(preferences: Sequence[Preference]) -> tuple[Tensor, Tensor, Tensor]:

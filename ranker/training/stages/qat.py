@@ -35,7 +35,9 @@ RATE: Final = 0.1
 WARMUP: Final = 0.1
 
 
-def train_quantized(model: PreTrainedModel, groups: Groups, config: TrainingConfig, steps: int) -> tuple[float, float]:
+def train_quantized(
+    model: PreTrainedModel, groups: Groups, config: TrainingConfig, steps: int, *, learning_rate: float
+) -> tuple[float, float]:
     """Train ``model`` in place for ``steps`` batches; its root-mean-square error under rounding, first and last tenth.
 
     The error is in units of the scores' standard deviation. The model is left in evaluation mode.
@@ -50,7 +52,7 @@ def train_quantized(model: PreTrainedModel, groups: Groups, config: TrainingConf
         seed=config.seed + 1,
     )
     layout, forward = groups.pipeline.layout, type(model).forward  # training may have left a bf16 one on the model
-    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE * config.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=RATE * learning_rate, weight_decay=0.0)
     schedule = get_linear_schedule_with_warmup(optimizer, round(WARMUP * steps), steps)
     errors, spread = [], []
     with rounded(student):
@@ -60,11 +62,11 @@ def train_quantized(model: PreTrainedModel, groups: Groups, config: TrainingConf
             tensors = {name: torch.from_numpy(array).to(student.device) for name, array in arrays.items()}
             with torch.no_grad():
                 wanted = forward(teacher, **tensors)
-            given = forward(student, **tensors)
-            if layout.layout == "hub":  # a row has room for as many answers as the longest has
-                there = tensors["readout"][:, 1:] >= 0
-                given, wanted = given[there], wanted[there]
-            loss = nn.functional.mse_loss(given, wanted)
+            rounded_outputs = forward(student, **tensors)
+            counts = torch.tensor([len(row.candidates) for unit in units for row in unit.rows], device=wanted.device)
+            present = torch.arange(wanted.shape[1], device=wanted.device) < counts[:, None]  # rows may have room left
+            wanted = wanted[present]
+            loss = nn.functional.mse_loss(rounded_outputs[present], wanted)
             torch.autograd.backward(loss)
             nn.utils.clip_grad_norm_(student.parameters(), config.max_grad_norm or float("inf"))
             optimizer.step()

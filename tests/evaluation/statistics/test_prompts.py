@@ -10,13 +10,14 @@ from ranker.evaluation.statistics.paired import paired
 from ranker.metrics import accuracy, comparisons, prompt_numbers, wilson
 from ranker.records import Message, Preference
 from ranker.scoring.protocol import GroupScores
+from tests.support.scorers import info_of
 
 ROWS = 8
 """Of every prompt."""
 
 
 class Fixed:
-    scores_are_relative = False
+    info = info_of()
 
     def __init__(self, rule):
         self.rule = rule

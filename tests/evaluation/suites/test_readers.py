@@ -10,12 +10,13 @@ from ranker.evaluation.suites import rules, suite
 from ranker.evaluation.suites.readers import SUITES
 from ranker.metrics import Estimate
 from ranker.scoring.protocol import GroupScores, failed
+from tests.support.scorers import info_of
 
 
 class Longer:
     """The number of characters as score; a text that begins with ! fails, one with ^ is liked when it is first."""
 
-    scores_are_relative = False
+    info = info_of()
 
     def score(self, groups, *, preserve_order=False):
         assert preserve_order

@@ -6,11 +6,10 @@ import torch
 from ranker.training.losses.pairwise import (
     bradley_terry,
     center_rewards,
-    differing_span,
     log_exp,
     order_consistency,
-    token_pairwise,
 )
+from ranker.training.losses.tokens import differing_span, token_pairwise
 
 
 def column(*values):

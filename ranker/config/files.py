@@ -1,0 +1,155 @@
+"""Recipes and YAML files as a configuration, and errors that name the key and the repair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ranker.config.models import MODEL_TYPES
+from ranker.config.run import RunConfig
+from ranker.errors import ConfigError, nearest
+
+RECIPES: Final = Path(__file__).parents[1] / "training" / "recipes"
+CONFIG_BYTES: Final = 1_000_000
+"""Bytes of YAML that are read; aliases could expand a small file without bound."""
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def load_config(recipe: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> RunConfig:
+    """A recipe by name or a YAML file by path, with changes.
+
+    Args:
+        recipe: its name or path.
+        overrides: ``section.key=value`` texts whose values are YAML, or a mapping from ``section.key`` to a value.
+
+    Raises:
+        ConfigError: naming every unknown key with the nearest known one, and every value that does not fit.
+
+    Example:
+        >>> load_config("pairrm", ["training.loss=list_mle"]).training.loss.type
+        'list_mle'
+        >>> load_config("encoder-regress", {"training.loss": {"type": "huber", "delta": 2.0}}).training.loss.delta
+        2.0
+    """
+    path = recipes().get(str(recipe), Path(recipe))
+    if not path.is_file():
+        raise ConfigError(f"expected a recipe or a YAML file, got '{recipe}'{nearest(str(recipe), recipes())}")
+    if path.stat().st_size > CONFIG_BYTES:
+        raise ConfigError(f"{path}: expected at most {CONFIG_BYTES} bytes of YAML")
+    values = _mapping(path)
+    changes = overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides)
+    for key, value in changes:
+        _apply(values, key, value)
+    return parse_config(values)
+
+
+def parse_config(values: Mapping[str, Any]) -> RunConfig:
+    """A configuration from nested mappings, as YAML gives them.
+
+    Raises:
+        ConfigError: as in ``load_config``.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(detail) for detail in error.errors())) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML that ``load_config`` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected sections model, data, training; got {type(values).__name__}")
+    return values
+
+
+def _parsed(override: str) -> tuple[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"expected key=value, got '{override}'; for example training.learning_rate=1e-5")
+    try:
+        return key, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{key}': expected a YAML value, got '{text}'") from error
+
+
+def _apply(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a key; ``training.loss.delta`` of a loss that is only named adds to the name."""
+    *sections, last = key.split(".")
+    target = values
+    for section in sections:
+        inner = target.setdefault(section, {})
+        if isinstance(inner, str) and section == "loss":
+            inner = target[section] = {"type": inner}
+        elif inner is None or (section == "loss" and not inner):
+            inner = target[section] = {"type": "bradley_terry"} if section == "loss" else {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"'{key}': '{section}' is a value, not a section")
+        target = inner
+    target[last] = value
+
+
+def _explain(detail: Any) -> str:
+    """One validation error as a line: the key as it is written in YAML, what was expected, what was there."""
+    names: list[str] = []
+    section: Any = RunConfig
+    parent: type[BaseModel] | None = RunConfig
+    tag = ""
+    for part in map(str, detail["loc"]):
+        variants = _variants(section)
+        if part in variants:
+            tag = part
+            section = variants[part]
+            continue
+        names.append(part)
+        parent = _class_of(section)
+        fields = parent.model_fields if parent is not None else {}
+        section = fields[part].annotation if part in fields else None
+    name = ".".join(names)
+    if detail["type"] == "value_error":
+        return f"{name + ': ' if name else ''}{detail['msg'].removeprefix('Value error, ')}"
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tags = list(_variants(section))
+        value = detail.get("ctx", {}).get("tag")
+        got = "no value" if value is None else f"unknown value '{value}'"
+        return f"'{name}.type': {got}{nearest(str(value), tags)}"
+    if detail["type"] != "extra_forbidden":
+        return f"'{name}': {detail['msg']}; got {detail['input']!r:.80}"
+    homes = [known for known, cls in MODEL_TYPES.items() if names[-1] in cls.model_fields] if tag in MODEL_TYPES else []
+    if homes:
+        return f"'{name}': model.type '{tag}' has no such setting; it belongs to {', '.join(homes)}"
+    return f"unknown key '{name}'{nearest(names[-1], parent.model_fields if parent is not None else {})}"
+
+
+def _class_of(annotation: Any) -> type[BaseModel] | None:
+    """The section of an annotation that may be optional."""
+    classes = [item for item in (annotation, *get_args(annotation)) if isinstance(item, type)]
+    return next((item for item in classes if issubclass(item, BaseModel)), None)
+
+
+def _variants(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The members of a tagged union by their tags; several tags may mean one class."""
+    classes: list[Any] = [annotation]
+    for _ in range(3):  # Annotated and optional types wrap each other
+        classes = [inner for item in classes for inner in (get_args(item) or (item,))]
+    known = [item for item in classes if isinstance(item, type) and issubclass(item, BaseModel)]
+    tags: dict[str, type[BaseModel]] = {}
+    for cls in known:
+        for tag in get_args(cls.model_fields["type"].annotation) if "type" in cls.model_fields else ():
+            tags[tag] = cls
+    return tags

@@ -1,0 +1,99 @@
+"""One row per candidate, read on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ranker.layouts.base import Arrays, Cell, Layout, Output, PackedGroup, Row, padded
+from ranker.layouts.truncation import split_budget
+from ranker.text.tokenizer import Ids
+
+REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
+    "scalar": lambda outputs: outputs.mean(-1),
+    "aspects": lambda outputs: outputs.mean(-1),
+    "gated": lambda outputs: outputs[..., 0],
+    "accept_reject": lambda outputs: outputs[..., 1] - outputs[..., 0],
+}
+"""From a candidate's outputs to its score: their mean, the gated score, or the log-odds of accept."""
+
+
+class Pointwise(Layout):
+    """A reward model's row, one per candidate: ``prefix prompt between candidate suffix``.
+
+    The parts around the texts are ids, of an encoder's pair (``[CLS]``, ``[SEP]``) or of a decoder's chat template,
+    which also has ``turn`` between an answer and the next user turn. N (S + C) tokens for a prompt of S tokens and N
+    candidates of C.
+    """
+
+    layout: Literal["pointwise"] = "pointwise"
+    prefix: tuple[int, ...] = Field((), description="before the prompt")
+    between: tuple[int, ...] = Field((), description="between a user turn and the answer")
+    turn: tuple[int, ...] | None = Field(None, description="between an answer and the next user turn")
+    suffix: tuple[int, ...] = Field((), description="after the answer; a decoder is read at its end")
+    output: Output = "scalar"
+
+    scores_are_relative: ClassVar[bool] = False
+
+    @property
+    def keeps_turns(self) -> bool:
+        """See ``Layout.keeps_turns``."""
+        return self.turn is not None
+
+    @property
+    def extra_input(self) -> str | None:
+        """``readout`` (rows, 1) of a gated model: where the gate reads the prompt."""
+        return "readout" if self.output == "gated" else None
+
+    def extra_arrays(self, units: Sequence[Sequence[Row]]) -> Arrays:
+        """``readout``: of a gated model, and of rows that hold several candidates after one prompt."""
+        rows = [row for unit in units for row in unit]
+        return {"readout": padded([row.readout for row in rows])} if rows[0].readout else {}
+
+    def join_turns(self, contents: Sequence[str], ids: Mapping[str, Ids]) -> Ids:
+        """See ``Layout.join_turns``: alternating turns, the first and the last the user's."""
+        joints = [np.array(self.turn or () if i % 2 == 0 else self.between, np.int32) for i in range(len(contents))]
+        pieces = [part for joint, content in zip(joints, contents, strict=True) for part in (joint, ids[content])]
+        return np.concatenate(pieces[1:])
+
+    def reduce(self, outputs: Any) -> Any:
+        """See ``Layout.reduce``; by ``output``."""
+        return REDUCTIONS[self.output](outputs)
+
+    def pack(self, prompt: Ids, candidates: Sequence[Ids]) -> PackedGroup:
+        """See ``Layout.pack``."""
+        prefix, between, suffix = (np.array(part, np.int32) for part in (self.prefix, self.between, self.suffix))
+        room = self.max_length - self._structure
+        rows: list[Row] = []
+        truncated: list[bool] = []
+        prompt_truncated = False
+        for i, candidate in enumerate(candidates):
+            kept, (length,) = split_budget(room, len(prompt), [len(candidate)], self.prompt_reserve)
+            ids = np.concatenate([prefix, prompt[len(prompt) - kept :], between, candidate[:length], suffix])
+            start = len(prefix) + kept + len(between)
+            blocks = np.zeros(len(ids), np.int32)
+            blocks[start:] = 1
+            positions = np.arange(self.position_offset, self.position_offset + len(ids), dtype=np.int32)
+            gate = start - len(between) - (0 if len(between) else 1)
+            rows.append(Row(ids, blocks, positions, (gate,) if self.output == "gated" else (), (i,)))
+            truncated.append(length < len(candidate))
+            prompt_truncated |= kept < len(prompt)
+        return PackedGroup(tuple(rows), np.array(truncated, np.bool_), prompt_truncated)
+
+    def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
+        """See ``Layout.cost``."""
+        if not candidates:
+            return 0, 0
+        return len(candidates), min(self.max_length, prompt + max(candidates) + self._structure)
+
+    def cells(self, rows: Sequence[Row], start: int, first: int, second: int) -> tuple[Cell, Cell]:
+        """See ``Layout.cells``: a row each."""
+        return (start + first, 0), (start + second, 0)
+
+    @property
+    def _structure(self) -> int:
+        """Tokens of a row that are not text."""
+        return len(self.prefix) + len(self.between) + len(self.suffix)

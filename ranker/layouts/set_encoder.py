@@ -1,0 +1,66 @@
+"""One row per candidate, the rows of a group seeing each other's [CLS]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import numpy as np
+
+from ranker.layouts.base import Arrays, Cell, Layout, PackedGroup, Row, padded
+from ranker.layouts.blocks import Block, block_row
+from ranker.layouts.truncation import split_budget
+from ranker.text.tokenizer import Ids
+
+STRUCTURE: Final = 3
+"""[CLS] and two [SEP]."""
+
+
+class SetEncoder(Layout):
+    """One row per candidate, ``[CLS] prompt [SEP] candidate [SEP]`` (Set-Encoder, arXiv 2404.06912).
+
+    In every layer a row also sees the [CLS] states of the other rows of its group. N (S + C) tokens for a prompt of S
+    tokens and N candidates of C.
+    """
+
+    layout: Literal["set_encoder"] = "set_encoder"
+    cls_id: int
+    sep_id: int
+
+    @property
+    def extra_input(self) -> str | None:
+        """``members`` (rows, others): the row numbers of the group's other candidates, -1 absent."""
+        return "members"
+
+    def extra_arrays(self, units: Sequence[Sequence[Row]]) -> Arrays:
+        """See ``extra_input``."""
+        members: list[list[int]] = []
+        for unit in units:
+            group = range(len(members), len(members) + len(unit))
+            members += [[other for other in group if other != row] for row in group]
+        return {"members": padded(members)}
+
+    def pack(self, prompt: Ids, candidates: Sequence[Ids]) -> PackedGroup:
+        """See ``Layout.pack``."""
+        rows: list[Row] = []
+        truncated: list[bool] = []
+        prompt_truncated = False
+        for i, candidate in enumerate(candidates):
+            room = self.max_length - STRUCTURE
+            kept, (length,) = split_budget(room, len(prompt), [len(candidate)], self.prompt_reserve)
+            blocks: list[Block] = [([self.cls_id], prompt[len(prompt) - kept :]), ([], candidate[:length])]
+            offset = self.position_offset
+            rows.append(block_row(blocks, sep_id=self.sep_id, position_offset=offset, candidates=(i,)))
+            truncated.append(length < len(candidate))
+            prompt_truncated |= kept < len(prompt)
+        return PackedGroup(tuple(rows), np.array(truncated, np.bool_), prompt_truncated, together=True)
+
+    def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
+        """See ``Layout.cost``."""
+        if not candidates:
+            return 0, 0
+        return len(candidates), min(self.max_length, prompt + max(candidates) + STRUCTURE)
+
+    def cells(self, rows: Sequence[Row], start: int, first: int, second: int) -> tuple[Cell, Cell]:
+        """See ``Layout.cells``: a row each."""
+        return (start + first, 0), (start + second, 0)

@@ -1,0 +1,30 @@
+"""How texts that share a row share its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def split_budget(total: int, prompt: int, candidates: Sequence[int], reserve: int) -> tuple[int, list[int]]:
+    """Tokens kept of a prompt and of each candidate that share ``total`` tokens.
+
+    Candidates come first: the prompt yields down to ``reserve`` before any candidate is cut. Candidates that must be
+    cut share the remaining tokens equally, and what a short one leaves goes to the longer ones.
+
+    Example:
+        >>> split_budget(100, 80, [50], reserve=20)
+        (50, [50])
+        >>> split_budget(100, 80, [10, 90], reserve=20)
+        (20, [10, 70])
+    """
+    kept = list(candidates)
+    room = total - min(prompt, reserve)
+    if sum(kept) > room:
+        kept = [0] * len(candidates)
+        shortest_first = sorted(range(len(candidates)), key=lambda i: candidates[i])
+        while shortest_first:
+            share = room // len(shortest_first)
+            i = shortest_first.pop(0)
+            kept[i] = min(candidates[i], share)
+            room -= kept[i]
+    return min(prompt, total - sum(kept)), kept
