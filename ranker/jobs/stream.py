@@ -1,99 +1,108 @@
-"""``ranker score``, ``rank`` and ``compare``: rows of a file through a scorer, nothing lost, in order."""
+"""Rows of a file or a stream through a scorer: nothing lost, in order, in bounded memory."""
 
 from __future__ import annotations
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
-from rich.console import Console
-from tqdm import tqdm
-
+from ranker.batch_scorer import RESULTS, columns_of
 from ranker.data.files import Row, line_of, read_rows, rename_collisions, write_rows
 from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group
 from ranker.errors import DataError, InterruptedRunError
-from ranker.loading import load
+from ranker.metrics import sigmoid
 from ranker.ranking.prefilter import prefiltered
-from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import Group
-from ranker.runtime.session import Device
 from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 from ranker.signals import number_of
 
 logger = logging.getLogger(__name__)
 
 Solve = Callable[[Sequence[Group]], Sequence[GroupScores]]
-Verb = Literal["score", "rank", "best-of-n", "rank-with-ref", "compare"]
+Operation = Literal["score", "rank", "best-of-n", "rank-with-ref", "compare"]
+"""What is asked about each row; the commands of the same names."""
+
 CHUNK: Final = 4096
 """Rows that are batched together; memory is bounded by this, whatever the length of the file."""
 
 
-def run(
-    verb: Verb,
-    *,
-    model: str,
+@dataclass(frozen=True, slots=True)
+class StreamResult:
+    """Rows that were written, how many of them have an error, and the first error."""
+
+    rows: int
+    errors: int
+    first_error: str
+
+
+def score_stream(
+    operation: Operation,
+    scorer: Scorer,
     source: str,
     target: str,
+    *,
     columns: Columns | None = None,
-    device: Device = "auto",
-    threads: int | None = None,
-    average_orders: bool = True,
     schedule: Choice | None = None,
     budget: int | None = None,
-    prefilter: str | None = None,
+    prefilter: Scorer | None = None,
     keep: int = 8,
-    fail_on_error_rate: float = 1.0,
-    quiet: bool = False,
-) -> None:
-    """Score the rows of ``source`` into ``target`` (``-`` standard streams).
+    max_error_rate: float = 1.0,
+    progress: Callable[[int], object] = lambda rows: None,
+) -> StreamResult:
+    """Score the rows of ``source`` into ``target``; ``-`` is standard input or output.
 
     Every input column is kept; a column with the name of a result is kept as ``input_<name>``. A bad row keeps its
     place, with null results and the reason in ``error``.
 
+    Args:
+        operation: what is asked about each row.
+        scorer: the model.
+        source: a file of rows.
+        target: the file that is written; it appears when it is complete.
+        columns: names of the columns where they differ from the known ones.
+        schedule: compares candidates in pairs (``ranker.ranking.tournament``).
+        budget: the most comparisons of a row.
+        prefilter: a model that is asked first; the best ``keep`` candidates go on.
+        keep: see ``prefilter``.
+        max_error_rate: more failed rows than this share are an error.
+        progress: called with the number of rows after each.
+
     Raises:
         InterruptedRunError: Ctrl-C or SIGTERM; a file that was being written is not there.
-        DataError: more than ``fail_on_error_rate`` of the rows, or all of them, had an error; the output is complete.
+        DataError: more than ``max_error_rate`` of the rows, or all of them, had an error; the output is complete.
     """
     check_columns(columns or {})
-    scorer = load(Path(model), device=device, threads=threads, average_orders=average_orders).scorer
     rank: Solve = partial(ranked, scorer, schedule=schedule, budget=budget)
     if prefilter is not None:
-        first = load(Path(prefilter), device=device, threads=threads).scorer
-        rank = partial(prefiltered, first, scorer, keep=keep, schedule=schedule, budget=budget)
+        rank = partial(prefiltered, prefilter, scorer, keep=keep, schedule=schedule, budget=budget)
     rows = errors = 0
     reason = ""
-    bar = tqdm(desc=verb, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
     try:
-        with write_rows(target) as out, bar:
-            for line, bad in score_rows(verb, scorer, read_rows(source), columns, rank):
+        with write_rows(target) as out:
+            for line, bad in score_rows(operation, scorer, read_rows(source), columns, rank):
                 out.write(line + "\n")
-                rows, errors = rows + 1, errors + bad
+                rows += 1
+                errors += bad
                 reason = reason or (json.loads(line)["error"] if bad else "")
-                bar.update()
+                progress(1)
     except KeyboardInterrupt as error:
         kept = (
             "what was written stays" if target == "-" else f"{target} was not written (ranker filter keeps its parts)"
         )
         raise InterruptedRunError(f"stopped after {rows} rows; {kept}", number_of(error)) from error
-    if not quiet:
-        Console(stderr=True, soft_wrap=True).print(
-            f"ranker: {rows} rows, {errors} with an error" + (f"; the first: {reason}" if errors else ""),
-            highlight=False, markup=False,
-        )  # fmt: skip
-    if rows and (errors / rows > fail_on_error_rate or errors == rows):
-        allowed = "" if errors == rows else f" (allowed {fail_on_error_rate:.1%})"
+    if rows and (errors / rows > max_error_rate or errors == rows):
+        allowed = "" if errors == rows else f" (allowed {max_error_rate:.1%})"
         raise DataError(source, "error", f"{errors} of {rows} rows failed{allowed}; the first: {reason}")
+    return StreamResult(rows, errors, reason)
 
 
 def score_rows(
-    verb: Verb,
+    operation: Operation,
     scorer: Scorer,
     rows: Iterator[tuple[str, Row | DataError]],
     columns: Columns | None = None,
@@ -103,24 +112,24 @@ def score_rows(
     rank = rank or partial(ranked, scorer)
     unused = UnusedColumns()
     while chunk := list(islice(rows, CHUNK)):
-        groups = [_group(row, where, columns, verb, unused) for where, row in chunk]
+        groups = [_group(row, where, columns, operation, unused) for where, row in chunk]
         unused.say()
         good = [(g, row) for g, (_, row) in zip(groups, chunk, strict=True) if isinstance(g, Group)]
-        scored = iter(_solved(verb, scorer, good, columns, rank))
+        scored = iter(_solved(operation, scorer, good, columns, rank))
         for (_, row), group in zip(chunk, groups, strict=True):
             result = next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group))
-            yield _line(verb, row, group, result, scorer.info.calibration.temperature), result.error is not None
+            yield _line(operation, row, group, result, scorer.info.calibration.temperature), result.error is not None
 
 
 def _solved(
-    verb: Verb, scorer: Scorer, good: Sequence[tuple[Group, Any]], columns: Columns | None, rank: Solve
+    operation: Operation, scorer: Scorer, good: Sequence[tuple[Group, Any]], columns: Columns | None, rank: Solve
 ) -> Sequence[GroupScores]:
     groups = [group for group, _ in good]
-    if verb == "score":
+    if operation == "score":
         warn_of_lone(scorer, groups)
-    if verb == "rank-with-ref":
+    if operation == "rank-with-ref":
         return with_reference(scorer, groups, [row[_reference(columns)] for _, row in good])
-    if verb in ("rank", "best-of-n"):
+    if operation in ("rank", "best-of-n"):
         return rank(groups)
     return scorer.score(groups)
 
@@ -130,7 +139,7 @@ def _reference(columns: Columns | None) -> str:
 
 
 def _group(
-    row: Row | DataError, where: str, columns: Columns | None, verb: Verb, unused: UnusedColumns
+    row: Row | DataError, where: str, columns: Columns | None, operation: Operation, unused: UnusedColumns
 ) -> Group | DataError:
     if isinstance(row, DataError):
         return row
@@ -138,31 +147,27 @@ def _group(
         group = parse_group(row, where, columns, unused)
     except DataError as error:
         return error
-    if verb == "compare" and len(group.candidates) != 2:
+    if operation == "compare" and len(group.candidates) != 2:
         return DataError(where, "candidates", f"expected two candidates to compare, got {len(group.candidates)}")
-    if verb == "best-of-n" and not group.candidates:
+    if operation == "best-of-n" and not group.candidates:
         return DataError(where, "candidates", "expected at least one candidate to choose the best of")
-    if verb == "rank-with-ref" and not isinstance(row.get(_reference(columns)), str):
+    if operation == "rank-with-ref" and not isinstance(row.get(_reference(columns)), str):
         return DataError(where, _reference(columns), f"expected a text, got {row.get(_reference(columns))!r:.40}")
     return group
 
 
-def _line(verb: Verb, row: Row | DataError, group: Group | DataError, result: GroupScores, temperature: float) -> str:
+def _line(operation: Operation, row: Row | DataError, group: Group | DataError, result: GroupScores, temperature: float) -> str:
     columns: Row = {"input": row.raw} if isinstance(row, DataError) else dict(row)
-    make = partial(_compare, temperature=temperature) if verb == "compare" else RESULTS[verb]
-    fields = dict.fromkeys(FIELDS[verb]) if result.error is not None else make(group, result)
+    make = partial(_compare, temperature=temperature) if operation == "compare" else MAKERS[operation]
+    fields = dict.fromkeys(FIELDS[operation]) if result.error is not None else make(group, result)
     fields["error"] = result.error
     return line_of(rename_collisions(columns, fields) | fields)
 
 
 def _score(group: Any, result: GroupScores) -> Row:
-    ranking = rank_scores(result.scores)
-    return {
-        "scores": _numbers(result.scores),
-        "ranks": ranking.ranks.tolist(),
-        "order": ranking.order.tolist(),
-        "truncated": result.truncated.tolist(),
-    }
+    fields = columns_of(result)
+    del fields["error"]
+    return fields | {"scores": _numbers(result.scores)}
 
 
 def _rank(group: Any, result: GroupScores) -> Row:
@@ -196,7 +201,7 @@ def _compare(group: Any, result: GroupScores, temperature: float = 1.0) -> Row:
     logit = float(result.scores[0]) - float(result.scores[1])
     return {
         "logit": round(logit, 6),
-        "probability": round(float(np.exp(-np.logaddexp(0, -logit / temperature))), 6),
+        "probability": round(float(sigmoid(logit / temperature)), 6),
         "winner": None if logit == 0 else int(logit < 0),
         "truncated": result.truncated.tolist(),
     }
@@ -207,18 +212,20 @@ def _numbers(scores: Any) -> list[float]:
     return [float(str(score)) for score in scores]
 
 
-RESULTS: Final[dict[Verb, Callable[[Any, GroupScores], Row]]] = {
+MAKERS: Final[dict[Operation, Callable[[Any, GroupScores], Row]]] = {
     "score": _score,
     "rank": _rank,
     "best-of-n": _best,
     "rank-with-ref": _score,
     "compare": _compare,
 }
-FIELDS: Final[dict[Verb, tuple[str, ...]]] = {
-    "score": ("scores", "ranks", "order", "truncated"),
-    "rank": ("ranked", "scores", "ranks", "order", "truncated"),
+
+SCORED: Final = tuple(name for name in RESULTS if name != "error")
+FIELDS: Final[dict[Operation, tuple[str, ...]]] = {
+    "score": SCORED,
+    "rank": ("ranked", *SCORED),
     "best-of-n": ("best", "best_index", "score", "truncated"),
-    "rank-with-ref": ("scores", "ranks", "order", "truncated"),
+    "rank-with-ref": SCORED,
     "compare": ("logit", "probability", "winner", "truncated"),
 }
-"""The result columns of each verb, in order; all are null in a row with an error."""
+"""The result columns of each operation, in order; all are null in a row with an error."""

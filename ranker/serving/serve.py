@@ -1,4 +1,4 @@
-"""``ranker serve``: a model behind HTTP until it is told to stop."""
+"""A model behind HTTP until the process is told to stop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEYS = "RANKER_API_KEYS"
 """The variable that may hold keys, separated by commas."""
 
 
-def run(
+def serve(
     model: str,
     *,
     host: str,
