@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import numpy as np
 from rich.console import Console
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from ranker.data.files import Row, line_of, read_rows, rename_collisions, write_
 from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group
 from ranker.errors import DataError, InterruptedRunError
 from ranker.loading import load
+from ranker.metrics import sigmoid
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
@@ -196,7 +196,7 @@ def _compare(group: Any, result: GroupScores, temperature: float = 1.0) -> Row:
     logit = float(result.scores[0]) - float(result.scores[1])
     return {
         "logit": round(logit, 6),
-        "probability": round(float(np.exp(-np.logaddexp(0, -logit / temperature))), 6),
+        "probability": round(sigmoid(logit / temperature), 6),
         "winner": None if logit == 0 else int(logit < 0),
         "truncated": result.truncated.tolist(),
     }
