@@ -1,10 +1,12 @@
-"""Files and folders that appear whole or not at all: written beside their place, flushed to disk, renamed."""
+"""Files and folders that appear complete or not at all: written beside their path, flushed to disk, renamed."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -14,16 +16,43 @@ REPLACED: Final = ".replaced"
 
 def write_text(path: Path, text: str) -> None:
     """Write a small UTF-8 file in one step; a reader sees the old text or the new one, never a part."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
+    with draft_file(path, flush=False) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def create_text(path: Path, text: str) -> bool:
+    """Write a small UTF-8 file in one step unless it exists; of several processes one gets True, the others False."""
+    draft = _beside(path)
     try:
         draft.write_text(text, encoding="utf-8")
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+@contextmanager
+def draft_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """A new path beside ``path``; its file is renamed to ``path`` when the block ends, or removed when it raises.
+
+    With ``flush`` the file and its folder's entry are flushed to disk.
+    """
+    draft = _beside(path)
+    try:
+        yield draft
+        if flush:
+            sync(draft)
         draft.replace(path)
+        if flush and os.name == "posix":  # elsewhere a folder cannot be opened
+            sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
 
 def draft_of(folder: Path) -> Path:
-    """Where ``folder`` is written before ``replace_folder`` gives it its name."""
+    """The path at which ``folder`` is written before ``replace_folder`` renames it."""
     return folder.with_name(f".{folder.name}{PARTIAL}")
 
 
@@ -42,6 +71,10 @@ def replace_folder(draft: Path, folder: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder's entries to disk."""
     handle = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
@@ -52,7 +85,7 @@ def sync(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the drafts that a killed process left in ``folder``; what it was replacing gets its name back."""
+    """Remove the drafts that a killed process left in ``folder``, and restore the folder that it was replacing."""
     for path in folder.glob(f".*{REPLACED}"):
         name = folder / path.name.removeprefix(".").removesuffix(REPLACED)
         if name.exists():

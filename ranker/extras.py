@@ -1,4 +1,4 @@
-"""Optional dependencies: one place that says which ``pip install`` brings a missing one."""
+"""Optional dependencies, and the ``pip install`` that provides a missing one."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ EXTRA_OF: Final[dict[str, str]] = {
 
 
 def require(module: str) -> ModuleType:
-    """Import ``module`` or say in one sentence which extra brings it.
+    """Import ``module``, or raise an error that names the extra with it.
 
     Raises:
         MissingExtraError: the module is not installed.
     """
     if module.partition(".")[0] == "onnxruntime":
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported; 0 leaves its telemetry on
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # must be set before the import; 0 leaves telemetry on
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -16,6 +16,7 @@ from ranker.config import Quantization
 from ranker.data import fields
 from ranker.errors import ConfigError, DataError, ModelFileError, ScoringError, nearest
 from ranker.extras import require
+from ranker.metrics import sigmoid
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message
@@ -248,7 +249,7 @@ class Ranker:
             raise ScoringError(f"pair {int(np.argmin(np.isfinite(logits)))} could not be scored")
         if not probability:
             return logits
-        chances: Floats = np.exp(-np.logaddexp(0, -logits / self.calibration.temperature)).astype(np.float32)
+        chances: Floats = sigmoid(logits / self.calibration.temperature).astype(np.float32)
         return chances
 
 

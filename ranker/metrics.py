@@ -1,10 +1,11 @@
-"""Numbers about comparisons, each with its count and interval. Pure numpy."""
+"""Formulas that training, export and evaluation share: figures of comparisons with count and interval. Pure numpy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,30 @@ Z95 = 1.959963984540054
 """Two-sided 95 % normal quantile."""
 
 
+@overload
+def sigmoid(x: float) -> float: ...
+@overload
+def sigmoid(x: NDArray[np.floating]) -> NDArray[np.float64]: ...
+def sigmoid(x: float | NDArray[np.floating]) -> float | NDArray[np.float64]:
+    """The logistic function ``1 / (1 + exp(-x))`` without overflow: logits to probabilities, both of the same shape.
+
+    Computed in fp64; NaN stays NaN. A number gives a ``float``.
+    """
+    probabilities = np.exp(-np.logaddexp(0.0, -np.asarray(x, np.float64)))
+    return probabilities if isinstance(x, np.ndarray) else float(probabilities)
+
+
+def top_margin(scores: NDArray[np.floating]) -> float | None:
+    """By how many logits the best of the scores (N,) leads the second best; None for fewer than two."""
+    if len(scores) < 2:
+        return None
+    second, best = np.sort(scores)[-2:]
+    return float(best - second)
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number, its 95 % interval, and how many comparisons or prompts it is from."""
+    """A number, its 95 % interval, and the count of comparisons or prompts behind it."""
 
     value: float
     low: float
@@ -46,26 +68,26 @@ def wilson(successes: float, n: float) -> Share:
     return Share(p, max(0.0, centre - half), min(1.0, centre + half), round(n))
 
 
-def clustered(credit: NDArray[np.float64], groups: NDArray[np.intp]) -> Share:
-    """Share of ``credit`` with a Wilson 95 % interval that knows that comparisons of one prompt are not independent.
+def clustered(credits: NDArray[np.float64], groups: NDArray[np.intp]) -> Share:
+    """Share of ``credits`` with a Wilson 95 % interval that treats comparisons of one prompt as dependent.
 
     The interval is Wilson's for the effective count ``p (1 - p) / v``, where ``v`` is the variance of the ratio
-    estimator over groups (Cochran, Sampling Techniques, section 9A.2); with one comparison per group it is Wilson's
-    own. Where the variance is zero the count is that of the groups. Comparisons of one group only have no interval
-    (NaN).
+    estimator over groups (Cochran, Sampling Techniques, section 9A.2). With one comparison per group it is the plain
+    Wilson interval. Where the variance is zero, the count is the number of groups. Comparisons of a single group have
+    no interval (NaN).
     """
-    n = len(credit)
+    n = len(credits)
     if n == 0:
         return wilson(0, 0)
-    p = float(credit.mean())
+    p = float(credits.mean())
     _, index = np.unique(groups, return_inverse=True)
     sizes = np.bincount(index)
     count = len(sizes)
     if count == n:
-        return wilson(float(credit.sum()), n)
+        return wilson(float(credits.sum()), n)
     if count == 1:
         return Share(p, math.nan, math.nan, n)
-    residuals = np.bincount(index, weights=credit) - p * sizes
+    residuals = np.bincount(index, weights=credits) - p * sizes
     variance = float((residuals**2).sum()) / n**2 * count / max(1, count - 1)
     effective = min(float(n), p * (1 - p) / variance) if variance > 0 else float(count)
     return replace(wilson(p * effective, effective), value=p, n=n)
@@ -94,10 +116,10 @@ class Comparisons:
 
 
 def prompt_numbers(preferences: Sequence[Preference]) -> NDArray[np.intp]:
-    """Of each row the number of its prompt as text: (rows,).
+    """The number of each row's prompt: (rows,).
 
-    Rows with the same prompt have the same number. Rows with an empty prompt have one each: nothing says that they
-    belong together.
+    Rows whose prompts have the same text have the same number. Every row with an empty prompt has a number of its own,
+    because nothing says that such rows belong together.
     """
     numbers: dict[str | int, int] = {}
     keys = ((render_prompt(preference.prompt) or row) for row, preference in enumerate(preferences))
@@ -129,37 +151,42 @@ def comparisons(preferences: Sequence[Preference], results: Sequence[GroupScores
     )
 
 
-def accuracy(found: Comparisons) -> Share:
+def accuracy(compared: Comparisons) -> Share:
     """Share of decided comparisons (target not 0.5) whose sign is right; a logit of exactly 0 counts half.
 
     The interval is ``clustered`` by prompt.
     """
-    decided = found.where(found.targets != 0.5)
-    return clustered(_credit(decided), decided.prompts)
+    decided = compared.where(compared.targets != 0.5)
+    return clustered(credit(decided), decided.prompts)
 
 
-def log_losses(found: Comparisons) -> NDArray[np.float64]:
+def credit(compared: Comparisons) -> NDArray[np.float64]:
+    """1 for each comparison whose sign is right, 0 where it is wrong, 0.5 for a logit of exactly 0: (n,)."""
+    right = np.sign(compared.logits) == np.sign(compared.targets - 0.5)
+    return np.where(compared.logits == 0, 0.5, right.astype(np.float64))
+
+
+def log_losses(compared: Comparisons) -> NDArray[np.float64]:
     """``-t log p - (1 - t) log(1 - p)`` of each comparison with ``p = sigmoid(logit)``, in nats: (n,)."""
-    x, t = found.logits, found.targets
+    x, t = compared.logits, compared.targets
     losses: NDArray[np.float64] = t * np.logaddexp(0, -x) + (1 - t) * np.logaddexp(0, x)
     return losses
 
 
-def briers(found: Comparisons) -> NDArray[np.float64]:
+def briers(compared: Comparisons) -> NDArray[np.float64]:
     """``(p - t)^2`` of each comparison with ``p = sigmoid(logit)``: (n,)."""
-    probability = np.exp(-np.logaddexp(0, -found.logits))
-    squares: NDArray[np.float64] = (probability - found.targets) ** 2
+    squares: NDArray[np.float64] = (sigmoid(compared.logits) - compared.targets) ** 2
     return squares
 
 
-def log_loss(found: Comparisons) -> float:
+def log_loss(compared: Comparisons) -> float:
     """Mean of ``log_losses``."""
-    return float(log_losses(found).mean()) if len(found.logits) else math.nan
+    return float(log_losses(compared).mean()) if len(compared.logits) else math.nan
 
 
-def brier(found: Comparisons) -> float:
+def brier(compared: Comparisons) -> float:
     """Mean of ``briers``."""
-    return float(briers(found).mean()) if len(found.logits) else math.nan
+    return float(briers(compared).mean()) if len(compared.logits) else math.nan
 
 
 def leads(decided: Comparisons) -> NDArray[np.float64]:
@@ -169,7 +196,7 @@ def leads(decided: Comparisons) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What one evaluation of comparisons says. Losses in nats, margins in logits towards the preferred answer."""
+    """Figures of one evaluation of comparisons. Losses in nats, margins in logits towards the preferred answer."""
 
     accuracy: Share
     ties: int
@@ -184,20 +211,15 @@ def pairwise_summary(preferences: Sequence[Preference], results: Sequence[GroupS
     return summarise(comparisons(preferences, results), failed=sum(r.error is not None for r in results))
 
 
-def summarise(found: Comparisons, *, failed: int = 0) -> Summary:
-    """The same from comparisons already made."""
-    decided = found.where(found.targets != 0.5)
+def summarise(compared: Comparisons, *, failed: int = 0) -> Summary:
+    """``pairwise_summary`` of comparisons that are already there."""
+    decided = compared.where(compared.targets != 0.5)
     margin = leads(decided)
     return Summary(
-        accuracy=accuracy(found),
+        accuracy=accuracy(compared),
         ties=int((decided.logits == 0).sum()),
-        log_loss=log_loss(found),
-        brier=brier(found),
+        log_loss=log_loss(compared),
+        brier=brier(compared),
         mean_margin=float(margin.mean()) if len(margin) else math.nan,
         failed=failed,
     )
-
-
-def _credit(found: Comparisons) -> NDArray[np.float64]:
-    right = np.sign(found.logits) == np.sign(found.targets - 0.5)
-    return np.where(found.logits == 0, 0.5, right.astype(np.float64))

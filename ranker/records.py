@@ -1,4 +1,4 @@
-"""The nouns: what is scored, and what is learned from."""
+"""The records: messages, groups to score, and labelled groups to learn from."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Preference:
 
     ``scores`` is (candidates, tasks), higher is better, NaN where a label is missing. A pair has two candidates, the
     preferred one first; ``label`` is then the probability that the first is better (1.0 a clear win, 0.5 a tie) and
-    ``margin`` by how many logits it should lead. ``kinds`` optionally names what each candidate is, ``tasks`` what each
-    column of ``scores`` is. ``spans``, one per candidate, are the parts of the answers that a token-level loss
-    compares; without them it compares all.
+    ``margin`` by how many logits it should lead. ``kinds`` optionally names the kind of each candidate, ``tasks`` the
+    columns of ``scores``. ``spans``, one per candidate, are the parts of the answers that a token-level loss compares;
+    without them it compares whole answers.
     """
 
     prompt: Prompt

@@ -1,4 +1,4 @@
-"""SIGINT (Ctrl-C) and SIGTERM as one kind of interruption, so that both clean up and say how to continue."""
+"""SIGINT (Ctrl-C) and SIGTERM as one kind of interruption: both clean up and print how to continue."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from types import FrameType
 from typing import Any, Final
 
 NAMES: Final = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-"""What users call them."""
+"""Names of the signals in messages."""
 
 REPEAT: Final = 2.0
-"""Seconds in which further signals are the same request: a terminal, ``timeout`` and ``torchrun`` send several."""
+"""Seconds in which further signals count as the same request; ``timeout`` and ``torchrun`` send several."""
 
 Handler = Callable[[int, FrameType | None], Any]
 _first: float | None = None
@@ -24,7 +24,7 @@ _first: float | None = None
 class Stopped(KeyboardInterrupt):
     """A SIGINT or SIGTERM; ``number`` says which.
 
-    A ``KeyboardInterrupt``, so that no ``except Exception`` takes it for a failure of the work.
+    A ``KeyboardInterrupt``, so that no ``except Exception`` handles it as a failure.
     """
 
     def __init__(self, number: int) -> None:
@@ -38,7 +38,7 @@ def number_of(error: KeyboardInterrupt) -> int:
 
 
 def repeated() -> bool | None:
-    """Of a signal that has just come: None for the first, True within ``REPEAT`` seconds of it, False later."""
+    """Whether a signal that just arrived repeats the first: None for the first, False after ``REPEAT`` seconds."""
     global _first  # noqa: PLW0603  signals belong to the process
     now = time.monotonic()
     if _first is None:
@@ -48,9 +48,9 @@ def repeated() -> bool | None:
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """Signal handler: the first signal raises ``Stopped``, one that comes ``REPEAT`` seconds later ends the process.
+    """Signal handler: the first signal raises ``Stopped``, one after ``REPEAT`` seconds ends the process.
 
-    It ends without Python's own clean-up, which aborts while threads are computing.
+    It ends without Python's clean-up, which aborts while threads are computing.
     """
     again = repeated()
     if again is None:
@@ -60,7 +60,7 @@ def stop(number: int, frame: FrameType | None) -> None:
 
 
 def forget() -> None:
-    """Take the next signal for a first one: an interrupted piece of work is over, and the process goes on."""
+    """Treat the next signal as a first one, after interrupted work when the process continues."""
     global _first  # noqa: PLW0603
     _first = None
 

@@ -126,5 +126,5 @@ def _differences(evaluations: Mapping[str, Evaluation], baseline: str | None) ->
     found: dict[tuple[str, str], Paired | None] = {}
     if baseline is not None:
         before, earlier = writer.baseline(Path(baseline), mine)
-        found[f"{before} (baseline {baseline})", name] = paired(earlier, mine.found)
-    return found | {(name, other): paired(mine.found, theirs.found) for other, theirs in others}
+        found[f"{before} (baseline {baseline})", name] = paired(earlier, mine.comparisons)
+    return found | {(name, other): paired(mine.comparisons, theirs.comparisons) for other, theirs in others}

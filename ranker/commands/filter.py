@@ -19,7 +19,7 @@ from ranker.jobs import job as jobs
 from ranker.jobs import summary
 from ranker.jobs.job import SCORED
 from ranker.jobs.parts import SUCCESS
-from ranker.jobs.select import Make, Selection
+from ranker.jobs.select import OutputRows, Selection
 from ranker.runtime.session import available_cores
 from ranker.signals import number_of
 
@@ -54,8 +54,8 @@ def run(
     """
     if best_of and pairs:
         raise ConfigError("--best-of and --pairs make different rows; choose one of them")
-    make: Make = "best" if best_of else "pairs" if pairs else "rows"
-    selection = Selection(keep=keep, make=make, drop_ties=drop_ties)
+    output_rows: OutputRows = "best" if best_of else "pairs" if pairs else "rows"
+    selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
     work = None
     if engine == "ray":
         workers = workers or max(1, available_cores() // (threads or 1))

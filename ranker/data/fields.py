@@ -1,4 +1,4 @@
-"""The fields of a row, each read with a check; an error names the row and the field."""
+"""Readers for the fields of a row; an error names the row and the field."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from ranker.records import Message, Role, Spans
 
 TURN: Final = re.compile(r"\n\n(Human|Assistant):[ \n]?")
 SPEAKERS: Final[Mapping[str, Role]] = {
-    "human": "user", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant", "function": "tool",
+    "human": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bard": "assistant",
+    "function": "tool",
     "observation": "tool",
-}  # fmt: skip
-"""Roles of ShareGPT's ``{"from": ..., "value": ...}`` that have another name here."""
+}
+"""ShareGPT's names (``{"from": ..., "value": ...}``) of roles with another name here."""
 
 
 def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
@@ -42,7 +46,7 @@ def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
 
 
 def transcript(value: str) -> list[dict[str, str]]:
-    """Messages of an Anthropic transcript: a blank line and ``Human:`` or ``Assistant:`` before every turn.
+    """Messages of an Anthropic transcript, whose turns begin with a blank line and ``Human:`` or ``Assistant:``.
 
     Raises:
         ValueError: the text does not begin with a turn.

@@ -1,4 +1,4 @@
-"""Rows in and out of files: JSONL (plain, .gz, .zst), Parquet, standard input and output."""
+"""Rows of files: JSONL (plain, .gz, .zst), Parquet, standard input and output."""
 
 from __future__ import annotations
 
@@ -7,33 +7,32 @@ import gzip
 import io
 import json
 import math
-import os
 import sys
-import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ranker.atomic import draft_file
 from ranker.errors import DataError, MissingExtraError
 from ranker.extras import require
 
 Row = dict[str, Any]
 OUTPUTS = (".jsonl", ".json", ".ndjson", ".gz", ".zst", ".out", ".tmp", "")
-"""Endings of an output's name; .gz and .zst are compressed."""
+"""Extensions of an output; .gz and .zst are compressed."""
 
 LINE_LIMIT = 64 * 1024 * 1024
-"""Longest line that is read, in characters; a compressed file cannot make a larger one."""
+"""Longest line in bytes, so that a compressed file cannot exhaust memory with one line."""
 
 
 def read_rows(path: str) -> Iterator[tuple[str, Row | DataError]]:
     """Rows of a file as (``file:line``, row); ``-`` is JSONL on standard input.
 
-    A line that is not a JSON object comes as its ``DataError``, so the caller decides whether it ends the run. JSONL is
-    split at line feeds alone. A Parquet row is named ``file:row``. A name like ``s3://bucket/file`` is read by fsspec.
+    For a line that is not a JSON object the row is its ``DataError``, so the caller decides whether it ends the run.
+    JSONL is split only at line feeds. A Parquet row is named ``file:row``. fsspec reads names like ``s3://bucket/file``.
 
     Raises:
-        DataError: the file does not exist or is of an unknown kind.
-        MissingExtraError: fsspec, or what it needs for the protocol, is not installed.
+        DataError: the file does not exist, or is damaged.
+        MissingExtraError: fsspec, or a package that it needs for the protocol, is not installed.
     """
     if path == "-":
         yield from _json_lines("stdin", sys.stdin.buffer)
@@ -51,7 +50,7 @@ def read_rows(path: str) -> Iterator[tuple[str, Row | DataError]]:
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[Any]:
-    """The bytes of a file, here or, with a protocol, where fsspec finds it.
+    """The bytes of a local file, or with a protocol of a file that fsspec opens.
 
     Raises:
         DataError: there is no such file.
@@ -82,10 +81,10 @@ def remote(path: str) -> bool:
 
 @contextlib.contextmanager
 def write_rows(path: str) -> Iterator[IO[str]]:
-    """A text stream for JSONL that becomes ``path`` only when the block ends well; ``-`` is standard output.
+    """A text stream for JSONL that becomes ``path`` when the block ends without an error; ``-`` is standard output.
 
-    The rows go to a temporary file in the same folder, are flushed to disk and renamed over ``path`` in one step.
-    ``.gz`` and ``.zst`` are compressed.
+    The rows go to a draft in the same folder, which is flushed to disk and renamed to ``path`` in one step. ``.gz`` and
+    ``.zst`` are compressed.
     """
     if path == "-":
         yield sys.stdout
@@ -94,30 +93,22 @@ def write_rows(path: str) -> Iterator[IO[str]]:
     target = Path(path).resolve()
     if target.suffix not in OUTPUTS:
         raise DataError(path, "output", f"expected a name ending in {', '.join(OUTPUTS)}; JSON lines are written")
-    if target.exists() and not target.is_file():  # a pipe or a device has no name to take over
+    if target.exists() and not target.is_file():  # a pipe or a device cannot be replaced
         with target.open("w", encoding="utf-8", newline="\n") as device:
             yield device
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as raw:
-            with contextlib.ExitStack() as stack:
-                stream = stack.enter_context(_compressed(raw, target.suffix))
-                text = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8", newline="\n"))
-                yield text
-            raw.flush()
-            os.fsync(raw.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with (
+        draft_file(target) as draft,
+        draft.open("wb") as raw,
+        _compressed(raw, target.suffix) as stream,
+        io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as text,
+    ):
+        yield text
 
 
 def line_of(row: Row) -> str:
-    """A row as a line of JSON that UTF-8 can hold: NaN and infinity are null, lone surrogates escaped."""
+    """A row as a line of valid JSON in UTF-8: NaN and infinity are null, lone surrogates are escaped."""
     try:
         line = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
     except ValueError:
@@ -130,19 +121,19 @@ def line_of(row: Row) -> str:
 
 
 def rename_collisions(columns: Row, names: Collection[str]) -> Row:
-    """The columns, in order; one that has a name of ``names`` is called ``input_<name>``, so that none is lost."""
-    taken = {*columns, *names}
-    made: Row = {}
+    """The columns, in order; those with a name of ``names`` become ``input_<name>``, so that no column is lost."""
+    reserved = {*columns, *names}
+    renamed: Row = {}
     for name, value in columns.items():
-        free = name
-        while free in names or (free != name and free in taken):
-            free = f"input_{free}"
-        made[free] = value
-    return made
+        new_name = name
+        while new_name in names or (new_name != name and new_name in reserved):
+            new_name = f"input_{new_name}"
+        renamed[new_name] = value
+    return renamed
 
 
 def finite(value: Any) -> Any:
-    """A JSON value with NaN and infinity as None; JSON has neither."""
+    """A JSON value with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -197,7 +188,7 @@ def _decompressed(raw: Any, suffix: str) -> Iterator[Any]:
         if suffix == ".gz":
             yield stack.enter_context(gzip.open(raw, "rb"))
         elif suffix == ".zst":
-            import pyarrow as pa  # raises on a truncated frame, which other readers take for the end
+            import pyarrow as pa  # raises on a truncated frame, which other readers treat as the end
 
             yield io.BufferedReader(stack.enter_context(pa.input_stream(raw, compression="zstd")))
         else:
@@ -207,26 +198,12 @@ def _decompressed(raw: Any, suffix: str) -> Iterator[Any]:
 @contextlib.contextmanager
 def _compressed(raw: IO[bytes], suffix: str) -> Iterator[Any]:
     if suffix == ".gz":
-        with gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as stream:
+        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as stream:
             yield stream
     elif suffix == ".zst":
         import pyarrow as pa
 
-        with pa.CompressedOutputStream(_Unclosed(raw), "zstd") as stream:
+        with pa.CompressedOutputStream(raw, "zstd") as stream:
             yield stream
     else:
-        with io.BufferedWriter(_Unclosed(raw)) as stream:
-            yield stream
-
-
-class _Unclosed(io.RawIOBase):
-    """Passes writes on and leaves the file open, so that it can be flushed to disk after the text layer closes."""
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        return self._raw.write(data)
+        yield raw

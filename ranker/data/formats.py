@@ -14,32 +14,48 @@ logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 Columns = Mapping[str, str]
-"""From the names used here (prompt, chosen, rejected, candidates, scores, ...) to those of the file."""
+"""From the names used here (prompt, chosen, rejected, candidates, scores, ...) to the columns of the file."""
 
 TEXTS: Final = ("prompt", "instruction", "input", "query", "question", "context", "history", "post")
 CONVERSATIONS: Final = ("messages", "conversations", "conversation", "trajectory")
 PROMPTS: Final = (*TEXTS, *CONVERSATIONS)
-"""Columns that hold the prompt, as text or as messages; the first that a row has."""
+"""Columns that hold the prompt, as text or as messages; the first one in a row is used."""
 
 CANDIDATES: Final = ("candidates", "responses", "generations", "completions", "answers")
 KNOWN: Final = (
-    "prompt", "candidates", "scores", "chosen", "rejected", "label", "margin", "response", "score", "accept",
-    "messages", "id", "subset", "kinds", "spans", "chosen_spans", "rejected_spans", "reference",
-)  # fmt: skip
+    "prompt",
+    "candidates",
+    "scores",
+    "chosen",
+    "rejected",
+    "label",
+    "margin",
+    "response",
+    "score",
+    "accept",
+    "messages",
+    "id",
+    "subset",
+    "kinds",
+    "spans",
+    "chosen_spans",
+    "rejected_spans",
+    "reference",
+)
 """Names that ``columns`` may map."""
 
 CHECKED: Final = ("prompt", "instruction", "input", "query", "question")
-"""Those that must agree with the turns of ``chosen`` and ``rejected`` where these hold their prompt."""
+"""Columns that must agree with the turns of ``chosen`` and ``rejected`` where these hold the prompt."""
 
 FACTS: Final = ("id", "subset", "family", "source", "kinds", "reference")
-"""Columns of text that say something about a row and are not read by the model."""
+"""Columns of text about a row that the model does not read."""
 
 LABELS: Final = ("scores", "score", "label", "accept")
 SINGLE: Final = ("response", "completion", "answer", "output")
 
 
 class ReadRow(dict[str, Any]):
-    """A row that remembers which of its columns were read; ``replaced`` are those whose names others took."""
+    """A row that records which columns were read; ``replaced`` are columns whose names other columns got."""
 
     def __init__(self, columns: Row, replaced: Row | None = None) -> None:
         super().__init__(columns)
@@ -56,49 +72,49 @@ class ReadRow(dict[str, Any]):
         return super().get(name, default)
 
     def unused(self, known: Collection[str]) -> list[str]:
-        """Columns with text that were not read and are not among ``known``."""
+        """Columns with text that were neither read nor are in ``known``."""
         left = {name: value for name, value in self.items() if name not in self.read and name not in FACTS}
         return [name for name, value in {**left, **self._replaced}.items() if name not in known and _has_text(value)]
 
 
 class UnusedColumns:
-    """Columns of text that were not used, collected over rows and said once per file."""
+    """Collects columns of text that were not used, and reports each once per file."""
 
     def __init__(self) -> None:
         self._new: dict[str, dict[str, None]] = {}
-        self._said: dict[str, set[str]] = {}
+        self._reported: dict[str, set[str]] = {}
 
     def note(self, where: str, row: ReadRow) -> None:
-        """Note the columns of a row that ``where`` (``file:line``) names."""
+        """Collect the unused columns of the row at ``where`` (``file:line``)."""
         source = where.rpartition(":")[0]
-        said, new = self._said.setdefault(source, set()), self._new.setdefault(source, {})
-        new.update(dict.fromkeys(row.unused({*said, *new})))
+        reported, new = self._reported.setdefault(source, set()), self._new.setdefault(source, {})
+        new.update(dict.fromkeys(row.unused({*reported, *new})))
 
     def say(self) -> None:
-        """Name those that have not been named yet, one line per file."""
+        """Log the columns that were not logged before, one line per file."""
         for source, names in self._new.items():
             if names:
                 begin = f"{source}: " if source else ""
                 logger.warning("%scolumns not used: %s", begin, ", ".join(names))
-                self._said[source] |= set(names)
+                self._reported[source] |= set(names)
         self._new = {}
 
 
 def parse_group(row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None) -> Group:
     """The prompt and candidates of an unlabelled row.
 
-    Looked for in this order: a prompt (``PROMPTS``) with a list of candidates (candidates, responses, generations,
-    completions, answers); ``chosen`` and ``rejected``; one response (response, completion, answer, output); messages
-    (or conversation, conversations) that end in an assistant turn.
+    The first of these shapes is used: a prompt (``PROMPTS``) with a list of candidates (candidates, responses,
+    generations, completions, answers); ``chosen`` and ``rejected``; one response (response, completion, answer,
+    output); messages (or conversation, conversations) that end with an assistant turn.
 
     Args:
         row: the columns.
         where: ``file:line``, for errors.
         columns: names of the columns where they differ from the known ones.
-        unused: notes the columns of text that were not read.
+        unused: collects the columns of text that were not read.
 
     Raises:
-        DataError: no known shape, a field of the wrong type, or nothing that is the prompt.
+        DataError: no known shape, a field of the wrong type, or no prompt.
     """
     read = _renamed(row, columns, where)
     group = _group(read, where)
@@ -142,7 +158,7 @@ def parse_preference(
     in characters of the answer.
 
     Raises:
-        DataError: no known shape, a field of the wrong type or range, or nothing that is the prompt.
+        DataError: no known shape, a field of the wrong type or range, or no prompt.
     """
     read = _renamed(row, columns, where)
     preference = _labelled(read, where)
@@ -192,22 +208,22 @@ def _list(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     kinds = fields.texts(fields.many(row["kinds"], where, "kinds", count), where, "kinds") if row.get("kinds") else []
     table = tuple(zip(*columns, strict=True))
     names = () if tasks == [""] else tuple(tasks)
-    given = fields.many(row["spans"], where, "spans", count) if row.get("spans") else ()
-    spans = _spans({f"spans[{i}]": value for i, value in enumerate(given)}, group.candidates, where)
+    span_lists = fields.many(row["spans"], where, "spans", count) if row.get("spans") else ()
+    spans = _spans({f"spans[{i}]": value for i, value in enumerate(span_lists)}, group.candidates, where)
     return Preference(group.prompt, group.candidates, table, kinds=tuple(kinds), tasks=names, spans=spans, **facts)
 
 
-def _spans(given: Mapping[str, Any], answers: Sequence[str], where: str) -> tuple[Spans, ...]:
-    """The spans of each answer; none at all where no column has any."""
-    if all(value is None for value in given.values()):
+def _spans(columns: Mapping[str, Any], answers: Sequence[str], where: str) -> tuple[Spans, ...]:
+    """The spans of each answer; empty where no column has spans."""
+    if all(value is None for value in columns.values()):
         return ()
-    parts = zip(given.items(), answers, strict=True)
-    found = tuple(fields.spans(value, where, name, answer) for (name, value), answer in parts)
-    if not any(found):
+    parts = zip(columns.items(), answers, strict=True)
+    spans = tuple(fields.spans(value, where, name, answer) for (name, value), answer in parts)
+    if not any(spans):
         raise DataError(
-            where, ", ".join(given), "expected a span in at least one answer; leave them out to compare whole answers"
+            where, ", ".join(columns), "expected a span in at least one answer; leave them out to compare whole answers"
         )
-    return found
+    return spans
 
 
 def _single(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
@@ -240,7 +256,7 @@ def _blender(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
 
 def _pair_texts(row: ReadRow, where: str) -> tuple[Prompt, str, str]:
     chosen, rejected = ([side] if isinstance(side, Mapping) else side for side in (row["chosen"], row["rejected"]))
-    has_prompt = any(dict.get(row, name) is not None for name in PROMPTS)  # a look that does not count as reading
+    has_prompt = any(dict.get(row, name) is not None for name in PROMPTS)  # does not count as reading
     if isinstance(chosen, str) and isinstance(rejected, str) and not has_prompt:
         chosen, rejected = _transcripts(row, chosen, rejected, where)
     if isinstance(chosen, str) and isinstance(rejected, str):
@@ -253,20 +269,22 @@ def _pair_texts(row: ReadRow, where: str) -> tuple[Prompt, str, str]:
         return context, left, right  # the turns hold the prompt; other columns may say anything
     if not has_prompt:
         raise _no_prompt(row, where)
-    given = _prompt(row, where)
-    before = (Message("user", given),) if isinstance(given, str) else given
+    prompt = _prompt(row, where)
+    before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
     if context and not all(message in context for message in before):
         raise DataError(
-            where, "prompt", "expected the turns of 'prompt' to be part of 'chosen', or 'chosen' to be answers alone"
+            where,
+            "prompt",
+            "expected the turns of 'prompt' to be part of 'chosen', or 'chosen' to hold only the answer",
         )
     return context or before, left, right
 
 
 def _transcripts(row: Row, chosen: str, rejected: str, where: str) -> tuple[Any, Any]:
-    """Both texts as messages where they are whole transcripts (``Human: ...``), which hold their prompt.
+    """Both texts as messages, for transcripts (``Human: ...``), which hold their prompt.
 
     Raises:
-        DataError: they are not, so that nothing in the row is the prompt.
+        DataError: the texts are no transcripts, so the row has no prompt.
     """
     try:
         return fields.transcript(chosen), fields.transcript(rejected)
@@ -294,16 +312,18 @@ def _prompt(row: ReadRow, where: str) -> Prompt:
         if value is None:
             continue
         if name == "instruction" and isinstance(value, str) and isinstance(row.get("input"), str):
-            # LLM-Blender joins the two without a separator; everyone else writes them apart.
+            # LLM-Blender joins the two without a separator, other datasets with a line break.
             return f"{value}{row['input']}" if _is_blender(row) else "\n".join(filter(None, (value, row["input"])))
         if isinstance(value, str):
             return value
         turns = fields.messages(value, where, name)
         if name in CONVERSATIONS and turns and turns[-1].role == "assistant":
             raise DataError(
-                where, name, "expected messages that wait for an answer, got ones that end with the assistant's; "
-                "name the prompt with --column prompt=COLUMN, in training with data.columns.prompt=COLUMN"
-            )  # fmt: skip
+                where,
+                name,
+                "expected messages that wait for an answer, got messages that end with the assistant's; "
+                "name the prompt with --column prompt=COLUMN, in training with data.columns.prompt=COLUMN",
+            )
         return turns
     raise _no_prompt(row, where)
 
@@ -319,7 +339,7 @@ def _is_open(row: Row) -> bool:
 
 
 def _has_text(value: Any) -> bool:
-    """Whether a value is text or holds some; of a list its first entry is looked at."""
+    """Whether a value is or holds text; of a list only the first entry is checked."""
     if isinstance(value, Mapping):
         return any(map(_has_text, value.values()))
     if isinstance(value, str):
@@ -338,10 +358,10 @@ def _is_blender(row: Row) -> bool:
 
 
 def check_columns(columns: Columns) -> Columns:
-    """Refuse names that no shape knows.
+    """Refuse unknown names.
 
     Raises:
-        ConfigError: naming the unknown one and the nearest known one.
+        ConfigError: naming the unknown name and the nearest known one.
     """
     for name in columns:
         if name not in KNOWN:
@@ -357,7 +377,7 @@ def _renamed(row: Row, columns: Columns | None, where: str) -> ReadRow:
             raise DataError(where, column, f"expected the column named for '{name}', got {', '.join(row)}")
     named = {name: row[column] for name, column in columns.items()}
     rest = {name: value for name, value in row.items() if name not in columns.values()}
-    # Where the prompt is named, no other column takes its place, not even for a null.
+    # If the prompt is named, no other column is used for it, not even for a null.
     replaced = [name for name in rest if name in named or ("prompt" in named and name in PROMPTS)]
     kept = {name: value for name, value in rest.items() if name not in replaced}
     return ReadRow(kept | named, {name: rest[name] for name in replaced})

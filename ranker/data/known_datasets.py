@@ -1,4 +1,4 @@
-"""Known preference datasets of the hub: where they are, under which licence, and how their rows become ours.
+"""Known preference datasets of the hub: their path, their licence, and how their rows are converted.
 
 ``data.train: [hh-rlhf]`` or ``[shp:validation]`` is enough. An adapter takes one row of the dataset and gives a row in
 a shape of ``ranker.data.formats``, or None for a row that holds no preference.
@@ -26,8 +26,8 @@ HELPSTEER: Final = ("helpfulness", "correctness", "coherence", "complexity", "ve
 class HubDataset:
     """A dataset as it is on the hub.
 
-    ``columns`` are those that ``adapt`` reads. ``licence`` is what its card says; terms of the sources it was made from
-    may apply besides. ``gather`` joins rows before ``adapt``, where a preference is spread over several.
+    ``columns`` are those that ``adapt`` reads. ``licence`` is quoted from its card; the terms of its sources may also
+    apply. ``gather`` joins rows before ``adapt``, where a preference is spread over several rows.
     """
 
     path: str
@@ -67,13 +67,13 @@ def _binarized(row: Mapping[str, Any]) -> Row:
 
 
 def helpsteer2_lists(rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-    """HelpSteer2's responses to one prompt, which follow each other, as one row; several turns as messages."""
+    """HelpSteer2's consecutive responses to one prompt as one row; a prompt of several turns as messages."""
     for prompt, responses in groupby(rows, key=lambda row: row["prompt"]):
-        given = list(responses)
+        group = list(responses)
         yield {
             "prompt": _extra_id_turns(prompt),
-            "candidates": [row["response"] for row in given],
-            "scores": {name: [row[name] for row in given] for name in HELPSTEER},
+            "candidates": [row["response"] for row in group],
+            "scores": {name: [row[name] for row in group] for name in HELPSTEER},
         }
 
 
@@ -149,7 +149,7 @@ def _nectar(row: Mapping[str, Any]) -> Row:
 
 
 def oasst_lists(rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
-    """Ranked answers to every prompter message of OASST's message trees; rank 0 is the best.
+    """Ranked answers to every prompter message of OASST's message trees; rank 0 is the best answer.
 
     Sibling replies with a rank are the candidates, the messages above them the prompt.
     """
@@ -187,55 +187,100 @@ def _messages(turns: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 PAIR: Final = ("chosen", "rejected")
 CONVERTED: Final = "refs/convert/parquet"
-"""The hub's own Parquet copy of datasets that are scripts, which the datasets library no longer runs."""
+"""The hub's Parquet copy of datasets that are scripts, which the datasets library no longer runs."""
 
 HUB: Final[dict[str, HubDataset]] = {
     "hh-rlhf": HubDataset("Anthropic/hh-rlhf", "MIT", PAIR, _hh),
     "ultrafeedback": HubDataset(
-        "openbmb/UltraFeedback", "MIT", ("instruction", "completions"), _ultrafeedback, held_out=None
+        "openbmb/UltraFeedback",
+        "MIT",
+        ("instruction", "completions"),
+        _ultrafeedback,
+        held_out=None,
     ),
     "ultrafeedback-binarized": HubDataset(
-        "HuggingFaceH4/ultrafeedback_binarized", "MIT", (*PAIR, "score_chosen", "score_rejected"), _binarized,
-        split="train_prefs", held_out="test_prefs",
+        "HuggingFaceH4/ultrafeedback_binarized",
+        "MIT",
+        (*PAIR, "score_chosen", "score_rejected"),
+        _binarized,
+        split="train_prefs",
+        held_out="test_prefs",
     ),
     "helpsteer2": HubDataset(
-        "nvidia/HelpSteer2", "CC-BY-4.0", ("prompt", "response", *HELPSTEER), _as_it_is, held_out="validation",
+        "nvidia/HelpSteer2",
+        "CC-BY-4.0",
+        ("prompt", "response", *HELPSTEER),
+        _as_it_is,
+        held_out="validation",
         gather=helpsteer2_lists,
     ),
     "helpsteer3": HubDataset(
-        "nvidia/HelpSteer3", "CC-BY-4.0", ("context", "response1", "response2", "overall_preference"), _helpsteer3,
-        config="preference", held_out="validation",
+        "nvidia/HelpSteer3",
+        "CC-BY-4.0",
+        ("context", "response1", "response2", "overall_preference"),
+        _helpsteer3,
+        config="preference",
+        held_out="validation",
     ),
     "shp": HubDataset(
-        "stanfordnlp/SHP", "Reddit terms", ("history", "human_ref_A", "human_ref_B", "labels"), _shp
+        "stanfordnlp/SHP",
+        "Reddit terms",
+        ("history", "human_ref_A", "human_ref_B", "labels"),
+        _shp,
     ),
     "mixinstruct": HubDataset(
-        "llm-blender/mix-instruct", "MIT", ("instruction", "input", "candidates"), _as_it_is
+        "llm-blender/mix-instruct",
+        "MIT",
+        ("instruction", "input", "candidates"),
+        _as_it_is,
     ),
     "unified-feedback": HubDataset(
-        "llm-blender/Unified-Feedback", "of its sources", ("conv_A", "conv_B", "conv_A_rating", "conv_B_rating"),
-        _unified, config="all", held_out="val",
+        "llm-blender/Unified-Feedback",
+        "of its sources",
+        ("conv_A", "conv_B", "conv_A_rating", "conv_B_rating"),
+        _unified,
+        config="all",
+        held_out="val",
     ),
     "webgpt-comparisons": HubDataset(
-        "openai/webgpt_comparisons", "not stated", ("question", "answer_0", "answer_1", "score_0", "score_1"), _webgpt,
-        held_out=None, revision=CONVERTED,
+        "openai/webgpt_comparisons",
+        "not stated",
+        ("question", "answer_0", "answer_1", "score_0", "score_1"),
+        _webgpt,
+        held_out=None,
+        revision=CONVERTED,
     ),
     "summarize-from-feedback": HubDataset(
-        "openai/summarize_from_feedback", "MIT", ("info", "summaries", "choice"), _summarize, config="comparisons",
-        held_out="validation", revision=CONVERTED,
+        "openai/summarize_from_feedback",
+        "MIT",
+        ("info", "summaries", "choice"),
+        _summarize,
+        config="comparisons",
+        held_out="validation",
+        revision=CONVERTED,
     ),
     "preference-700k": HubDataset("hendrydong/preference_700K", "of its sources", PAIR, _as_it_is, held_out=None),
     "skywork-reward-preference": HubDataset(
-        "Skywork/Skywork-Reward-Preference-80K-v0.2", "of its sources", PAIR, _as_it_is, held_out=None
+        "Skywork/Skywork-Reward-Preference-80K-v0.2",
+        "of its sources",
+        PAIR,
+        _as_it_is,
+        held_out=None,
     ),
     "pku-saferlhf": HubDataset(
-        "PKU-Alignment/PKU-SafeRLHF", "CC-BY-NC-4.0", ("prompt", "response_0", "response_1", "better_response_id"),
+        "PKU-Alignment/PKU-SafeRLHF",
+        "CC-BY-NC-4.0",
+        ("prompt", "response_0", "response_1", "better_response_id"),
         _safe_rlhf,
     ),
     "oasst2": HubDataset(
-        "OpenAssistant/oasst2", "Apache-2.0", ("message_id", "parent_id", "text", "role", "rank"), _as_it_is,
-        held_out="validation", gather=oasst_lists,
+        "OpenAssistant/oasst2",
+        "Apache-2.0",
+        ("message_id", "parent_id", "text", "role", "rank"),
+        _as_it_is,
+        held_out="validation",
+        gather=oasst_lists,
     ),
     "nectar": HubDataset("berkeley-nest/Nectar", "CC-BY-NC-4.0", ("prompt", "answers"), _nectar, held_out=None),
-}  # fmt: skip
-"""By the name that ``data.train`` takes."""
+}
+"""By their names in ``data.train``."""

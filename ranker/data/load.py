@@ -1,4 +1,4 @@
-"""From names of files and datasets to labelled records."""
+"""Labelled records of files and datasets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OnError = Literal["raise", "skip"]
 
 @dataclass(slots=True)
 class Loaded:
-    """Records and what was left out, with reasons (the first few) and counts."""
+    """Records, and the counts and first reasons of rows that were left out."""
 
     preferences: list[Preference] = field(default_factory=list)
     skipped: int = 0
@@ -33,7 +33,7 @@ class Loaded:
     unusable: int = 0
 
     def add(self, preference: Preference, single: bool) -> None:
-        """Keep a record, or count it when it holds no comparison (``single``: no label)."""
+        """Keep a record, or count it as unusable when it holds no comparison (with ``single``: no label)."""
         labels = preference.labels() if single else [target for _, _, target in preference.pairs()]
         if any(value == value for values in labels for value in values):
             self.preferences.append(preference)
@@ -41,7 +41,7 @@ class Loaded:
             self.unusable += 1
 
     def skip(self, error: DataError) -> None:
-        """Count a bad row; the first few reasons are kept."""
+        """Count a bad row and keep the first few reasons."""
         self.skipped += 1
         if len(self.reasons) < 5:
             self.reasons.append(str(error))
@@ -58,23 +58,24 @@ def load_preferences(
 ) -> Loaded:
     """Read labelled rows from files or dataset names, in order.
 
-    A name that is no file is ``name[:split]`` of ``known_datasets.HUB`` or of the ``datasets`` library. Rows without a
-    comparison (with ``single``: without a label) are counted as ``unusable`` and left out.
+    A name that is not a file is ``name[:split]`` of ``known_datasets.HUB`` or of the ``datasets`` library. Rows without
+    a comparison (with ``single``: without a label) are counted as ``unusable`` and left out.
 
     Args:
         sources: paths (.jsonl, .jsonl.gz, .jsonl.zst, .parquet), dataset names, or ``sample``, ``sample:validation``
             and ``sample:test``, the rows that come with the package.
         columns: names of the columns where they differ from the known ones.
         on_error: ``raise`` stops at the first bad row, ``skip`` counts it.
-        limit: most records in all.
+        limit: most records in total.
         single: labels of single answers are enough; no comparison is needed.
-        streaming: read datasets of the hub row by row, so that with ``limit`` only what is used is fetched.
+        streaming: read datasets of the hub row by row, so that with ``limit`` only used rows are fetched.
 
     Raises:
         DataError: a bad row under ``raise``, or no record at all.
     """
     check_columns(columns or {})
-    loaded, unused = Loaded(), UnusedColumns()
+    loaded = Loaded()
+    unused = UnusedColumns()
     for where, row in chain.from_iterable(_rows(source, streaming) for source in sources):
         if limit is not None and len(loaded.preferences) >= limit:
             break
@@ -102,7 +103,7 @@ def _preference(row: Row | DataError, where: str, columns: Columns | None, unuse
 
 
 def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed: int) -> list[Preference]:
-    """Rows of several sources, each taken as often as its weight: 1 once, 0.5 a random half, 2 twice.
+    """Rows of several sources, repeated by weight: 1 once, 0.5 a random half, 2 twice.
 
     Raises:
         ConfigError: not one weight per source, or a negative one.

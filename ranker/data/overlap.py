@@ -1,4 +1,4 @@
-"""Rows that are there twice, and prompts that training shares with held-out rows."""
+"""Duplicate rows, and prompts that training rows share with held-out rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ranker.text.templates import render_prompt
 Sameness = Literal["exact", "near"]
 PERMUTATIONS: Final = 128
 SLACK: Final = 0.3
-"""How far below the similarity the index still proposes a pair, so that it misses almost none."""
+"""The index proposes pairs this far below the similarity, so that it misses almost none."""
 
 SHINGLE: Final = 5
-"""Characters of the pieces whose overlap is the Jaccard similarity of two texts."""
+"""Characters of a shingle; the Jaccard similarity of two texts is that of their sets of shingles."""
 
 SPACE: Final = re.compile(r"\s+")
 
@@ -43,14 +43,14 @@ def duplicates(preferences: Sequence[Preference], same: Sameness, *, similarity:
     if same == "near":
         return _nearly_repeated(preferences, similarity)
     seen: set[Hashable] = set()
-    found = []
+    repeated = []
     for index, preference in enumerate(preferences):
         labels = tuple(zip(map(normalised, preference.candidates), map(repr, preference.scores), strict=True))
         key = (_prompt(preference), tuple(sorted(labels)), preference.label)
         if key in seen:
-            found.append(index)
+            repeated.append(index)
         seen.add(key)
-    return found
+    return repeated
 
 
 def leaks(
@@ -65,35 +65,37 @@ def leaks(
     if same == "exact":
         known = set(other)
         return [index for index, text in enumerate(texts) if text in known]
-    index, hashes = _index(similarity), {}
+    index = _index(similarity)
+    hashes = {}
     for number, text in enumerate(dict.fromkeys(other)):
         hashes[number] = _minhash(text)
         index.insert(number, hashes[number])
-    found = []
+    shared = []
     for number, text in enumerate(texts):
         hashed = _minhash(text)
         if any(hashes[key].jaccard(hashed) >= similarity for key in index.query(hashed)):
-            found.append(number)
-    return found
+            shared.append(number)
+    return shared
 
 
 def _nearly_repeated(preferences: Sequence[Preference], similarity: float) -> list[int]:
-    """Indexed by the answers: many rows share a prompt, and are no repeats for that."""
-    index, found = _index(similarity), []
+    """Indexed by the answers, because different rows often share a prompt."""
+    index = _index(similarity)
+    repeated = []
     kept: dict[int, tuple[Any, Any]] = {}
     for number, preference in enumerate(preferences):
         prompt, answers = _minhash(_prompt(preference)), _minhash(_answers(preference))
         near = (kept[key] for key in index.query(answers))
         if any(p.jaccard(prompt) >= similarity and a.jaccard(answers) >= similarity for p, a in near):
-            found.append(number)
+            repeated.append(number)
         else:
             kept[number] = (prompt, answers)
             index.insert(number, answers)
-    return found
+    return repeated
 
 
 def _index(similarity: float) -> Any:
-    """Finds candidates generously; what they share is then measured."""
+    """An index that proposes candidate pairs; their similarity is measured afterwards."""
     return require("datasketch").MinHashLSH(threshold=max(0.2, similarity - SLACK), num_perm=PERMUTATIONS)
 
 

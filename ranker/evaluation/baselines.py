@@ -1,4 +1,4 @@
-"""What a model must beat: chance, length, and a bag of words."""
+"""Baselines that a model must beat: chance, length, and a bag of words."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ranker.records import Preference
 from ranker.scoring.protocol import GroupScores
 
 MIN_COUNT = 2
-"""Documents a word or word pair must occur in to be a feature."""
+"""Least number of documents with a word or word pair that is a feature."""
 
 
 def by_score(preferences: Sequence[Preference], scores: Sequence[Sequence[float]]) -> Comparisons:
-    """Comparisons of candidates that already have one number each."""
+    """Comparisons by one number per candidate."""
     results = [GroupScores(np.array(s, np.float32), np.zeros(len(s), np.bool_)) for s in scores]
     return comparisons(preferences, results)
 
@@ -33,9 +33,9 @@ def longer_wins(preferences: Sequence[Preference]) -> Comparisons:
 
 
 def bag_of_words(train: Sequence[Preference], test: Sequence[Preference], *, seed: int = 0) -> Comparisons:
-    """Logistic regression on differences of TF-IDF words and word pairs of the answers alone (scikit-learn).
+    """Logistic regression on differences of TF-IDF words and word pairs of the answers (scikit-learn).
 
-    It sees no prompt, so what it reaches above 0.5 is what the answers give away by themselves.
+    It does not read the prompt, so accuracy above 0.5 comes from the answers only.
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
@@ -45,7 +45,10 @@ def bag_of_words(train: Sequence[Preference], test: Sequence[Preference], *, see
     vectorizer = text.TfidfVectorizer(ngram_range=(1, 2), min_df=MIN_COUNT, sublinear_tf=True)
     vectorizer.fit(c for p in train for c in p.candidates)
 
-    start, left, right, targets = 0, [], [], []
+    start = 0
+    left = []
+    right = []
+    targets = []
     rng = np.random.default_rng(seed)
     for preference in train:
         for i, j, target in preference.pairs():

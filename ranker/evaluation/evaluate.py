@@ -35,58 +35,58 @@ from ranker.scoring.protocol import Calibration, GroupScores, Scorer
 
 SCHEMA_VERSION = 2
 ORDER_GROUPS = 100
-"""Groups that are scored again in both orders."""
+"""Groups that are scored in both orders."""
 SWAP_GROUPS = 50
-"""Of these, groups whose first two candidates are scored in both orders for the label-swap check."""
+"""Those of ``ORDER_GROUPS`` whose first two candidates are scored in both orders for the label-swap check."""
 CYCLE_GROUPS = 30
-"""Groups of three or more whose pairs are compared one by one."""
+"""Groups of three or more candidates whose pairs are all compared."""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-"""Numbers of candidates of which the best is chosen."""
+"""Numbers of candidates for best-of-n."""
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A report, and the rows, scores and comparisons it was made from."""
+    """A report, and the rows, scores and comparisons that it summarises."""
 
     report: Report
     preferences: Sequence[Preference]
     results: Sequence[GroupScores]
-    found: Comparisons
+    comparisons: Comparisons
 
 
 def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Preference] = ()) -> Evaluation:
     """Score ``test`` and report estimates with their n and 95 % intervals.
 
     The report holds pairwise accuracy, ties, log-loss, Brier score, order flips (the first ``ORDER_GROUPS`` groups in
-    both orders), the label-swap check (the first ``SWAP_GROUPS``), triples that go round (``CYCLE_GROUPS``),
-    calibration, length bias, accuracy per subset and per pair of candidate kinds, and the baselines random, longer-wins
-    and, given ``train``, bag-of-words (with the reason where it cannot be fitted). Of lists also rank agreement, per
-    aspect too, and best-of-n. Intervals are over prompts: rows with the same prompt are drawn together.
+    both orders), the label-swap check (the first ``SWAP_GROUPS``), cyclic triples (``CYCLE_GROUPS``), calibration,
+    length bias, accuracy per subset and per pair of candidate kinds, and the baselines random, longer-wins and, given
+    ``train``, bag-of-words (with the reason where it cannot be fitted). For lists it also holds rank agreement, overall
+    and per aspect, and best-of-n. Intervals are over prompts: rows with the same prompt are drawn together.
     """
     results = scorer.score([p.group for p in test])
-    found = comparisons(test, results)
-    summary = summarise(found, failed=sum(r.error is not None for r in results))
-    decided = found.where(found.targets != 0.5)
+    compared = comparisons(test, results)
+    summary = summarise(compared, failed=sum(r.error is not None for r in results))
+    decided = compared.where(compared.targets != 0.5)
     report: Report = {
         "schema_version": SCHEMA_VERSION,
         "groups": len(test),
-        "comparisons": len(found.logits),
-        "prompts": len(set(found.prompts.tolist())),
+        "comparisons": len(compared.logits),
+        "prompts": len(set(compared.prompts.tolist())),
         **asdict(summary),
-        "log_loss": asdict(clustered_mean(log_losses(found), found.prompts)),
-        "brier": asdict(clustered_mean(briers(found), found.prompts)),
+        "log_loss": asdict(clustered_mean(log_losses(compared), compared.prompts)),
+        "brier": asdict(clustered_mean(briers(compared), compared.prompts)),
         "mean_margin": asdict(clustered_mean(leads(decided), decided.prompts)),
-        "labelled_ties": len(found.logits) - len(decided.logits),
+        "labelled_ties": len(compared.logits) - len(decided.logits),
         "truncated": sum(int(r.truncated.sum()) for r in results),
         "prompts_truncated": sum(r.prompt_truncated for r in results),
         **order_effects(scorer, test[:ORDER_GROUPS]),
         "cyclic_triads": _cyclic_triads(scorer, test),
-        "calibration": _calibration(found),
-        "length_bias": asdict(length_bias(test, results, found, relative=scorer.info.scores_are_relative)),
+        "calibration": _calibration(compared),
+        "length_bias": asdict(length_bias(test, results, compared, relative=scorer.info.scores_are_relative)),
         **_lists(test, results),
-        "subsets": _by(found, [test[k].subset for k in found.groups]),
-        "kinds": _by(found, _kinds(test, found)),
+        "subsets": _by(compared, [test[k].subset for k in compared.groups]),
+        "kinds": _by(compared, _kinds(test, compared)),
         "baselines": {
             "random": asdict(accuracy(baselines.random_scores(test))),
             "longer_wins": asdict(accuracy(baselines.longer_wins(test))),
@@ -94,15 +94,15 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
     }
     if train:
         report["baselines"]["bag_of_words"] = _bag_of_words(train, test)
-    return Evaluation(report, test, results, found)
+    return Evaluation(report, test, results, compared)
 
 
 def order_effects(scorer: Scorer, test: Sequence[Preference]) -> Report:
-    """Both orders of every group through the model as given: flips, and a check that labels do not leak by position.
+    """Score every group in both orders: order flips, and a check that labels do not leak by position.
 
     ``order_flips`` is the share of pairs whose winner changes with the order; for a model that reads ordered pairs it
-    counts the pairs whose two orders disagree. ``label_swap`` scores the groups reversed under labels that stay where
-    they were: a model that looks at answers, not places, is then right exactly where it was wrong.
+    counts the pairs whose two orders disagree. ``label_swap`` scores the reversed groups under unchanged labels: a
+    model that reads answers and not positions is then right exactly where it was wrong before.
     """
     first = scorer.score([p.group for p in test], preserve_order=True)
     second = scorer.score([replace(p.group, candidates=p.candidates[::-1]) for p in test], preserve_order=True)
@@ -140,8 +140,8 @@ def _cyclic_triads(scorer: Scorer, test: Sequence[Preference]) -> Report:
     return asdict(clustered(np.array(cyclic), np.array(prompts, np.intp)))
 
 
-def _calibration(found: Comparisons) -> Report:
-    bins = reliability(found)
+def _calibration(compared: Comparisons) -> Report:
+    bins = reliability(compared)
     report: Report = {
         "error": asdict(bins.error),
         "bins": [
@@ -151,16 +151,16 @@ def _calibration(found: Comparisons) -> Report:
         "temperature": None,
     }
     with suppress(ValueError):  # one prompt cannot be halved
-        report["temperature"] = asdict(temperature(found))
+        report["temperature"] = asdict(temperature(compared))
     return report
 
 
 def calibration(scorer: Scorer, evaluation: Evaluation, data: str) -> Calibration:
-    """What to store of the model's scores: the temperature that the report measured, and their mean and deviation.
+    """The calibration to store with a model: the report's temperature, and mean and deviation of the scores.
 
     Raises:
-        DataError: there are comparisons of one prompt only, which cannot be halved, or no scores; or there is no best
-            temperature, or it makes the log-loss of the other half worse.
+        DataError: the comparisons are all of one prompt, which cannot be halved, or there are no scores; or there is no
+            best temperature, or it makes the log-loss of the other half worse.
     """
     fitted = evaluation.report["calibration"]["temperature"]
     scores = [r.scores.astype(np.float64) for r in evaluation.results if r.error is None and len(r.scores)]
@@ -172,13 +172,15 @@ def calibration(scorer: Scorer, evaluation: Evaluation, data: str) -> Calibratio
             "rows",
             f"no temperature can be stored: {fitted['problem']}; nothing was written. Calibrate on more rows",
         )
-    values = np.concatenate([own - own.mean() if scorer.info.scores_are_relative else own for own in scores])
+    if scorer.info.scores_are_relative:
+        scores = [row_scores - row_scores.mean() for row_scores in scores]
+    values = np.concatenate(scores)
     deviation = float(values.std()) or 1.0
-    return Calibration(fitted["value"], float(values.mean()), deviation, len(evaluation.found.logits), data)
+    return Calibration(fitted["value"], float(values.mean()), deviation, len(evaluation.comparisons.logits), data)
 
 
 def _lists(test: Sequence[Preference], results: Sequence[GroupScores]) -> Report:
-    """Rank agreement and best-of-n over rows with three or more candidates; tasks are averaged, and told apart too."""
+    """Rank agreement and best-of-n over rows with three or more candidates, for the mean of the tasks and per task."""
     rows = [(p, r) for p, r in zip(test, results, strict=True) if len(p.candidates) > 2]
     if not rows:
         return {"agreement": None, "aspects": {}, "best_of_n": []}
@@ -213,16 +215,16 @@ def _bag_of_words(train: Sequence[Preference], test: Sequence[Preference]) -> Re
     return asdict(accuracy(words)) | {"log_loss": log_loss(words)}
 
 
-def _by(found: Comparisons, names: Sequence[str]) -> dict[str, Any]:
-    """Accuracy by the name of each comparison, those without one left out."""
+def _by(compared: Comparisons, names: Sequence[str]) -> dict[str, Any]:
+    """Accuracy by the name of each comparison; comparisons without a name are left out."""
     each = np.array(names, object)
-    return {name: asdict(accuracy(found.where(each == name))) for name in sorted(set(names) - {""})}
+    return {name: asdict(accuracy(compared.where(each == name))) for name in sorted(set(names) - {""})}
 
 
-def _kinds(test: Sequence[Preference], found: Comparisons) -> list[str]:
-    """The kinds of each comparison's candidates, the better one first; none of ties and of rows without kinds."""
+def _kinds(test: Sequence[Preference], compared: Comparisons) -> list[str]:
+    """The kinds of each comparison's candidates, the better one first; empty for ties and rows without kinds."""
     names = []
-    for k, (i, j), target in zip(found.groups, found.indices, found.targets, strict=True):
+    for k, (i, j), target in zip(compared.groups, compared.indices, compared.targets, strict=True):
         kinds, (better, other) = test[k].kinds, (i, j) if target > 0.5 else (j, i)
         names.append(f"{kinds[better]} > {kinds[other]}" if kinds and target != 0.5 else "")
     return names

@@ -1,4 +1,4 @@
-"""Who is the best of several models that answered the same prompts: Bradley-Terry strengths on Elo's scale."""
+"""Ratings of several models that answered the same prompts: Bradley-Terry strengths on the Elo scale."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.errors import DataError
+from ranker.evaluation.statistics.bootstrap import interval, resampled, rows_by_prompt
 from ranker.metrics import Estimate
 from ranker.ranking.aggregation import Comparisons, bradley_terry
 
@@ -27,7 +28,7 @@ WINNERS: Final[Mapping[str, float]] = {"model_a": SURE, "a": SURE, "model_b": -S
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """Two models met: ``logit`` that the first was better, and the prompt, of which all games are drawn together."""
+    """A comparison of two models: ``logit`` that the first was better. Games of one ``prompt`` are drawn together."""
 
     first: str
     second: str
@@ -36,12 +37,12 @@ class Game:
 
 
 def games(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Game]:
-    """From rows ``model_a, model_b`` and ``winner`` (``WINNERS``) or ``logit``; ``prompt``, else ``id``, tells prompts.
+    """Games of rows with ``model_a``, ``model_b``, a ``winner`` (``WINNERS``) or ``logit``, and a ``prompt`` or ``id``.
 
     Raises:
-        DataError: a row without them.
+        DataError: a row without these columns.
     """
-    found = []
+    parsed = []
     for where, row in rows:
         for name in ("model_a", "model_b"):
             if not isinstance(row.get(name), str):
@@ -54,30 +55,27 @@ def games(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Game]:
         if row["model_a"] == row["model_b"]:
             raise DataError(where, "model_b", f"expected another model than model_a, got '{row['model_b']}'")
         prompt = next((str(row[name]) for name in ("prompt", "id") if row.get(name) is not None), where)
-        found.append(Game(row["model_a"], row["model_b"], float(logit), prompt))
-    return found
+        parsed.append(Game(row["model_a"], row["model_b"], float(logit), prompt))
+    return parsed
 
 
 def leaderboard(played: Sequence[Game], seed: int = 0) -> dict[str, Estimate]:
     """Ratings, best first, each with the 95 % interval over prompts and its number of games.
 
-    A difference of 400 is odds of 10 to 1. Models that no chain of games connects cannot be told apart. Draws without
-    any game of one of the models would move all others and are left out.
+    A difference of 400 is odds of 10 to 1. Ratings of models that no chain of games connects cannot be compared. A draw
+    without any game of one of the models is left out, because it would shift the ratings of all other models.
     """
     names = sorted({name for game in played for name in (game.first, game.second)})
     place = {name: number for number, name in enumerate(names)}
     _, prompts = np.unique([game.prompt for game in played], return_inverse=True)
-    order = np.argsort(prompts, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(prompts[order])) + 1)
-    rng = np.random.default_rng(seed)
+    parts = rows_by_prompt(prompts)
     draws = []
-    for _ in range(RESAMPLES):
-        picked = np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))])
-        drawn = [played[i] for i in picked]
+    for picked in resampled(len(parts), RESAMPLES, seed):
+        drawn = [played[i] for i in np.concatenate([parts[k] for k in picked])]
         if len({name for game in drawn for name in (game.first, game.second)}) == len(names):
             draws.append(_ratings(drawn, place))
-    nothing = np.full(len(names), np.nan)
-    low, high = np.percentile(draws, (2.5, 97.5), axis=0) if draws else (nothing, nothing)
+    unknown = np.full(len(names), np.nan)
+    low, high = interval(draws) if draws else (unknown, unknown)
     ratings = _ratings(played, place)
     counts = {name: sum(name in (game.first, game.second) for game in played) for name in names}
     return {

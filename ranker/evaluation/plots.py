@@ -29,9 +29,9 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(drawn, path)
 
 
-def margins(found: Comparisons) -> Any:
-    """How far the preferred answer leads: histogram of margins in logits, and accuracy by the size of the margin."""
-    decided = found.where(found.targets != 0.5)
+def margins(compared: Comparisons) -> Any:
+    """Margins of the preferred answer: their histogram in logits, and accuracy by the size of the margin."""
+    decided = compared.where(compared.targets != 0.5)
     ahead = leads(decided)
     drawn, (left, right) = figure(2)
     left.hist(ahead, bins=40)

@@ -1,4 +1,4 @@
-"""Can a right answer be beaten by an empty one? Edits that make an answer worse, or no different, and what they do."""
+"""Edits that make an answer worse, or leave its content unchanged, and their effect on the score."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ranker.records import Group, Preference
 from ranker.scoring.protocol import Scorer
 
 GROUPS: Final = 100
-"""Preferred answers that are edited."""
+"""Most preferred answers that are edited."""
 
 WORSE: Final[dict[str, Callable[[str], str]]] = {
     "empty": lambda _: "",
@@ -23,7 +23,7 @@ WORSE: Final[dict[str, Callable[[str], str]]] = {
     "colon": lambda _: ":",
     "refusal": lambda _: "I'm sorry, but I can't help with that.",
 }
-"""Edits that take the content away; among them stubs that have been found to win (arXiv 2507.08794)."""
+"""Edits that remove content; some are stubs that are known to win against real answers (arXiv 2507.08794)."""
 
 SAME: Final[dict[str, Callable[[str], str]]] = {
     "twice": lambda text: f"{text}\n{text}",
@@ -35,28 +35,28 @@ SAME: Final[dict[str, Callable[[str], str]]] = {
 
 
 def robustness(scorer: Scorer, preferences: Sequence[Preference]) -> dict[str, Any]:
-    """Compare preferred answers with their edited selves.
+    """Compare preferred answers with edited versions of them.
 
-    Of each edit ``wins``, the share in which the edited answer is scored higher than the original (for ``WORSE`` it
-    should be 0, for ``SAME`` there is no right value but 1 is a weakness), and ``shift``, its mean lead in logits.
+    Every edit has ``wins``, the share of edited answers with a higher score than the original (it should be 0 for
+    ``WORSE``; for ``SAME`` no value is right, but 1 is a weakness), and ``shift``, their mean lead in logits.
     """
     best = [(p.prompt, _best(p)) for p in preferences]
     kept = [k for k, (_, text) in enumerate(best) if text is not None and text.strip()][:GROUPS]
     texts = [(prompt, text or "") for prompt, text in (best[k] for k in kept)]
     prompts = prompt_numbers(preferences)[kept]
-    found: dict[str, Any] = {}
+    effects: dict[str, Any] = {}
     for kind, edits in (("worse", WORSE), ("same", SAME)):
         for name, edit in edits.items():
             logits = scorer.compare([Group(prompt, (edit(text), text)) for prompt, text in texts])
             good = np.isfinite(logits)
             values, numbers = logits[good].astype(np.float64), prompts[good]
             wins = clustered((values > 0).astype(np.float64), numbers)
-            found[name] = {"kind": kind, "wins": asdict(wins), "shift": asdict(mean(values, numbers))}
-    return found
+            effects[name] = {"kind": kind, "wins": asdict(wins), "shift": asdict(mean(values, numbers))}
+    return effects
 
 
 def _best(preference: Preference) -> str | None:
-    """The preferred answer's text; None where there is no choice, or no label."""
+    """The preferred answer's text; None with fewer than two answers or without a label."""
     labels = np.array(preference.labels())
     known = ~np.isnan(labels).all(axis=1)
     if len(preference.candidates) < 2 or not known.any():

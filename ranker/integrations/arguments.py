@@ -1,4 +1,4 @@
-"""Arguments of the host library that an integration does not honour: refused by name, never swallowed."""
+"""Arguments of the host library that an integration does not support raise an error that names them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from ranker.errors import ConfigError
 
 
-def refuse(call: str, others: Mapping[str, Any]) -> None:
-    """Refuse arguments that would change the result in the host library and are not honoured here.
+def refuse(call: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that would change the result in the host library and are not supported here.
 
-    Those that are None, False or 0, the host libraries' defaults, ask for nothing and pass.
+    None, False and 0 are the defaults of the host libraries and pass.
 
     Raises:
         ConfigError: naming them.
     """
-    asked = [name for name, value in others.items() if value]
+    asked = [name for name, value in arguments.items() if value]
     if asked:
         raise ConfigError(f"{call} does not honour {', '.join(asked)}; leave it out, or use the library itself")

@@ -28,9 +28,9 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
     ``exclusion_writer`` loses nothing.
 
     Args:
-        model: what ``BatchScorer`` takes; it is loaded by each task when its first documents come.
+        model: a ``BatchScorer``, or its ``model``; each task loads it with its first documents.
         threshold: the lowest score that is kept.
-        prompt: the metadata's field that holds what the text answers; default none, the text alone is read.
+        prompt: the metadata field with the prompt that the text answers. Default: only the text is read.
         exclusion_writer: where dropped documents go.
         batch_size: documents that are scored together.
         options: those of ``ranker.load``.
@@ -60,7 +60,7 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
         """The same for many documents.
 
         Raises:
-            ConfigError: the model compares answers, so that the score of a text alone means nothing.
+            ConfigError: the model compares answers, so that the score of a single text has no meaning.
         """
         if self.scorer.scorer.info.scores_are_relative:
             raise ConfigError(f"{self.scorer.model}: compares answers to one prompt; use a pointwise model")

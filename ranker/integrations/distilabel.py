@@ -55,12 +55,12 @@ class RankerStep(Step):  # type: ignore[misc, no-any-unimported]
         """
         if self._scorer is None:
             raise RuntimeError("call load() before process()")
-        found = self._scorer({name: [row[name] for row in inputs] for name in self.inputs})
+        columns = self._scorer({name: [row[name] for row in inputs] for name in self.inputs})
         for number, row in enumerate(inputs):
-            order = found["ranker_order"][number]
-            row["ranks"] = found["ranker_ranks"][number]
+            order = columns["ranker_order"][number]
+            row["ranks"] = columns["ranker_ranks"][number]
             row["ranked_candidates"] = None if order is None else [row["candidates"][i] for i in order]
-            row["ratings"] = found["ranker_scores"][number]
-            row["ranker_error"] = found["ranker_error"][number]
+            row["ratings"] = columns["ranker_scores"][number]
+            row["ranker_error"] = columns["ranker_error"][number]
             row["model_name"] = self.model
         yield inputs

@@ -28,17 +28,18 @@ RefMode = Literal["longest", "shortest", "median_length", "first", "last"]
 Conversation = Sequence[Mapping[str, str]]
 
 OPENING: Final = "Finish the following coversation in each i-th turn by filling in <Response i> with your response.\n"
-"""Of a conversation's prompt; the spelling is what PairRM was trained on."""
+"""The beginning of a conversation's prompt; the misspelling is the text that PairRM was trained on."""
 
 
 class Blender:
     """The ranking half of LLM-Blender, for scripts that were written for it.
 
-    ``batch_size`` and ``disable_tqdm`` are accepted and not needed: batches are cut by tokens, and scores do not depend
-    on them. Arguments that are not honoured raise ``ConfigError``.
+    ``batch_size`` and ``disable_tqdm`` are accepted and ignored: batches are cut by tokens, and scores do not depend on
+    them. Arguments that are not supported raise ``ConfigError``.
 
     Args:
-        model: what ``loadranker`` would be given, where it is known already.
+        model: a model to load at once, as ``loadranker`` does.
+        options: those of ``ranker.load``.
     """
 
     def __init__(self, model: str | None = None, **options: Any) -> None:
@@ -67,14 +68,14 @@ class Blender:
         return_scores: bool = False,
         batch_size: int | None = None,
         disable_tqdm: bool = False,
-        **others: Any,
+        **unsupported: Any,
     ) -> NDArray[Any]:
         """Ranks (inputs, N) as int32, 1 the best, or fp32 scores; ragged candidates give an array of arrays.
 
         Scores of a model in the published layout are LLM-Blender's: the mean over columns of M - M^T, where M holds the
         logits of all ordered pairs.
         """
-        refuse("Blender.rank", others)
+        refuse("Blender.rank", unsupported)
         prompts = _sources(inputs, instructions)
         if return_scores:
             return _array([2 * scores for scores in self.ranker.score_batch(prompts, candidates)], np.float32)
@@ -90,17 +91,18 @@ class Blender:
         return_logits: bool = False,
         mode: Mode = "[A,B]+[B,A]",
         disable_tqdm: bool = False,
-        **others: Any,
+        **unsupported: Any,
     ) -> NDArray[Any]:
-        """Whether A is better (inputs,), or the logits: of both orders their sum, as there.
+        """Whether A is better (inputs,), or the logits: the sum of both orders, as in LLM-Blender.
 
-        ``[A,B]`` and ``[B,A]`` are half of that sum, because models here tell the mean of both orders. The logits of
-        ``[B,A]`` say how much better B is, as there; whether A is better is answered under every mode.
+        ``[A,B]`` and ``[B,A]`` give half of that sum, because models here give the mean of both orders. The logits of
+        ``[B,A]`` say how much better B is, as in LLM-Blender; without ``return_logits`` the result says in every mode
+        whether A is better.
 
         Raises:
             ConfigError: an unknown mode.
         """
-        refuse("Blender.compare", others)
+        refuse("Blender.compare", unsupported)
         factors: dict[str, float] = {"[A,B]+[B,A]": 2.0, "[A,B]": 1.0, "[B,A]": -1.0}
         if mode not in factors:
             raise ConfigError(f"expected mode {', '.join(factors)}; got '{mode}'")
@@ -115,14 +117,14 @@ class Blender:
         return_logits: bool = False,
         mode: Mode = "[A,B]+[B,A]",
         disable_tqdm: bool = False,
-        **others: Any,
+        **unsupported: Any,
     ) -> NDArray[Any]:
         """Whether the assistant of conversation A is better over all turns (conversations,), or the logits.
 
         Raises:
             ConfigError: conversations of different lengths or user turns, or that do not alternate.
         """
-        refuse("Blender.compare_conversations", others)
+        refuse("Blender.compare_conversations", unsupported)
         rendered = [_conversation(a, b, i) for i, (a, b) in enumerate(_same(conversations_a, conversations_b))]
         inputs, first, second = (list(part) for part in zip(*rendered, strict=True)) if rendered else ([], [], [])
         return self.compare(inputs, first, second, return_logits=return_logits, mode=mode)
@@ -138,16 +140,17 @@ class Blender:
         ref_candidates: Sequence[str] | None = None,
         mode: RefMode | None = None,
         disable_tqdm: bool = False,
-        **others: Any,
+        **unsupported: Any,
     ) -> NDArray[Any]:
-        """Ranks or scores of candidates by how much better than one reference each is.
+        """Ranks or scores of candidates by how much better each is than a reference.
 
-        ``mode`` is what the documentation there calls ``ref_mode``. The sum of both orders, as in ``compare``.
+        ``mode`` is another name of ``ref_mode``, used in LLM-Blender's documentation. Scores are the sum of both
+        orders, as in ``compare``.
 
         Raises:
             ConfigError: an unknown way to choose the reference.
         """
-        refuse("Blender.rank_with_ref", others)
+        refuse("Blender.rank_with_ref", unsupported)
         choose = REFERENCES.get(mode or ref_mode)
         if choose is None:
             raise ConfigError(f"expected ref_mode {', '.join(REFERENCES)}; got '{mode or ref_mode}'")
@@ -157,7 +160,7 @@ class Blender:
         ]
         if return_scores:
             return _array(scores, np.float32)
-        return _array([1 + (own[None, :] > own[:, None]).sum(axis=1) for own in scores], np.int32)
+        return _array([1 + (row[None, :] > row[:, None]).sum(axis=1) for row in scores], np.int32)
 
     def get_best_of_n(
         self,
@@ -168,14 +171,14 @@ class Blender:
         return_all: bool = False,
         batch_size: int | None = None,
         disable_tqdm: bool = False,
-        **others: Any,
+        **unsupported: Any,
     ) -> list[Any]:
         """The best candidate of each input, or all of them, best first.
 
         Raises:
             ConfigError: an unknown type of comparison.
         """
-        refuse("Blender.get_best_of_n", others)
+        refuse("Blender.get_best_of_n", unsupported)
         if pairrm_cmp_type not in ("bubble", "full"):
             raise ConfigError(f"expected pairrm_cmp_type bubble or full, got '{pairrm_cmp_type}'")
         prompts = _sources(inputs, instructions)
@@ -194,10 +197,10 @@ class Blender:
         instructions: Sequence[str] | None = None,
         batch_size: int | None = None,
         disable_tqdm: bool = False,
-        **others: Any,
+        **unsupported: Any,
     ) -> list[str]:
         """The worst candidate of each input."""
-        refuse("Blender.get_worst_of_n", others)
+        refuse("Blender.get_worst_of_n", unsupported)
         rankings = self.ranker.rank_batch(_sources(inputs, instructions), candidates)
         return [group[ranking.order[-1]] for group, ranking in zip(candidates, rankings, strict=True)]
 
@@ -212,7 +215,7 @@ REFERENCES: Final[dict[str, Callable[[Sequence[str]], str]]] = {
 
 
 def _sources(inputs: Sequence[str], instructions: Sequence[str] | None) -> list[Any]:
-    """The instruction before its input, with nothing between them, as there."""
+    """Each instruction joined with its input, without a separator, as in LLM-Blender."""
     if instructions is None:
         return list(inputs)
     if len(instructions) != len(inputs):
@@ -236,7 +239,7 @@ def _same(a: Sequence[Conversation], b: Sequence[Conversation]) -> list[tuple[Co
 
 
 def _conversation(a: Conversation, b: Conversation, number: int) -> tuple[str, str, str]:
-    """The prompt with places for the responses, and the responses of both."""
+    """The prompt with placeholders for the responses, and the responses of both conversations."""
     turns = []
     for name, conversation in (("a", a), ("b", b)):
         roles = [turn["role"].lower() for turn in conversation]

@@ -18,21 +18,29 @@ import numpy as np
 
 from ranker.extras import require
 from ranker.integrations.rewards import GroupRewards, Mode
+from ranker.metrics import sigmoid
 
 ENDINGS: Final = (
-    "<|im_end|>", "<|eot_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>", "</s>", "<eos>", "<end_of_turn>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "</s>",
+    "<eos>",
+    "<end_of_turn>",
     "<pad>",
-)  # fmt: skip
-"""What chat templates and padding leave at the end of a response."""
+)
+"""Tokens of chat templates and padding at the end of a response."""
 
 
 def reward_function(model: Any, *, mode: Mode = "score", **options: Any) -> Callable[..., dict[str, Any]]:
     """A ``reward_func(queries, prompts, labels)`` for OpenRLHF.
 
     ``rewards`` are those of ``GroupRewards``; ``scores``, which OpenRLHF filters by, are their logistic in [0, 1]. A
-    response that could not be scored has reward 0 and score 0, and is counted in ``extra_logs``. OpenRLHF 0.11 calls
-    with one response at a time, which only pointwise models and the mode ``score`` can tell anything about; others
-    raise ``ConfigError``.
+    response that could not be scored has reward 0 and score 0, and is counted in ``extra_logs``. OpenRLHF 0.11 passes
+    one response per call, which only a pointwise model in the mode ``score`` can score; anything else raises
+    ``ConfigError``.
     """
     rewards = GroupRewards(model, mode=mode, **options)
 
@@ -40,10 +48,10 @@ def reward_function(model: Any, *, mode: Mode = "score", **options: Any) -> Call
         queries: Sequence[str], prompts: Sequence[str], labels: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
         torch = require("torch")
-        found = rewards(list(prompts), [response(q, p) for q, p in zip(queries, prompts, strict=True)])
-        failed = np.isnan(found)
-        values = np.where(failed, 0.0, found)
-        scores = np.where(failed, 0.0, np.exp(-np.logaddexp(0, -values)))
+        raw = rewards(list(prompts), [response(q, p) for q, p in zip(queries, prompts, strict=True)])
+        failed = np.isnan(raw)
+        values = np.where(failed, 0.0, raw)
+        scores = np.where(failed, 0.0, sigmoid(values))
         return {
             "rewards": torch.tensor(values, dtype=torch.float32),
             "scores": torch.tensor(scores, dtype=torch.float32),
@@ -54,12 +62,13 @@ def reward_function(model: Any, *, mode: Mode = "score", **options: Any) -> Call
 
 
 def response(query: str, prompt: str) -> str:
-    """What follows the prompt in a query, without the template's last words."""
-    start, end = len(prompt) if query.startswith(prompt) else 0, len(query)
+    """The part of a query after its prompt, without ``ENDINGS``."""
+    start = len(prompt) if query.startswith(prompt) else 0
+    end = len(query)
     while end > start:
         if query[end - 1].isspace():
             end -= 1
-        elif ending := next((own for own in ENDINGS if query.endswith(own, start, end)), ""):
+        elif ending := next((token for token in ENDINGS if query.endswith(token, start, end)), ""):
             end -= len(ending)
         else:
             break

@@ -1,4 +1,4 @@
-"""Rewards of one RLHF batch: completions that belong to equal prompts are a group, whatever the trainer calls them."""
+"""Rewards of one RLHF batch: completions of equal prompts are a group, in whatever form the trainer passes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 logger = logging.getLogger(__name__)
 
 REASONS: Final = 3
-"""Reasons that are logged of a batch, the most frequent ones."""
+"""Most reasons that are logged per batch, the most frequent first."""
 
 MODES: Final = get_args(Mode)
 RULES: Final = {"win_rate": win_rate, "bradley_terry": bradley_terry}
@@ -33,8 +33,8 @@ class GroupRewards:
     """Rewards from a ranker or reward model, NaN where a completion could not be scored.
 
     ``score`` gives raw logits, standardised where the model is calibrated; of a pairwise model they are relative to the
-    prompt's other completions, which is what group-normalising trainers use. ``win_rate`` and ``bradley_terry`` are
-    what a completion's comparisons with the others of its prompt come to.
+    prompt's other completions, which is what group-normalising trainers use. ``win_rate`` and ``bradley_terry``
+    aggregate a completion's comparisons with the other completions of its prompt.
 
     Args:
         model: what ``BatchScorer`` takes, or one.
@@ -55,14 +55,14 @@ class GroupRewards:
         """One reward per completion, in order.
 
         Args:
-            prompts: of each completion, texts or chat messages; equal ones need not lie next to each other.
+            prompts: the prompt of each completion, as text or chat messages; equal prompts need not be adjacent.
             completions: texts, or chat messages that end with the assistant's.
 
-        What could not be scored is counted and logged with its reasons.
+        Completions that could not be scored are counted and logged with the reasons.
 
         Raises:
-            ConfigError: not one prompt per completion, or a completion that is alone with its prompt where it can
-                only be told how it compares with others (a pairwise model, or another mode than ``score``).
+            ConfigError: not one prompt per completion, or a single completion of a prompt where rewards are relative to
+                the prompt's other completions (a pairwise model, or another mode than ``score``).
         """
         if len(prompts) != len(completions):
             raise ConfigError(f"expected one prompt per completion ({len(completions)}), got {len(prompts)}")
@@ -78,9 +78,9 @@ class GroupRewards:
             members.setdefault(group.prompt, []).append((number, group.candidates[0]))
         if self.relative:
             self._leave_out_lone(members, reasons)
-        groups = [Group(prompt, tuple(text for _, text in own)) for prompt, own in members.items()]
-        for own, result in zip(members.values(), self.scorer.score(groups), strict=True):
-            numbers = [number for number, _ in own]
+        groups = [Group(prompt, tuple(text for _, text in answers)) for prompt, answers in members.items()]
+        for answers, result in zip(members.values(), self.scorer.score(groups), strict=True):
+            numbers = [number for number, _ in answers]
             rewards[numbers] = self._rewards(result)
             if result.error is not None:
                 reasons |= dict.fromkeys(numbers, result.error)
@@ -89,7 +89,7 @@ class GroupRewards:
 
     @property
     def relative(self) -> bool:
-        """Whether a reward says how a completion compares with the others of its prompt, and nothing else."""
+        """Whether a reward only compares a completion with the other completions of its prompt."""
         return self.mode != "score" or self.scorer.scorer.info.scores_are_relative
 
     @staticmethod
@@ -102,8 +102,8 @@ class GroupRewards:
 
     @staticmethod
     def _leave_out_lone(members: dict[Prompt, list[tuple[int, str]]], reasons: dict[int, str]) -> None:
-        """Those whose others could not be read have no reward; where all could be read, the trainer sends no groups."""
-        lone = [prompt for prompt, own in members.items() if len(own) == 1]
+        """Leave out completions whose other completions are invalid; raise when the trainer sends no groups at all."""
+        lone = [prompt for prompt, answers in members.items() if len(answers) == 1]
         if lone and not reasons:
             number = members[lone[0]][0][0]
             raise ConfigError(
@@ -120,7 +120,7 @@ class GroupRewards:
         return self._aggregated(result)
 
     def _aggregated(self, result: GroupScores) -> Floats:
-        """Of all pairs, whose logits are differences of scores."""
+        """Scores aggregated from all pairs, whose logits are differences of scores."""
         n = len(result.scores)
         if result.error is not None:
             return np.full(n, np.nan)

@@ -43,7 +43,7 @@ class CrossEncoder:
         convert_to_tensor: bool = False,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        **others: Any,
+        **unsupported: Any,
     ) -> Any:
         """Scores (pairs,) of (query, document) pairs; one score of a single pair.
 
@@ -53,31 +53,31 @@ class CrossEncoder:
                 library's own default is a sigmoid; here the logits stay as they are.
             convert_to_numpy: an fp32 array; False gives a list of torch scalars.
             convert_to_tensor: an fp32 torch tensor instead.
-            batch_size: accepted and not needed: batches are cut by tokens, and scores do not depend on them.
-            show_progress_bar: accepted and not needed.
-            others: the library's other arguments at their defaults; anything else is refused.
+            batch_size: accepted and ignored: batches are cut by tokens, and scores do not depend on them.
+            show_progress_bar: accepted and ignored.
+            unsupported: the library's other arguments; values other than their defaults are refused.
 
         Raises:
-            ConfigError: an argument that is not honoured, or a lone document of a query with a model that compares.
+            ConfigError: an argument that is not supported, or a lone document of a query with a model that compares.
             ScoringError: a pair could not be scored.
         """
-        refuse("CrossEncoder.predict", others)
+        refuse("CrossEncoder.predict", unsupported)
         single = bool(sentences) and isinstance(sentences[0], str)
         pairs: Any = [sentences] if single else sentences
         members: dict[str, list[int]] = {}
         for number, (query, _) in enumerate(pairs):
             members.setdefault(query, []).append(number)
-        groups = [Group(query, tuple(pairs[number][1] for number in own)) for query, own in members.items()]
+        groups = [Group(query, tuple(pairs[number][1] for number in numbers)) for query, numbers in members.items()]
         scorer = self.ranker.scorer
         if has_lone(scorer, groups):
             raise ConfigError(f"{LONE} (predict reads the documents of equal queries together)")
         scores = np.empty(len(pairs), np.float32)
-        for own, result in zip(members.values(), ranked(scorer, groups), strict=True):
+        for numbers, result in zip(members.values(), ranked(scorer, groups), strict=True):
             if result.error is not None:
-                raise ScoringError(f"pair {own[0]}: {result.error}")
-            scores[own] = result.scores
-        found = _converted(scores, activation_fn, convert_to_numpy, convert_to_tensor)
-        return found[0] if single else found
+                raise ScoringError(f"pair {numbers[0]}: {result.error}")
+            scores[numbers] = result.scores
+        converted = _converted(scores, activation_fn, convert_to_numpy, convert_to_tensor)
+        return converted[0] if single else converted
 
     def rank(
         self,
@@ -89,30 +89,30 @@ class CrossEncoder:
         activation_fn: Callable[[Any], Any] | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
-        **others: Any,
+        **unsupported: Any,
     ) -> list[dict[str, Any]]:
         """``[{corpus_id, score[, text]}]``, best first; the ``top_k`` best of them. Arguments as in ``predict``.
 
         Raises:
-            ConfigError: an argument that is not honoured, or one document with a model that compares.
+            ConfigError: an argument that is not supported, or one document with a model that compares.
             ScoringError: the documents could not be scored.
         """
-        refuse("CrossEncoder.rank", others)
+        refuse("CrossEncoder.rank", unsupported)
         if len(documents) == 1 and self.ranker.scorer.info.scores_are_relative:
             raise ConfigError(LONE)
         ranking = self.ranker.rank(query, documents)
         scores = _converted(ranking.scores, activation_fn, True, False)
-        found = []
+        hits = []
         for number in ranking.order[:top_k].tolist():
             row: dict[str, Any] = {"corpus_id": number, "score": float(scores[number])}
-            found.append(row | ({"text": documents[number]} if return_documents else {}))
-        return found
+            hits.append(row | ({"text": documents[number]} if return_documents else {}))
+        return hits
 
 
 def _converted(
     scores: Floats, activation_fn: Callable[[Any], Any] | None, convert_to_numpy: bool, convert_to_tensor: bool
 ) -> Any:
-    """The logits after the activation, in the form that was asked for."""
+    """The logits after the activation, as an array, a tensor or a list."""
     if activation_fn is None and convert_to_numpy and not convert_to_tensor:
         return scores
     tensor = require("torch").from_numpy(np.ascontiguousarray(scores))

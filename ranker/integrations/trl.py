@@ -1,4 +1,4 @@
-"""TRL: a reward function for GRPO and RLOO, and the pairwise judge that TRL itself no longer has (removed in 1.1.0).
+"""TRL: a reward function for GRPO and RLOO, and the pairwise judge that TRL removed in 1.1.0.
 
 | TRL's ``PairRMJudge`` | here | what differs |
 |---|---|---|
@@ -20,6 +20,7 @@ import numpy as np
 from ranker.errors import ConfigError
 from ranker.integrations.rewards import GroupRewards, Mode
 from ranker.loading import Ranker, load
+from ranker.metrics import sigmoid
 from ranker.records import Group
 
 
@@ -36,14 +37,23 @@ class PairRMJudge:
 
     @overload
     def judge(
-        self, prompts: Sequence[str], completions: Sequence[Sequence[str]], shuffle_order: bool = True,
-        return_scores: Literal[False] = False, temperature: float = 1.0,
-    ) -> list[int]: ...  # fmt: skip
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[Sequence[str]],
+        shuffle_order: bool = True,
+        return_scores: Literal[False] = False,
+        temperature: float = 1.0,
+    ) -> list[int]: ...
     @overload
     def judge(
-        self, prompts: Sequence[str], completions: Sequence[Sequence[str]], shuffle_order: bool = True,
-        *, return_scores: Literal[True], temperature: float = 1.0,
-    ) -> list[float]: ...  # fmt: skip
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[Sequence[str]],
+        shuffle_order: bool = True,
+        *,
+        return_scores: Literal[True],
+        temperature: float = 1.0,
+    ) -> list[float]: ...
     def judge(
         self,
         prompts: Sequence[str],
@@ -59,7 +69,7 @@ class PairRMJudge:
             completions: two per prompt.
             shuffle_order: whether the two are read in an order drawn with a fixed seed; order-free models need none.
             return_scores: give the probability that the first is better instead, NaN for pairs that failed.
-            temperature: what the sum of both orders' logits is divided by for it.
+            temperature: divides the sum of both orders' logits before the sigmoid.
 
         Raises:
             ConfigError: not two completions per prompt.
@@ -75,7 +85,7 @@ class PairRMJudge:
         logits = self.ranker.scorer.compare(pairs).astype(np.float64) * np.where(turned, -1, 1)
         if return_scores:
             with np.errstate(invalid="ignore"):
-                return [float(p) for p in np.exp(-np.logaddexp(0, -2 * logits / temperature))]
+                return [float(p) for p in sigmoid(2 * logits / temperature)]
         return [-1 if np.isnan(logit) else int(logit < 0) for logit in logits]
 
 
@@ -90,7 +100,7 @@ def reward_function(
     Args:
         model: what ``GroupRewards`` takes.
         mode: ``score``, ``win_rate`` or ``bradley_terry``.
-        name: under which TRL logs it.
+        name: TRL logs the reward under this name.
         options: those of ``ranker.load``.
     """
     rewards = GroupRewards(model, mode=mode, **options)

@@ -11,32 +11,31 @@ from ranker.extras import require
 from ranker.jobs.job import Done, Job, Progress, Work
 
 LOOK: Final = 1.0
-"""Seconds between two looks at a part that another worker has."""
+"""Seconds between two checks of a part that another worker does."""
 
 
 def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int = 0) -> Work:
-    """What does a job's parts on Ray, for ``ranker.jobs.job.score``.
+    """A ``work`` for ``ranker.jobs.job.score`` that does a job's parts on Ray.
 
-    A part whose worker dies is done again by another one, as is the rest of the job when it is started again: what
-    there is of a part is its whole file or nothing. On several machines the folder, the input and the model must be at
-    the same path everywhere.
+    When a worker dies, another one does its part again; a part is a complete file or absent, so a restarted job does
+    only the missing parts. On several machines the folder, the input and the model must have the same path everywhere.
 
     Args:
-        workers: most actors at once; there are fewer while there is less to do.
-        address: of a running cluster; default one on this machine, for the job's time.
+        workers: most actors at once.
+        address: of a running cluster; default: a cluster on this machine for the time of the job.
         cpus: processors of each actor.
         gpus: GPUs of each actor.
 
     Raises:
         MissingExtraError: Ray is not installed.
-        JobError: from the work, where there is no cluster at the address or a worker failed; what a worker raised on
-            purpose is raised as it is.
+        JobError: from the work, when there is no cluster at the address or a worker failed; a ``RankerError`` of a
+            worker is raised unchanged.
     """
     ray: Any = require("ray")
     data: Any = require("ray.data")
 
     def work(job: Job, progress: Progress) -> Done:
-        numbers = [part.number for part in job.waiting()]
+        numbers = [part.number for part in job.pending()]
         if not numbers:
             return Done()
         started = not ray.is_initialized()
@@ -50,17 +49,17 @@ def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int
             data.DataContext.get_current().enable_progress_bars = False
             rows = data.from_items([{"part": number} for number in numbers], override_num_blocks=len(numbers))
             pool = data.ActorPoolStrategy(min_size=1, max_size=workers)
-            found = rows.map_batches(
+            results = rows.map_batches(
                 _Worker, fn_constructor_args=(job,), batch_size=1, compute=pool, num_cpus=cpus, num_gpus=gpus or None
             )
             done = Done()
-            for row in found.iter_rows():
-                own = Done(row["parts"], row["read"], row["written"], row["errors"])
-                progress(own.read)
-                done += own
+            for row in results.iter_rows():
+                worker_done = Done(row["parts"], row["read"], row["written"], row["errors"])
+                progress(worker_done.read)
+                done += worker_done
             return done
         except ray.exceptions.RayError as error:
-            cause = next((own for own in _causes(error) if isinstance(own, RankerError)), None)
+            cause = next((cause for cause in _causes(error) if isinstance(cause, RankerError)), None)
             raise (cause or JobError(f"a worker failed: {str(error).strip().splitlines()[-1]}")) from error
         finally:
             if started:
@@ -76,18 +75,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class _Worker:
-    """An actor: the model is loaded when its first part comes."""
+    """An actor; it loads the model with its first part."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.parts = {part.number: part for part in job.plan.parts()}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        """Do one part, or see that another worker does it."""
+        """Do one part, or wait until another worker has done it."""
         part = self.parts[int(batch["part"][0])]
-        own = Done()
+        done = Done()
         while not self.job.has(part):
-            own = self.job.do(part, lambda rows: None) or own
+            done = self.job.do(part, lambda rows: None) or done
             if not self.job.has(part):
                 time.sleep(LOOK)
-        return {"parts": [own.parts], "read": [own.read], "written": [own.written], "errors": [own.errors]}
+        return {"parts": [done.parts], "read": [done.read], "written": [done.written], "errors": [done.errors]}

@@ -1,11 +1,11 @@
-"""A job over many files: every part is scored once, whoever does it, and what is selected of it is written."""
+"""A job over many files: workers score every part once and write the selected rows."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,8 @@ from ranker.data.files import Row, read_rows, rename_collisions
 from ranker.errors import ConfigError, DataError
 from ranker.jobs import parts, summary
 from ranker.jobs.leases import Lease
-from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, begun, expanded, made, read
-from ranker.jobs.select import Select, Selection, selector
+from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
+from ranker.jobs.select import OutputRows, Select, Selection, selector
 from ranker.jobs.sketch import Sketch
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, failed
@@ -27,19 +27,19 @@ from ranker.scoring.protocol import GroupScores, failed
 logger = logging.getLogger(__name__)
 
 BATCH: Final = 1024
-"""Rows that are scored together, and between two calls of ``progress``."""
+"""Rows that are scored together; ``progress`` is called after each batch."""
 
 SCORED: Final = "_scored"
-"""Where all rows lie scored when only the best share of them is kept."""
+"""The subfolder of all scored rows, for jobs that keep the best share of them."""
 
 Progress = Callable[[int], object]
-Found = tuple[Row, Group | DataError, GroupScores]
+ScoredRow = tuple[Row, Group | DataError, GroupScores]
 Rows = Sequence[tuple[str, Row | DataError]]
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What was done here: parts, and of these the rows read, written and with an error."""
+    """The work of this process: parts, and their rows read, written and with an error."""
 
     parts: int = 0
     read: int = 0
@@ -47,7 +47,7 @@ class Done:
     errors: int = 0
 
     def __add__(self, other: Done) -> Done:
-        return Done(*(own + its for own, its in zip(astuple(self), astuple(other), strict=True)))
+        return Done(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 def score(
@@ -60,25 +60,25 @@ def score(
     progress: Progress = lambda rows: None,
     work: Work | None = None,
 ) -> Done:
-    """Score files into ``folder``, one file per part, going on where an earlier worker stopped.
+    """Score files into ``folder``, one file per part; finished parts of an earlier run are not repeated.
 
-    Rows keep their order and columns and gain those of ``BatchScorer``. With a selection only what is selected is
-    written, and rows with an error go to ``errors-*.jsonl``, so that nothing is lost. When all parts are there,
-    ``_manifest.jsonl`` has their hashes, and ``_SUCCESS`` is written. Several workers, on one machine or many, may do
+    Rows keep their order and columns and gain the columns of ``BatchScorer``. With a selection only selected rows are
+    written, and rows with an error go to ``errors-*.jsonl``, so that nothing is lost. When all parts are done,
+    ``_manifest.jsonl`` holds their hashes and ``_SUCCESS`` is written. Several workers, on one machine or many, may do
     the same job in one folder.
 
     Args:
         scorer: the model and the columns.
         inputs: files and globs (.jsonl, .jsonl.gz, .jsonl.zst, .parquet).
-        folder: where parts go.
-        part_rows: rows of a part, which is what a worker loses when it dies.
-        selection: which rows come out, and as what.
+        folder: the folder of the parts.
+        part_rows: rows of a part; a worker that dies loses at most one part.
+        selection: which rows are written, and in which form.
         progress: called with the number of rows after every batch.
-        work: who does the parts; default this process.
+        work: does the parts; default this process.
 
     Raises:
-        ConfigError: no rows in a part, or an invalid selection.
-        JobError: the folder holds another job; the field that differs is named.
+        ConfigError: ``part_rows`` below 1, or an invalid selection.
+        JobError: the folder holds another job; the message names the field that differs.
         DataError: an input is missing, damaged, or has become shorter while it was read; or all rows failed, which
             ends the job without ``_SUCCESS``.
     """
@@ -90,8 +90,8 @@ def score(
             )
     if part_rows < 1:
         raise ConfigError(f"expected at least one row in a part, got {part_rows}")
-    plan = begun(made(expanded(inputs), part_rows, _settings(scorer, selection), folder), folder)
-    return _finished(Job(scorer, plan, folder, selection, _scored), progress, work)
+    plan = start_or_resume(make_plan(expanded(inputs), part_rows, _settings(scorer, selection), folder), folder)
+    return _finished(Job(scorer, plan, folder, selection, _score_rows), progress, work)
 
 
 def top(
@@ -105,12 +105,12 @@ def top(
     progress: Progress = lambda rows: None,
     work: Work | None = None,
 ) -> Done:
-    """Keep the best ``share`` of all rows, and of these what ``selection`` keeps.
+    """Keep the best ``share`` of all rows, and of these the rows that ``selection`` keeps.
 
-    Rows are compared by the score of their best candidate, with a model that compares answers by its margin above the
-    next: scores of such a model say nothing across prompts. All rows are scored into ``folder/_scored`` first, as
-    ``score`` does; the threshold comes from counts (``sketch``), so that what ties with the last on 16 bits is kept
-    too. While other workers still score, nothing is selected: start again when they are done.
+    Rows are compared by the score of their best candidate; with a model that compares answers by its margin over the
+    next candidate, because scores of such a model are not comparable across prompts. All rows are first scored into
+    ``folder/_scored``, as by ``score``. The threshold comes from counts (``sketch``), so rows that tie with the last
+    one on 16 bits are kept too. While other workers still score, nothing is selected: run it again when they are done.
 
     Raises:
         ConfigError: a share outside (0, 1].
@@ -129,50 +129,54 @@ def top(
         if isinstance(row, DataError) or row[f"{scorer.prefix}error"] is not None:
             continue
         scores = row[f"{scorer.prefix}scores"]
-        found = row[f"{scorer.prefix}margin"] if number == "margin" else max(scores, default=None)
-        sketch.add([] if found is None else [found])
+        value = row[f"{scorer.prefix}margin"] if number == "margin" else max(scores, default=None)
+        sketch.add([] if value is None else [value])
     if not sketch.n:
         raise DataError(", ".join(inputs), "rows", "expected at least one row that can be compared")
     keep = f"{number} >= {sketch.threshold(share)!r}" + (f" and ({selection.keep})" if selection.keep else "")
-    plan = begun(made(scored, part_rows, _settings(scorer, selection) | {"share": share}, folder), folder)
-    return _finished(Job(scorer, plan, folder, replace(selection, keep=keep), _known), progress, None)
+    plan = start_or_resume(
+        make_plan(scored, part_rows, _settings(scorer, selection) | {"share": share}, folder), folder
+    )
+    return _finished(Job(scorer, plan, folder, replace(selection, keep=keep), _parse_scored), progress, None)
 
 
 def _finished(job: Job, progress: Progress, work: Work | None) -> Done:
     done = (work or Job.run)(job, progress)
-    if next(job.waiting(), None) is None:
+    if next(job.pending(), None) is None:
         parts.finish(job.folder)
-        found = summary.write_summary(job.folder, job.plan)
-        if found.read and found.errors == found.read:
-            raise DataError(str(job.folder), "error", f"all {found.read} rows failed; the first: {found.first_error}")
+        counts = summary.write_summary(job.folder, job.plan)
+        if counts.read and counts.errors == counts.read:
+            raise DataError(str(job.folder), "error", f"all {counts.read} rows failed; the first: {counts.first_error}")
         write_text(job.folder / parts.SUCCESS, "")
     return done
 
 
 def done_of(folder: Path) -> tuple[int, int]:
-    """How many parts of the job in ``folder`` are done, and how many it has; (0, 0) where no job was begun."""
+    """How many parts of the job in ``folder`` are done, and how many it has; (0, 0) without a job."""
     plan = read(folder)
-    found = [] if plan is None else [parts.path_of(folder, part).exists() for part in plan.parts()]
-    return sum(found), len(found)
+    exists = [] if plan is None else [parts.path_of(folder, part).exists() for part in plan.parts()]
+    return sum(exists), len(exists)
 
 
 def _settings(scorer: BatchScorer, selection: Selection | None) -> dict[str, Any]:
     return {
-        "model": scorer.digest or scorer.model, "columns": scorer.columns, "prefix": scorer.prefix,
+        "model": scorer.digest or scorer.model,
+        "columns": scorer.columns,
+        "prefix": scorer.prefix,
         "options": {name: repr(value) for name, value in sorted(scorer.options.items()) if name != "threads"},
-        "selection": None if selection is None else asdict(selection),
-    }  # fmt: skip
+        "selection": None if selection is None else selection.facts(),
+    }
 
 
 class Job:
-    """What is to be done, part by part; it can be sent to other processes.
+    """A job's plan and how to do its parts; it can be sent to other processes.
 
     Args:
         scorer: the model and the columns.
         plan: the parts.
-        folder: where they go.
-        selection: which rows come out, and as what; None for all of them.
-        find: rows of the input to rows with their results.
+        folder: the folder of the parts.
+        selection: which rows are written, and in which form; None for all of them.
+        score_rows: from rows of the input to rows with results, groups and scores.
     """
 
     def __init__(
@@ -181,32 +185,36 @@ class Job:
         plan: Plan,
         folder: Path,
         selection: Selection | None,
-        find: Callable[[BatchScorer, Rows], list[Found]],
+        score_rows: Callable[[BatchScorer, Rows], list[ScoredRow]],
     ) -> None:
-        self.scorer, self.plan, self.folder, self.selection, self.find = scorer, plan, folder, selection, find
-        self.make = "rows" if selection is None else selection.make
+        self.scorer = scorer
+        self.plan = plan
+        self.folder = folder
+        self.selection = selection
+        self.score_rows = score_rows
+        self.output_rows: OutputRows = "rows" if selection is None else selection.output_rows
         self.select: Select | None = None if selection is None else selector(selection)
         self.reader = Reader()
 
-    def waiting(self) -> Iterator[Part]:
-        """The parts that are not there yet, in order."""
+    def pending(self) -> Iterator[Part]:
+        """The parts that are not done yet, in order."""
         return (part for part in self.plan.parts() if not self.has(part))
 
     def has(self, part: Part) -> bool:
-        """Whether a part is there."""
+        """Whether a part is done."""
         return parts.path_of(self.folder, part).exists()
 
     def run(self, progress: Progress) -> Done:
-        """Do what no one else does, one part after the other; what this worker did."""
-        return sum((self.do(part, progress) or Done() for part in self.waiting()), Done())
+        """Do the parts that no other worker does, one after the other; the work of this worker."""
+        return sum((self.do(part, progress) or Done() for part in self.pending()), Done())
 
     def do(self, part: Part, progress: Progress) -> Done | None:
-        """Do a part; None where another worker is at it or has done it."""
+        """Do a part; None when another worker does it or has done it."""
         target, lease = parts.path_of(self.folder, part), Lease(self.folder / f".{part.name}.lease")
         if not lease.take():
             return None
         try:
-            # another worker may have finished it between the two looks
+            # another worker may have finished it before the lease was taken
             return None if self.has(part) else self._part(part, target, progress)
         finally:
             lease.release()
@@ -214,13 +222,15 @@ class Job:
     def _part(self, part: Part, target: Path, progress: Progress) -> Done:
         kept: list[Row] = []
         bad: list[Row] = []
-        sketch, errors, first = Sketch(), 0, None
+        sketch = Sketch()
+        errors = 0
+        first_error = None
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
-            for row, group, result in self.find(self.scorer, chunk):
+            for row, group, result in self.score_rows(self.scorer, chunk):
                 errors += result.error is not None
-                first = first or result.error
+                first_error = first_error or result.error
                 sketch.add([result.scores.max()] if result.error is None and len(result.scores) else [])
                 if self.select is None:
                     kept.append(row)
@@ -231,42 +241,48 @@ class Job:
             progress(len(chunk))
         if bad:
             parts.write(target.with_name(f"errors-{part.number:06d}.jsonl"), bad, None)
-        schema = parts.schema_of(part, self.scorer.prefix, self.make, self.plan.settings, scored=self.find is _known)
+        scored = self.score_rows is _parse_scored
+        schema = parts.schema_of(part, self.scorer.prefix, self.output_rows, self.plan.settings, scored=scored)
         facts = {
-            "part": part.number, "file": target.name, "read": part.rows, "rows": len(kept), "errors": errors,
-            "first_error": first, "scores": sketch.coarse(),
-        }  # fmt: skip
+            "part": part.number,
+            "file": target.name,
+            "read": part.rows,
+            "rows": len(kept),
+            "errors": errors,
+            "first_error": first_error,
+            "scores": sketch.coarse(),
+        }
         parts.write(target, kept, schema, lambda digest: parts.note(self.folder, part, facts | {"sha256": digest}))
         return Done(parts=1, read=len(rows), written=len(kept), errors=errors)
 
 
 Work = Callable[[Job, Progress], Done]
-"""Who does a job's parts: this process (``Job.run``), or a cluster (``ranker.jobs.cluster``)."""
+"""Does a job's parts: this process (``Job.run``), or a cluster (``ranker.jobs.cluster``)."""
 
 
-def _scored(scorer: BatchScorer, chunk: Rows) -> list[Found]:
-    """Rows with their results, their groups and their scores; a line that is no row is kept as ``input``."""
+def _score_rows(scorer: BatchScorer, chunk: Rows) -> list[ScoredRow]:
+    """Score rows; an invalid line is kept in the column ``input``."""
     groups = [row if isinstance(row, DataError) else scorer.group(row, where) for where, row in chunk]
-    found: list[Found] = []
+    scored_rows: list[ScoredRow] = []
     for (_, row), group, result in zip(chunk, groups, scorer.score(groups), strict=True):
         columns = {"input": row.raw} if isinstance(row, DataError) else dict(row)
         results = scorer.results(result)
-        found.append((rename_collisions(columns, results) | results, group, result))
-    return found
+        scored_rows.append((rename_collisions(columns, results) | results, group, result))
+    return scored_rows
 
 
-def _known(scorer: BatchScorer, chunk: Rows) -> list[Found]:
-    """Rows that have their results already."""
-    found: list[Found] = []
+def _parse_scored(scorer: BatchScorer, chunk: Rows) -> list[ScoredRow]:
+    """The results that rows already have."""
+    scored_rows: list[ScoredRow] = []
     for where, row in chunk:
         if isinstance(row, DataError):
             raise row
-        given = {name: value for name, value in row.items() if name.removeprefix(scorer.prefix) not in RESULTS}
-        group = scorer.group(given, where)
+        columns = {name: value for name, value in row.items() if name.removeprefix(scorer.prefix) not in RESULTS}
+        group = scorer.group(columns, where)
         error = row[f"{scorer.prefix}error"]
         if isinstance(group, DataError) or error is not None:
-            found.append((row, group, failed(Group("", ()), str(error or group))))
+            scored_rows.append((row, group, failed(Group("", ()), str(error or group))))
             continue
         scores, truncated = (row[scorer.prefix + name] for name in ("scores", "truncated"))
-        found.append((row, group, GroupScores(np.array(scores, np.float32), np.array(truncated, np.bool_))))
-    return found
+        scored_rows.append((row, group, GroupScores(np.array(scores, np.float32), np.array(truncated, np.bool_))))
+    return scored_rows

@@ -10,13 +10,17 @@ from typing import Any, Final
 from ranker.errors import ConfigError
 
 NAMES: Final = ("score", "margin", "truncated", "candidates", "characters")
-"""The best candidate's score and its lead (null with fewer than two), whether it was cut, how many candidates there
-are, and how long the best one is."""
+"""Score and margin of the best candidate (null with fewer than two candidates), whether it was truncated, the number of
+candidates, and the length of the best one."""
 
 COMPARE: Final[dict[type, Callable[[Any, Any], bool]]] = {
-    ast.Gt: operator.gt, ast.GtE: operator.ge, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Eq: operator.eq,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
-}  # fmt: skip
+}
 
 Values = Mapping[str, Any]
 Rule = Callable[[Values], bool]
@@ -25,7 +29,7 @@ Rule = Callable[[Values], bool]
 def rule(text: str) -> Rule:
     """The function of an expression: numbers, ``NAMES``, comparisons, ``and``, ``or``, ``not`` and brackets.
 
-    A comparison with a number that a row has not (the margin of a single candidate) is false.
+    A comparison with a missing number (the margin of a single candidate) is false.
 
     Raises:
         ConfigError: anything else in the expression.
@@ -34,7 +38,7 @@ def rule(text: str) -> Rule:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(
-            f"--keep '{text:.80}': no expression; for example \"score > 0.5 and not truncated\""
+            f"--keep '{text:.80}': not an expression; for example \"score > 0.5 and not truncated\""
         ) from error
     return _rule(tree, text)
 
@@ -61,10 +65,10 @@ def _comparison(node: ast.Compare, text: str) -> Rule:
     compare = [COMPARE[type(op)] for op in node.ops]
 
     def holds(values: Values) -> bool:
-        found = [side(values) for side in sides]
-        if any(value is None for value in found):
+        numbers = [side(values) for side in sides]
+        if any(value is None for value in numbers):
             return False
-        return all(op(a, b) for op, a, b in zip(compare, found, found[1:], strict=False))
+        return all(op(a, b) for op, a, b in zip(compare, numbers, numbers[1:], strict=False))
 
     return holds
 
@@ -72,7 +76,7 @@ def _comparison(node: ast.Compare, text: str) -> Rule:
 def _value(node: ast.expr, text: str) -> Callable[[Values], Any]:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = _value(node.operand, text)
-        return lambda values: None if (found := inner(values)) is None else -found
+        return lambda values: None if (number := inner(values)) is None else -number
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return lambda values: node.value
     if isinstance(node, ast.Name) and node.id in NAMES:

@@ -1,4 +1,4 @@
-"""Who does which part, where several processes or machines share a folder."""
+"""Leases on the parts of a job, for several processes or machines that share a folder."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import uuid
 from pathlib import Path
 from typing import Final
 
+from ranker.atomic import create_text
+
 STALE: Final = 120.0
-"""Seconds after which a part whose worker, on another machine, has not been heard of may be taken over."""
+"""Seconds without a touch after which the lease of a worker on another machine may be taken over."""
 
 
 class Lease:
-    """A file that says that a part is being done; a thread keeps it fresh until it is given back.
+    """A file that marks a part as in progress; a thread touches it until it is released.
 
-    A lease of another worker on this machine is stale when that process has ended, one of another machine when it was
-    not touched for ``STALE`` seconds. Taking over is a rename of just that lease; whoever finds that he moved another
-    one puts it back. Two workers that do the same part all the same (a machine that was thought dead) write the same
-    rows to the same name, one after the other.
+    A lease of another worker on this machine is stale when that process has ended; a lease of another machine when it
+    was not touched for ``STALE`` seconds. A worker takes over by renaming the stale lease; if it finds that it renamed
+    a newer lease, it renames that one back. If two workers do the same part anyway (a machine that seemed dead), they
+    write the same rows to the same name, one after the other.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,14 +31,14 @@ class Lease:
         self._done = threading.Event()
 
     def take(self) -> bool:
-        """Whether the part is ours now."""
+        """Take the lease; whether this worker has it now."""
         if not self._create() and not self._take_over():
             return False
         threading.Thread(target=self._beat, name="ranker-lease", daemon=True).start()
         return True
 
     def release(self) -> None:
-        """Give the part back, done or not."""
+        """Release the lease, whether the part is done or not."""
         self._done.set()
         if _read(self.path) == self._text:
             self.path.unlink(missing_ok=True)
@@ -48,30 +50,22 @@ class Lease:
             os.utime(self.path)
 
     def _create(self) -> bool:
-        draft = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
-        draft.write_text(self._text, encoding="utf-8")
-        try:
-            os.link(draft, self.path)  # the whole text at once, and never over another's
-        except FileExistsError:
-            return False
-        finally:
-            draft.unlink()
-        return True
+        return create_text(self.path, self._text)
 
     def _take_over(self) -> bool:
-        judged = _read(self.path)
-        if judged is None or not self._stale(judged):
+        stale_text = _read(self.path)
+        if stale_text is None or not self._stale(stale_text):
             return False
-        grave = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
+        moved = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
         try:
-            self.path.rename(grave)
+            self.path.rename(moved)
         except FileNotFoundError:
             return False  # another worker was quicker
-        if _read(grave) != judged:
+        if _read(moved) != stale_text:
             if not self.path.exists():
-                grave.rename(self.path)
+                moved.rename(self.path)
             return False
-        grave.unlink()
+        moved.unlink()
         return self._create()
 
     def _stale(self, owner: str) -> bool:
@@ -92,12 +86,12 @@ def _read(path: Path) -> str | None:
 
 
 def _owner(process: int) -> str:
-    """A process that no other one will be taken for: its machine, its number and, on Linux, when it began."""
-    return f"{_machine()} {process} {_began(process)}"
+    """A unique name of a process: its machine, its number and, on Linux, its start time."""
+    return f"{_machine()} {process} {_start_time(process)}"
 
 
 def _machine() -> str:
-    """Where process numbers mean the same: the machine since its last start, and on Linux the container."""
+    """The scope of process numbers: the machine since its last start, and on Linux the container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
@@ -105,7 +99,7 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def _began(process: int) -> str:
+def _start_time(process: int) -> str:
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -114,7 +108,7 @@ def _began(process: int) -> str:
 
 
 def _alive(lease: str) -> bool | None:
-    """Whether the owner of a lease is a running process; None where that cannot be seen from here."""
+    """Whether the owner of a lease is a running process; None for a process that is not visible from here."""
     machine, _, rest = lease.partition(" ")
     process = rest.partition(" ")[0]
     if machine != _machine() or not process.isdecimal() or not Path("/proc/self").exists():

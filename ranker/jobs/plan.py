@@ -1,4 +1,4 @@
-"""What a job reads, in which parts, and whether it is still the job that was begun."""
+"""The input of a job, its parts, and the check that a folder holds the same job."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import glob
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from ranker.atomic import create_text
 from ranker.data.files import Row, opened, read_rows, remote
 from ranker.errors import ConfigError, DataError, JobError, MissingExtraError
 from ranker.extras import require
@@ -20,21 +20,27 @@ from ranker.extras import require
 PLAN: Final = "_plan.json"
 VERSION: Final = 1
 PART_ROWS: Final = 5000
-"""Rows of a part: what is lost when a process dies."""
+"""Rows of a part; a process that dies loses at most one part."""
 
 BLOCK: Final = 1 << 20
 
 NAMES: Final = {
-    "sources": "the input", "part_rows": "--part-rows", "settings.model": "the model", "settings.columns": "--column",
-    "settings.options": "its options", "settings.share": "--keep-top", "settings.selection.keep": "--keep",
-    "settings.selection.make": "--best-of or --pairs", "settings.selection.drop_ties": "--drop-ties",
-}  # fmt: skip
-"""What users call a plan's fields, by how those begin."""
+    "sources": "the input",
+    "part_rows": "--part-rows",
+    "settings.model": "the model",
+    "settings.columns": "--column",
+    "settings.options": "its options",
+    "settings.share": "--keep-top",
+    "settings.selection.keep": "--keep",
+    "settings.selection.make": "--best-of or --pairs",
+    "settings.selection.drop_ties": "--drop-ties",
+}
+"""What users call a plan's fields, by the beginning of the field's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An input file as it was when the job began; ``modified`` in nanoseconds, 0 where that is not known."""
+    """An input file at the start of the job; ``modified`` in nanoseconds, 0 where it is unknown."""
 
     path: str
     bytes: int
@@ -54,13 +60,13 @@ class Part:
 
     @property
     def name(self) -> str:
-        """Of the part's file, without its ending."""
+        """The name of the part's file, without its extension."""
         return f"part-{self.number:06d}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole job: its input, and whatever decides what comes out (``settings``)."""
+    """A whole job: its input, and the ``settings`` that decide its output."""
 
     sources: tuple[Source, ...]
     part_rows: int
@@ -77,18 +83,18 @@ class Plan:
 
 
 def expanded(patterns: Sequence[str]) -> list[str]:
-    """Files of names and globs, each once, sorted within a glob, as absolute paths or with their protocol.
+    """The files of names and globs as absolute paths or URLs: each once, those of a glob sorted.
 
     Raises:
         DataError: a pattern without a file.
     """
-    found: dict[str, None] = {}
+    paths: dict[str, None] = {}
     for pattern in patterns:
         names = _matching(pattern) if glob.has_magic(pattern) else [pattern]
         if not names:
             raise DataError(pattern, "input", "expected at least one file of this pattern, found none")
-        found.update(dict.fromkeys(name if remote(name) else os.path.abspath(name) for name in names))
-    return list(found)
+        paths.update(dict.fromkeys(name if remote(name) else os.path.abspath(name) for name in names))
+    return list(paths)
 
 
 def _matching(pattern: str) -> list[str]:
@@ -101,10 +107,10 @@ def _matching(pattern: str) -> list[str]:
     return [str(filesystem.unstrip_protocol(name)) for name in sorted(filesystem.glob(path))]
 
 
-def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any], folder: Path) -> Plan:
-    """A plan of what is asked for now: the input's rows and hashes.
+def make_plan(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any], folder: Path) -> Plan:
+    """A plan with the rows and hashes of the input.
 
-    Files of the size and time that the folder's plan has are not read again.
+    Files with the size and time of the folder's plan are not read again.
 
     Raises:
         DataError: a file that is missing or damaged.
@@ -117,7 +123,7 @@ def made(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any], fold
 
 
 def read(folder: Path) -> Plan | None:
-    """The plan of the job in ``folder``; None if no job was begun."""
+    """The plan of the job in ``folder``; None without a job."""
     file = folder / PLAN
     if not file.exists():
         return None
@@ -126,12 +132,12 @@ def read(folder: Path) -> Plan | None:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    """Size and time of a local file; (-1, -1), which no plan has, if it cannot be read."""
+    """Size and time of a local file; (-1, -1) if it cannot be read."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except OSError:
         return -1, -1
-    return found.st_size, found.st_mtime_ns
+    return status.st_size, status.st_mtime_ns
 
 
 def _source(path: str) -> Source:
@@ -145,47 +151,34 @@ def _source(path: str) -> Source:
     return Source(path, size, digest.hexdigest(), rows, modified)
 
 
-def begun(plan: Plan, folder: Path) -> Plan:
-    """The plan of ``folder``: this one where it is new, the one that is there where both are the same job.
+def start_or_resume(plan: Plan, folder: Path) -> Plan:
+    """Write the plan to a new folder, or check that the folder holds the same job.
 
     Raises:
-        ConfigError: the folder is an object store's.
-        JobError: the folder holds another job, naming the field that differs, or files that are no job's.
+        ConfigError: the folder is in an object store.
+        JobError: the folder holds another job (the message names the field that differs), or files of something else.
     """
-    if ":/" in str(folder):  # of "://", a Path has lost one stroke
+    if ":/" in str(folder):  # a Path drops one slash of "://"
         raise ConfigError(f"{folder}: expected a folder that can rename files in one step; copy it there when finished")
     file = folder / PLAN
     folder.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-        others = [path.name for path in folder.iterdir() if not path.name.startswith((".", "_"))]
-        if others and not file.exists():
-            raise JobError(f"{folder}: holds files of something else ({others[0]}); choose a new folder")
-        if _first(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n"):
+        foreign = [path.name for path in folder.iterdir() if not path.name.startswith((".", "_"))]
+        if foreign and not file.exists():
+            raise JobError(f"{folder}: holds files of something else ({foreign[0]}); choose a new folder")
+        if create_text(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n"):
             return plan
     known = dict(_flat(json.loads(file.read_text(encoding="utf-8"))))
     now = dict(_flat(json.loads(json.dumps(asdict(plan)))))
     for name in [*now, *(name for name in known if name not in now)]:
         before, value = known.get(name, "nothing"), now.get(name, "nothing")
         if before != value and not name.endswith(".modified"):
-            said = next((own for start, own in NAMES.items() if name.startswith(start)), "it")
+            option = next((label for start, label in NAMES.items() if name.startswith(start)), "it")
             raise JobError(
-                f"{folder}: begun with {name} {before!r:.80}, now {value!r:.80}; put "
-                f"{said} back, or choose a new folder"
+                f"{folder}: was started with {name} {before!r:.80}, now {value!r:.80}; restore "
+                f"{option}, or choose a new folder"
             )
     return plan
-
-
-def _first(path: Path, text: str) -> bool:
-    """Write a small file in one step unless it is there: whether this was the first of several workers."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
-    draft.write_text(text, encoding="utf-8")
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    finally:
-        draft.unlink()
-    return True
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -198,7 +191,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 class Reader:
-    """Rows of parts, taken in order: a file is read on from where the part before it ended."""
+    """Reads the rows of parts; for parts in order it continues in the file where the previous part ended."""
 
     def __init__(self) -> None:
         self._path = ""
@@ -212,9 +205,11 @@ class Reader:
             DataError: the file has become shorter.
         """
         if part.source != self._path or part.first < self._at:
-            self._path, self._at, self._rows = part.source, 0, read_rows(part.source)
-        found = list(islice(self._rows, part.first - self._at, part.first - self._at + part.rows))
-        self._at = part.first + len(found)
-        if len(found) < part.rows:
+            self._path = part.source
+            self._at = 0
+            self._rows = read_rows(part.source)
+        rows = list(islice(self._rows, part.first - self._at, part.first - self._at + part.rows))
+        self._at = part.first + len(rows)
+        if len(rows) < part.rows:
             raise DataError(part.source, "rows", f"expected {part.first + part.rows} rows, the file has become shorter")
-        return found
+        return rows

@@ -1,4 +1,4 @@
-"""What comes out of a scored row: the row, its best answer, or a pair for preference training; or nothing."""
+"""Which scored rows a job writes, and in which form."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ import numpy as np
 
 from ranker.data.files import Row, rename_collisions
 from ranker.jobs.keep import rule
+from ranker.metrics import top_margin
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores
 from ranker.text.templates import render_prompt
 
-Make = Literal["rows", "best", "pairs"]
+OutputRows = Literal["rows", "best", "pairs"]
+"""What becomes of a selected row: the row, the row with its best answer, or a pair for preference training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which rows come out, and as what.
+    """Which rows a job writes, and in which form.
 
-    ``keep`` is an expression (``ranker.jobs.keep``), None keeps all that were scored. ``make``: ``rows`` as they are,
-    ``best`` with the best candidate as ``best``, ``pairs`` of best and worst candidate (``prompt``, ``chosen``,
-    ``rejected``, ``margin``). ``drop_ties`` leaves out rows whose best (of pairs: best and worst) have one score.
+    ``keep`` is an expression (``ranker.jobs.keep``); None keeps all scored rows. ``output_rows``: ``rows`` as they are,
+    ``best`` with the best candidate in the column ``best``, ``pairs`` of best and worst candidate (``prompt``,
+    ``chosen``, ``rejected``, ``margin``). ``drop_ties`` leaves out rows whose two best candidates (``pairs``: best and
+    worst) have the same score.
     """
 
     keep: str | None = None
-    make: Make = "rows"
+    output_rows: OutputRows = "rows"
     drop_ties: bool = False
+
+    def facts(self) -> dict[str, Any]:
+        """The entries of a job's plan."""
+        return {"keep": self.keep, "make": self.output_rows, "drop_ties": self.drop_ties}
 
 
 Select = Callable[[Row, Group, GroupScores], Row | None]
 
 
 def selector(selection: Selection) -> Select:
-    """The function of a selection: a row with its results, its group and its scores -> what comes out, or None.
+    """The function of a selection: from a row with results, its group and its scores to the output row, or None.
 
     Raises:
         ConfigError: an invalid expression.
@@ -46,30 +53,29 @@ def selector(selection: Selection) -> Select:
         if not keeps(numbers(group, result)):
             return None
         order = np.argsort(-result.scores, kind="stable")
-        if selection.drop_ties and _tied(result, order, selection.make):
+        if selection.drop_ties and _tied(result, order, selection.output_rows):
             return None
-        return MAKERS[selection.make](row, group, result, order)
+        return OUTPUTS[selection.output_rows](row, group, result, order)
 
     return select
 
 
 def numbers(group: Group, result: GroupScores) -> dict[str, Any]:
-    """What expressions may name."""
+    """The values that expressions may name (``ranker.jobs.keep.NAMES``)."""
     best = int(result.scores.argmax()) if len(result.scores) else None
-    ordered = np.sort(result.scores)[::-1]
     return {
         "score": None if best is None else float(result.scores[best]),
-        "margin": float(ordered[0] - ordered[1]) if len(ordered) > 1 else None,
+        "margin": top_margin(result.scores),
         "truncated": None if best is None else bool(result.truncated[best]),
         "candidates": len(group.candidates),
         "characters": None if best is None else len(group.candidates[best]),
     }
 
 
-def _tied(result: GroupScores, order: Any, make: Make) -> bool:
+def _tied(result: GroupScores, order: Any, output_rows: OutputRows) -> bool:
     if len(order) < 2:
         return False
-    other = order[-1] if make == "pairs" else order[1]
+    other = order[-1] if output_rows == "pairs" else order[1]
     return bool(result.scores[order[0]] == result.scores[other])
 
 
@@ -92,7 +98,7 @@ def _pair(row: Row, group: Group, result: GroupScores, order: Any) -> Row | None
     }
 
 
-MAKERS: Final[dict[Make, Callable[[Row, Group, GroupScores, Any], Row | None]]] = {
+OUTPUTS: Final[dict[OutputRows, Callable[[Row, Group, GroupScores, Any], Row | None]]] = {
     "rows": _row,
     "best": _best,
     "pairs": _pair,

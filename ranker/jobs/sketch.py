@@ -1,4 +1,4 @@
-"""Quantiles of any number of scores in 256 kB: a count for every fp32 number that begins with the same 16 bits."""
+"""Quantiles of any number of scores in fixed memory: one count for all fp32 numbers with the same first 16 bits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 BUCKETS: Final = 1 << 16
 COARSE: Final = 8
-"""Buckets that a summary takes together."""
+"""Buckets per count of a summary."""
 
 
 class Sketch:
@@ -25,21 +25,21 @@ class Sketch:
         np.add.at(self.counts, _bucket(values[np.isfinite(values)]), 1)
 
     def merge(self, other: Sketch) -> None:
-        """Count what another sketch has counted."""
+        """Add the counts of another sketch."""
         self.counts += other.counts
 
     @property
     def n(self) -> int:
-        """Scores that were counted."""
+        """Number of counted scores."""
         return int(self.counts.sum())
 
     def coarse(self) -> dict[str, int]:
-        """Counts of the numbers that begin with the same 13 bits (6 % apart), by the lowest of each."""
+        """Counts of numbers with the same first 13 bits (6 % apart), by the lowest number of each."""
         counts = self.counts.reshape(-1, COARSE).sum(axis=1)
         return {f"{_lowest(int(bucket) * COARSE):.6g}": int(counts[bucket]) for bucket in np.nonzero(counts)[0]}
 
     def threshold(self, share: float) -> float:
-        """The lowest score of the best ``share`` of them; what ties with it on 16 bits is kept too.
+        """The lowest of the best ``share`` of scores; scores that tie with it on 16 bits are included.
 
         Raises:
             ValueError: nothing was counted, or the share is not in (0, 1].
@@ -54,7 +54,7 @@ class Sketch:
 
 
 def _bucket(values: NDArray[np.float32]) -> NDArray[np.intp]:
-    """The first 16 bits, in the order of the numbers: those of negative ones are turned over."""
+    """The first 16 bits in the order of the numbers: those of negative numbers are inverted."""
     bits = (values + np.float32(0)).view(np.uint32)  # -0.0 is 0.0
     ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     return (ordered >> 16).astype(np.intp)

@@ -156,7 +156,9 @@ def _group(
     return group
 
 
-def _line(operation: Operation, row: Row | DataError, group: Group | DataError, result: GroupScores, temperature: float) -> str:
+def _line(
+    operation: Operation, row: Row | DataError, group: Group | DataError, result: GroupScores, temperature: float
+) -> str:
     columns: Row = {"input": row.raw} if isinstance(row, DataError) else dict(row)
     make = partial(_compare, temperature=temperature) if operation == "compare" else MAKERS[operation]
     fields = dict.fromkeys(FIELDS[operation]) if result.error is not None else make(group, result)
@@ -201,7 +203,7 @@ def _compare(group: Any, result: GroupScores, temperature: float = 1.0) -> Row:
     logit = float(result.scores[0]) - float(result.scores[1])
     return {
         "logit": round(logit, 6),
-        "probability": round(float(sigmoid(logit / temperature)), 6),
+        "probability": round(sigmoid(logit / temperature), 6),
         "winner": None if logit == 0 else int(logit < 0),
         "truncated": result.truncated.tolist(),
     }

@@ -1,4 +1,4 @@
-"""What became of a job's rows, for people: ``summary.md`` and ``summary.html`` beside the parts."""
+"""The summary of a job for people: ``summary.md`` and ``summary.html`` beside the parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH, HEIGHT = 640, 160
 
 @dataclass(slots=True)
 class Counts:
-    """Rows of a whole job, and how often each (coarse) score of a row's best candidate came."""
+    """Rows of a whole job, and counts of the (coarse) scores of the rows' best candidates."""
 
     read: int = 0
     written: int = 0
@@ -34,7 +34,7 @@ class Counts:
         return sum(self.scores.values())
 
     def quantile(self, share: float) -> float:
-        """The score that ``share`` of the rows do not reach, to 6 %."""
+        """The score at the quantile ``share``, to 6 %."""
         passed = 0
         for score, count in sorted(self.scores.items()):
             passed += count
@@ -45,55 +45,59 @@ class Counts:
 
 def counted(folder: Path) -> Counts:
     """The sums of a job's parts."""
-    found = Counts()
-    for own in facts(folder):
-        found.read += own["read"]
-        found.written += own["rows"]
-        found.errors += own["errors"]
-        found.first_error = found.first_error or own["first_error"]
-        found.scores.update({float(score): count for score, count in own["scores"].items()})
-    return found
+    counts = Counts()
+    for part in facts(folder):
+        counts.read += part["read"]
+        counts.written += part["rows"]
+        counts.errors += part["errors"]
+        counts.first_error = counts.first_error or part["first_error"]
+        counts.scores.update({float(score): count for score, count in part["scores"].items()})
+    return counts
 
 
 def write_summary(folder: Path, plan: Plan) -> Counts:
-    """Write both files, and give what is in them."""
-    found = counted(folder)
-    rows = _rows(found, plan)
+    """Write both files, and return the counts in them."""
+    counts = counted(folder)
+    rows = _rows(counts, plan)
     lines = ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
     write_text(folder / "summary.md", "\n".join([f"# {folder.name}", "", *lines, ""]))
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
-    write_text(folder / "summary.html", PAGE.format(title=escape(folder.name), rows=cells, plot=_plot(found)))
-    return found
+    write_text(folder / "summary.html", PAGE.format(title=escape(folder.name), rows=cells, plot=_plot(counts)))
+    return counts
 
 
 def _cell(value: str) -> str:
-    """A text that stays in its cell of a Markdown table."""
+    """A text for a cell of a Markdown table."""
     return " ".join(value.split()).replace("|", "\\|")
 
 
-def _rows(found: Counts, plan: Plan) -> list[tuple[str, str]]:
+def _rows(counts: Counts, plan: Plan) -> list[tuple[str, str]]:
     selection = plan.settings.get("selection")
-    kept = f" ({found.written / found.read:.1%} of those read)" if found.read else ""
+    kept = f" ({counts.written / counts.read:.1%} of those read)" if counts.read else ""
     return [
-        ("rows read", str(found.read)),
-        ("rows written", f"{found.written}{kept}"),
-        ("rows with an error", f"{found.errors}" + (f"; the first: {found.first_error}" if found.errors else "")),
+        ("rows read", str(counts.read)),
+        ("rows written", f"{counts.written}{kept}"),
+        ("rows with an error", f"{counts.errors}" + (f"; the first: {counts.first_error}" if counts.errors else "")),
         ("input", ", ".join(source.path for source in plan.sources)),
         ("model", str(plan.settings.get("model"))),
         *([("best share", f"{plan.settings['share']:.1%}")] if "share" in plan.settings else []),
         ("selection", "all rows" if selection is None else json.dumps(selection)),
-        *((f"best score, {share:.0%} quantile", f"{found.quantile(share):.3g}") for share in QUANTILES if found.scored),
+        *(
+            (f"best score, {share:.0%} quantile", f"{counts.quantile(share):.3g}")
+            for share in QUANTILES
+            if counts.scored
+        ),
     ]
 
 
-def _plot(found: Counts) -> str:
+def _plot(totals: Counts) -> str:
     """A histogram of the best scores, in logits."""
-    if not found.scored:
+    if not totals.scored:
         return ""
-    low, high = found.quantile(0.001), found.quantile(0.999)
+    low, high = totals.quantile(0.001), totals.quantile(0.999)
     step = (high - low) / BARS or 1.0
     counts = [0] * BARS
-    for score, count in found.scores.items():
+    for score, count in totals.scores.items():
         counts[min(BARS - 1, max(0, int((score - low) / step)))] += count
     width, top = WIDTH / BARS, max(counts)
     bars = "".join(
@@ -105,7 +109,7 @@ def _plot(found: Counts) -> str:
         f'<text x="0" y="{HEIGHT + 16}">{low:.3g}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT + 16}" text-anchor="end">{high:.3g}</text>'
         f'<text x="{WIDTH / 2}" y="{HEIGHT + 16}" text-anchor="middle">score of the best candidate (logits), '
-        f"n = {found.scored}</text>"
+        f"n = {totals.scored}</text>"
     )
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 24}" role="img" aria-label="histogram">{bars}{ends}</svg>'
 

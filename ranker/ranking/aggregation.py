@@ -1,4 +1,4 @@
-"""From comparisons to scores: what N candidates are worth, how sure that is, and where the comparisons disagree."""
+"""From comparisons to scores: the scores of N candidates, their errors, and where the comparisons disagree."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.metrics import sigmoid
+
 Doubles = NDArray[np.float64]
 AggregatorName = Literal["least_squares", "bradley_terry", "win_rate", "mean_probability"]
 
 DRAWS: Final = 4000
-"""Draws from which the confidence in the first is taken."""
+"""Draws that estimate the confidence in the first candidate."""
 
 RIDGE: Final = 1e-3
-"""Prior precision of Bradley-Terry's strengths, which are infinite where one candidate wins every comparison."""
+"""Prior precision of Bradley-Terry strengths; without it the strength of a candidate that always wins is infinite."""
 
 
 class Comparisons:
@@ -46,17 +48,17 @@ class Comparisons:
         self._met.update((min(pair), max(pair)) for pair in pairs)
 
     def met(self, a: int, b: int) -> bool:
-        """Whether the two were compared, in whatever order."""
+        """Whether the two were compared, in either order."""
         return (min(a, b), max(a, b)) in self._met
 
     @property
     def first(self) -> NDArray[np.intp]:
-        """Who was read first (M,)."""
+        """Candidates that were read first (M,)."""
         return np.array([a for a, _ in self._pairs], np.intp)
 
     @property
     def second(self) -> NDArray[np.intp]:
-        """Who was read second (M,)."""
+        """Candidates that were read second (M,)."""
         return np.array([b for _, b in self._pairs], np.intp)
 
     @property
@@ -76,16 +78,16 @@ class Aggregate:
     @property
     def errors(self) -> Doubles:
         """Standard errors (N,)."""
-        found: Doubles = np.sqrt(np.maximum(np.diag(self.covariance), 0))
-        return found
+        deviations: Doubles = np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        return deviations
 
     def chances(self, seed: int = 0) -> Doubles:
         """Probability (N,) of each candidate to be the best, under normal errors."""
         values, vectors = np.linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0))
         draws = self.scores + np.random.default_rng(seed).normal(size=(DRAWS, len(values))) @ root.T
-        found: Doubles = np.bincount(draws.argmax(axis=1), minlength=len(values)) / DRAWS
-        return found
+        shares: Doubles = np.bincount(draws.argmax(axis=1), minlength=len(values)) / DRAWS
+        return shares
 
     def confidence(self, seed: int = 0) -> float:
         """Probability that the candidate with the highest score is the best; 1 of a single one."""
@@ -95,9 +97,9 @@ class Aggregate:
 def least_squares(seen: Comparisons) -> Aggregate:
     """The scores whose differences fit the logits best, ``logit = s_first - s_second + bias`` (arXiv 2405.05894).
 
-    Candidates that no comparison connects get scores of their own part, around zero. The bias is fitted where it can be
-    told from the scores. Errors are those of ordinary least squares; with nothing left over to judge by, a variance of
-    one per comparison is taken.
+    Where no chain of comparisons connects two candidates, each connected part has scores around zero. The bias is
+    fitted where the comparisons determine it. Errors are those of ordinary least squares; without degrees of freedom
+    the variance of a comparison is taken to be 1.
     """
     n, m = seen.n, len(seen)
     first, second, logits = seen.first, seen.second, seen.logits
@@ -109,35 +111,35 @@ def least_squares(seen: Comparisons) -> Aggregate:
     np.add.at(right, second, -logits)
     size = n if m <= n else n + 1  # too few to tell a bias from chance
     inverse = np.linalg.pinv(normal[:size, :size], hermitian=True)
-    found = np.zeros(n + 1)
-    found[:size] = inverse @ right[:size]
-    residuals = logits - (found[first] - found[second] + found[n])
+    solution = np.zeros(n + 1)
+    solution[:size] = inverse @ right[:size]
+    residuals = logits - (solution[first] - solution[second] + solution[n])
     free = m - int(np.linalg.matrix_rank(normal[:size, :size], hermitian=True)) if m else 0
     variance = float(residuals @ residuals) / free if free > 0 else 1.0
-    return Aggregate(found[:n], np.asarray(inverse[:n, :n] * variance, np.float64), float(found[n]))
+    return Aggregate(solution[:n], np.asarray(inverse[:n, :n] * variance, np.float64), float(solution[n]))
 
 
 def _laplacian(n: int, first: NDArray[np.intp], second: NDArray[np.intp], weight: Doubles) -> Doubles:
     """Sum over comparisons of ``weight (e_first - e_second)(e_first - e_second)^T``: (N, N)."""
-    found = np.zeros((n, n))
+    laplacian = np.zeros((n, n))
     for one, other, sign in ((first, first, 1), (second, second, 1), (first, second, -1), (second, first, -1)):
-        np.add.at(found, (one, other), sign * weight)
-    return found
+        np.add.at(laplacian, (one, other), sign * weight)
+    return laplacian
 
 
 def bradley_terry(seen: Comparisons) -> Aggregate:
     """Maximum likelihood of Bradley and Terry (1952) with the logits' probabilities as soft outcomes.
 
-    A weak normal prior (precision ``RIDGE``) keeps the strengths of who always wins finite. Errors are those of the
-    observed information.
+    A weak normal prior (precision ``RIDGE``) keeps the strength of a candidate that always wins finite. Errors are
+    those of the observed information.
     """
     n = seen.n
     first, second = seen.first, seen.second
-    won = 1 / (1 + np.exp(-seen.logits))
+    won = sigmoid(seen.logits)
     scores = np.zeros(n)
     information = RIDGE * np.eye(n)
     for _ in range(100):
-        chance = 1 / (1 + np.exp(-(scores[first] - scores[second])))
+        chance = sigmoid(scores[first] - scores[second])
         gradient = -RIDGE * scores
         np.add.at(gradient, first, won - chance)
         np.add.at(gradient, second, chance - won)
@@ -151,17 +153,17 @@ def bradley_terry(seen: Comparisons) -> Aggregate:
 
 
 def win_rate(seen: Comparisons) -> Aggregate:
-    """The share of its comparisons that a candidate won (Copeland's method where all met); a draw is half a win."""
+    """The share of a candidate's comparisons that it won (Copeland's method where all met); a draw is half a win."""
     return _shares(seen, (np.sign(seen.logits) + 1) / 2)
 
 
 def mean_probability(seen: Comparisons) -> Aggregate:
     """A candidate's mean probability of winning over its comparisons."""
-    return _shares(seen, 1 / (1 + np.exp(-seen.logits)))
+    return _shares(seen, sigmoid(seen.logits))
 
 
 def _shares(seen: Comparisons, won: Doubles) -> Aggregate:
-    """Means (N,) over a candidate's comparisons, around their middle; errors are binomial."""
+    """Means (N,) over a candidate's comparisons, centred at zero; errors are binomial."""
     total, count = np.zeros(seen.n), np.zeros(seen.n)
     for index, share in ((seen.first, won), (seen.second, 1 - won)):
         np.add.at(total, index, share)
@@ -181,7 +183,7 @@ AGGREGATORS: Final[dict[AggregatorName, Callable[[Comparisons], Aggregate]]] = {
 def win_matrix(seen: Comparisons) -> Doubles:
     """Probabilities (N, N) that the row beats the column, the mean over orders; NaN where they did not meet."""
     total, count = np.zeros((seen.n, seen.n)), np.zeros((seen.n, seen.n))
-    chance = 1 / (1 + np.exp(-seen.logits))
+    chance = sigmoid(seen.logits)
     for one, other, share in ((seen.first, seen.second, chance), (seen.second, seen.first, 1 - chance)):
         np.add.at(total, (one, other), share)
         np.add.at(count, (one, other), 1)
@@ -190,13 +192,14 @@ def win_matrix(seen: Comparisons) -> Doubles:
 
 
 def cycles(seen: Comparisons) -> tuple[int, int]:
-    """Of the triples that all met each other, how many go round (a beats b beats c beats a), and how many there are."""
+    """How many triples are cycles (a beats b beats c beats a), and how many triples met pairwise."""
     beats = win_matrix(seen)
     known = ~np.isnan(beats)
-    round_, complete = 0, 0
+    cyclic = 0
+    complete = 0
     for a, b, c in combinations(range(seen.n), 3):
         if known[a, b] and known[b, c] and known[a, c]:
             complete += 1
             one_way = beats[a, b] > 0.5 and beats[b, c] > 0.5 and beats[c, a] > 0.5
-            round_ += one_way or (beats[b, a] > 0.5 and beats[c, b] > 0.5 and beats[a, c] > 0.5)
-    return round_, complete
+            cyclic += one_way or (beats[b, a] > 0.5 and beats[c, b] > 0.5 and beats[a, c] > 0.5)
+    return cyclic, complete

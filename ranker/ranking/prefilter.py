@@ -1,4 +1,4 @@
-"""A cheap model scores all candidates, an expensive one the best of them."""
+"""A cheap model scores all candidates, an expensive one only the best of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, Scorer, failed
 
 GAP: Final = 1.0
-"""Logits between the last candidate that was looked at closely and the first that was not."""
+"""Logits between the last candidate that both models scored and the first that only the cheap one did."""
 
 
 def prefiltered(
@@ -27,18 +27,18 @@ def prefiltered(
     schedule: Choice | None = None,
     budget: int | None = None,
 ) -> Sequence[GroupScores]:
-    """Rank the ``keep`` best candidates by ``first`` again with ``second``; the others come after them.
+    """Rank all candidates with ``first``, then the ``keep`` best again with ``second``.
 
-    Scores of the ``keep`` are those of ``second``. The others keep the differences that ``first`` sees between them,
-    ``GAP`` below the last of the ``keep``: an order, and no log-odds.
+    The ``keep`` best have the scores of ``second``. The rest follow ``GAP`` below the last of them, with the
+    differences of ``first``: these scores give an order, not log-odds.
 
     Args:
         first: scores every candidate, most often a pointwise model.
-        second: ranks what is kept, most often a pairwise one.
+        second: ranks the ``keep`` best, most often a pairwise model.
         groups: may have any numbers of candidates.
-        keep: how many of each are looked at closely.
-        schedule: as in ``tournament.ranked``, of ``second``.
-        budget: as in ``tournament.ranked``, of ``second``.
+        keep: candidates of each group that ``second`` scores.
+        schedule: as in ``tournament.ranked``, for ``second``.
+        budget: as in ``tournament.ranked``, for ``second``.
 
     Raises:
         ConfigError: fewer than two are kept.

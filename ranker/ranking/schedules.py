@@ -1,8 +1,8 @@
 """Which pairs of N candidates are compared, round after round.
 
 A schedule is a generator: it yields the pairs of a round, (first, second) in the order in which they are read, and is
-sent their logits (pairs,), the log-odds that the first is better. Each pair is compared at most once. What follows from
-all comparisons is for ``aggregation`` to say.
+sent their logits (pairs,), the log-odds that the first is better. Each pair is compared at most once. ``aggregation``
+turns all comparisons into scores.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from ranker.ranking.aggregation import DRAWS, Aggregate, Comparisons, least_squa
 from ranker.scoring.protocol import Floats
 
 CONFIDENCE: Final = 0.95
-"""At which ``active`` stops."""
+"""Probability that the first is the best, at which ``active`` stops."""
 
 Pair = tuple[int, int]
 Rounds = Generator[list[Pair], Floats, None]
 Schedule = Callable[[int, np.random.Generator], Rounds]
-"""From the number of candidates and a source of chance to rounds."""
+"""From the number of candidates and a random generator to rounds."""
 
 ScheduleName = Literal["all", "knockout", "quicksort", "swiss", "circulant", "sequential_halving", "active"]
 
@@ -44,9 +44,9 @@ def knockout(n: int, rng: np.random.Generator) -> Rounds:
 
 
 def quicksort(n: int, rng: np.random.Generator) -> Rounds:
-    """Quicksort whose partitions are a round together: about 1.4 N log2 N comparisons in some 2 log2 N rounds.
+    """Quicksort, all partitions in one round: about 1.4 N log2 N comparisons in about 2 log2 N rounds.
 
-    Counting rounds, it overtakes heapsort, whose comparisons wait for each other (arXiv 2505.24643).
+    It takes fewer rounds than heapsort, whose comparisons wait for each other (arXiv 2505.24643).
     """
     parts = [rng.permutation(n).tolist()]
     while parts := [part for part in parts if len(part) > 1]:
@@ -86,14 +86,14 @@ def circulant(n: int, rng: np.random.Generator, k: int = 4) -> Rounds:
 
 
 def sequential_halving(n: int, rng: np.random.Generator, budget: int | None = None) -> Rounds:
-    """Sequential halving (Karnin et al. 2013): every round the better half of who is left meets more opponents.
+    """Sequential halving (Karnin et al. 2013): in every round the better half of the contenders meets more opponents.
 
-    All of them meet the same opponents, those in front first: what two candidates got against a third tells them apart
-    whatever the third is worth. What is left of the budget after the last two goes to pairs among the first.
+    All contenders meet the same opponents, the leading ones first: results against a common opponent compare two
+    contenders, however strong the opponent is. The rest of the budget goes to pairs among the leading candidates.
 
     Args:
         n: candidates.
-        rng: source of chance.
+        rng: random generator.
         budget: most comparisons; default ``default_budget``.
     """
     budget = default_budget(n) if budget is None else budget
@@ -110,16 +110,15 @@ def sequential_halving(n: int, rng: np.random.Generator, budget: int | None = No
 
 
 def active(n: int, rng: np.random.Generator, budget: int | None = None, confidence: float = CONFIDENCE) -> Rounds:
-    """Pairs that tell most about who is first, until that is known well enough or the budget is spent.
+    """Pairs that say most about which candidate is best, until ``confidence`` is reached or the budget is spent.
 
-    After a round on a circle (``circulant``) each round takes the pairs of likely winners whose difference is least
-    certain.
+    After a round of ``circulant``, each round takes the pairs of likely winners whose difference is least certain.
 
     Args:
         n: candidates.
-        rng: source of chance.
+        rng: random generator.
         budget: most comparisons; default ``default_budget``.
-        confidence: probability at which the first is taken to be the best.
+        confidence: probability that the first is the best, at which the schedule stops.
     """
     budget = default_budget(n) if budget is None else budget
     seen = Comparisons(n)
@@ -155,7 +154,7 @@ def default_budget(n: int) -> int:
 
 
 def _neighbours(seen: Comparisons, rng: np.random.Generator) -> list[Pair]:
-    """Pairs of a Swiss round: down the ranking so far, each with the next one that it has not met."""
+    """Pairs of a Swiss round: each candidate, best first, with the next one in the ranking that it has not met."""
     order = rng.permutation(seen.n).tolist()
     if len(seen):
         scores = least_squares(seen).scores
@@ -171,7 +170,7 @@ def _neighbours(seen: Comparisons, rng: np.random.Generator) -> list[Pair]:
 
 
 def _with_the_first(contenders: Sequence[int], order: Sequence[int], seen: Comparisons, most: int) -> list[Pair]:
-    """Pairs that have not met, of contenders with candidates down the ranking, one opponent after the other."""
+    """Pairs that have not met: contenders with candidates of the ranking, best first, one opponent after the other."""
     pairs: dict[Pair, None] = {}
     for other in order:
         for one in contenders:
@@ -194,7 +193,7 @@ def _uncertain(fit: Aggregate, seen: Comparisons, most: int) -> list[Pair]:
 
 
 def _ordered(pairs: Iterable[Pair], rng: np.random.Generator) -> list[Pair]:
-    """Each pair in a random order, so that a preference for a place evens out."""
+    """Each pair in a random order, so that a bias towards a position averages out."""
     return [_turned(a, b, rng) for a, b in pairs]
 
 

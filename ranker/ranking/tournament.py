@@ -30,12 +30,12 @@ from ranker.scoring.protocol import GroupScores, Scorer, failed
 
 Choice = Literal["auto", ScheduleName]
 WINDOW: Final = 64
-"""Candidates that a model which reads groups is given at once; larger groups are read in overlapping windows."""
+"""Most candidates that a model reads at once; it reads larger groups in overlapping windows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Played(GroupScores):
-    """Scores from comparisons: how many there were, in how many rounds, and how sure the first is."""
+    """Scores from comparisons: their number, their rounds, and the probability that the first is the best."""
 
     comparisons: int = 0
     rounds: int = 0
@@ -44,12 +44,12 @@ class Played(GroupScores):
 
 @dataclass(frozen=True, slots=True)
 class Tournament:
-    """What became of one group of N candidates.
+    """The result of one group of N candidates.
 
-    ``aggregate`` holds scores (N,), their errors and the bias; ``seen`` every comparison; ``rounds`` is how often the
-    group waited for the model; ``truncated`` (N,) whose text was cut in a comparison, ``prompt_truncated`` whether the
-    prompt was. ``order_flips`` counts the comparisons whose winner changes when the two answers change places, where
-    the model reads both orders. With an ``error`` there is no ranking.
+    ``aggregate`` holds scores (N,), their errors and the bias; ``seen`` every comparison; ``rounds`` counts the passes
+    that the group waited for. ``truncated`` (N,) says which candidates were cut in a comparison, ``prompt_truncated``
+    whether the prompt was. ``order_flips`` counts the comparisons whose winner changes when the two answers change
+    places, where the model reads both orders. With an ``error`` there is no ranking.
     """
 
     seen: Comparisons
@@ -83,7 +83,7 @@ class Tournament:
 
     @property
     def cycles(self) -> tuple[int, int]:
-        """Triples that go round, of those that all met."""
+        """The number of cyclic triples, and the number of triples that met pairwise."""
         return cycles(self.seen)
 
 
@@ -103,49 +103,55 @@ def play(
         groups: may have any numbers of candidates.
         schedule: which pairs are compared; ``auto`` by the number of candidates and the budget.
         budget: most comparisons of a group, for ``auto``, ``sequential_halving`` and ``active``.
-        aggregator: what follows from the comparisons.
-        seed: decides pairs and orders; a group's do not depend on the other groups.
+        aggregator: how comparisons become scores.
+        seed: decides pairs and orders; those of a group do not depend on the other groups.
 
     Returns:
-        One tournament per group, in order. A pair that fails ends its group's with an error, and so does a budget
-        smaller than what it takes to hear of every candidate (N - 1).
+        One tournament per group, in order. A tournament ends with an error when a pair fails, or when the budget is
+        below the N - 1 comparisons that reach every candidate.
 
     Raises:
         ConfigError: an unknown schedule or aggregator, or a budget for a schedule that has its own number.
     """
     _check(schedule, budget, aggregator)
-    running = [_Running(group, schedule, budget, seed) for group in groups]
-    while waiting := [one for one in running if one.pairs]:
-        asked = [Group(one.group.prompt, one.texts(pair)) for one in waiting for pair in one.pairs]
-        results = iter(scorer.score(asked))
-        for one in waiting:
+    tournaments = [_Running(group, schedule, budget, seed) for group in groups]
+    while running := [one for one in tournaments if one.pairs]:
+        pairs = [Group(one.group.prompt, one.texts(pair)) for one in running for pair in one.pairs]
+        results = iter(scorer.score(pairs))
+        for one in running:
             one.advance([next(results) for _ in one.pairs])
     fit = AGGREGATORS[aggregator]
     return [
         Tournament(one.seen, one.rounds, fit(one.seen), one.truncated, one.prompt_truncated, one.order_flips, one.error)
-        for one in running
+        for one in tournaments
     ]
 
 
 def ranked(
     scorer: Scorer, groups: Sequence[Group], schedule: Choice | None = None, budget: int | None = None
 ) -> Sequence[GroupScores]:
-    """Scores of groups by whole passes, or by comparisons (``Played``) where a schedule or a budget is given."""
+    """Scores of groups by whole passes, or by comparisons (``Played``) with a schedule or a budget."""
     if schedule is None and budget is None:
         return windows.score(scorer, groups, size=WINDOW) if scorer.info.scores_are_relative else scorer.score(groups)
-    return [_scores(found) for found in play(scorer, groups, schedule=schedule or "auto", budget=budget)]
+    return [_scores(tournament) for tournament in play(scorer, groups, schedule=schedule or "auto", budget=budget)]
 
 
-def _scores(found: Tournament) -> Played:
-    scores = np.full(found.seen.n, np.nan) if found.error is not None else found.aggregate.scores
+def _scores(tournament: Tournament) -> Played:
+    scores = np.full(tournament.seen.n, np.nan) if tournament.error is not None else tournament.aggregate.scores
     return Played(
-        scores.astype(np.float32), found.truncated, found.prompt_truncated, found.order_flips, found.error,
-        comparisons=len(found.seen), rounds=found.rounds, confidence=found.confidence,
-    )  # fmt: skip
+        scores.astype(np.float32),
+        tournament.truncated,
+        tournament.prompt_truncated,
+        tournament.order_flips,
+        tournament.error,
+        comparisons=len(tournament.seen),
+        rounds=tournament.rounds,
+        confidence=tournament.confidence,
+    )
 
 
 def with_reference(scorer: Scorer, groups: Sequence[Group], references: Sequence[str]) -> list[GroupScores]:
-    """Scores that are log-odds of being better than the group's reference, N comparisons of each group."""
+    """Scores that are the log-odds of being better than the group's reference, from N comparisons per group."""
     pairs = [Group(g.prompt, (c, r)) for g, r in zip(groups, references, strict=True) for c in g.candidates]
     results = iter(scorer.score(pairs))
     return [_against(group, [next(results) for _ in group.candidates]) for group in groups]

@@ -36,33 +36,33 @@ def windows(n: int, size: int, rng: np.random.Generator) -> Windows:
     return Windows(n, tuple(tuple(int(circle[(start + i) % n]) for i in range(size)) for start in starts))
 
 
-def stitched(found: Windows, scores: Sequence[Doubles]) -> Doubles:
-    """The scores (N,) of mean zero that fit every window's up to a constant of its own, by least squares."""
-    rows = sum(len(part) for part in found.parts)
-    design = np.zeros((rows, found.n + len(found.parts)))
+def stitched(plan: Windows, scores: Sequence[Doubles]) -> Doubles:
+    """The scores (N,) of mean zero that fit every window's scores up to a constant per window, by least squares."""
+    rows = sum(len(part) for part in plan.parts)
+    design = np.zeros((rows, plan.n + len(plan.parts)))
     values = np.concatenate(scores)
     row = 0
-    for window, part in enumerate(found.parts):
+    for window, part in enumerate(plan.parts):
         for candidate in part:
-            design[row, candidate] = design[row, found.n + window] = 1
+            design[row, candidate] = design[row, plan.n + window] = 1
             row += 1
-    fitted = np.asarray(np.linalg.lstsq(design, values, rcond=None)[0][: found.n], np.float64)
+    fitted = np.asarray(np.linalg.lstsq(design, values, rcond=None)[0][: plan.n], np.float64)
     centred: Doubles = fitted - fitted.mean()
     return centred
 
 
 def score(scorer: Scorer, groups: Sequence[Group], *, size: int, seed: int = 0) -> list[GroupScores]:
-    """Score groups, those of more than ``size`` candidates in windows; one pass of all windows together.
+    """Score groups; those of more than ``size`` candidates in windows. All windows are one pass.
 
-    A window that fails fails its group.
+    A group fails when one of its windows fails.
     """
     plans = [windows(len(group.candidates), size, np.random.default_rng(seed)) for group in groups]
-    asked = [
+    window_groups = [
         Group(group.prompt, tuple(group.candidates[i] for i in part))
         for group, plan in zip(groups, plans, strict=True)
         for part in plan.parts
     ]
-    results = iter(scorer.score(asked))
+    results = iter(scorer.score(window_groups))
     return [
         _joined(group, plan, [next(results) for _ in plan.parts]) for group, plan in zip(groups, plans, strict=True)
     ]
@@ -79,6 +79,8 @@ def _joined(group: Group, plan: Windows, results: Sequence[GroupScores]) -> Grou
         truncated[list(part)] |= result.truncated
     scores = stitched(plan, [result.scores.astype(np.float64) for result in results])
     return GroupScores(
-        scores.astype(np.float32), truncated, any(result.prompt_truncated for result in results),
+        scores.astype(np.float32),
+        truncated,
+        any(result.prompt_truncated for result in results),
         sum(result.order_flips for result in results),
-    )  # fmt: skip
+    )

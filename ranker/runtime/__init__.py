@@ -1,1 +1,1 @@
-"""Scoring with onnxruntime alone: the model file, its manifest, sessions, the ONNX scorer."""
+"""Scoring with only onnxruntime: the model file, its manifest, sessions, the ONNX scorer."""

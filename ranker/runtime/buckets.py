@@ -1,4 +1,4 @@
-"""Few shapes for engines that plan per shape: arrays are padded up to the next size, and bound on the device."""
+"""Few shapes for engines that compile per shape: arrays are padded to the next size, and bound on the device."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ranker.layouts.base import Arrays
 from ranker.scoring.protocol import Floats
 
 STEPS: Final = (1, 2, 3, 4, 6, 8)
-"""Sizes up to 8; beyond, those four between a power of two and the next."""
+"""Sizes up to 8; above, four sizes between a power of two and the next."""
 
 
 def bucket(size: int) -> int:
-    """The smallest allowed size that holds ``size``; at most a quarter is padding from 8 on."""
+    """The smallest allowed size that holds ``size``; from 8 on at most a quarter is padding."""
     if size <= STEPS[-1]:
         return next(step for step in STEPS if step >= size)
     quarter = 1 << (size - 1).bit_length() - 3
@@ -42,7 +42,7 @@ class Bound:
     Args:
         session: an ``onnxruntime.InferenceSession``.
         layout: how the model reads a group.
-        device: where inputs lie, ``cuda`` or ``cpu``.
+        device: the device of the inputs, ``cuda`` or ``cpu``.
     """
 
     def __init__(self, session: Any, layout: Layout, device: str) -> None:
@@ -62,8 +62,8 @@ class Bound:
             values[name].update_inplace(np.ascontiguousarray(array))
         self.session.run_with_iobinding(binding)
         (rows, _), logits = arrays["input_ids"].shape, binding.copy_outputs_to_cpu()[0]
-        found: Floats = logits[:rows]
-        return found
+        scores: Floats = logits[:rows]
+        return scores
 
     def _bind(self, arrays: Arrays) -> tuple[Any, dict[str, Any]]:
         ort = require("onnxruntime")

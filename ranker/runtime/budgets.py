@@ -1,15 +1,15 @@
-"""Batch sizes that were found fastest, kept between processes in the user's cache folder."""
+"""The fastest batch sizes, kept between processes in the user's cache folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from ranker.atomic import write_text
 from ranker.runtime.session import cache_folder
 from ranker.scoring.token_budget import TokenBudget
 
@@ -19,11 +19,11 @@ NAME: Final = "max_tokens_per_forward.json"
 
 
 def remembered(choices: Sequence[int], facts: Mapping[str, str | int], *, workers: int = 1) -> TokenBudget:
-    """A budget that is known from an earlier process, or will be for the next one.
+    """A budget from an earlier process, or one that is tuned in this process and stored for the next.
 
     Args:
-        choices: what is tried where nothing is known.
-        facts: what the speed depends on: the graph, where it runs, threads, versions.
+        choices: the budgets to try without a stored one.
+        facts: everything that the speed depends on: the graph, where it runs, threads, versions.
         workers: passes that run at once.
     """
     key = hashlib.sha256(json.dumps({**facts, "workers": workers}, sort_keys=True).encode()).hexdigest()
@@ -36,7 +36,7 @@ def remembered(choices: Sequence[int], facts: Mapping[str, str | int], *, worker
 
 
 def file() -> Path:
-    """Where they are kept."""
+    """The file of the stored budgets."""
     return cache_folder() / NAME
 
 
@@ -46,7 +46,7 @@ def _read() -> dict[str, int]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RuntimeError) as error:  # no home folder is a RuntimeError
-        logger.info("%s cannot be read (%s); batch sizes are found anew", NAME, error)
+        logger.info("%s cannot be read (%s); batch sizes are tuned again", NAME, error)
         return {}
     known = values.items() if isinstance(values, dict) else ()
     return {key: value for key, value in known if isinstance(value, int) and value > 0}
@@ -55,9 +55,7 @@ def _read() -> dict[str, int]:
 def _write(key: str, best: int) -> None:
     try:
         target = file()
-        draft = target.with_name(f"{NAME}.{os.getpid()}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(_read() | {key: best}, indent=1) + "\n", encoding="utf-8")
-        draft.replace(target)
+        write_text(target, json.dumps(_read() | {key: best}, indent=1) + "\n")
     except (OSError, RuntimeError) as error:
-        logger.info("%s cannot be written (%s); batch sizes are found anew in the next process", NAME, error)
+        logger.info("%s cannot be written (%s); batch sizes are tuned again in the next process", NAME, error)

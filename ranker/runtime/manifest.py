@@ -1,4 +1,4 @@
-"""The manifest inside ``model.onnx``: everything a scorer needs to know, bound to the file by hashes."""
+"""The manifest in ``model.onnx``: everything that a scorer needs, bound to the file by hashes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair",
 
 
 class Manifest(BaseModel):
-    """What the graph is. Hashes are SHA-256 in hex."""
+    """Facts about the graph. Hashes are SHA-256 in hex."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,7 +55,7 @@ def read(path: Path) -> tuple[Manifest, TextTokenizer]:
     """Read and verify a model file: version, graph, tokenizer and manifest against their hashes.
 
     Raises:
-        ModelFileError: foreign, damaged, changed, or written by a newer version; the message says which.
+        ModelFileError: the file is foreign, damaged, changed, or written by a newer version; the message says which.
     """
     entries, graph_sha256 = modelfile.read(path)
     text, tokenizer = entries.get(MANIFEST_KEY), entries.get(TOKENIZER_KEY)
@@ -84,7 +84,7 @@ def read(path: Path) -> tuple[Manifest, TextTokenizer]:
 
 
 def calibrate(path: Path, calibration: Calibration) -> None:
-    """Write what was measured of a model's scores into its file, whose graph and tokenizer stay as they are.
+    """Write a calibration into a model file; its graph and tokenizer do not change.
 
     Raises:
         ModelFileError: as in ``read``.

@@ -12,18 +12,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from ranker.atomic import draft_file
 from ranker.errors import ModelFileError
 
 METADATA_FIELD: Final = 14
 GRAPH_FIELD: Final = 7
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+VARINT: Final = 0
+FIXED64: Final = 1
+BYTES: Final = 2
+FIXED32: Final = 5
 
 
 def read(path: Path) -> tuple[dict[str, str], str]:
     """Metadata of an ONNX file and the SHA-256 of everything else in it.
 
     Raises:
-        ModelFileError: the file is missing, truncated or no ONNX model.
+        ModelFileError: the file is missing, truncated or not an ONNX model.
     """
     if not path.is_file():
         raise ModelFileError(f"{path}: expected a model.onnx, found no file")
@@ -49,14 +53,12 @@ def read(path: Path) -> tuple[dict[str, str], str]:
 
 
 def write(path: Path, graph: Path, metadata: Mapping[str, str]) -> None:
-    """Copy the ONNX file ``graph`` to ``path`` with ``metadata`` in place of whatever it had."""
+    """Copy the ONNX file ``graph`` to ``path`` with ``metadata`` in place of its own."""
     data = graph.read_bytes()
     kept = [data[start:end] for field, start, _, end in _fields(data) if field != METADATA_FIELD]
     entries = [_encode(METADATA_FIELD, _encode(1, k.encode()) + _encode(2, v.encode())) for k, v in metadata.items()]
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as out:
+    with draft_file(path) as draft, draft.open("wb") as out:
         out.writelines([*kept, *entries])
-    temporary.replace(path)
 
 
 def _fields(data: bytes | mmap.mmap) -> Iterator[tuple[int, int, int, int]]:

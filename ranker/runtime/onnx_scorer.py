@@ -35,31 +35,31 @@ from ranker.text.tokenizer import TextTokenizer
 logger = logging.getLogger(__name__)
 
 BATCH_TOKENS: Final = (1024, 512, 2048)
-"""What is tried on a CPU, for each of the passes that run at once: larger ones no longer fit the caches."""
+"""Budgets to try on a CPU, for each of the parallel passes; larger ones no longer fit the caches."""
 
 GPU_BATCH_TOKENS: Final = (16384, 8192, 32768, 65536)
-"""What is tried on a GPU."""
+"""Budgets to try on a GPU."""
 
 BESIDE_BYTES: Final = 1 << 30
-"""Larger graphs are opened once: their products keep all threads busy, and memory for a second copy may be missing."""
+"""Larger graphs are opened once: their products keep all threads busy, and a second copy may not fit in memory."""
 
 
 class GraphScorer:
-    """Scores with an ONNX graph of ours.
+    """Scores with an exported ONNX graph.
 
-    On a CPU as many passes run at once as there are threads, each on one: nothing waits for the slowest part of a
-    product, and another process on a processor delays one pass alone. A pass that is alone has all threads, in a
-    session of its own that is opened for the first such pass; graphs up to ``BESIDE_BYTES`` are then in memory twice.
-    What passes need besides grows with ``threads``.
+    On a CPU one pass runs per thread: no thread waits for the slowest part of a product, and another process on a
+    processor delays only one pass. A single pass gets all threads, in a second session that is opened for the first
+    such pass; graphs up to ``BESIDE_BYTES`` are then in memory twice. The working memory of passes grows with
+    ``threads``.
 
     Args:
         path: the file; it is not verified.
         layout: how the model reads a group.
         tokenizer: the model's tokenizer.
         device: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
-        threads: processors to use; default those this process may use.
-        max_tokens_per_forward: most padded tokens of a pass; default the fastest of ``BATCH_TOKENS`` or, on a GPU,
-            ``GPU_BATCH_TOKENS``, found while rows are scored.
+        threads: processors to use; default: those that this process may use.
+        max_tokens_per_forward: most padded tokens of a pass; default: the fastest of ``BATCH_TOKENS`` or, on a GPU,
+            ``GPU_BATCH_TOKENS``, measured while rows are scored.
         average_orders: whether a model that reads ordered pairs reads each pair in both orders.
 
     Raises:
@@ -117,12 +117,12 @@ class GraphScorer:
 
     @property
     def providers(self) -> list[str]:
-        """Where the session runs, as onnxruntime names it."""
+        """The session's execution providers, by onnxruntime's names."""
         return list(self.session.get_providers())
 
     @property
     def on_cpu(self) -> bool:
-        """Whether nothing runs anywhere else."""
+        """Whether the session runs only on the CPU."""
         return self.providers == [CPU]
 
     @property
@@ -149,14 +149,14 @@ class GraphScorer:
         return margins(pairs, self.score(pairs))
 
     def _forward_with_all_threads(self, arrays: Arrays) -> Floats:
-        if 2 * len(self._running) >= self.workers:  # threads of other callers keep the processors busy
+        if 2 * len(self._running) >= self.workers:  # passes of other callers keep the processors busy
             return self._forward(arrays)
         with self._opening:
             self._wide = self._wide or self._widened()
         return self._forward(arrays, self._wide)
 
     def _widened(self) -> Any:
-        """A session with all threads, or the one there is where the file is no longer what it was."""
+        """A session with all threads, or the existing one when the file has changed."""
         try:
             if _state_of(self.path) == self._state:
                 return open_session(self.path, device="cpu", threads=self.threads)
@@ -168,7 +168,7 @@ class GraphScorer:
 
     def _forward(self, arrays: Arrays, session: Any = None) -> Floats:
         inputs = {name: arrays[name] for name in self._inputs}
-        with self._places:  # however many threads call: more passes than processors would only starve the rest
+        with self._places:  # more passes than processors would slow all of them down
             if self._bound is not None:
                 return self._bound.run(inputs)
             self._running.add(get_ident())
@@ -180,7 +180,7 @@ class GraphScorer:
 
 
 def _state_of(path: Path) -> tuple[int, ...]:
-    """What tells a file from the one that takes its place."""
+    """Inode, size and time, which differ when the file was replaced."""
     status = path.stat()
     return status.st_ino, status.st_size, status.st_mtime_ns
 

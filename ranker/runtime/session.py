@@ -1,4 +1,4 @@
-"""onnxruntime sessions: which provider, how many threads, and a loud word when CUDA was asked for and is absent."""
+"""onnxruntime sessions: provider, threads, and an error when CUDA was asked for and is not available."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ CPU: Final = "CPUExecutionProvider"
 NAMES: Final = {CUDA: "CUDA", TENSORRT: "TensorRT"}
 ENGINES: Final = "tensorrt"
 DOT_PRODUCTS: Final = ("avx512_vnni", "avx_vnni", "asimddp")
-"""Instruction sets, by Linux's names, with which int8 is faster than fp32."""
+"""Instruction sets, by their names in Linux, with which int8 is faster than fp32."""
 
 GRAPHICS: Final = Path("/proc/driver/nvidia/gpus")
-"""A folder per GPU, each with a file that names it."""
+"""Holds a folder per GPU with a file that names it."""
 
 
 def open_session(path: Path, *, device: Device = "auto", threads: int | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` on ``device``.
 
-    On CUDA fp32 is fp32: TF32, which onnxruntime switches on and which moves logits by 4e-3, is off. TensorRT decides
-    for itself (``NVIDIA_TF32_OVERRIDE=0`` switches it off there).
+    TF32, which is onnxruntime's default on CUDA and changes logits by 4e-3, is off. TensorRT chooses TF32 itself;
+    ``NVIDIA_TF32_OVERRIDE=0`` switches it off there.
 
     Args:
         path: the model file.
-        device: ``auto`` takes CUDA where the installed wheel offers it; ``cuda`` insists; ``tensorrt`` compiles the
+        device: ``auto`` takes CUDA where the installed wheel offers it; ``cuda`` requires it; ``tensorrt`` compiles the
             graph for the GPU, once per shape, and keeps the engines in ``ENGINES`` of the cache folder.
-        threads: threads within an operation; default the processors this process may use.
+        threads: threads within an operation; default: the processors that this process may use.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -78,18 +78,18 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
 
 
 def on_graphics(device: Device) -> bool:
-    """Whether a session on ``device`` is to run on a GPU: it was asked for, or the installed wheel offers it."""
+    """Whether a session on ``device`` will use a GPU: by request, or because the installed wheel offers it."""
     return device != "cpu" and (device != "auto" or CUDA in require("onnxruntime").get_available_providers())
 
 
 def processor_has(*flags: str) -> bool:
-    """Whether this processor has one of these instruction sets, by Linux's names; True where that cannot be read."""
+    """Whether this processor has one of these instruction sets (Linux's names); True where they cannot be read."""
     known = _about_processor("flags", "Features")
     return known is None or not set(flags).isdisjoint(known.split())
 
 
 def int8_warning() -> str | None:
-    """A sentence where this processor computes in 8 bits slower than in fp32; None where it does not.
+    """A warning if this processor computes int8 slower than fp32, else None.
 
     Measured with onnxruntime on two AMD cores with AVX2 and no VNNI: 0.60 of fp32's speed as a whole process with 8-bit
     products, 0.92 with int8 weights only.
@@ -103,12 +103,12 @@ def int8_warning() -> str | None:
 
 
 def processor() -> str:
-    """The processor's name, as far as it is known."""
+    """The processor's name; empty if unknown."""
     return _about_processor("model name", "CPU part") or platform.processor()
 
 
 def graphics() -> str:
-    """The GPUs' names, as far as the driver says them."""
+    """The GPUs' names from the driver; empty if unknown."""
     try:
         texts = [path.read_text(encoding="utf-8") for path in sorted(GRAPHICS.glob("*/information"))]
     except OSError:
@@ -119,12 +119,12 @@ def graphics() -> str:
 
 
 def cache_folder() -> Path:
-    """Where this package keeps what it found out about the machine: under ``XDG_CACHE_HOME``, default ``~/.cache``."""
+    """The folder of this package's measurements: under ``XDG_CACHE_HOME``, default ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ranker-toolkit"
 
 
 def _about_processor(*names: str) -> str | None:
-    """What Linux says of the first processor under one of these names."""
+    """The value of one of these names for the first processor in ``/proc/cpuinfo``."""
     try:
         lines = PROCESSOR.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -133,7 +133,7 @@ def _about_processor(*names: str) -> str | None:
 
 
 def available_cores() -> int:
-    """Processors this process may use: its affinity, limited by the cgroup's CPU quota."""
+    """Number of processors that this process may use: its affinity, limited by the cgroup's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = QUOTA.read_text(encoding="ascii").split()

@@ -1,4 +1,4 @@
-"""The HTTP application: the guard before the routes, the routes, and what their errors are answered with."""
+"""The HTTP application: the guard before the routes, the routes, and the responses to their errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ranker.serving.batcher import RefusedError
 from ranker.serving.bodies import ERRORS, CheckedRoute
 from ranker.serving.guard import Guard
 from ranker.serving.limits import Keys, UnprocessableError
-from ranker.serving.routes import health, own, rerank, rewards, vllm
+from ranker.serving.routes import health, native, rerank, rewards, vllm
 from ranker.serving.server import Server, fastapi
 
 LAST: Final = 2.0
-"""Seconds for the batch that is being computed when everything else has ended."""
+"""Seconds for the last batch, after everything else has ended."""
 
-ROUTES: Final = (own, rerank, vllm, rewards, health)
+ROUTES: Final = (native, rerank, vllm, rewards, health)
 
 
 class Problem(BaseModel):
@@ -29,10 +29,14 @@ class Problem(BaseModel):
 
 
 REFUSALS: Final = {
-    400: "the body cannot be read", 401: "no key", 408: "the body came too slowly", 413: "the body is too long",
-    429: "the queue is full; see Retry-After", 503: "shutting down, or too many requests at once",
+    400: "the body cannot be read",
+    401: "no key",
+    408: "the body came too slowly",
+    413: "the body is too long",
+    429: "the queue is full; see Retry-After",
+    503: "shutting down, or too many requests at once",
     504: "it waited past its deadline",
-}  # fmt: skip
+}
 
 
 def application(server: Server, keys: Keys) -> Any:
@@ -41,7 +45,7 @@ def application(server: Server, keys: Keys) -> Any:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(server.batcher.drain, LAST)  # requests that were taken have had their drain_seconds
+        await asyncio.to_thread(server.batcher.drain, LAST)  # accepted requests have had their drain_seconds
 
     known: Any = {status: {"model": Problem, "description": reason} for status, reason in REFUSALS.items()}
     app = fastapi.FastAPI(title="ranker", version="1", lifespan=lifespan, responses=known)
@@ -50,8 +54,8 @@ def application(server: Server, keys: Keys) -> Any:
     app.add_exception_handler(RefusedError, _refused)
     app.add_exception_handler(UnprocessableError, _unprocessable)
     app.add_exception_handler(fastapi.exceptions.RequestValidationError, _invalid)
-    for room in ROUTES:
-        room.add(app, server)
+    for routes in ROUTES:
+        routes.add(app, server)
     return app
 
 
@@ -65,6 +69,6 @@ async def _unprocessable(request: Any, error: Any) -> Any:
 
 
 async def _invalid(request: Any, error: Any) -> Any:
-    """FastAPI's own 422 without what was sent: texts are not echoed, and may hold what no JSON can."""
+    """FastAPI's 422 without the request's content: texts are not echoed, and may hold characters that JSON cannot."""
     detail = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()[:ERRORS]]
     return fastapi.responses.JSONResponse({"detail": detail}, 422)

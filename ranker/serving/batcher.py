@@ -17,16 +17,16 @@ from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, Scorer
 
 BATCH_ITEMS: Final = 256
-"""Groups that are taken from the queue at once; the pipeline cuts them into passes by their tokens."""
+"""Most groups of a batch; the pipeline cuts a batch into passes by tokens."""
 
 COMPANY: Final = 8
-"""Groups for which a lane starts beside another that computes; fewer wait for it, as small batches cost more."""
+"""Groups at which an idle lane starts while another computes; fewer groups wait, because small batches cost more."""
 
 LATE: Final = "the deadline passed while the request was waiting"
 
 
 class RefusedError(RankerError):
-    """Work that is not done; ``status`` is HTTP's, ``headers`` go with it."""
+    """Work that was refused, with the HTTP ``status`` and ``headers`` of the response."""
 
     status = 503
     headers: Mapping[str, str] = {}
@@ -43,7 +43,7 @@ class OverloadedError(RefusedError):
 
 
 class DeadlineError(RefusedError):
-    """The work was not begun before its deadline."""
+    """The deadline passed before the work was started."""
 
     status = 504
 
@@ -54,7 +54,7 @@ class DrainingError(RefusedError):
 
 @dataclass(slots=True)
 class Work:
-    """Groups of one request and where their results go; a cancelled future is not worked on."""
+    """Groups of one request and the future of their results; work with a cancelled future is dropped."""
 
     groups: Sequence[Group]
     deadline: float
@@ -62,16 +62,16 @@ class Work:
 
 
 class Batcher:
-    """Threads that score what is in the queue, as much at once as there is.
+    """Threads that score the work in the queue, in batches of up to ``BATCH_ITEMS`` groups.
 
-    While one batch is computed the next one gathers; an idle model does not wait for company. Work whose future was
-    cancelled, or whose deadline has passed, is dropped before it costs anything.
+    While one batch is computed the next one gathers; an idle model does not wait for more work. Work whose future was
+    cancelled, or whose deadline has passed, is dropped before it is scored.
 
     Args:
         scorer: the model; only these threads call it.
-        queue_items: groups that may wait; beyond, ``submit`` refuses.
-        lanes: how many threads. With two, one batch is computed while answers of the other are sent and new requests
-            are read; the scorer must be one that several threads may call.
+        queue_items: most groups in the queue; ``submit`` refuses more.
+        lanes: number of threads. With two, one batch is computed while responses of the other are sent and new requests
+            are read; the scorer must be thread-safe.
     """
 
     def __init__(self, scorer: Scorer, *, queue_items: int = 4096, lanes: int = 1) -> None:
@@ -94,21 +94,21 @@ class Batcher:
 
     @property
     def full(self) -> bool:
-        """Whether nothing more would be taken."""
+        """Whether ``submit`` would refuse more work."""
         return self._items >= self.queue_items
 
     @property
     def seconds(self) -> float:
-        """About how long the queue holds work for; at least one."""
+        """Estimated seconds until the queue is empty; at least one."""
         return max(1.0, self._items / self._rate if self._rate else 1.0)
 
     @property
     def alive(self) -> bool:
-        """Whether work is taken and done."""
+        """Whether work is accepted and all threads run."""
         return all(lane.is_alive() for lane in self._lanes) and not self._draining
 
     def submit(self, groups: Sequence[Group], *, seconds: float) -> Future[list[GroupScores]]:
-        """Put groups in the queue; results come in order. Cancel the future when no one wants them any more.
+        """Put groups in the queue; results are in order. Cancel the future when the results are no longer needed.
 
         Raises:
             OverloadedError: they do not fit in the queue.
@@ -126,7 +126,7 @@ class Batcher:
         return work.future
 
     def drain(self, seconds: float) -> bool:
-        """Take no more work and finish what there is; whether that was done in time."""
+        """Refuse more work and finish the queue; whether that was done in time."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()
@@ -136,31 +136,31 @@ class Batcher:
         return not any(lane.is_alive() for lane in self._lanes)
 
     def _run(self) -> None:
-        while taken := self._take():
-            begun = time.monotonic()
-            live = [work for work in taken if self._wanted(work, begun)]
+        while batch := self._take():
+            started = time.monotonic()
+            live = [work for work in batch if self._wanted(work, started)]
             groups = [group for work in live for group in work.groups]
             try:
                 results = list(ranked(self.scorer, groups)) if groups else []
-            except Exception:  # one request must not take the others with it
+            except Exception:  # one request must not fail the other requests
                 for work in live:
-                    self._alone(work)
+                    self._score_alone(work)
                 continue
             if groups:
-                self._rate = len(self._lanes) * len(groups) / max(time.monotonic() - begun, 1e-6)
+                self._rate = len(self._lanes) * len(groups) / max(time.monotonic() - started, 1e-6)
             start = 0
             for work in live:
                 work.future.set_result(results[start : start + len(work.groups)])
                 start += len(work.groups)
 
-    def _alone(self, work: Work) -> None:
+    def _score_alone(self, work: Work) -> None:
         try:
             work.future.set_result(list(ranked(self.scorer, work.groups)))
         except Exception as error:  # what the engine raises reaches its client, and the thread goes on
             work.future.set_exception(error)
 
     def _take(self) -> list[Work]:
-        """What the next batch holds; nothing when the queue is empty and drained."""
+        """The work of the next batch; empty when the queue is drained."""
         with self._changed:
             self._idle += 1
             self._changed.notify()
@@ -169,14 +169,14 @@ class Batcher:
                     return []
                 self._changed.wait()
             self._idle -= 1
-            taken: list[Work] = []
+            batch: list[Work] = []
             count = 0
-            while self._waiting and (not taken or count + len(self._waiting[0].groups) <= BATCH_ITEMS):
+            while self._waiting and (not batch or count + len(self._waiting[0].groups) <= BATCH_ITEMS):
                 work = self._waiting.popleft()
-                taken.append(work)
+                batch.append(work)
                 count += len(work.groups)
             self._items -= count
-            return taken
+            return batch
 
     @staticmethod
     def _wanted(work: Work, now: float) -> bool:

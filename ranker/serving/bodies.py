@@ -1,4 +1,4 @@
-"""Bodies are parsed and checked beside the event loop, so that a large or wrong one holds up no other client."""
+"""Bodies are parsed and checked outside the event loop, so that a large or invalid body delays no other client."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pydantic_core import from_json
 from ranker.serving.server import Request, fastapi
 
 ERRORS: Final = 10
-"""Problems of a body that are told."""
+"""Most problems of a body in a response."""
 
 
 class CheckedRoute(fastapi.routing.APIRoute):  # type: ignore[misc, name-defined]
     """A route whose body is parsed and checked by its shape in a thread."""
 
     def get_route_handler(self) -> Callable[[Any], Coroutine[Any, Any, Any]]:
-        """The route's handler, given a request whose body is checked already."""
+        """The route's handler, which gets a request with a checked body."""
         handler: Callable[[Any], Coroutine[Any, Any, Any]] = super().get_route_handler()
         if self.body_field is None:
             return handler
@@ -35,14 +35,14 @@ class CheckedRoute(fastapi.routing.APIRoute):  # type: ignore[misc, name-defined
 
 
 class CheckedRequest(Request):  # type: ignore[misc, valid-type]
-    """A request whose JSON is the value that its body was checked to be."""
+    """A request whose JSON is the checked value of its body."""
 
     def __init__(self, scope: Any, receive: Any, body: bytes, value: Any) -> None:
         super().__init__(scope, receive)
         self._checked, self._raw = value, body
 
     async def body(self) -> bytes:
-        """The bytes that came."""
+        """The raw bytes."""
         return self._raw
 
     async def json(self) -> Any:
@@ -54,12 +54,12 @@ def _parsed(body: bytes) -> Any:
     try:
         return from_json(body)
     except ValueError:
-        return json.loads(body)  # takes lone surrogates, which texts that were cut within an emoji hold
+        return json.loads(body)  # accepts lone surrogates, as in texts that were cut within an emoji
 
 
 def _checked(shape: TypeAdapter[Any], body: bytes) -> Any:
     try:
-        # Parsed apart from the check, whose errors would otherwise hold copies of what was sent.
+        # Parsed before the check, whose errors would otherwise hold copies of the body.
         values = _parsed(body)
     except (ValueError, RecursionError) as error:
         problem = {"type": "json_invalid", "loc": ("body",), "msg": f"JSON decode error: {error}"}

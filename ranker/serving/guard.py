@@ -12,17 +12,17 @@ from ranker.serving.limits import Keys
 from ranker.serving.server import Server
 
 OPEN: Final = ("/livez", "/readyz", "/health")
-"""Routes that need no key."""
+"""Routes without a key."""
 
 PAGE: Final = "/ui"
-"""Where the page is, for a person."""
+"""Path of the page for people."""
 
 
 class Guard:
     """ASGI middleware: refuses requests without a key, bodies that are too long, and work while the queue is full.
 
-    The body is read whole before the application sees it, up to the limit, whatever its length was said to be. A full
-    queue refuses before anything is parsed, so that overload costs little.
+    The whole body is read before the application sees it, up to the limit, whatever its Content-Length says. A full
+    queue refuses a request before its body is parsed, so that overload costs little.
     """
 
     def __init__(self, app: Any, *, server: Server, keys: Keys) -> None:
@@ -35,11 +35,12 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        if scope["type"] != "http":  # nothing here speaks websocket
+        if scope["type"] != "http":  # websockets are not supported
             await receive()
             await send({"type": "websocket.close", "code": 1008})
             return
-        begun, status = time.perf_counter(), 500
+        started = time.perf_counter()
+        status = 500
 
         async def noted(message: Any) -> None:
             nonlocal status
@@ -52,15 +53,17 @@ class Guard:
             await self._guarded(scope, receive, noted)
         finally:
             self.running -= 1
-            route = getattr(scope.get("route"), "path", "none")  # never a path of the client's making
+            route = getattr(scope.get("route"), "path", "none")  # never a path that a client invents
             self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - begun)
+            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     async def _guarded(self, scope: Any, receive: Any, send: Any) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
-        given = headers.get(b"authorization", b"").decode("latin-1")
-        if scope["path"] not in OPEN and not self.keys.allow(given):
-            scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"  # browsers ask for the one alone
+        authorization = headers.get(b"authorization", b"").decode("latin-1")
+        if scope["path"] not in OPEN and not self.keys.allow(authorization):
+            scheme = (
+                b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"
+            )  # browsers only ask for a password on Basic
             await _answer(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
             return
         if self.running > self.limits.max_concurrent_requests and scope["path"] not in OPEN:
@@ -93,7 +96,7 @@ class Guard:
         await self.app(scope, replay, send)
 
     async def _body(self, receive: Any) -> bytes | None:
-        """The body, at most one message longer than the limit; None when the client has gone."""
+        """The body, at most one message longer than the limit; None when the client has disconnected."""
         body, more = bytearray(), True
         while more and len(body) <= self.limits.payload_limit:
             message = await receive()

@@ -1,4 +1,4 @@
-"""What a request may be, and who may send one."""
+"""Limits of requests, and the keys that may send them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Limits(BaseModel):
     characters: int = Field(400_000, ge=1, description="of one text")
     queue_items: int = Field(4096, ge=1, description="groups that may wait; beyond, 429")
     request_timeout_s: float = Field(30.0, gt=0, description="that a request may wait; beyond, 504")
-    drain_seconds: int = Field(30, gt=0, description="for what was taken, when the server is told to stop")
-    max_concurrent_requests: int = Field(1024, ge=1, description="at once, waiting ones with them; beyond, 503")
+    drain_seconds: int = Field(30, gt=0, description="for accepted requests, after the signal to stop")
+    max_concurrent_requests: int = Field(1024, ge=1, description="at once, including waiting ones; beyond, 503")
 
 
 class UnprocessableError(Exception):
-    """422: what was sent can be read and not be scored; ``where`` are the names and numbers that lead to it."""
+    """422: the body is valid JSON but cannot be scored; ``where`` is the path of names and numbers to the problem."""
 
     def __init__(self, where: Sequence[str | int], reason: str) -> None:
         super().__init__(reason)
@@ -52,34 +52,36 @@ class Keys:
         Raises:
             ConfigError: the file is missing or holds no key.
         """
-        found = [key.strip() for key in (environment or "").split(",") if key.strip()]
+        keys = [key.strip() for key in (environment or "").split(",") if key.strip()]
         if path is not None:
             try:
                 lines = Path(path).read_text(encoding="utf-8").splitlines()
             except OSError as error:
                 raise ConfigError(f"{path}: expected a file with one API key a line ({error.strerror})") from error
-            own = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-            if not own:
+            file_keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            if not file_keys:
                 raise ConfigError(f"{path}: expected a file with one API key a line, found none")
-            found += own
-        return cls(found)
+            keys += file_keys
+        return cls(keys)
 
     def __bool__(self) -> bool:
         return bool(self._hashes)
 
     def allow(self, authorization: str | None) -> bool:
-        """Whether an ``Authorization`` header names one of them; without keys everyone is allowed.
+        """Whether an ``Authorization`` header holds one of the keys; without keys everyone is allowed.
 
-        It is ``Bearer KEY``, or what browsers send for a name and the key as password (``Basic``).
+        The header is ``Bearer KEY``, or a browser's ``Basic`` with any name and the key as password.
         """
         if not self._hashes:
             return True
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() == "basic":
             key = _password(key)
-        given = hashlib.sha256(key.strip().encode()).digest()
-        known = [hmac.compare_digest(given, own) for own in self._hashes]  # all of them, whichever it is
-        return scheme.lower() in ("bearer", "basic") and any(known)
+        digest = hashlib.sha256(key.strip().encode()).digest()
+        matches = [
+            hmac.compare_digest(digest, known_hash) for known_hash in self._hashes
+        ]  # compare all, so that the time does not depend on which one matches
+        return scheme.lower() in ("bearer", "basic") and any(matches)
 
 
 def _password(credentials: str) -> str:

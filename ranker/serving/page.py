@@ -12,37 +12,42 @@ from ranker.records import Group
 from ranker.serving.batcher import RefusedError
 from ranker.serving.guard import PAGE
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.result import Answer, answers, heat_map, said, table
+from ranker.serving.result import Answer, answers, heat_map, status_line, table
 from ranker.serving.server import Server
 
 PLACES: Final = 8
-"""Answers that the page has room for."""
+"""Most answers on the page."""
 
 SHOWN: Final = 3
-"""Answers that are there at first."""
+"""Answer boxes that are visible at first."""
 
 
 def mount(app: Any, server: Server) -> Any:
-    """The application with the page in it. Nothing of it is fetched from elsewhere, and no texts are kept."""
+    """The application with the page in it. The page loads nothing from other hosts and keeps no texts."""
     gradio = require("gradio")
     return gradio.mount_gradio_app(
-        app, _blocks(gradio, server), path=PAGE, theme=gradio.themes.Base(font=["system-ui"], font_mono=["monospace"]),
-        footer_links=[], run_history=False,
-    )  # fmt: skip
+        app,
+        _blocks(gradio, server),
+        path=PAGE,
+        theme=gradio.themes.Base(font=["system-ui"], font_mono=["monospace"]),
+        footer_links=[],
+        run_history=False,
+    )
 
 
 def _blocks(gradio: Any, server: Server) -> Any:
     async def rank(prompt: str | None, *texts: str | None) -> tuple[str, str, str, str]:
-        prompt, given = prompt or "", [text for text in texts if text and text.strip()]
-        if len(given) < 2:
-            return said("Expected at least two answers."), "", "", ""
+        prompt = prompt or ""
+        filled = [text for text in texts if text and text.strip()]
+        if len(filled) < 2:
+            return status_line("Expected at least two answers."), "", "", ""
         try:
-            found = await _found(server, prompt, given)
+            ranked_answers = await _ranked_answers(server, prompt, filled)
         except (UnprocessableError, RefusedError) as error:
-            return said(str(error)), "", "", ""
-        if isinstance(found, str):
-            return said(found), "", "", ""
-        return table(found), heat_map(found), *snippets(prompt, given)
+            return status_line(str(error)), "", "", ""
+        if isinstance(ranked_answers, str):
+            return status_line(ranked_answers), "", "", ""
+        return table(ranked_answers), heat_map(ranked_answers), *snippets(prompt, filled)
 
     places = min(PLACES, server.limits.candidates)
     with gradio.Blocks(title="ranker", analytics_enabled=False) as page:
@@ -60,14 +65,16 @@ def _blocks(gradio: Any, server: Server) -> Any:
             python = gradio.Code(label="Python", language="python", interactive=False)
         more.click(
             lambda n: (min(n + 1, places), *(gradio.update(visible=i <= n) for i in range(places))),
-            shown, [shown, *boxes], api_visibility="private",
-        )  # fmt: skip
+            shown,
+            [shown, *boxes],
+            api_visibility="private",
+        )
         go.click(rank, [prompt, *boxes], [ranking, matrix, curl, python], api_visibility="private")
     return page
 
 
-async def _found(server: Server, prompt: str, texts: Sequence[str]) -> list[Answer] | str:
-    """The answers best first, or why there are none."""
+async def _ranked_answers(server: Server, prompt: str, texts: Sequence[str]) -> list[Answer] | str:
+    """The answers, best first, or the reason why they could not be ranked."""
     group = Group(prompt, tuple(texts))
     server.check([group])
     (result,) = await asyncio.wrap_future(server.batcher.submit([group], seconds=server.limits.request_timeout_s))

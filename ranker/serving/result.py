@@ -1,4 +1,4 @@
-"""A ranking as HTML: a table, best first, and who beats whom. Every text is escaped."""
+"""A ranking as HTML: a table, best first, and the probabilities of all pairs. Every text is escaped."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from html import escape
 
 import numpy as np
 
+from ranker.metrics import sigmoid
 from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, Scorer
 
 LONG = 160
-"""Characters of an answer that a row shows."""
+"""Most characters of an answer in a row."""
 
 CELL = "padding:.35rem .6rem;border:1px solid var(--border-color-primary,#ccc)"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer with its place; ``margin`` in logits above the next, None for the last."""
+    """An answer with its rank; ``margin`` is its lead over the next one in logits, None for the last."""
 
     number: int
     text: str
@@ -31,20 +32,20 @@ class Answer:
     truncated: bool
     flips: int | None
     odds: tuple[float, ...]
-    """The probability of being better than each of the others, in the order of the list."""
+    """The probability of being better than each answer of the list, in its order."""
 
 
 def answers(scorer: Scorer, group: Group, result: GroupScores) -> list[Answer]:
     """The answers of a scored group, best first.
 
-    ``flips`` counts the pairs of the group whose winner changes with the order in which they are read; None where the
-    model reads no order.
+    ``flips`` counts the pairs of the group whose winner changes with the order in which they are read; None for a
+    model that does not depend on the order.
     """
     ranking = rank_scores(result.scores)
     order = ranking.order.tolist()
     scores = result.scores[order].astype(np.float64)
     logits = (scores[:, None] - scores[None, :]) / scorer.info.calibration.temperature
-    odds = np.exp(-np.logaddexp(0, -logits))
+    odds = sigmoid(logits)
     tokens = scorer.token_counts(group)
     return [
         Answer(
@@ -62,31 +63,31 @@ def answers(scorer: Scorer, group: Group, result: GroupScores) -> list[Answer]:
     ]
 
 
-def table(found: Sequence[Answer]) -> str:
+def table(ranked_answers: Sequence[Answer]) -> str:
     """Rank, answer, score, margin, probability against the next, tokens."""
     heads = ("rank", "answer", "text", "score (logits)", "above the next", "P(better than the next)", "tokens")
     rows = []
-    for place, answer in enumerate(found):
+    for place, answer in enumerate(ranked_answers):
         shown = answer.text if len(answer.text) <= LONG else answer.text[:LONG] + " ..."
         tokens = f"{answer.tokens} (cut)" if answer.truncated else str(answer.tokens)
         lead = "" if answer.margin is None else f"{answer.margin:.2f}"
         odds = "" if answer.margin is None else f"{answer.odds[place + 1]:.2f}"
         rows.append((str(answer.rank), str(answer.number), shown, f"{answer.score:.3f}", lead, odds, tokens))
-    flips = found[0].flips
-    pairs = len(found) * (len(found) - 1) // 2
+    flips = ranked_answers[0].flips
+    pairs = len(ranked_answers) * (len(ranked_answers) - 1) // 2
     note = (
         "The order of the answers cannot change the scores of this model."
         if flips is None
         else f"Order consistency: {pairs - flips} of {pairs} pairs have the same winner in both orders."
     )
-    return _table(heads, [[escape(cell) for cell in row] for row in rows]) + said(note)
+    return _table(heads, [[escape(cell) for cell in row] for row in rows]) + status_line(note)
 
 
-def heat_map(found: Sequence[Answer]) -> str:
+def heat_map(ranked_answers: Sequence[Answer]) -> str:
     """The probability that the row's answer is better than the column's."""
-    heads = ("P(row better)", *(f"answer {answer.number}" for answer in found))
+    heads = ("P(row better)", *(f"answer {answer.number}" for answer in ranked_answers))
     body = ""
-    for place, answer in enumerate(found):
+    for place, answer in enumerate(ranked_answers):
         cells = "".join(
             f'<td style="{CELL}">-</td>'
             if place == other
@@ -98,8 +99,8 @@ def heat_map(found: Sequence[Answer]) -> str:
     return _framed(heads, body)
 
 
-def said(text: str) -> str:
-    """A line of text."""
+def status_line(text: str) -> str:
+    """A line of text with the role ``status``."""
     return f'<p role="status">{escape(text)}</p>'
 
 

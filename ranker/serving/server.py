@@ -1,4 +1,4 @@
-"""A model, its queue and its limits: what every route asks for scores."""
+"""A model with its queue and its limits; every route asks it for scores."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ranker.serving.limits import Limits, UnprocessableError
 from ranker.serving.metrics import Metrics
 
 PATIENCE: Final = 0.25
-"""Seconds before a server asks whether a waiting client is still there."""
+"""Seconds after which a server checks whether the client is still connected."""
 
 LANES: Final = 2
-"""Threads that call a scorer which runs passes next to each other (measured beside 1 and 3)."""
+"""Threads that call a scorer with parallel passes; measured against 1 and 3."""
 
 COMPARES: Final = (
-    "this model compares answers to one prompt and was given one alone; send at least two answers of every prompt "
+    "this model compares answers to one prompt and got a single one; send at least two answers to every prompt "
     "(/v1/score, /rerank, or equal prompts in /get_reward and /score), or serve a pointwise model"
 )
 
@@ -29,13 +29,13 @@ Request = fastapi.Request
 
 
 class Server:
-    """Takes groups of all requests to one model.
+    """Scores the groups of all requests with one model.
 
     Args:
         scorer: the model.
-        name: what clients are told it is called.
+        name: the model's name in responses.
         limits: of a request and of the queue.
-        facts: what ``/info`` says besides.
+        facts: further entries of ``/info``.
     """
 
     def __init__(self, scorer: Scorer, name: str, limits: Limits, facts: dict[str, Any]) -> None:
@@ -46,16 +46,16 @@ class Server:
         self.metrics.watch(lambda: self.batcher.waiting)
 
     async def score(self, request: Any, groups: Sequence[Group], *, alone: bool = False) -> list[GroupScores]:
-        """Results of groups, when their turn comes; a client that has gone is not worked for.
+        """Results of groups, after those in the queue; groups of a client that has disconnected are dropped.
 
         Args:
-            request: whose client is looked after.
-            groups: what is scored.
-            alone: the wire format has room for one answer to a prompt, so that its score must mean something alone.
+            request: the request, whose client is watched.
+            groups: the groups to score.
+            alone: whether the wire format holds one answer per prompt, so that its score must not be relative.
 
         Raises:
-            UnprocessableError: a request past the limits, or answers that are ``alone`` for a model that compares.
-            HTTPException: 499 for a client that has gone.
+            UnprocessableError: a request beyond the limits, or single answers for a model that compares.
+            HTTPException: 499 for a client that has disconnected.
             OverloadedError, DeadlineError, DrainingError: as in ``Batcher``.
         """
         self.check(groups)
@@ -63,27 +63,27 @@ class Server:
             for number, group in enumerate(groups):
                 if len(group.candidates) == 1:
                     raise UnprocessableError(["items", number], COMPARES)
-        waiting = self.batcher.submit(groups, seconds=self.limits.request_timeout_s)
+        work = self.batcher.submit(groups, seconds=self.limits.request_timeout_s)
         self.metrics.items.inc(len(groups))
-        future = asyncio.wrap_future(waiting)
+        future = asyncio.wrap_future(work)
         patience = min(PATIENCE, self.limits.request_timeout_s)
         await asyncio.wait({future}, timeout=patience)
         if not future.done():
-            gone = asyncio.ensure_future(request.receive())  # the body was read: what comes is that the client has left
+            gone = asyncio.ensure_future(request.receive())  # the body was read: the next message is a disconnect
             rest = self.limits.request_timeout_s - patience
             try:
                 await asyncio.wait({future, gone}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
                 left = gone.done()
             finally:
                 gone.cancel()
-            if not future.done() and waiting.cancel():
+            if not future.done() and work.cancel():
                 raise fastapi.HTTPException(499, "the client has gone") if left else DeadlineError(LATE)
         results = await future
         self.metrics.errors.inc(sum(result.error is not None for result in results))
         return results
 
     def check(self, groups: Sequence[Group]) -> None:
-        """Refuse what is past the limits.
+        """Refuse groups beyond the limits.
 
         Raises:
             UnprocessableError: naming the item.

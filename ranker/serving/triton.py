@@ -1,7 +1,7 @@
 """A model repository for Triton: its Python backend scores all requests of a dynamic batch together.
 
-Triton's own onnxruntime backend would need clients that tokenise, and would stack tensors of requests whose groups the
-graph has to tell apart; so text goes in and scores come out, as JSON, which any batch can hold.
+Triton's onnxruntime backend would need clients that tokenise, and would stack tensors of different groups. Here
+requests hold text and responses hold scores, both as JSON, so that any requests can share a batch.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def write(model: Path, repository: Path, *, name: str = "ranker", batch: int = 2
     logits) and ``error``.
 
     Raises:
-        ConfigError: the folder is there.
-        ModelFileError: ``model`` is no whole model.onnx of ours.
+        ConfigError: the folder exists.
+        ModelFileError: ``model`` is not a complete model.onnx of this package.
     """
     modelfile.read(model)
     folder = repository / name
@@ -72,10 +72,10 @@ class Model:
         backend = require("triton_python_backend_utils")
         texts = [backend.get_input_tensor_by_name(request, "ITEM").as_numpy() for request in requests]
         groups = [_group(text) for batch in texts for text in batch.reshape(-1)]
-        found = iter(self.scorer.score(groups))
+        results = iter(self.scorer.score(groups))
         responses = []
         for batch in texts:
-            answers = [_answer(next(found)) for _ in batch.reshape(-1)]
+            answers = [_answer(next(results)) for _ in batch.reshape(-1)]
             tensor = backend.Tensor("SCORES", np.array(answers, dtype=object).reshape(batch.shape))
             responses.append(backend.InferenceResponse(output_tensors=[tensor]))
         return responses

@@ -152,7 +152,9 @@ def test_columns_with_a_results_name_make_room(model, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("rows.parquet", "rows.jsonl"):
         out = tmp_path / f"out-{name}"
-        job.score(BatchScorer(model), [str(tmp_path / name)], out, part_rows=20, selection=Selection(make="best"))
+        job.score(
+            BatchScorer(model), [str(tmp_path / name)], out, part_rows=20, selection=Selection(output_rows="best")
+        )
         for i, row in enumerate(read(out)):
             assert (row["input_ranker_scores"], row["input_best"], row["input_ranker_error"]) == ("mine", i, None)
             assert row["best"] in row["candidates"]
@@ -195,7 +197,7 @@ def test_another_job_in_the_folder_is_refused_by_the_field(model, lines, tmp_pat
         columns = {"candidates": "answers"}
     else:
         selection = Selection("score > 0")
-    with pytest.raises(JobError, match=f"begun with {field}"):
+    with pytest.raises(JobError, match=f"was started with {field}"):
         job.score(
             BatchScorer(model, columns=columns), [str(lines)], tmp_path / "out", part_rows=rows, selection=selection
         )
@@ -222,7 +224,7 @@ def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path)
     ]
     errors = [json.loads(line) for line in (tmp_path / "kept" / "errors-000000.jsonl").read_text().splitlines()]
     assert len(errors) == 2
-    job.score(BatchScorer(model), [str(lines)], tmp_path / "best", selection=Selection(make="best"))
+    job.score(BatchScorer(model), [str(lines)], tmp_path / "best", selection=Selection(output_rows="best"))
     for row in read(tmp_path / "best"):
         assert row["best"] == row["candidates"][row["ranker_order"][0]]
     job.score(BatchScorer(model), [str(lines)], tmp_path / "pairs", selection=Selection("margin >= 0", "pairs", True))

@@ -30,7 +30,7 @@ GRADES: Final[dict[str, float]] = {
 """Gold score of each kind of candidate."""
 
 DRAWS: Final = 8
-"""Wordings drawn per prompt, of which the one that balances the lengths best is kept."""
+"""Wordings drawn per prompt; the one that balances the lengths best is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def _all() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _kinds(rng: random.Random) -> list[str]:
     """Four to six kinds, the best always among them."""
-    others = [kind for kind in GRADES if kind != "right"]
-    return ["right", *rng.sample(others, rng.randint(3, 5))]
+    worse = [kind for kind in GRADES if kind != "right"]
+    return ["right", *rng.sample(worse, rng.randint(3, 5))]
 
 
 def _candidate(rng: random.Random, kind: str, task: Task, style: str, stray: Task) -> Candidate:

@@ -31,7 +31,7 @@ UNSEEN: Final[dict[str, Callable[[Random], Task]]] = {
     "comparing": reckoning.comparing,
     "settings": lookup.settings,
 }
-"""Families of the test split alone."""
+"""Families that only the test split has."""
 
 FAMILIES: Final = {**TRAINED, **UNSEEN}
 

@@ -91,8 +91,8 @@ def opposites(rng: Random) -> Task:
         ]
     )
     used = {w for p in pairs for w in p}
-    others = [w for p in words.OPPOSITES for w in p if w not in used]
-    return Task(ask, tuple(b for _, b in pairs), tuple(rng.sample(others, len(pairs))))
+    unrelated = [w for p in words.OPPOSITES for w in p if w not in used]
+    return Task(ask, tuple(b for _, b in pairs), tuple(rng.sample(unrelated, len(pairs))))
 
 
 def glossary(rng: Random) -> Task:

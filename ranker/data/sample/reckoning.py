@@ -131,6 +131,6 @@ def comparing(rng: Random) -> Task:
             f"{listed[0].upper()}{listed[1:]}. Name the heaviest thing, then the lightest.",
         ]
     )
-    others = [t for t in words.THINGS if t not in things]
-    wrong = (order[0], order[-1]) if rng.random() < 0.5 else tuple(rng.sample(others, 2))
+    unmentioned = [t for t in words.THINGS if t not in things]
+    wrong = (order[0], order[-1]) if rng.random() < 0.5 else tuple(rng.sample(unmentioned, 2))
     return Task(ask, (order[-1], order[0]), wrong)

@@ -23,11 +23,11 @@ class Style:
 
 
 def _json_in(reply: str) -> bool:
-    found = re.search(r"\{.*\}", reply)
-    if found is None:
+    match = re.search(r"\{.*\}", reply)
+    if match is None:
         return False
     try:
-        return "result" in json.loads(found.group())
+        return "result" in json.loads(match.group())
     except json.JSONDecodeError:
         return False
 
@@ -88,15 +88,15 @@ STYLES: Final[dict[str, Style]] = {
         ),
     ),
 }
-"""Every style is asked for and used as often as any other, so a style alone says nothing about quality."""
+"""Every style is asked for and used equally often, so the style of a reply does not reveal its quality."""
 
 
 def holds(task: Task, reply: str) -> bool:
     """Whether a reply contains the right items, in order, and is therefore correct."""
     start = 0
     for item in task.right:
-        found = re.compile(rf"(?<![\w-]){re.escape(item)}(?![\w-])").search(reply, start)
-        if found is None:
+        match = re.compile(rf"(?<![\w-]){re.escape(item)}(?![\w-])").search(reply, start)
+        if match is None:
             return False
-        start = found.end()
+        start = match.end()
     return True

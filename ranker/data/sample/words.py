@@ -6,9 +6,19 @@ from typing import Final
 
 DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS: Final = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 UNITS: Final = (
     ("metres", "centimetres", 100),
     ("kilometres", "metres", 1000),
@@ -29,41 +39,131 @@ CATEGORIES: Final[dict[str, tuple[str, ...]]] = {
 }
 COLOURS: Final = ("red", "blue", "green", "yellow", "black", "white", "brown", "purple")
 NAMES: Final = (
-    "Anna", "Boris", "Clara", "David", "Elena", "Felix", "Grace", "Henry",
-    "Irene", "Jonas", "Karen", "Louis", "Maria", "Nils", "Olga", "Peter",
-)  # fmt: skip
+    "Anna",
+    "Boris",
+    "Clara",
+    "David",
+    "Elena",
+    "Felix",
+    "Grace",
+    "Henry",
+    "Irene",
+    "Jonas",
+    "Karen",
+    "Louis",
+    "Maria",
+    "Nils",
+    "Olga",
+    "Peter",
+)
 THINGS: Final = (
-    "lamp", "basket", "clock", "mirror", "bottle", "pillow", "camera", "wallet",
-    "kettle", "candle", "notebook", "umbrella", "ladder", "radio", "blanket", "vase",
-)  # fmt: skip
+    "lamp",
+    "basket",
+    "clock",
+    "mirror",
+    "bottle",
+    "pillow",
+    "camera",
+    "wallet",
+    "kettle",
+    "candle",
+    "notebook",
+    "umbrella",
+    "ladder",
+    "radio",
+    "blanket",
+    "vase",
+)
 CITIES: Final = (
-    "Paris", "Oslo", "Madrid", "Cairo", "Tokyo", "Lima",
-    "Dublin", "Vienna", "Athens", "Boston", "Delhi", "Prague",
-)  # fmt: skip
+    "Paris",
+    "Oslo",
+    "Madrid",
+    "Cairo",
+    "Tokyo",
+    "Lima",
+    "Dublin",
+    "Vienna",
+    "Athens",
+    "Boston",
+    "Delhi",
+    "Prague",
+)
 JOBS: Final = (
-    "baker", "nurse", "pilot", "lawyer", "painter", "farmer",
-    "teacher", "plumber", "chemist", "singer", "tailor", "waiter",
-)  # fmt: skip
+    "baker",
+    "nurse",
+    "pilot",
+    "lawyer",
+    "painter",
+    "farmer",
+    "teacher",
+    "plumber",
+    "chemist",
+    "singer",
+    "tailor",
+    "waiter",
+)
 PLACES: Final = (
-    "in the kitchen", "near the station", "at the market", "behind the school",
-    "in the garden", "on the bridge", "under the table", "at the library",
-)  # fmt: skip
+    "in the kitchen",
+    "near the station",
+    "at the market",
+    "behind the school",
+    "in the garden",
+    "on the bridge",
+    "under the table",
+    "at the library",
+)
 EVENTS: Final = ("budget review", "dentist", "yoga", "interview", "lunch", "rehearsal", "workshop", "chess club")
 OPPOSITES: Final = (
-    ("hot", "cold"), ("big", "small"), ("early", "late"), ("rich", "poor"), ("strong", "weak"), ("light", "dark"),
-    ("wet", "dry"), ("open", "closed"), ("loud", "quiet"), ("fast", "slow"), ("full", "empty"), ("young", "old"),
-    ("sharp", "blunt"), ("heavy", "weightless"), ("deep", "shallow"), ("rough", "smooth"),
-)  # fmt: skip
+    ("hot", "cold"),
+    ("big", "small"),
+    ("early", "late"),
+    ("rich", "poor"),
+    ("strong", "weak"),
+    ("light", "dark"),
+    ("wet", "dry"),
+    ("open", "closed"),
+    ("loud", "quiet"),
+    ("fast", "slow"),
+    ("full", "empty"),
+    ("young", "old"),
+    ("sharp", "blunt"),
+    ("heavy", "weightless"),
+    ("deep", "shallow"),
+    ("rough", "smooth"),
+)
 COINED: Final = (
-    "blorin", "tesk", "mivar", "dulop", "frann", "zorbe", "quilt", "navix", "porlo", "shemu", "kadri", "wimsel",
-)  # fmt: skip
+    "blorin",
+    "tesk",
+    "mivar",
+    "dulop",
+    "frann",
+    "zorbe",
+    "quilt",
+    "navix",
+    "porlo",
+    "shemu",
+    "kadri",
+    "wimsel",
+)
 SETTINGS: Final = ("timeout", "language", "theme", "port", "volume", "region", "retries", "mode")
 VALUES: Final = ("30", "french", "dark", "8080", "low", "north", "5", "safe", "90", "german", "plain", "high")
 OPENERS: Final = (
-    "Sure.", "Thanks for asking.", "Here is what I have.", "Good question.", "Happy to help with this one.",
-    "Let me see.", "I looked at it step by step.", "This one is quick.", "All right, I went through the request.",
-)  # fmt: skip
+    "Sure.",
+    "Thanks for asking.",
+    "Here is what I have.",
+    "Good question.",
+    "Happy to help with this one.",
+    "Let me see.",
+    "I looked at it step by step.",
+    "This one is quick.",
+    "All right, I went through the request.",
+)
 CLOSERS: Final = (
-    "I hope this helps.", "Tell me if you need more.", "That should be all.", "Feel free to ask again.",
-    "Have a nice day.", "I checked it twice.", "Please let me know if anything is unclear.",
-)  # fmt: skip
+    "I hope this helps.",
+    "Tell me if you need more.",
+    "That should be all.",
+    "Feel free to ask again.",
+    "Have a nice day.",
+    "I checked it twice.",
+    "Please let me know if anything is unclear.",
+)

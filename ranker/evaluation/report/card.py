@@ -31,7 +31,7 @@ def write(folder: Path, config: RunConfig, report: Report, facts: Rows) -> None:
 
     Args:
         folder: where the checkpoint is.
-        config: what it was trained by.
+        config: the settings of the training.
         report: its evaluation on ``data.test`` or, without test rows, on ``data.validation``.
         facts: further rows about the training.
     """
@@ -47,18 +47,22 @@ def write(folder: Path, config: RunConfig, report: Report, facts: Rows) -> None:
         tags=["reward-model", "preference", config.model.type],
         eval_results=[
             hub.EvalResult(
-                task_type=TASK, dataset_type="preferences", dataset_name=named, metric_type=metric,
-                metric_name=label, metric_value=round(report[metric]["value"], 4),
+                task_type=TASK,
+                dataset_type="preferences",
+                dataset_name=named,
+                metric_type=metric,
+                metric_name=label,
+                metric_value=round(report[metric]["value"], 4),
             )
             for metric, label in (("accuracy", "pairwise accuracy"), ("log_loss", "log-loss (nats)"))
             if report[metric]["n"]
         ],
-    )  # fmt: skip
+    )
     hub.ModelCard(f"---\n{data.to_yaml()}\n---\n{_text(name, config, report, facts)}").save(folder / NAME)
 
 
 def _is_here(backbone: str) -> bool:
-    """Whether a backbone is no name on the hub: the packaged one, or a folder."""
+    """Whether a backbone is local, the packaged one or a folder, and not a name on the hub."""
     return backbone == "offline" or Path(backbone).exists()
 
 

@@ -13,16 +13,16 @@ from ranker.evaluation.evaluate import Evaluation, Report
 from ranker.extras import require
 
 BARS: Final = 30
-"""Subsets that are drawn; all of them are in the tables."""
+"""Most subsets in a plot; the tables hold all of them."""
 
 CHARACTERS: Final = 32
-"""Of a name beside an axis."""
+"""Most characters of a name beside an axis."""
 
 Values = Mapping[str, Any]
 
 
 def charts(evaluation: Evaluation) -> dict[str, str]:
-    """Title to SVG, of what the evaluation has data for."""
+    """Title to SVG of every plot that the evaluation has data for."""
     with require("matplotlib").rc_context({"text.parse_math": False}):  # names may hold dollars
         return {title: _svg(figure) for title, figure in _figures(evaluation).items()}
 
@@ -30,7 +30,7 @@ def charts(evaluation: Evaluation) -> dict[str, str]:
 def _figures(evaluation: Evaluation) -> dict[str, Any]:
     report = evaluation.report
     drawn = {
-        "Margins": plots.margins(evaluation.found),
+        "Margins": plots.margins(evaluation.comparisons),
         "Calibration": _reliability(report["calibration"]["bins"]),
         "Length": _bars({name: report["length_bias"][key] for name, key in LENGTHS.items()}, "accuracy"),
     }
@@ -47,9 +47,11 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
 
 
 LENGTHS: Final = {
-    "better answer is longer": "longer", "as long": "equal", "shorter": "shorter",
+    "better answer is longer": "longer",
+    "as long": "equal",
+    "shorter": "shorter",
     "expected at equal length": "controlled",
-}  # fmt: skip
+}
 
 
 def _reliability(bins: list[dict[str, Any]]) -> Any:

@@ -1,4 +1,4 @@
-"""``report.html``, one file that needs nothing else, and the same as Markdown."""
+"""``report.html``, one self-contained file, and the same tables as Markdown."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ranker.records import Preference
 from ranker.text.templates import render_prompt
 
 WORST: Final = 10
-"""Errors that are shown to be read, the most certain ones."""
+"""Errors that the page shows in full, the most certain ones."""
 
 CHARACTERS: Final = 900
-"""Of each text."""
+"""Most characters of each text."""
 
 STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 74rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
@@ -64,14 +64,14 @@ def markdown(title: str, evaluations: Mapping[str, Evaluation], compared: Rows) 
 
 def worst(evaluation: Evaluation) -> list[tuple[Preference, int, int, float]]:
     """The most certain errors: the row, the preferred answer, the model's choice, and its lead in logits."""
-    found = evaluation.found
-    lead = -leads(found)
+    compared = evaluation.comparisons
+    lead = -leads(compared)
     errors = []
     for row in np.argsort(-lead, kind="stable")[:WORST]:
         if lead[row] > 0:
-            i, j = found.indices[row].tolist()
-            better, other = (i, j) if found.targets[row] > 0.5 else (j, i)
-            errors.append((evaluation.preferences[found.groups[row]], better, other, float(lead[row])))
+            i, j = compared.indices[row].tolist()
+            better, other = (i, j) if compared.targets[row] > 0.5 else (j, i)
+            errors.append((evaluation.preferences[compared.groups[row]], better, other, float(lead[row])))
     return errors
 
 

@@ -9,18 +9,20 @@ from ranker.evaluation.statistics.paired import Paired
 from ranker.metrics import Estimate, Share
 
 LENGTH_ROWS: Final = (
-    ("correlation within prompts", "correlation"), ("accuracy where the better is longer", "longer"),
-    ("accuracy where it is shorter", "shorter"), ("accuracy at equal length", "controlled"),
-)  # fmt: skip
+    ("correlation within prompts", "correlation"),
+    ("accuracy where the better is longer", "longer"),
+    ("accuracy where it is shorter", "shorter"),
+    ("accuracy at equal length", "controlled"),
+)
 
 
-def compared(found: Paired | None, first: str, second: str) -> str:
-    """A difference in accuracy with its interval, which model was right where the other was not, and the exact test."""
-    if found is None:
+def compared(result: Paired | None, first: str, second: str) -> str:
+    """A difference in accuracy with its interval, how often only one of the models was right, and the exact test."""
+    if result is None:
         return "no comparison in common"
     return (
-        f"{found.difference}; only {first} right: {found.first_only}, only {second} right: {found.second_only}, "
-        f"McNemar p = {found.p_value:.2g}{f', {second} is significantly worse' if found.worse else ''}"
+        f"{result.difference}; only {first} right: {result.first_only}, only {second} right: {result.second_only}, "
+        f"McNemar p = {result.p_value:.2g}{f', {second} is significantly worse' if result.worse else ''}"
     )
 
 
@@ -53,11 +55,11 @@ def headline(report: Report) -> list[tuple[str, str]]:
     return rows
 
 
-def _temperature_row(found: dict[str, Any] | None) -> list[tuple[str, str]]:
-    if found is None:
+def _temperature_row(fitted: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if fitted is None:
         return []
-    change = f"log-loss {found['before']:.3f} to {found['after']:.3f} on the other half (n={found['n']})"
-    return [("temperature", f"{found['value']:.2f}, {change}{', not usable' if found['problem'] else ''}")]
+    change = f"log-loss {fitted['before']:.3f} to {fitted['after']:.3f} on the other half (n={fitted['n']})"
+    return [("temperature", f"{fitted['value']:.2f}, {change}{', not usable' if fitted['problem'] else ''}")]
 
 
 def _list_rows(report: Report) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""``metrics.json`` and ``examples.parquet``: what later evaluations are compared with."""
+"""``metrics.json`` and ``examples.parquet``, with which later evaluations are compared, and the report's pages."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def write(
     """All files of a report: ``metrics.json``, ``examples.parquet``, ``report.html`` and ``report.md``.
 
     Args:
-        folder: where they go.
-        title: of the page.
+        folder: where the files go.
+        title: the page's title.
         evaluations: by the models' names.
         compared: differences between models, as rows of text.
-        facts: what ``metrics.json`` says besides.
+        facts: further entries of ``metrics.json``.
     """
     reports = {name: evaluation.report for name, evaluation in evaluations.items()}
     metrics = {"schema_version": SCHEMA_VERSION, **facts, "models": reports, "compared": dict(compared)}
@@ -63,9 +63,10 @@ def write_examples(evaluations: Mapping[str, Evaluation], path: Path) -> None:
     """
     tables = []
     for name, evaluation in evaluations.items():
-        found, rows = evaluation.found, evaluation.preferences
-        groups, (left, right) = found.groups.tolist(), found.indices.T.tolist() if len(found.logits) else ([], [])
-        cut = [evaluation.results[g].truncated[pair].any() for g, pair in zip(groups, found.indices, strict=True)]
+        compared, rows = evaluation.comparisons, evaluation.preferences
+        groups = compared.groups.tolist()
+        left, right = compared.indices.T.tolist() if groups else ([], [])
+        cut = [evaluation.results[g].truncated[pair].any() for g, pair in zip(groups, compared.indices, strict=True)]
         tables.append(
             pa.table(
                 {
@@ -76,8 +77,8 @@ def write_examples(evaluations: Mapping[str, Evaluation], path: Path) -> None:
                     "subset": pa.array([clean(rows[g].subset) for g in groups], pa.string()),
                     "left": pa.array(left, pa.int64()),
                     "right": pa.array(right, pa.int64()),
-                    "target": found.targets,
-                    "logit": found.logits,
+                    "target": compared.targets,
+                    "logit": compared.logits,
                     "truncated": pa.array(cut, pa.bool_()),
                 }
             )
@@ -87,19 +88,20 @@ def write_examples(evaluations: Mapping[str, Evaluation], path: Path) -> None:
 
 
 def keys(evaluation: Evaluation) -> list[str]:
-    """Of each comparison, what tells it from others wherever it stands: a digest of prompt and answers, in hex."""
-    found = []
-    for group, (i, j) in zip(evaluation.found.groups.tolist(), evaluation.found.indices.tolist(), strict=True):
+    """The key of each comparison, which does not depend on its position: a digest of prompt and answers, in hex."""
+    compared = evaluation.comparisons
+    digests = []
+    for group, (i, j) in zip(compared.groups.tolist(), compared.indices.tolist(), strict=True):
         row = evaluation.preferences[group]
         text = json.dumps([render_prompt(row.prompt), row.candidates[i], row.candidates[j]])
-        found.append(hashlib.sha256(text.encode()).hexdigest()[:24])
-    return found
+        digests.append(hashlib.sha256(text.encode()).hexdigest()[:24])
+    return digests
 
 
 def baseline(metrics: Path, evaluation: Evaluation) -> tuple[str, Comparisons]:
-    """The first model of an earlier evaluation, and its comparisons that ``evaluation`` has too, numbered as there.
+    """The first model of an earlier evaluation, and its comparisons that ``evaluation`` has too, with its numbers.
 
-    Read from ``metrics.json`` and the Parquet beside it. Rows are known by their texts, wherever they stand.
+    Read from ``metrics.json`` and the Parquet beside it. Comparisons match by their texts, at any position.
 
     Raises:
         DataError: no such files, of another version, or nothing in common.
@@ -116,11 +118,11 @@ def baseline(metrics: Path, evaluation: Evaluation) -> tuple[str, Comparisons]:
     name = next(iter(report["models"]))
     columns = parquet.read_table(examples, columns=["key", "logit"], filters=[("model", "=", clean(name))])
     logits = dict(zip(columns["key"].to_pylist(), columns["logit"].to_pylist(), strict=True))
-    mine = keys(evaluation)
-    shared = np.array([key in logits for key in mine], np.bool_)
+    evaluation_keys = keys(evaluation)
+    shared = np.array([key in logits for key in evaluation_keys], np.bool_)
     if not shared.any():
         raise DataError(str(examples), "key", "expected comparisons of these rows, got none; evaluate it again on them")
     if not shared.all():
         logger.warning("%d of %d comparisons are in the baseline; only they are compared", shared.sum(), len(shared))
-    found = evaluation.found.where(shared)
-    return name, replace(found, logits=np.array([logits[key] for key in mine if key in logits], np.float64))
+    baseline_logits = np.array([logits[key] for key in evaluation_keys if key in logits], np.float64)
+    return name, replace(evaluation.comparisons.where(shared), logits=baseline_logits)

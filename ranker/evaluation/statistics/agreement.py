@@ -1,4 +1,4 @@
-"""Does the model's order of a prompt's answers agree with the labelled one?"""
+"""Agreement of the model's order of a prompt's answers with the labelled order."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Agreement:
 def agreement(
     gold: Sequence[Sequence[float]], results: Sequence[GroupScores], prompts: NDArray[np.intp] | None = None
 ) -> Agreement:
-    """Compare per row; those with an error, a missing label, or labels that are all the same are left out.
+    """Compare per row; rows with an error, a missing label, or equal labels are left out.
 
     Args:
         gold: (candidates,) labels per row.
         results: the model's scores.
-        prompts: (rows,) the number of each row's prompt; default every row has its own.
+        prompts: (rows,) the number of each row's prompt. Default: every row has a prompt of its own.
     """
     numbers = np.arange(len(gold)) if prompts is None else prompts
     kept = [
@@ -50,7 +50,7 @@ def agreement(
 
 
 def ndcg(gold: NDArray[np.float64], scores: NDArray[np.float64]) -> float:
-    """Normalised discounted cumulative gain over all answers; equal scores share their places' mean discount."""
+    """Normalised discounted cumulative gain over all answers; equal scores share the mean discount of their ranks."""
     gains = gold - gold.min()
     discounts = 1 / np.log2(np.arange(2, len(gold) + 2))
     order = np.argsort(-scores, kind="stable")

@@ -1,4 +1,4 @@
-"""How good is the answer that the model chooses among n? Gold score against n, without drawing."""
+"""The gold score of the answer that the model chooses among n, exact over all draws of n."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ranker.scoring.protocol import GroupScores
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The gold score of the best of ``n`` by the model, by the gold score itself, and of a random answer.
+    """The gold score of the best of ``n`` by the model, of the best by the gold score, and of a random answer.
 
-    ``kl`` is the divergence from the policy that best-of-n has in nats, log n - (n - 1) / n (arXiv 2009.01325).
+    ``kl`` is the divergence of best-of-n from the policy in nats, log n - (n - 1) / n (arXiv 2009.01325).
     """
 
     n: int
@@ -37,10 +37,10 @@ def best_of_n(
     """The curve over ``sizes``; groups with fewer candidates than n, an error, or a missing gold score are left out.
 
     Args:
-        gold: (candidates,) per group, what the answers are worth.
+        gold: (candidates,) gold scores per group.
         results: the model's scores.
         sizes: numbers of candidates.
-        prompts: (groups,) the number of each group's prompt; default every group has its own.
+        prompts: (groups,) the number of each group's prompt. Default: every group has a prompt of its own.
     """
     points = []
     numbers = np.arange(len(gold)) if prompts is None else prompts
@@ -59,7 +59,7 @@ def best_of_n(
 
 
 def expected(gold: NDArray[np.float64], scores: NDArray[np.float64], n: int) -> float:
-    """Mean gold score of the highest-scored of n drawn without replacement, over all draws (arXiv 2107.03374's way).
+    """Mean gold score of the highest-scored of n drawn without replacement, over all draws (as arXiv 2107.03374).
 
     Equal scores are equally likely to be chosen, so they count with their mean gold score.
 

@@ -1,10 +1,10 @@
-"""Means with 95 % intervals from resampling whole prompts."""
+"""Percentile bootstrap over whole prompts: rows with the same prompt are drawn together (Efron 1979)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,65 +12,79 @@ from numpy.typing import NDArray
 from ranker.metrics import Estimate
 
 RESAMPLES: Final = 1000
-
-
 NOTHING: Final = Estimate(math.nan, math.nan, math.nan, 0)
 
 
+def rows_by_prompt(prompts: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """The row numbers of every prompt, from the number of each row's prompt (rows,)."""
+    order = np.argsort(prompts, kind="stable")
+    _, starts = np.unique(prompts[order], return_index=True)
+    return np.split(order, starts[1:])
+
+
+def resampled(count: int, resamples: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """``resamples`` draws of ``count`` numbers below ``count``, with replacement: (count,) each."""
+    rng = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield rng.integers(count, size=count)
+
+
+def interval(draws: Sequence[Any]) -> tuple[Any, Any]:
+    """The 2.5 and 97.5 % percentiles of the draws' statistics, NaN left out; NaN without draws.
+
+    Numbers give numbers, arrays (n,) give arrays (n,).
+    """
+    if not draws:
+        return math.nan, math.nan
+    low, high = np.nanpercentile(draws, (2.5, 97.5), axis=0)
+    return low, high
+
+
 def mean(values: NDArray[np.float64], prompts: NDArray[np.intp] | None = None, seed: int = 0) -> Estimate:
-    """The mean of one number per row, NaN left out; percentile bootstrap (Efron 1979).
+    """The mean of one number per row, NaN left out, with its bootstrap interval.
 
     Args:
         values: (rows,).
-        prompts: (rows,) the number of each row's prompt; rows of one prompt are drawn together. Default: every row has
-            a prompt of its own.
+        prompts: (rows,) the number of each row's prompt. Default: every row has a prompt of its own.
         seed: decides the draws.
     """
     known = ~np.isnan(values)
     return clustered_mean(values[known], np.arange(len(values))[known] if prompts is None else prompts[known], seed)
 
 
-def clustered_mean(values: NDArray[np.float64], groups: NDArray[np.intp], seed: int = 0) -> Estimate:
-    """The mean of rows whose prompts repeat: ``clustered`` for means, without a loop; n counts the rows.
+def clustered_mean(values: NDArray[np.float64], prompts: NDArray[np.intp], seed: int = 0) -> Estimate:
+    """``clustered`` for means, without a loop over rows; n counts the rows.
 
-    Several rows of one prompt alone have no interval (NaN).
+    Several rows of a single prompt have no interval (NaN).
     """
     if not len(values):
         return NOTHING
-    _, index = np.unique(groups, return_inverse=True)
+    _, index = np.unique(prompts, return_inverse=True)
     sums, counts = np.bincount(index, weights=values), np.bincount(index)
     if len(sums) == 1 < len(values):
         return Estimate(float(values.mean()), math.nan, math.nan, len(values))
-    rng, draws = np.random.default_rng(seed), []
-    for _ in range(RESAMPLES):
-        picked = rng.integers(len(sums), size=len(sums))
-        draws.append(sums[picked].sum() / counts[picked].sum())
-    low, high = np.percentile(draws, (2.5, 97.5))
+    low, high = interval([sums[drawn].sum() / counts[drawn].sum() for drawn in resampled(len(sums), RESAMPLES, seed)])
     return Estimate(float(values.mean()), float(low), float(high), len(values))
 
 
 def clustered(
-    groups: NDArray[np.intp], statistic: Callable[[NDArray[np.intp]], float], seed: int = 0, resamples: int = RESAMPLES
+    prompts: NDArray[np.intp], statistic: Callable[[NDArray[np.intp]], float], seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate:
-    """A statistic of rows that hang together by prompt: whole prompts are drawn with replacement.
+    """A statistic of rows with its bootstrap interval; n counts the prompts.
 
     Args:
-        groups: (rows,) which prompt each row is of.
+        prompts: (rows,) the number of each row's prompt.
         statistic: from row numbers, which may repeat, to the number.
         seed: decides the draws.
-        resamples: how many there are.
+        resamples: number of draws.
     """
-    if not len(groups):
+    if not len(prompts):
         return NOTHING
-    order = np.argsort(groups, kind="stable")
-    _, starts = np.unique(groups[order], return_index=True)
-    parts = np.split(order, starts[1:])
-    if len(parts) == 1 < len(groups):
-        return Estimate(statistic(np.arange(len(groups))), math.nan, math.nan, 1)
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(resamples):
-        picked = rng.integers(len(parts), size=len(parts))
-        draws.append(statistic(np.concatenate([parts[i] for i in picked])))
-    low, high = np.nanpercentile(draws, (2.5, 97.5))
-    return Estimate(statistic(np.arange(len(groups))), float(low), float(high), len(parts))
+    parts = rows_by_prompt(prompts)
+    value = statistic(np.arange(len(prompts)))
+    if len(parts) == 1 < len(prompts):
+        return Estimate(value, math.nan, math.nan, 1)
+    low, high = interval(
+        [statistic(np.concatenate([parts[i] for i in drawn])) for drawn in resampled(len(parts), resamples, seed)]
+    )
+    return Estimate(value, float(low), float(high), len(parts))

@@ -1,4 +1,4 @@
-"""Are probabilities what they say? Reliability, expected calibration error, and the temperature that mends it."""
+"""Are the probabilities calibrated? Reliability, expected calibration error, and the temperature that corrects them."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 
 from ranker.evaluation.statistics.bootstrap import clustered
 from ranker.extras import require
-from ranker.metrics import Comparisons, Estimate, log_loss
+from ranker.metrics import Comparisons, Estimate, log_loss, sigmoid
 
 BINS: Final = 15
 """Bins of equal mass (arXiv 1706.04599 has bins of equal width, most of them empty for a good ranker)."""
 
 RESAMPLES: Final = 200
 TEMPERATURES: Final = (0.02, 50.0)
-"""Between which the temperature is searched."""
+"""The range in which the temperature is searched."""
 
 FLAT: Final = 1e-6
-"""Nats by which the best temperature must beat both ends of the search: else the search stopped, and found nothing."""
+"""Nats by which the best temperature must beat both ends of the search; otherwise there is no minimum inside it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Per bin (bins,) the mean probability, the share that was right, and the count; and the error over all."""
+    """Per bin (bins,) the mean probability, the share that was right, and the count; ``error`` over all bins."""
 
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
@@ -33,19 +33,21 @@ class Reliability:
     error: Estimate
 
 
-def reliability(found: Comparisons) -> Reliability:
-    """How often the left answer is preferred, by how probable the model says that is.
+def reliability(compared: Comparisons) -> Reliability:
+    """How often the left answer is preferred, by the probability that the model gives it.
 
-    Every comparison counts in both directions, or the side that labels happen to be on would be measured.
+    Every comparison counts in both directions; otherwise the figure would depend on the side of the preferred answer.
     """
-    predicted, observed, counts = _bins(found.logits, found.targets)
-    error = clustered(found.prompts, lambda rows: _error(found.logits[rows], found.targets[rows]), resamples=RESAMPLES)
+    predicted, observed, counts = _bins(compared.logits, compared.targets)
+    error = clustered(
+        compared.prompts, lambda rows: _error(compared.logits[rows], compared.targets[rows]), resamples=RESAMPLES
+    )
     return Reliability(predicted, observed, counts, error)
 
 
-def expected_calibration_error(found: Comparisons) -> float:
+def expected_calibration_error(compared: Comparisons) -> float:
     """Mean distance of probability and outcome over ``BINS`` bins of equal mass, comparisons in both directions."""
-    return _error(found.logits, found.targets)
+    return _error(compared.logits, compared.targets)
 
 
 def _bins(
@@ -55,7 +57,7 @@ def _bins(
     outcome = np.concatenate([targets, 1 - targets])
     order = np.argsort(both, kind="stable")
     parts = [part for part in np.array_split(order, BINS) if len(part)]
-    chance = np.exp(-np.logaddexp(0, -both))
+    chance = sigmoid(both)
     return (
         np.array([chance[part].mean() for part in parts]),
         np.array([outcome[part].mean() for part in parts]),
@@ -70,9 +72,9 @@ def _error(logits: NDArray[np.float64], targets: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Temperature:
-    """``sigmoid(logit / value)`` fits best; log-losses in nats on the half it was not fitted on, before and after.
+    """``sigmoid(logit / value)`` fits best; ``before`` and ``after`` are log-losses in nats on the half not fitted on.
 
-    ``problem`` says why the temperature should not be used; empty where it should.
+    ``problem`` says why the temperature should not be used; it is empty for a usable one.
     """
 
     value: float
@@ -82,16 +84,16 @@ class Temperature:
     problem: str = ""
 
 
-def temperature(found: Comparisons) -> Temperature:
+def temperature(compared: Comparisons) -> Temperature:
     """Fit a temperature on the comparisons of every other prompt and measure it on the rest (arXiv 1706.04599).
 
     Raises:
         ValueError: fewer than two prompts.
     """
-    _, number = np.unique(found.prompts, return_inverse=True)
+    _, number = np.unique(compared.prompts, return_inverse=True)
     if len(number) == 0 or number.max() < 1:
         raise ValueError("expected comparisons of at least two prompts to fit a temperature on one half of them")
-    fitted, held = found.where(number % 2 == 0), found.where(number % 2 == 1)
+    fitted, held = compared.where(number % 2 == 0), compared.where(number % 2 == 1)
 
     def loss(log_value: float) -> float:
         return log_loss(_divided(fitted, np.exp(log_value)))
@@ -107,5 +109,5 @@ def temperature(found: Comparisons) -> Temperature:
     return Temperature(value, before, after, len(held.logits), problem)
 
 
-def _divided(found: Comparisons, value: float) -> Comparisons:
-    return replace(found, logits=found.logits / value)
+def _divided(compared: Comparisons, value: float) -> Comparisons:
+    return replace(compared, logits=compared.logits / value)

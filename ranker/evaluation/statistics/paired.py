@@ -8,7 +8,7 @@ import numpy as np
 
 from ranker.evaluation.statistics.bootstrap import clustered_mean
 from ranker.extras import require
-from ranker.metrics import Comparisons, Estimate
+from ranker.metrics import Comparisons, Estimate, credit
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +33,24 @@ class Paired:
 
 
 def paired(first: Comparisons, second: Comparisons) -> Paired | None:
-    """Compare two models on the decided comparisons that both have; None without any, as where one failed on all."""
-    keys = [_keys(found) for found in (first, second)]
+    """Compare two models on the decided comparisons that both have; None without any, as when one model failed."""
+    keys = [_keys(compared) for compared in (first, second)]
     shared = sorted(keys[0].keys() & keys[1].keys())
     if not shared:
         return None
     credits = [
-        np.array([_credit(found, known[key]) for key in shared])
-        for found, known in zip((first, second), keys, strict=True)
+        credit(compared)[[rows[key] for key in shared]] for compared, rows in zip((first, second), keys, strict=True)
     ]
     difference = credits[1] - credits[0]
     prompts = np.array([first.prompts[keys[0][key]] for key in shared], np.intp)
-    one, other = int((difference < 0).sum()), int((difference > 0).sum())
-    p_value = float(require("scipy.stats").binomtest(one, one + other).pvalue) if one + other else 1.0
-    return Paired(clustered_mean(difference, prompts), one, other, p_value)
+    first_only = int((difference < 0).sum())
+    second_only = int((difference > 0).sum())
+    discordant = first_only + second_only
+    p_value = float(require("scipy.stats").binomtest(first_only, discordant).pvalue) if discordant else 1.0
+    return Paired(clustered_mean(difference, prompts), first_only, second_only, p_value)
 
 
-def _keys(found: Comparisons) -> dict[tuple[int, int, int], int]:
-    decided = found.targets != 0.5
-    rows = zip(found.groups.tolist(), found.indices.tolist(), decided.tolist(), strict=True)
+def _keys(compared: Comparisons) -> dict[tuple[int, int, int], int]:
+    decided = compared.targets != 0.5
+    rows = zip(compared.groups.tolist(), compared.indices.tolist(), decided.tolist(), strict=True)
     return {(group, i, j): row for row, (group, (i, j), known) in enumerate(rows) if known}
-
-
-def _credit(found: Comparisons, row: int) -> float:
-    logit, target = found.logits[row], found.targets[row]
-    return 0.5 if logit == 0 else float((logit > 0) == (target > 0.5))

@@ -1,4 +1,4 @@
-"""The published suites: where each is, how its rows become groups, and which rule makes its numbers."""
+"""The published suites: where each is, how its rows become groups, and which rule gives its numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row, the results of its groups, and the number of the draw that it is in (``unit`` rows are drawn together)."""
+    """A row, the results of its groups, and the number of its bootstrap draw (a draw is all rows of one ``unit``)."""
 
     row: Row
     results: tuple[GroupScores, ...]
@@ -26,7 +26,7 @@ class Item:
 
     @property
     def scores(self) -> np.ndarray:
-        """Of the first group."""
+        """Scores of the first group."""
         return self.results[0].scores
 
     @property
@@ -37,11 +37,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A suite as it is on the hub; without a ``path`` only as files, whose columns are the same.
+    """A suite on the hub, or without a ``path`` one that is published as files with the same columns.
 
-    ``groups`` makes the groups of a row that are scored as given, ``figures`` the suite's numbers from all rows;
-    ``parts`` names those figures that are not of all rows, but of this one. Rows of one ``unit`` count together when
-    rows are resampled for the intervals.
+    ``groups`` gives the groups of a row, which are scored in their own order; ``figures`` computes the suite's numbers
+    from all rows; ``parts`` names the figures of a part of the rows to which a row belongs. Rows of one ``unit`` are
+    drawn together when rows are resampled for the intervals.
     """
 
     path: str | None
@@ -68,11 +68,11 @@ def _all(row: Row) -> tuple[Group, ...]:
 
 
 def _wins(items: Sequence[Item], key: str) -> dict[str, list[float]]:
-    """Per subset whether the first answer is scored strictly higher; ties and failures are lost."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """Per subset whether the first answer has the strictly higher score; ties and failures count as lost."""
+    wins: dict[str, list[float]] = defaultdict(list)
     for item in items:
-        found[str(item.row[key])].append(float(item.leads[0] > 0))
-    return found
+        wins[str(item.row[key])].append(float(item.leads[0] > 0))
+    return wins
 
 
 def _rewardbench(items: Sequence[Item]) -> dict[str, float]:
@@ -94,10 +94,10 @@ def _rewardbench_2(items: Sequence[Item]) -> dict[str, float]:
             tied.append(rules.TiesRow.read(f"{kind}:{item.draw}", scores.tolist(), int(item.row["num_correct"])))
         else:
             credit[item.row["subset"]].append(rules.best_of_four(scores.tolist()) if np.isfinite(scores[0]) else 0.0)
-    found = {subset: float(np.mean(values)) for subset, values in sorted(credit.items())}
+    figures = {subset: float(np.mean(values)) for subset, values in sorted(credit.items())}
     if tied:
-        found["Ties"] = rules.ties(tied)["score"]
-    return {"average": float(np.mean([*found.values()])), **found}
+        figures["Ties"] = rules.ties(tied)["score"]
+    return {"average": float(np.mean([*figures.values()])), **figures}
 
 
 def _rm_bench(items: Sequence[Item]) -> dict[str, float]:
@@ -105,8 +105,8 @@ def _rm_bench(items: Sequence[Item]) -> dict[str, float]:
     for item in items:
         scores[_domain(item.row)].append(item.scores)
     domains = {name: rules.rm_bench(np.array(s)[:, :3], np.array(s)[:, 3:]) for name, s in sorted(scores.items())}
-    means = {key: float(np.mean([found[key] for found in domains.values()])) for key in ("hard", "normal", "easy")}
-    averages = {name: found["average"] for name, found in domains.items()}
+    means = {key: float(np.mean([figures[key] for figures in domains.values()])) for key in ("hard", "normal", "easy")}
+    averages = {name: figures["average"] for name, figures in domains.items()}
     return {"average": float(np.mean([*averages.values()])), **means, **averages}
 
 
@@ -123,7 +123,7 @@ def _judgebench(items: Sequence[Item]) -> dict[str, float]:
 
 JUDGEBENCH: Final = ("mmlu-pro", "livebench-reasoning", "livebench-math", "livecodebench")
 VOTES: Final = {"model_a": 1, "model_b": -1}
-"""MT-bench's human votes that are no ties."""
+"""MT-bench's human votes other than ties."""
 
 
 def _source(row: Row) -> str:
@@ -137,9 +137,9 @@ def _domain(row: Row) -> str:
 
 
 def _by_config(items: Sequence[Item]) -> dict[str, float]:
-    found = _wins(items, "config")
-    parts = {name: float(np.mean(values)) for name, values in sorted(found.items())}
-    return {"average": float(np.mean([v for values in found.values() for v in values])), **parts}
+    wins = _wins(items, "config")
+    parts = {name: float(np.mean(values)) for name, values in sorted(wins.items())}
+    return {"average": float(np.mean([v for values in wins.values() for v in values])), **parts}
 
 
 def _hhh(row: Row) -> tuple[Group, ...]:
@@ -155,7 +155,7 @@ def _llmbar(row: Row) -> tuple[Group, ...]:
 
 
 def _mt_bench(row: Row) -> tuple[Group, ...]:
-    """Both conversations up to the judged turn, read in both orders: the user's turns, and all answers of each side."""
+    """Both conversations up to the judged turn, in both orders: the user's turns, and all answers of each side."""
     turns = 2 * int(row["turn"])
     first, second = row["conversation_a"][:turns], row["conversation_b"][:turns]
     prompt = tuple(Message("user", t["content"]) for t in first if t["role"] == "user")
@@ -168,7 +168,7 @@ def _scored(item: Item) -> bool:
 
 
 def _verdict(item: Item) -> int:
-    """1 or -1 for the first or the second answer by both orders together, 0 where they cancel."""
+    """1 or -1 for the first or the second answer by both orders together, 0 where the orders cancel."""
     first, second = item.leads
     return int(np.sign(first - second)) if np.isfinite(first - second) else 0
 
@@ -179,13 +179,13 @@ def _consistent(items: Sequence[Item]) -> float:
 
 
 def _mt_bench_human(items: Sequence[Item]) -> dict[str, float]:
-    """Agreement with human votes: all of them, where a human tie is a disagreement, and those that are no ties."""
+    """Agreement with all human votes, where a human tie is a disagreement, and with the votes other than ties."""
     agreed = np.array([_verdict(item) == VOTES.get(item.row["winner"], 9) for item in items])
     decided = np.array([item.row["winner"] in VOTES for item in items])
     turns = np.array([int(item.row["turn"]) for item in items])
-    found = {"agreement without ties": agreed[decided], "agreement": agreed}
-    found |= {f"turn {turn} without ties": agreed[decided & (turns == turn)] for turn in sorted(set(turns.tolist()))}
-    return {name: float(np.mean(values)) if len(values) else float("nan") for name, values in found.items()}
+    parts = {"agreement without ties": agreed[decided], "agreement": agreed}
+    parts |= {f"turn {turn} without ties": agreed[decided & (turns == turn)] for turn in sorted(set(turns.tolist()))}
+    return {name: float(np.mean(values)) if len(values) else float("nan") for name, values in parts.items()}
 
 
 def _auto_j(items: Sequence[Item]) -> dict[str, float]:
@@ -204,10 +204,10 @@ def _pandalm(items: Sequence[Item]) -> dict[str, float]:
     Where all three differ the first annotator decides, as in the authors' script.
     """
     gold = [Counter(int(item.row[f"annotator{k}"]) for k in (1, 2, 3)).most_common(1)[0][0] for item in items]
-    said = [{1: 1, -1: 2, 0: 0}[_verdict(item)] if _scored(item) else -1 for item in items]
+    verdicts = [{1: 1, -1: 2, 0: 0}[_verdict(item)] if _scored(item) else -1 for item in items]
     labels = (0, 1, 2)
-    hits = {k: sum(g == k and s == k for g, s in zip(gold, said, strict=True)) for k in labels}
-    precision = [hits[k] / said.count(k) if k in said else 0.0 for k in labels]
+    hits = {k: sum(g == k and s == k for g, s in zip(gold, verdicts, strict=True)) for k in labels}
+    precision = [hits[k] / verdicts.count(k) if k in verdicts else 0.0 for k in labels]
     recall = [hits[k] / gold.count(k) if k in gold else 0.0 for k in labels]
     f1 = [2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True)]
     means = {"precision": precision, "recall": recall, "F1": f1}
@@ -220,47 +220,81 @@ def _instruction(row: Row) -> str:
 
 SUITES: Final[dict[str, Suite]] = {
     "rewardbench": Suite(
-        "allenai/reward-bench", "filtered", ("prompt", "chosen", "rejected", "subset"),
-        lambda row: _pair(row["prompt"], row["chosen"], row["rejected"]), _rewardbench,
+        "allenai/reward-bench",
+        "filtered",
+        ("prompt", "chosen", "rejected", "subset"),
+        lambda row: _pair(row["prompt"], row["chosen"], row["rejected"]),
+        _rewardbench,
         lambda row: (row["subset"], *_sections(row["subset"])),
     ),
     "rewardbench-2": Suite(
-        "allenai/reward-bench-2", "test", ("prompt", "chosen", "rejected", "subset", "id", "num_correct"), _all,
-        _rewardbench_2, lambda row: (row["subset"],),
+        "allenai/reward-bench-2",
+        "test",
+        ("prompt", "chosen", "rejected", "subset", "id", "num_correct"),
+        _all,
+        _rewardbench_2,
+        lambda row: (row["subset"],),
         unit=lambda row, number: str(row["id"]).partition(":")[2] if row["subset"] == "Ties" else f"row {number}",
     ),
     "rm-bench": Suite(
-        "THU-KEG/RM-Bench", "train", ("prompt", "chosen", "rejected", "domain"), _all, _rm_bench,
+        "THU-KEG/RM-Bench",
+        "train",
+        ("prompt", "chosen", "rejected", "domain"),
+        _all,
+        _rm_bench,
         lambda row: (_domain(row),),
     ),
     "judgebench": Suite(
-        "ScalerLab/JudgeBench", "gpt", ("question", "response_A", "response_B", "label", "source"),
-        lambda row: _both_orders(row["question"], row["response_A"], row["response_B"]), _judgebench,
+        "ScalerLab/JudgeBench",
+        "gpt",
+        ("question", "response_A", "response_B", "label", "source"),
+        lambda row: _both_orders(row["question"], row["response_A"], row["response_B"]),
+        _judgebench,
         lambda row: (_source(row),),
     ),
     "hhh": Suite(
-        "HuggingFaceH4/hhh_alignment", "test", ("input", "targets"), _hhh, _by_config, lambda row: (row["config"],),
-        configs=("harmless", "helpful", "honest", "other"), revision="refs/convert/parquet",
+        "HuggingFaceH4/hhh_alignment",
+        "test",
+        ("input", "targets"),
+        _hhh,
+        _by_config,
+        lambda row: (row["config"],),
+        configs=("harmless", "helpful", "honest", "other"),
+        revision="refs/convert/parquet",
     ),
     "llmbar": Suite(
-        None, "", ("input", "output_1", "output_2", "label"), _llmbar, _by_config, lambda row: (row["config"],),
+        None,
+        "",
+        ("input", "output_1", "output_2", "label"),
+        _llmbar,
+        _by_config,
+        lambda row: (row["config"],),
     ),
     "mt-bench-human": Suite(
-        "lmsys/mt_bench_human_judgments", "human", ("conversation_a", "conversation_b", "winner", "turn"), _mt_bench,
+        "lmsys/mt_bench_human_judgments",
+        "human",
+        ("conversation_a", "conversation_b", "winner", "turn"),
+        _mt_bench,
         _mt_bench_human,
         lambda row: ("agreement without ties", f"turn {row['turn']} without ties") if row["winner"] in VOTES else (),
         unit=lambda row, number: row.get("question_id", number),
     ),
     "auto-j": Suite(
-        None, "", ("prompt", "response 1", "response 2", "label", "scenario"),
-        lambda row: _both_orders(row["prompt"], row["response 1"], row["response 2"]), _auto_j,
+        None,
+        "",
+        ("prompt", "response 1", "response 2", "label", "scenario"),
+        lambda row: _both_orders(row["prompt"], row["response 1"], row["response 2"]),
+        _auto_j,
         lambda row: (row["scenario"],),
     ),
     "pandalm": Suite(
-        None, "", ("instruction", "response1", "response2", "annotator1", "annotator2", "annotator3"),
-        lambda row: _both_orders(_instruction(row), row["response1"], row["response2"]), _pandalm,
+        None,
+        "",
+        ("instruction", "response1", "response2", "annotator1", "annotator2", "annotator3"),
+        lambda row: _both_orders(_instruction(row), row["response1"], row["response2"]),
+        _pandalm,
         lambda row: (),
     ),
-}  # fmt: skip
+}
 """By name. LLMBar, Auto-J and PandaLM publish files: a folder of ``dataset.json``, ``testdata_pairwise.jsonl`` and
 ``testset-v1.json``."""

@@ -9,10 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from ranker.data.files import read_rows
 from ranker.errors import DataError
+from ranker.evaluation.statistics.bootstrap import interval, resampled
 from ranker.evaluation.suites.readers import SUITES, Item, Suite
 from ranker.extras import require
 from ranker.metrics import Estimate
@@ -29,21 +28,21 @@ def is_suite(data: str) -> bool:
 
 
 def load(data: str) -> list[dict[str, Any]]:
-    """Rows of ``name`` from the hub or of ``name=FILE``, a file or a folder of them; ``config`` says which part of it.
+    """Rows of ``name`` from the hub, or of ``name=FILE`` (a file or a folder); ``config`` names the part of the suite.
 
     Raises:
         DataError: a row without the suite's columns, a suite that is not on the hub, or one that cannot be fetched.
     """
     name, _, source = data.partition("=")
     suite = SUITES[name]
-    found = list(_files(Path(source)) if source else _hub(name, suite))
-    for where, row in found:
+    located = list(_files(Path(source)) if source else _hub(name, suite))
+    for where, row in located:
         missing = [column for column in suite.columns if column not in row]
         if missing:
             raise DataError(where, missing[0], f"expected the columns of {name}, {', '.join(suite.columns)}")
-    if not found:
+    if not located:
         raise DataError(data, "rows", "expected at least one, got none")
-    return [row for _, row in found]
+    return [row for _, row in located]
 
 
 def _files(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,15 +77,15 @@ def _hub(name: str, suite: Suite) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def evaluate(scorer: Scorer, data: str, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Estimate], int]:
-    """The suite's figures, n the rows of each, with bootstrap intervals; and how many rows could not be scored.
+    """The suite's figures with their number of rows and bootstrap intervals, and how many rows could not be scored.
 
     Raises:
-        DataError: the rows lack a part of the suite without which it has no number.
+        DataError: the rows lack a part that a figure of the suite needs.
     """
     suite = SUITES[data.partition("=")[0]]
     groups: list[tuple[Group, ...]] = [suite.groups(row) for row in rows]
-    results = iter(scorer.score([group for own in groups for group in own], preserve_order=True))
-    items = [Item(row, tuple(next(results) for _ in own)) for row, own in zip(rows, groups, strict=True)]
+    results = iter(scorer.score([group for row_groups in groups for group in row_groups], preserve_order=True))
+    items = [Item(row, tuple(next(results) for _ in row_groups)) for row, row_groups in zip(rows, groups, strict=True)]
     units: dict[Any, list[Item]] = defaultdict(list)
     for number, item in enumerate(items):
         units[suite.unit(item.row, number)].append(item)
@@ -95,19 +94,19 @@ def evaluate(scorer: Scorer, data: str, rows: Sequence[dict[str, Any]]) -> tuple
         figures = suite.figures(_drawn(parts, range(len(parts))))
     except ValueError as error:
         raise DataError(data, "rows", f"not the whole suite: {error}") from error
-    rng, draws = np.random.default_rng(0), []
-    for _ in range(RESAMPLES):
+    draws = []
+    for picked in resampled(len(parts), RESAMPLES, seed=0):
         try:
-            draws.append(suite.figures(_drawn(parts, rng.integers(len(parts), size=len(parts)).tolist())))
+            draws.append(suite.figures(_drawn(parts, picked.tolist())))
         except ValueError:  # a draw without any row of a small part
             continue
     failures = sum(any(result.error is not None for result in item.results) for item in items)
     counts = Counter(part for row in rows for part in suite.parts(row))
-    found = {
+    estimates = {
         name: _estimate(value, [d[name] for d in draws if name in d], counts.get(name, len(items)))
         for name, value in figures.items()
     }
-    return found, failures
+    return estimates, failures
 
 
 def _drawn(parts: Sequence[Sequence[Item]], picked: Sequence[int]) -> list[Item]:
@@ -115,5 +114,5 @@ def _drawn(parts: Sequence[Sequence[Item]], picked: Sequence[int]) -> list[Item]
 
 
 def _estimate(value: float, draws: Sequence[float], n: int) -> Estimate:
-    low, high = np.nanpercentile(draws, (2.5, 97.5)) if len(draws) else (float("nan"), float("nan"))
+    low, high = interval(draws)
     return Estimate(value, float(low), float(high), n)

@@ -1,4 +1,4 @@
-"""``/livez``, ``/readyz``, ``/health``, ``/info`` and ``/metrics``: for those who run the server."""
+"""``/livez``, ``/readyz``, ``/health``, ``/info`` and ``/metrics``: for operators of the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add(app: Any, server: Server) -> None:
     @app.get("/readyz", responses={503: {"description": "draining"}})
     @app.get("/health", responses={503: {"description": "draining"}})
     async def readyz() -> Any:
-        """Whether requests are taken; 503 while draining, or when the engine has died."""
+        """Whether requests are accepted; 503 while draining, or when the engine has died."""
         if not server.batcher.alive:
             raise fastapi.HTTPException(503, "draining")
         return {"status": "ready"}

@@ -10,14 +10,15 @@ from typing import Any
 
 from pydantic import Field
 
+from ranker.metrics import sigmoid
 from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Many, Shape, Text, scores_of, sigmoid
+from ranker.serving.routes.shapes import Many, Shape, Text, scores_of
 from ranker.serving.server import Request, Server
 
 LABEL = "LABEL_0"
-"""What classifiers of one output call it."""
+"""The label of classifiers with one output."""
 
 
 class Document(Shape):
@@ -27,7 +28,7 @@ class Document(Shape):
 
 
 class RerankRequest(Shape):
-    """``documents`` or ``texts``, of which the ``top_n`` best are given."""
+    """``documents`` or ``texts``; the response holds the ``top_n`` best."""
 
     query: Text
     documents: Many[Text | Document] | None = None
@@ -82,11 +83,11 @@ def add(app: Any, server: Server) -> None:
         inputs = [body.inputs] if single else body.inputs
         groups = [_pair(item, number) for number, item in enumerate(inputs)]
         value = float if body.raw_scores else sigmoid
-        found = [
+        classes = [
             [{"score": value(scores[0]), "label": LABEL}]
             for scores in scores_of(await server.score(request, groups, alone=True), ["inputs"])
         ]
-        return found[0] if single else found
+        return classes[0] if single else classes
 
 
 def _pair(item: Any, number: int) -> Group:

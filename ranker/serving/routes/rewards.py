@@ -1,6 +1,6 @@
 """``/get_reward`` and ``/v1/score/evaluation``: the remote reward models of OpenRLHF and LLaMA-Factory.
 
-Their texts are rendered prompts with their responses.
+Their texts are rendered prompts with the responses.
 Sources: openrlhf/utils/remote_rm_utils.py of OpenRLHF 0.11, llamafactory/api of LLaMA-Factory 0.9.
 """
 
@@ -12,14 +12,15 @@ from typing import Any
 from pydantic import Field
 
 from ranker.integrations.openrlhf import response
+from ranker.metrics import sigmoid
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Many, Shape, Text, scores_of, sigmoid, together
+from ranker.serving.routes.shapes import Many, Shape, Text, scores_of, together
 from ranker.serving.server import Request, Server
 
 
 class RewardRequest(Shape):
-    """``prompts`` tells where the responses in ``query`` begin. Empty lists are legal."""
+    """``prompts`` are the beginnings of the texts in ``query``; responses follow them. Empty lists are legal."""
 
     query: Many[Text] = []
     prompts: Many[Text] | None = None
@@ -49,6 +50,6 @@ def add(app: Any, server: Server) -> None:
     async def evaluation(body: EvaluationRequest, request: Request) -> Any:
         """LLaMA-Factory's."""
         results = await server.score(request, [Group("", (text,)) for text in body.messages], alone=True)
-        scores = [float(own[0]) for own in scores_of(results, ["messages"])]
+        scores = [float(row[0]) for row in scores_of(results, ["messages"])]
         name = f"scoreval-{uuid.uuid4().hex}"
         return {"id": name, "object": "score.evaluation", "model": server.name, "scores": scores}

@@ -1,11 +1,10 @@
-"""What the wire formats share: texts, turns, and how results become their numbers."""
+"""Parts that the wire formats share: texts, turns, and the numbers of results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ranker.records import Group, Message, Prompt
@@ -15,7 +14,7 @@ from ranker.serving.server import Server
 
 T = TypeVar("T")
 MOST: Final = 65_536
-"""Entries of a list in a body."""
+"""Most entries of a list in a body."""
 
 Text = Annotated[str, StringConstraints(strict=True)]
 Many = Annotated[list[T], Field(max_length=MOST, fail_fast=True)]
@@ -23,7 +22,7 @@ Many = Annotated[list[T], Field(max_length=MOST, fail_fast=True)]
 
 
 class Shape(BaseModel):
-    """Fields that are not known are ignored, as the clients of the routes that we take over expect."""
+    """A body; unknown fields are ignored, as the clients of the replicated routes expect."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -39,7 +38,7 @@ Turns = Many[Turn]
 
 
 def prompt_of(prompt: str | Turns) -> Prompt:
-    """A prompt as the models read it."""
+    """A body's prompt as a ``Prompt``."""
     return prompt if isinstance(prompt, str) else tuple(Message(turn.role, turn.content) for turn in prompt)
 
 
@@ -58,17 +57,12 @@ def scores_of(results: Sequence[GroupScores], where: Sequence[str | int] = ()) -
     """The scores of all results.
 
     Raises:
-        UnprocessableError: one could not be scored; it is named by its number behind ``where``.
+        UnprocessableError: one could not be scored; its number follows ``where`` in the error's location.
     """
     for number, result in enumerate(results):
         if result.error is not None:
             raise UnprocessableError([*where, number] if where else [], result.error)
     return [result.scores for result in results]
-
-
-def sigmoid(score: float) -> float:
-    """Its logistic, in [0, 1]."""
-    return float(np.exp(-np.logaddexp(0.0, -float(score))))
 
 
 async def together(
@@ -84,11 +78,11 @@ async def together(
         members.setdefault(prompt, []).append(number)
     if not members:
         return []
-    groups = [Group(prompt, tuple(answers[number] for number in own)) for prompt, own in members.items()]
-    found = [0.0] * len(answers)
-    for own, result in zip(members.values(), await server.score(request, groups, alone=True), strict=True):
+    groups = [Group(prompt, tuple(answers[number] for number in numbers)) for prompt, numbers in members.items()]
+    ordered_scores = [0.0] * len(answers)
+    for numbers, result in zip(members.values(), await server.score(request, groups, alone=True), strict=True):
         if result.error is not None:
-            raise UnprocessableError([where, own[0]], result.error)
-        for number, score in zip(own, result.scores.tolist(), strict=True):
-            found[number] = score
-    return found
+            raise UnprocessableError([where, numbers[0]], result.error)
+        for number, score in zip(numbers, result.scores.tolist(), strict=True):
+            ordered_scores[number] = score
+    return ordered_scores

@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import AliasChoices, Field
 
+from ranker.metrics import sigmoid
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.rerank import LABEL
-from ranker.serving.routes.shapes import Many, Shape, Text, Turns, conversation, scores_of, sigmoid, together
+from ranker.serving.routes.shapes import Many, Shape, Text, Turns, conversation, scores_of, together
 from ranker.serving.server import Request, Server
 
 Texts = Text | Many[Text]
@@ -47,30 +48,30 @@ def add(app: Any, server: Server) -> None:
         if len(first) != len(second):
             raise UnprocessableError(["text_2"], f"expected one text_1, or as many as text_2 ({len(second)})")
         value = sigmoid if body.use_activation else float
-        found = [value(score) for score in await together(server, request, first, second, "text_2")]
-        data = [{"index": number, "object": "score", "score": score} for number, score in enumerate(found)]
+        scores = [value(score) for score in await together(server, request, first, second, "text_2")]
+        data = [{"index": number, "object": "score", "score": score} for number, score in enumerate(scores)]
         return _answer("score", data)
 
     @app.post("/classify")
     async def classify(body: PoolingRequest, request: Request) -> Any:
         """The probability of one label, as vLLM gives for models of one output."""
-        found = await _scores(request, _inputs(body), body.use_activation is not False)
+        scores = await _scores(request, _inputs(body), body.use_activation is not False)
         data = [
-            {"index": number, "label": LABEL, "probs": [score], "num_classes": 1} for number, score in enumerate(found)
+            {"index": number, "label": LABEL, "probs": [score], "num_classes": 1} for number, score in enumerate(scores)
         ]
         return _answer("classify", data)
 
     @app.post("/pooling")
     async def pooling(body: PoolingRequest, request: Request) -> Any:
         """The raw logit, as reward models give."""
-        found = await _scores(request, _inputs(body), body.use_activation is True)
-        data = [{"index": number, "object": "pooling", "data": [score]} for number, score in enumerate(found)]
+        scores = await _scores(request, _inputs(body), body.use_activation is True)
+        data = [{"index": number, "object": "pooling", "data": [score]} for number, score in enumerate(scores)]
         return _answer("pool", data)
 
     async def _scores(request: Any, groups: list[Group], activate: bool) -> list[float]:
         value = sigmoid if activate else float
         results = await server.score(request, groups, alone=True)
-        return [value(own[0]) for own in scores_of(results, ["input"])]
+        return [value(row[0]) for row in scores_of(results, ["input"])]
 
     def _answer(kind: str, data: list[dict[str, Any]]) -> dict[str, Any]:
         name = f"{kind}-{uuid.uuid4().hex}"

@@ -101,8 +101,8 @@ def test_a_baseline_is_known_by_its_texts_wherever_they_stand(evaluations, tmp_p
     name, found = writer.baseline(metrics, second)
     assert name == "first"
     for field in ("logits", "targets", "groups", "indices"):
-        np.testing.assert_array_equal(getattr(found, field), getattr(first.found, field))
-    difference = paired(found, second.found)
+        np.testing.assert_array_equal(getattr(found, field), getattr(first.comparisons, field))
+    difference = paired(found, second.comparisons)
     accuracies = [e.report["accuracy"]["value"] for e in evaluations.values()]
     assert difference.difference.value == pytest.approx(accuracies[1] - accuracies[0])
     assert ("significantly worse" in compared(difference, "first", "second")) == difference.worse
@@ -110,7 +110,7 @@ def test_a_baseline_is_known_by_its_texts_wherever_they_stand(evaluations, tmp_p
     turned = evaluate(Fixed(lambda _, c: -len(c) / 20), [*rows()[::-1][:30], *new_rows()])
     _, found = writer.baseline(metrics, turned)
     assert "180 of 186 comparisons are in the baseline" in caplog.text
-    assert paired(found, turned.found).difference.n == 180
+    assert paired(found, turned.comparisons).difference.n == 180
     with pytest.raises(DataError, match="expected comparisons of these rows, got none"):
         writer.baseline(metrics, evaluate(Fixed(lambda _, c: len(c)), new_rows()))
 
@@ -124,7 +124,7 @@ def test_who_alone_was_right_is_said_of_the_right_model(tmp_path):
         evaluate(Fixed(lambda _, c, wrong=wrong: float(c in wrong) or 0.5 * (c == "good")), rows)
         for wrong in ({"bad 9"}, {"bad 1", "bad 2", "bad 3"})
     )
-    text = compared(compare(a.found, b.found), "A", "B")
+    text = compared(compare(a.comparisons, b.comparisons), "A", "B")
     assert "only A right: 3, only B right: 1" in text
     assert text.startswith("-0.200")
 

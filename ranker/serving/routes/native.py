@@ -1,4 +1,4 @@
-"""``/v1/score``, ``/v1/rank`` and ``/v1/compare``: our own, for prompts with any number of candidates."""
+"""``/v1/score``, ``/v1/rank`` and ``/v1/compare``: this package's routes, for prompts with any number of candidates."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import Field
 
 from ranker.batch_scorer import columns_of
+from ranker.metrics import sigmoid
 from ranker.records import Group
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Many, Shape, Text, Turns, prompt_of, scores_of, sigmoid
+from ranker.serving.routes.shapes import Many, Shape, Text, Turns, prompt_of, scores_of
 from ranker.serving.server import Request, Server
 
 
@@ -30,7 +31,7 @@ class ScoreRequest(Shape):
 
 
 class Scored(Shape):
-    """What was found of an item; ``error`` says why there is nothing."""
+    """The result of an item; with an ``error`` the other fields are null."""
 
     scores: list[float] | None = Field(None, description="raw logits, higher is better")
     ranks: list[int] | None = Field(None, description="1 is best")
