@@ -1,7 +1,7 @@
 """Rankers and reward models: train on preferences, export to one file, score without torch.
 
-``load`` opens a model and gives a ``Ranker``; ``BatchScorer`` scores columns for pipelines. Everything is imported on
-first use, so ``import ranker`` costs nothing.
+``load`` opens a model, ``train`` makes one, ``evaluate`` measures it, ``export_onnx`` writes it as one file;
+``filter_files`` and ``BatchScorer`` score data. Everything is imported on first use, so importing costs nothing.
 
 Example:
     >>> import ranker
@@ -16,7 +16,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ranker.api import (
+        TrainResult,
+        convert,
+        evaluate,
+        export_onnx,
+        filter_files,
+        inspect_checkpoint,
+        merge_adapter,
+        score_file,
+        train,
+        verify_checkpoint,
+    )
     from ranker.batch_scorer import BatchScorer
+    from ranker.checkpoints.inspection import CheckpointReport
+    from ranker.config import RunConfig, load_config
     from ranker.errors import (
         CheckpointError,
         ConfigError,
@@ -31,10 +45,14 @@ if TYPE_CHECKING:
         RegressionError,
         ScoringError,
     )
+    from ranker.evaluation.report.evaluation_report import EvaluationReport
+    from ranker.export.parity import ParityReport
+    from ranker.jobs.job import JobStatus
     from ranker.loading import Ranker, load
     from ranker.ranking.ranks import Ranking
     from ranker.records import Group, Message, Preference
     from ranker.scoring.protocol import Calibration, GroupScores, Scorer, ScorerInfo
+    from ranker.training.losses import Loss
 
 __version__ = "0.1.0"
 
@@ -42,26 +60,43 @@ _HOME = {
     "BatchScorer": "batch_scorer",
     "Calibration": "scoring.protocol",
     "CheckpointError": "errors",
+    "CheckpointReport": "checkpoints.inspection",
     "ConfigError": "errors",
     "DataError": "errors",
+    "EvaluationReport": "evaluation.report.evaluation_report",
     "ExportError": "errors",
     "Group": "records",
     "GroupScores": "scoring.protocol",
     "InterruptedRunError": "errors",
     "JobError": "errors",
+    "JobStatus": "jobs.job",
+    "Loss": "training.losses",
     "Message": "records",
     "MissingExtraError": "errors",
     "ModelFileError": "errors",
     "ParityError": "errors",
+    "ParityReport": "export.parity",
     "Preference": "records",
     "Ranker": "loading",
     "RankerError": "errors",
     "Ranking": "ranking.ranks",
     "RegressionError": "errors",
+    "RunConfig": "config",
     "Scorer": "scoring.protocol",
     "ScorerInfo": "scoring.protocol",
     "ScoringError": "errors",
+    "TrainResult": "api",
+    "convert": "api",
+    "evaluate": "api",
+    "export_onnx": "api",
+    "filter_files": "api",
+    "inspect_checkpoint": "api",
     "load": "loading",
+    "load_config": "config",
+    "merge_adapter": "api",
+    "score_file": "api",
+    "train": "api",
+    "verify_checkpoint": "api",
 }
 """Where each public name lives."""
 
@@ -69,27 +104,44 @@ __all__ = [
     "BatchScorer",
     "Calibration",
     "CheckpointError",
+    "CheckpointReport",
     "ConfigError",
     "DataError",
+    "EvaluationReport",
     "ExportError",
     "Group",
     "GroupScores",
     "InterruptedRunError",
     "JobError",
+    "JobStatus",
+    "Loss",
     "Message",
     "MissingExtraError",
     "ModelFileError",
     "ParityError",
+    "ParityReport",
     "Preference",
     "Ranker",
     "RankerError",
     "Ranking",
     "RegressionError",
+    "RunConfig",
     "Scorer",
     "ScorerInfo",
     "ScoringError",
+    "TrainResult",
     "__version__",
+    "convert",
+    "evaluate",
+    "export_onnx",
+    "filter_files",
+    "inspect_checkpoint",
     "load",
+    "load_config",
+    "merge_adapter",
+    "score_file",
+    "train",
+    "verify_checkpoint",
 ]
 
 

@@ -63,7 +63,7 @@ class BatchScorer:
         self._unused = UnusedColumns()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made, (self.model, self.columns, self.prefix, self.options, self.digest)
+        return _restored, (self.model, self.columns, self.prefix, self.options, self.digest)
 
     @property
     def scorer(self) -> Scorer:
@@ -85,19 +85,19 @@ class BatchScorer:
         Raises:
             ConfigError: columns of different lengths, or one that has the name of a result.
         """
-        given = {name: _list(values) for name, values in batch.items()}
-        lengths = {len(values) for values in given.values()}
+        columns = {name: _list(values) for name, values in batch.items()}
+        lengths = {len(values) for values in columns.values()}
         if len(lengths) > 1:
             raise ConfigError(f"expected columns of one length, got {', '.join(map(str, sorted(lengths)))}")
-        taken = [self.prefix + name for name in RESULTS if self.prefix + name in given]
-        if taken:
+        clashes = [self.prefix + name for name in RESULTS if self.prefix + name in columns]
+        if clashes:
             raise ConfigError(
-                f"the batch has a column '{taken[0]}' already; choose another prefix than '{self.prefix}'"
+                f"the batch has a column '{clashes[0]}' already; choose another prefix than '{self.prefix}'"
             )
-        rows = [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         results = self.score([self.group(row, f"row {number}") for number, row in enumerate(rows)])
-        made = [self.results(result) for result in results]
-        return given | {self.prefix + name: [row[self.prefix + name] for row in made] for name in RESULTS}
+        added = [self.results(result) for result in results]
+        return columns | {self.prefix + name: [row[self.prefix + name] for row in added] for name in RESULTS}
 
     def score(self, groups: Sequence[Group | DataError]) -> list[GroupScores]:
         """One result per group, in order; a row that could not be read has its error."""
@@ -145,11 +145,11 @@ def identity(model: str) -> str:
     return digest.hexdigest()
 
 
-def _made(model: str, columns: dict[str, str], prefix: str, options: dict[str, Any], digest: str) -> BatchScorer:
-    made = BatchScorer(model, columns=columns, prefix=prefix, **options)
-    if made.digest != digest:
+def _restored(model: str, columns: dict[str, str], prefix: str, options: dict[str, Any], digest: str) -> BatchScorer:
+    scorer = BatchScorer(model, columns=columns, prefix=prefix, **options)
+    if scorer.digest != digest:
         raise ModelFileError(f"{model}: not the file that this scorer was made with; copy that one here")
-    return made
+    return scorer
 
 
 def _list(values: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -34,6 +35,9 @@ PromptLike = str | Sequence[Message | Mapping[str, Any]]
 
 AnswerLike = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """A candidate: text, or chat messages that end with the assistant's."""
+
+EXPORTED: Final = "model.onnx"
+"""The exported file of a folder or repository."""
 
 CHUNK: Final = 512
 """Prompts between two steps of the progress bar."""
@@ -258,6 +262,9 @@ def load(
     *,
     device: Device = "auto",
     threads: int | None = None,
+    max_tokens_per_forward: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
     head_prefix: str | None = None,
     allow_pickle: bool = False,
     precision: LoadPrecision = "fp32",
@@ -266,12 +273,18 @@ def load(
     padding_free: bool = False,
     average_orders: bool = True,
 ) -> Ranker:
-    """Load a ``model.onnx`` (needs onnxruntime alone), or a checkpoint of any known format (the ``train`` extra).
+    """Load a ``model.onnx`` (needs only onnxruntime), or a checkpoint of any known format (the ``train`` extra).
+
+    Of a folder or a repository that holds both, the checkpoint is loaded where torch is installed, else ``model.onnx``.
 
     Args:
         path: the file, the folder, or a name on the model hub.
         device: ``auto``, ``cpu`` or ``cuda``; for a ``model.onnx`` also ``tensorrt``, which compiles it once per shape.
-        threads: processor threads; default those this process may use.
+        threads: processor threads; default: all that this process may use.
+        max_tokens_per_forward: most padded tokens of one forward pass; default: the fastest, measured while scoring,
+            or what fits the device.
+        revision: of the hub: a branch, tag or commit.
+        token: of the hub, for private repositories; default: the one that ``hf auth login`` stored.
         head_prefix: the head's name in a foreign checkpoint, where it is not one of the known ones.
         allow_pickle: whether a foreign checkpoint's weights may be pickles; only tensors are read from them.
         precision: ``bf16`` lets a checkpoint's backbone compute in bf16, about twice as fast on GPUs and on CPUs that
@@ -280,48 +293,81 @@ def load(
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
         padding_free: whether a checkpoint reads rows without padding, by torch's variable-length kernel in bf16 on
             GPUs since Ampere, row by row on a CPU; every answer is then read after a prompt of its own.
-        average_orders: whether a model that reads ordered pairs (published PairRM, SteamSHP) reads each pair in both
-            orders and averages them. False halves the work and leaves the model's liking for a place in the scores.
+        average_orders: whether a model that reads ordered pairs (PairRM, SteamSHP) reads each pair in both orders and
+            averages them. False halves the work and leaves the model's position bias in the scores.
 
     Raises:
-        ConfigError: an unknown device, precision or order, TensorRT for a checkpoint, bf16 or ``padding_free`` of a
-            ``model.onnx``, a model that has no padding-free reading, one order of an order-free model, or a GPU asked
-            for and absent.
-        ModelFileError: there is no such file, or it is damaged, foreign or from a newer version.
-        CheckpointError: the folder is incomplete.
+        ConfigError: an unknown device or precision, TensorRT for a checkpoint, bf16 or ``padding_free`` for a
+            ``model.onnx``, a model that cannot be read without padding, one order of an order-free model, or a GPU that
+            is not there.
+        ModelFileError: there is no such file, or it is damaged, foreign or from another version.
+        CheckpointError: the folder is incomplete, or the hub has no such model.
         MissingExtraError: what the model needs is not installed.
     """
-    path = Path(path)
     if device not in get_args(Device):
         raise ConfigError(
             f"expected device {', '.join(get_args(Device))}, got '{device}'{nearest(device, get_args(Device))}"
         )
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
-    if path.suffix == ".onnx" or path.is_file():
-        if not path.exists():
-            raise ModelFileError(f"{path}: found no file or folder; check the path")
+    common = {"max_tokens_per_forward": max_tokens_per_forward, "average_orders": average_orders}
+    file = _exported_file(Path(path), revision, token)
+    if file is not None:
         if precision != "fp32":
-            raise ConfigError(f"{path}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
+            raise ConfigError(f"{file}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
         if padding_free:
-            raise ConfigError(f"{path}: a model.onnx reads padded rows; load its checkpoint padding_free")
-        return Ranker(_onnx_scorer(path, device, threads, average_orders), str(path))
+            raise ConfigError(f"{file}: a model.onnx reads padded rows; load its checkpoint padding_free")
+        return Ranker(_onnx_scorer(file, device=device, threads=threads, **common), str(path))
+    if device == "tensorrt":
+        raise ConfigError(f"{path}: TensorRT runs a model.onnx; export the checkpoint with --precision fp16")
+    hub = require("ranker.checkpoints.hub")
+    folder = hub.local(str(path), allow_pickle=allow_pickle, revision=revision, token=token)
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
-    model, tokenizer = _torch_model(path, device, threads, quantization, options)
-    if precision == "bf16" and model.device.type == "cpu" and not processor_has("avx512_bf16", "amx_bf16", "bf16"):
+    model, tokenizer = _torch_model(folder, device, threads, quantization, options)
+    bf16 = precision == "bf16"
+    if bf16 and model.device.type == "cpu" and not processor_has("avx512_bf16", "amx_bf16", "bf16"):
         logger.warning("this CPU has no bf16 instructions, so bf16 is slower than fp32 here")
     if padding_free:
         _read_without_padding(model)
-    scorer: Scorer = require("ranker.models.torch_scorer").TorchScorer(
-        model,
-        tokenizer,
-        bf16=precision == "bf16",
-        average_orders=average_orders,
-        share_prefix=not padding_free,  # a shared prompt has a mask of its own
-    )
-    return Ranker(scorer, str(path))
+    share_prefix = not padding_free  # a shared prompt has a mask of its own
+    torch_scorer = require("ranker.models.torch_scorer").TorchScorer
+    return Ranker(torch_scorer(model, tokenizer, bf16=bf16, share_prefix=share_prefix, **common), str(path))
+
+
+def _onnx_scorer(file: Path, **options: Any) -> OnnxScorer:
+    scorer = OnnxScorer(file, **options)
+    slow = int8_warning() if scorer.on_cpu and scorer.precision.startswith("int8") else None
+    if slow is not None:
+        logger.warning("%s: %s", file, slow)
+    return scorer
+
+
+def _exported_file(path: Path, revision: str | None, token: str | None) -> Path | None:
+    """The ``model.onnx`` to load, or None where it is a checkpoint.
+
+    Raises:
+        ModelFileError: a file that is not there.
+    """
+    if path.is_file():
+        return path
+    if path.suffix == ".onnx":
+        raise ModelFileError(f"{path}: found no file or folder; check the path")
+    torch_free = importlib.util.find_spec("torch") is None
+    if path.is_dir():
+        inside = path / EXPORTED
+        return inside if inside.is_file() and (torch_free or not (path / "config.json").is_file()) else None
+    if not torch_free:
+        return None
+    try:
+        return Path(require("huggingface_hub").hf_hub_download(str(path), EXPORTED, revision=revision, token=token))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelFileError(
+            f"{path}: found no file or folder, and the hub gives no {EXPORTED} of that name ({reason:.120}). Without "
+            "torch only exported files are loaded; for its checkpoint run: pip install 'ranker-toolkit[train]'"
+        ) from error
 
 
 def _read_without_padding(model: Any) -> None:
@@ -330,22 +376,11 @@ def _read_without_padding(model: Any) -> None:
     require("ranker.models.backbones").read_without_padding(model)
 
 
-def _onnx_scorer(path: Path, device: Device, threads: int | None, average_orders: bool) -> OnnxScorer:
-    scorer = OnnxScorer(path, device=device, threads=threads, average_orders=average_orders)
-    slow = int8_warning() if scorer.on_cpu and scorer.manifest.precision.startswith("int8") else None
-    if slow is not None:
-        logger.warning("%s: %s", path, slow)
-    return scorer
-
-
 def _torch_model(
-    path: Path, device: Device, threads: int | None, quantization: Quantization, options: dict[str, Any]
+    folder: Path, device: Device, threads: int | None, quantization: Quantization, options: dict[str, Any]
 ) -> tuple[Any, Any]:
     """A checkpoint's model, on its device, and its tokenizer."""
-    if device == "tensorrt":
-        raise ConfigError(f"{path}: TensorRT runs a model.onnx; export the checkpoint with --precision fp16")
     torch = require("torch")
-    folder = require("ranker.checkpoints.hub").local(str(path), allow_pickle=options["allow_pickle"])
     options |= require("ranker.models.backbones").quantization(quantization)
     model, tokenizer = require("ranker.checkpoints.native").load(folder, **options)
     if threads is not None:
@@ -362,7 +397,7 @@ def _groups(prompts: Sequence[PromptLike], candidates: Sequence[Sequence[AnswerL
         raise ConfigError("expected a list of prompts, got one text; the call without _batch takes one prompt")
     if isinstance(candidates, str) or len(prompts) != len(candidates):
         raise ConfigError(f"expected one list of candidates per prompt ({len(prompts)}), got {len(candidates)}")
-    return [_group(prompt, own) for prompt, own in zip(prompts, candidates, strict=True)]
+    return [_group(prompt, answers) for prompt, answers in zip(prompts, candidates, strict=True)]
 
 
 def _group(prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Group:

@@ -1,1 +1,1 @@
-"""The command line: parses, dispatches to ``ranker.commands`` by name, and imports nothing heavy itself."""
+"""The command line: one module per command, imported when the command is used; each makes one call of the API."""

@@ -1,30 +1,64 @@
-"""``ranker``: the verbs together; errors are one line and an exit code."""
+"""``ranker``: finds the module of a command; errors are one line and an exit code."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
 import signal
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command_from_info
+from typer.models import CommandInfo
 
-from ranker.cli import checkpoints, models, rows, serving
 from ranker.errors import InterruptedRunError, RankerError
 from ranker.signals import number_of, stop
 
+COMMANDS: Final[dict[str, str]] = {
+    "train": "train",
+    "export": "export",
+    "eval": "evaluate",
+    "score": "score",
+    "rank": "rank",
+    "best-of-n": "best_of_n",
+    "rank-with-ref": "rank_with_ref",
+    "compare": "compare",
+    "filter": "filter",
+    "serve": "serve",
+    "inspect": "inspect",
+    "verify": "verify",
+    "convert": "convert",
+    "merge": "merge",
+    "leaderboard": "leaderboard",
+    "sample": "sample",
+}
+"""The commands, in the order of the help, and their modules in this package. Each module has a function ``main``."""
 
-class Verbs(TyperGroup):
-    """The verbs; one that a signal ends says so in one line."""
+
+class Commands(TyperGroup):
+    """The commands; one that a signal ends says so in one line."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the help."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command, whose module is imported here."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"ranker.cli.{COMMANDS[cmd_name]}")
+        info = CommandInfo(name=cmd_name, callback=module.main)
+        return get_command_from_info(info, pretty_exceptions_short=True, rich_markup_mode=None)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a verb.
+        """Run a command.
 
         Raises:
-            InterruptedRunError: Ctrl-C or SIGTERM, and the verb has nothing more to say of it.
+            InterruptedRunError: Ctrl-C or SIGTERM, and the command has nothing more to say of it.
         """
         try:
             return super().invoke(ctx)
@@ -33,7 +67,7 @@ class Verbs(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Verbs,
+    cls=Commands,
     name="ranker",
     help="Train, export and run rankers and reward models.",
     no_args_is_help=True,
@@ -45,16 +79,12 @@ app = typer.Typer(
 
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks and debug logs")] = False) -> None:
-    """Options of every verb."""
+    """Options of every command."""
     os.environ["RANKER_DEBUG"] = "1" if debug else os.environ.get("RANKER_DEBUG", "")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that only 4 bits on a CPU would use
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="ranker: %(message)s", stream=sys.stderr
     )
-
-
-for _room in (rows, serving, models, checkpoints):
-    _room.add(app)
 
 
 def main() -> None:

@@ -1,22 +1,23 @@
-"""Options that verbs share, and how a verb finds its command."""
+"""Options that commands share."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ranker.errors import ConfigError
 
-Model = Annotated[str, typer.Option("--onnx", "--model", help="model.onnx, or a checkpoint folder (needs torch)")]
+Model = Annotated[
+    str, typer.Option("--model", "--onnx", help="model.onnx, a checkpoint folder or a hub name (these need torch)")
+]
 Input = Annotated[str, typer.Option("--input", "-i", help=".jsonl, .jsonl.gz, .jsonl.zst, .parquet, or - for stdin")]
 Output = Annotated[str, typer.Option("--output", "-o", help="JSON lines; .gz and .zst are compressed; - for stdout")]
 Column = Annotated[list[str] | None, typer.Option("--column", help="name=column, where a column has another name")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt")]
-Threads = Annotated[int | None, typer.Option(help="processor threads; default those this process may use")]
+Threads = Annotated[int | None, typer.Option(help="processor threads; default: all that this process may use")]
 AverageOrders = Annotated[
-    bool, typer.Option(help="read ordered pairs (published PairRM, SteamSHP) in both orders; without it half the work")
+    bool, typer.Option(help="read ordered pairs (PairRM, SteamSHP) in both orders; without it half the work")
 ]
 Schedule = Annotated[
     str | None,
@@ -25,10 +26,19 @@ Schedule = Annotated[
     ),
 ]
 Budget = Annotated[int | None, typer.Option(help="most comparisons of a row, for auto, sequential_halving and active")]
-Prefilter = Annotated[str | None, typer.Option(help="a model that is asked first; the best go to the other one")]
+Prefilter = Annotated[
+    str | None, typer.Option(help="a cheaper model that scores first; only the best candidates go to --model")
+]
 Keep = Annotated[int, typer.Option(help="with --prefilter: how many candidates of a row go on")]
 Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share of the rows failed")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
+HeadPrefix = Annotated[str | None, typer.Option("--head-prefix", help="the head's name, where it is an unusual one")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="read .bin weights, of a source you trust")]
+To = Annotated[
+    str,
+    typer.Option("--to", help="native, hf, openrlhf, crossencoder, pairrm-hf, llama-factory; triton for a model.onnx"),
+]
+NewFolder = Annotated[str, typer.Argument(help="a new folder")]
 
 
 def columns_of(entries: list[str] | None) -> dict[str, str]:
@@ -44,8 +54,3 @@ def columns_of(entries: list[str] | None) -> dict[str, str]:
             raise ConfigError(f"expected --column name=column, got '{entry}'; for example --column prompt=question")
         columns[name] = column
     return columns
-
-
-def command(name: str) -> Any:
-    """The module of a verb, imported when it is called."""
-    return importlib.import_module(f"ranker.commands.{name}")

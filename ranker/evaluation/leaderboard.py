@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.data.files import read_rows
 from ranker.errors import DataError
 from ranker.evaluation.statistics.bootstrap import interval, resampled, rows_by_prompt
 from ranker.metrics import Estimate
@@ -34,6 +35,22 @@ class Game:
     second: str
     logit: float
     prompt: str
+
+
+def read_leaderboard(source: str) -> dict[str, Estimate]:
+    """Ratings of the models in a file of games, best first.
+
+    Raises:
+        DataError: a row without a game, or no row at all.
+    """
+    rows = []
+    for where, row in read_rows(source):
+        if isinstance(row, DataError):
+            raise row
+        rows.append((where, row))
+    if not rows:
+        raise DataError(source, "rows", "expected at least one game, got none")
+    return leaderboard(games(rows))
 
 
 def games(rows: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Game]:

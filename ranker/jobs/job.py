@@ -158,6 +158,18 @@ def done_of(folder: Path) -> tuple[int, int]:
     return sum(exists), len(exists)
 
 
+def interrupted(folder: Path) -> str:
+    """What a job that was interrupted has done so far, as a sentence."""
+    stage = "selecting" if (folder / SCORED / parts.SUCCESS).exists() else "scoring"
+    job = folder / SCORED if (folder / SCORED).exists() and stage == "scoring" else folder
+    done, total = done_of(job)
+    if stage == "selecting" and total == 0:
+        return f"stopped; all parts are scored and kept in {folder / SCORED}. The same command continues"
+    if total == 0:
+        return f"stopped before {folder} was begun; nothing was written"
+    return f"stopped while {stage}; {done} of {total} parts in {folder} are done and kept. The same command continues"
+
+
 def _settings(scorer: BatchScorer, selection: Selection | None) -> dict[str, Any]:
     return {
         "model": scorer.digest or scorer.model,

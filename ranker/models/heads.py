@@ -18,8 +18,16 @@ from ranker.config import Pooling
 from ranker.errors import ConfigError
 
 HEAD_MODULES: Final = (
-    "head", "classifier", "score", "pooler", "lm_head", "cls", "regression_layer", "gating", "reward_transform_matrix",
-)  # fmt: skip
+    "head",
+    "classifier",
+    "score",
+    "pooler",
+    "lm_head",
+    "cls",
+    "regression_layer",
+    "gating",
+    "reward_transform_matrix",
+)
 """Names of the modules after the backbone, in every family: never quantised, saved whole with every adapter."""
 
 
@@ -78,7 +86,7 @@ POOLINGS: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 SETTING: Final = "1_Pooling/config.json"
-OWN: Final[dict[str, Pooling]] = {"cls": "first_token", "mean": "mean"}
+KNOWN_POOLINGS: Final[dict[str, Pooling]] = {"cls": "first_token", "mean": "mean"}
 """sentence-transformers' names of the poolings known here."""
 
 
@@ -95,15 +103,16 @@ def resolve(pooling: Pooling, name_or_path: str) -> Pooling:
         return "first_token"
     values: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
     flags = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-    given = values.get("pooling_mode") or [
+    setting = values.get("pooling_mode") or [
         flags.get(key, key) for key, on in values.items() if key.startswith("pooling_mode_") and on
     ]
-    modes = [given] if isinstance(given, str) else list(given)
-    if len(modes) != 1 or modes[0] not in OWN:
+    modes = [setting] if isinstance(setting, str) else list(setting)
+    if len(modes) != 1 or modes[0] not in KNOWN_POOLINGS:
         raise ConfigError(
-            f"{name_or_path}: pools by {', '.join(modes)}; expected {' or '.join(OWN)}, or set model.pooling=mean"
+            f"{name_or_path}: pools by {', '.join(modes)}; expected {' or '.join(KNOWN_POOLINGS)}, or set "
+            "model.pooling=mean"
         )
-    return OWN[modes[0]]
+    return KNOWN_POOLINGS[modes[0]]
 
 
 def _at(hidden: Tensor, positions: Tensor) -> Tensor:

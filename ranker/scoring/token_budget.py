@@ -32,13 +32,15 @@ class TokenBudget:
 
     Args:
         choices: what may be taken; one of them is a fixed budget.
-        found: called with the fastest once it is known.
+        on_settled: called with the fastest once it is known.
         workers: passes that run at once; slices hold enough for all of them.
     """
 
-    def __init__(self, choices: Sequence[int], found: Callable[[int], None] | None = None, *, workers: int = 1) -> None:
+    def __init__(
+        self, choices: Sequence[int], on_settled: Callable[[int], None] | None = None, *, workers: int = 1
+    ) -> None:
         self._speeds: dict[int, list[float]] = {choice: [] for choice in choices}
-        self._found = found
+        self._on_settled = on_settled
         self._workers = workers
         self._noting = threading.Lock()
 
@@ -72,5 +74,5 @@ class TokenBudget:
             if all(len(speeds) >= TRIALS for speeds in self._speeds.values()):
                 best = max(self._speeds, key=lambda known: max(self._speeds[known]))
                 self._speeds = {best: []}
-                if self._found is not None:
-                    self._found(best)
+                if self._on_settled is not None:
+                    self._on_settled(best)

@@ -30,8 +30,8 @@ def template_parts(render: Render, encode: Callable[[str], Sequence[int]]) -> di
     text = render([{"role": role, "content": content} for role, content in zip(roles, SENTINELS, strict=True)])
     pieces = []
     for sentinel in SENTINELS:
-        piece, found, text = text.partition(sentinel)
-        if not found:
+        piece, separator, text = text.partition(sentinel)
+        if not separator:
             raise ConfigError("expected a chat template that keeps the content of user and assistant turns as it is")
         pieces.append(tuple(encode(piece)))
     prefix, between, turn, _ = pieces

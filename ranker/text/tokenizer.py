@@ -116,13 +116,13 @@ class TextTokenizer:
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=False))
 
     def _without_structure(self, ids: Ids) -> Ids:
-        found = self._is_structure[ids]
-        if not found.any():
+        is_structure = self._is_structure[ids]
+        if not is_structure.any():
             return ids
         return np.concatenate(
             [
                 self._spelled(int(i)) if bad else ids[k : k + 1]
-                for k, (i, bad) in enumerate(zip(ids, found, strict=True))
+                for k, (i, bad) in enumerate(zip(ids, is_structure, strict=True))
             ]
         )
 

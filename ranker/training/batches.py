@@ -132,22 +132,39 @@ class RunPlan(Sampler[list[Item]]):
         if not self.batches:
             raise ConfigError("expected at least one group with two candidates to train on, got none")
         ballast = [(-1 - row, chosen) for row, chosen in self.batches[-1]]
-        self.own = (self.batches + [ballast] * (-len(self.batches) % world))[rank::world]
+        self.process_batches = (self.batches + [ballast] * (-len(self.batches) % world))[rank::world]
 
     def __len__(self) -> int:
         """Batches of this process; the same number in every process."""
-        return len(self.own)
+        return len(self.process_batches)
 
     def __iter__(self) -> Iterator[list[Item]]:
-        return iter(self.own)
+        return iter(self.process_batches)
+
+    def summary(self, groups: Groups, accumulation: int, learning_rate: float) -> str:
+        """Steps, tokens and pairs of a step, and the rate, as a sentence.
+
+        Args:
+            groups: the data.
+            accumulation: forward passes of this process per optimizer step.
+            learning_rate: of the backbone, after the warm-up.
+        """
+        steps = -(-len(self.process_batches) // accumulation)
+        items = [item for batch in self.process_batches for item in batch if item[0] >= 0]
+        tokens = sum(prod(groups.cost(item)) for item in items)
+        pairs = sum(len(chosen) * (len(chosen) - 1) // 2 for _, chosen in items)
+        return (
+            f"{steps} steps at a learning rate of {learning_rate:g}, each of about {tokens / steps:.0f} tokens, "
+            f"{len(items) / steps:.0f} prompts and {pairs / steps:.0f} pairs"
+        )
 
     def digest(self, groups: Groups) -> str:
         """SHA-256 in hex of the batches and of every token in them."""
-        found = hashlib.sha256(repr(self.batches).encode())
+        digest = hashlib.sha256(repr(self.batches).encode())
         for tokens in groups.tokens:
             for ids in (tokens.prompt, *tokens.candidates):
-                found.update(ids.tobytes() + b"|")
-        return found.hexdigest()
+                digest.update(ids.tobytes() + b"|")
+        return digest.hexdigest()
 
     @staticmethod
     def _epoch(

@@ -76,10 +76,10 @@ class StopRequest:
             return self.number
         shared = torch.tensor(self.number or 0, device=device)
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
-        found = int(shared) or None
-        if found is not None:  # a signal that came meanwhile is not overwritten; the next step agrees on it
-            self.number = found
-        return found
+        number = int(shared) or None
+        if number is not None:  # a signal that came meanwhile is not overwritten; the next step agrees on it
+            self.number = number
+        return number
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         again = repeated()

@@ -97,14 +97,14 @@ def check_continued(folder: Path, config: LoraConfig, settings: AdapterSettings)
 
 def heads(model: PreTrainedModel) -> list[str]:
     """Full names of the outermost modules of the head, which are trained and saved whole."""
-    found: list[str] = []
+    outermost: list[str] = []
     for name, module in model.named_modules():
         last = name.rpartition(".")[2]
         if last not in HEAD_MODULES or last in FROZEN_HEADS or module is None:
             continue
-        if not any(name.startswith(f"{outer}.") for outer in found):
-            found.append(name)
-    return found
+        if not any(name.startswith(f"{outer}.") for outer in outermost):
+            outermost.append(name)
+    return outermost
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:

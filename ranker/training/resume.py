@@ -29,9 +29,14 @@ FOLDERS: Final = (STEPS, "checkpoint", "adapter")
 """Folders of a run's weights."""
 
 FILES: Final = (
-    "model.onnx", *(f"model.{precision}.onnx" for precision in get_args(ExportPrecision)), "report.html", "report.md",
-    "metrics.json", "examples.parquet", "learning.png",
-)  # fmt: skip
+    "model.onnx",
+    *(f"model.{precision}.onnx" for precision in get_args(ExportPrecision)),
+    "report.html",
+    "report.md",
+    "metrics.json",
+    "examples.parquet",
+    "learning.png",
+)
 """Files that a run makes of its weights."""
 
 NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -78,7 +83,7 @@ def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
     """
     if resume and overwrite:
         raise ConfigError("--resume continues the earlier run and --overwrite deletes it; choose one of them")
-    found = earlier(output)
+    earlier_files = earlier(output)
     if resume:
         if isinstance(config.model, ArmoRMConfig):
             raise ConfigError(f"{output}: armorm is fitted in one go and has nothing to resume; use --overwrite")
@@ -88,12 +93,12 @@ def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
                 "--overwrite where an earlier one left other files"
             )
         _check_settings(config, output)
-    elif found and not overwrite:
+    elif earlier_files and not overwrite:
         raise ConfigError(
-            f"{output}: holds an earlier run ({', '.join(path.name for path in found)}). Continue it with --resume, "
-            "delete it with --overwrite, or choose another output_dir"
+            f"{output}: holds an earlier run ({', '.join(path.name for path in earlier_files)}). Continue it with "
+            "--resume, delete it with --overwrite, or choose another output_dir"
         )
-    elif found:
+    elif earlier_files:
         _check_sources(config, output)
 
 

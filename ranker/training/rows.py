@@ -131,8 +131,8 @@ def load_aspects(config: RunConfig, aspects: Sequence[str], held_out: Sequence[P
 
 
 def _with_aspects(row: Preference, aspects: Sequence[str]) -> Preference:
-    given = [dict(zip(row.tasks, scores, strict=True)) for scores in row.scores]
-    scores = tuple(tuple(labels.get(aspect, float("nan")) for aspect in aspects) for labels in given)
+    named = [dict(zip(row.tasks, scores, strict=True)) for scores in row.scores]
+    scores = tuple(tuple(labels.get(aspect, float("nan")) for aspect in aspects) for labels in named)
     return replace(row, scores=scores, tasks=tuple(aspects))
 
 
@@ -158,15 +158,15 @@ def without_leaks(config: RunConfig, training: list[Preference], held_out: Seque
     if data.train_eval_overlap == "ignore":
         return training
     same: Sameness = "near" if data.deduplicate == "near" else "exact"
-    found = set(leaks(training, held_out, same, similarity=data.similarity))
-    if not found:
+    shared = set(leaks(training, held_out, same, similarity=data.similarity))
+    if not shared:
         return training
-    first = training[min(found)].id
+    first = training[min(shared)].id
     what = (
-        f"{len(found)} of {len(training)} training rows have a prompt that is also in the validation or test rows "
+        f"{len(shared)} of {len(training)} training rows have a prompt that is also in the validation or test rows "
         f"({same}), first '{first}'"
     )
-    if data.train_eval_overlap == "raise" or len(found) == len(training):
+    if data.train_eval_overlap == "raise" or len(shared) == len(training):
         raise DataError(
             ", ".join(data.train), "prompt", f"{what}; expected none, or set data.train_eval_overlap=drop or warn"
         )
@@ -174,7 +174,7 @@ def without_leaks(config: RunConfig, training: list[Preference], held_out: Seque
         logger.warning("%s; data.train_eval_overlap=drop leaves them out", what)
         return training
     logger.warning("%s; left out", what)
-    return [row for number, row in enumerate(training) if number not in found]
+    return [row for number, row in enumerate(training) if number not in shared]
 
 
 def check_labels(config: RunConfig, preferences: Sequence[Preference]) -> None:

@@ -53,8 +53,9 @@ GATHERED: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What a run leaves: the checkpoint folder, a scorer on the trained model, its data and its log."""
+    """What a run leaves: its settings, the checkpoint folder, a scorer on the trained model, its data and its log."""
 
+    config: RunConfig
     folder: Path
     scorer: TorchScorer
     train: list[Preference]
@@ -75,6 +76,7 @@ def train(
     overwrite: bool = False,
     loss: Loss | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    log: Callable[[str], object] = logger.info,
 ) -> Trained:
     """Train a ranker, saving and checking checkpoints on the way.
 
@@ -86,6 +88,7 @@ def train(
         overwrite: delete an earlier run in ``output_dir`` first; without it an earlier run is an error.
         loss: a loss object instead of the one that ``training.loss`` names.
         callbacks: transformers' callbacks, called besides the built-in ones.
+        log: called with a line of text before the first step.
 
     Raises:
         ConfigError: settings that do not fit the data, the backbone or the run that is resumed, or an earlier run in
@@ -97,7 +100,7 @@ def train(
     """
     launch = launched(config)
     with only_run(Path(config.output_dir)) if launch.main else nullcontext():
-        return _train(config, launch, resume, overwrite, loss, callbacks)
+        return _train(config, launch, resume, overwrite, loss, callbacks, log)
 
 
 def _train(
@@ -107,6 +110,7 @@ def _train(
     overwrite: bool,
     loss: Loss | None,
     callbacks: Sequence[TrainerCallback],
+    log: Callable[[str], object],
 ) -> Trained:
     started = time.monotonic()
     set_seed(config.training.seed)
@@ -129,7 +133,13 @@ def _train(
         begin()
         folder, scorer, history, steps = gating.fit(config, training, [*validation, *test])
     else:
-        work = Work(config, args, launch, training, validation, loss or losses.build(config.training.loss), callbacks)
+        work = Work(
+            config, args, launch, training, validation, loss or losses.build(config.training.loss), callbacks, log
+        )
+        log(
+            f"{settings.parameters / 1e6:.0f}M parameters ({config.model.name_or_path}); {len(training)} training and "
+            f"{len(validation)} validation prompts"
+        )
         folder, scorer, history, steps = _fit(work, resume, begin)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
@@ -141,6 +151,7 @@ def _train(
             native.replace(scorer.model, scorer.pipeline.tokenizer, folder)
             native.check_reload(scorer, folder, [p.group for p in training[:PROBES]])
     return Trained(
+        config=config,
         folder=folder,
         scorer=scorer,
         train=training,
@@ -164,6 +175,7 @@ class Work:
     validation: list[Preference]
     loss: Loss
     callbacks: Sequence[TrainerCallback]
+    log: Callable[[str], object]
 
 
 def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
@@ -190,6 +202,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
         together = launch.world * args.gradient_accumulation_steps
         check_plan(output / STEPS / PLAN, f"{plan.digest(groups)} {together}", resume)
     steps = -(-len(plan) // args.gradient_accumulation_steps)
+    work.log(plan.summary(groups, args.gradient_accumulation_steps, args.learning_rate))
     # Rounded down: with one step of warm-up, a run of one step would train at a rate of 0.
     args.warmup_steps = math.floor(_steps_of(config.training.warmup_steps, steps))
     args.eval_steps = args.save_steps = math.ceil(_steps_of(config.training.eval_steps, steps))

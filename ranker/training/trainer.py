@@ -226,8 +226,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         if self.sharded:
             return self.scorer.score(groups)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        own = self.scorer.score(groups[rank::world])
-        parts = [own] if world == 1 else _gathered(own)
+        results = self.scorer.score(groups[rank::world])
+        parts = [results] if world == 1 else _gathered(results)
         return [parts[i % world][i // world] for i in range(len(groups))]
 
     @property
@@ -276,8 +276,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
             self._logged["margin"].append(float(margin.mean()))
 
 
-def _gathered(own: list[GroupScores]) -> list[list[GroupScores]]:
+def _gathered(results: list[GroupScores]) -> list[list[GroupScores]]:
     """What every process has, in the order of the processes."""
     parts: list[list[GroupScores]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(parts, own)
+    torch.distributed.all_gather_object(parts, results)
     return parts

@@ -104,7 +104,7 @@ def test_processes_share_out_the_plan_and_ballast_is_not_counted(world):
     groups = Groups(preferences(), TextPipeline(model.layout, tokenizer))
     plans = [plan(groups, max_tokens_per_forward=700, world=world, rank=rank) for rank in range(world)]
     assert len({len(p) for p in plans}) == 1
-    together = [batch for step in zip(*(p.own for p in plans), strict=True) for batch in step]
+    together = [batch for step in zip(*(p.process_batches for p in plans), strict=True) for batch in step]
     counted = [batch for batch in together if batch[0][0] >= 0]
     assert counted == plan(groups, max_tokens_per_forward=700).batches
     assert len(together) - len(counted) == -len(counted) % world

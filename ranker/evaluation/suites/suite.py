@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ranker.data.files import read_rows
 from ranker.errors import DataError
+from ranker.evaluation.evaluate import SCHEMA_VERSION
+from ranker.evaluation.report.writer import METRICS, write_report
 from ranker.evaluation.statistics.bootstrap import interval, resampled
 from ranker.evaluation.suites.readers import SUITES, Item, Suite
 from ranker.extras import require
 from ranker.metrics import Estimate
 from ranker.records import Group
 from ranker.scoring.protocol import Scorer
+
+logger = logging.getLogger(__name__)
 
 RESAMPLES: Final = 200
 FILES: Final = (".json", ".jsonl", ".gz", ".zst", ".parquet")
@@ -107,6 +112,32 @@ def evaluate(scorer: Scorer, data: str, rows: Sequence[dict[str, Any]]) -> tuple
         for name, value in figures.items()
     }
     return estimates, failures
+
+
+def evaluate_models(
+    scorers: Mapping[str, Scorer], data: str, *, output: Path | None = None
+) -> dict[str, dict[str, Estimate]]:
+    """The figures of several models on a suite, by the models' names.
+
+    Args:
+        scorers: the models.
+        data: ``NAME``, or ``NAME=FILE_OR_FOLDER``.
+        output: a folder in which ``metrics.json`` is written.
+
+    Raises:
+        DataError: as in ``load`` and ``evaluate``.
+    """
+    rows = load(data)
+    figures: dict[str, dict[str, Estimate]] = {}
+    reports: dict[str, Any] = {}
+    for model, scorer in scorers.items():
+        figures[model], failed = evaluate(scorer, data, rows)
+        reports[model] = {name: asdict(value) for name, value in figures[model].items()} | {"failed": failed}
+        if failed:
+            logger.warning("%d of %d rows could not be scored and count as lost", failed, len(rows))
+    if output is not None:
+        write_report({"schema_version": SCHEMA_VERSION, "suite": data, "models": reports}, output / METRICS)
+    return figures
 
 
 def _drawn(parts: Sequence[Sequence[Item]], picked: Sequence[int]) -> list[Item]:

@@ -41,9 +41,9 @@ class Segments:
         if members is None:
             return cls(starts, longest, None, starts, longest)
         first = starts[:-1].long()
-        own = [torch.arange(int(a), int(b), device=present.device) for a, b in zip(starts, starts[1:], strict=False)]
-        seen = [torch.cat([place, first[row[row >= 0]]]) for place, row in zip(own, members, strict=True)]
-        counts = torch.tensor([len(places) for places in seen], device=present.device)
+        places = [torch.arange(int(a), int(b), device=present.device) for a, b in zip(starts, starts[1:], strict=False)]
+        seen = [torch.cat([place, first[row[row >= 0]]]) for place, row in zip(places, members, strict=True)]
+        counts = torch.tensor([len(row_places) for row_places in seen], device=present.device)
         return cls(starts, longest, torch.cat(seen), _cumulative(counts), int(counts.max()))
 
 
@@ -105,10 +105,8 @@ def kernel_attention(
             options["enable_gqa"] = True
         else:
             k, v = (states.repeat_interleave(q.shape[1] // states.shape[1], dim=1) for states in (k, v))
-    out = varlen_attn(
-        q, k, v, segments.starts, segments.key_starts, segments.longest, segments.most_keys, **options
-    )  # fmt: skip
-    return torch.as_tensor(out)
+    ends = (segments.starts, segments.key_starts, segments.longest, segments.most_keys)
+    return torch.as_tensor(varlen_attn(q, k, v, *ends, **options))
 
 
 def kernel_options() -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""The verb that serves a model."""
+"""``ranker serve``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ranker.cli.options import AverageOrders, Device, Model, Threads, command
+from ranker.cli.options import AverageOrders, Device, Model, Threads
+from ranker.extras import require
 
 
-def serve(
+def main(
     model: Model,
-    host: Annotated[str, typer.Option(help="another than loopback needs keys, or --insecure")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="any host but loopback needs keys, or --insecure")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one")] = 8000,
     api_keys: Annotated[str | None, typer.Option(help="a file with one key a line; or RANKER_API_KEYS")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="listen on another host without keys")] = False,
@@ -19,7 +20,7 @@ def serve(
         list[str] | None, typer.Option(help="name=value: payload_limit, max_client_batch_size, queue_items, ...")
     ] = None,
     ui: Annotated[bool, typer.Option("--ui", help="a page at /ui (the ui extra)")] = False,
-    name: Annotated[str | None, typer.Option(help="of the model in answers; default the file's")] = None,
+    name: Annotated[str | None, typer.Option(help="of the model in responses; default: the file's name")] = None,
     device: Device = "auto",
     threads: Threads = None,
     average_orders: AverageOrders = True,
@@ -29,14 +30,18 @@ def serve(
     Also /v1/rerank and /v2/rerank (Cohere, Jina, vLLM, TEI), /predict (TEI), /score, /classify and /pooling (vLLM),
     /get_reward (OpenRLHF), /v1/score/evaluation (LLaMA-Factory), /livez, /readyz, /info, /metrics, /docs.
 
-    Example: ranker serve --onnx model.onnx --port 8000
+    Example: ranker serve --model model.onnx --port 8000
     """
-    command("serve").run(
-        model, host=host, port=port, api_keys=api_keys, insecure=insecure, limit=limit or [], ui=ui, name=name,
-        device=device, threads=threads, average_orders=average_orders,
-    )  # fmt: skip
-
-
-def add(app: typer.Typer) -> None:
-    """Add it to the command line."""
-    app.command("serve")(serve)
+    require("ranker.serving.serve").serve(
+        model,
+        host=host,
+        port=port,
+        api_keys=api_keys,
+        insecure=insecure,
+        limit=limit or [],
+        ui=ui,
+        name=name,
+        device=device,
+        threads=threads,
+        average_orders=average_orders,
+    )

@@ -1,0 +1,84 @@
+"""``evaluate``: models on labelled rows, beside their baselines and each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ranker.api.rows import RowsLike, name_of, preferences_of
+from ranker.data.formats import Columns
+from ranker.errors import ConfigError, DataError
+from ranker.loading import Ranker, load
+from ranker.scoring.protocol import Scorer
+
+if TYPE_CHECKING:
+    from ranker.evaluation.report.evaluation_report import EvaluationReport
+
+ModelLike = str | Path | Ranker
+"""What ``ranker.load`` reads, or a loaded model."""
+
+
+def evaluate(
+    models: ModelLike | Sequence[ModelLike] | Mapping[str, ModelLike],
+    rows: RowsLike,
+    *,
+    train: RowsLike | None = None,
+    columns: Columns | None = None,
+    baseline: str | Path | None = None,
+    **options: Any,
+) -> EvaluationReport:
+    """Evaluate models on labelled rows: accuracy, ties, calibration, order and length effects, agreement, best-of-n.
+
+    Every figure has its n and its 95 % interval over prompts; random and longer-wins baselines stand beside it.
+
+    Args:
+        models: one model, several, or several by name.
+        rows: labelled rows: a file, a dataset's name, or dicts.
+        train: training rows, for the bag-of-words baseline.
+        columns: names of the columns where they differ from the known ones.
+        baseline: an earlier ``metrics.json``, with which the first model is compared.
+        options: those of ``ranker.load``.
+
+    Returns:
+        The report: ``report.accuracy``, ``report[model]``, ``report.to_pandas()``, ``report.save(folder)``.
+
+    Raises:
+        ConfigError: a model is named twice, or there is none.
+        DataError: a bad row, or there is no such baseline.
+
+    Example:
+        >>> rows = [{"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}]
+        >>> ranker.evaluate("model.onnx", rows).accuracy.n
+        1
+    """
+    from ranker.evaluation.evaluate import evaluate_models
+
+    if baseline is not None and not Path(baseline).is_file():
+        raise DataError(str(baseline), "baseline", "expected an existing metrics.json, found none; check the path")
+    labelled = preferences_of(rows, columns)
+    training = [] if train is None else preferences_of(train, columns)
+    return evaluate_models(
+        scorers_of(models, **options),
+        labelled,
+        data=name_of(rows),
+        train=training,
+        baseline=None if baseline is None else Path(baseline),
+    )
+
+
+def scorers_of(models: ModelLike | Sequence[ModelLike] | Mapping[str, ModelLike], **options: Any) -> dict[str, Scorer]:
+    """The scorers of models by name, loaded where they are not.
+
+    Raises:
+        ConfigError: a model is named twice, or there is none.
+    """
+    if isinstance(models, Mapping):
+        named = list(models.items())
+    else:
+        several = [models] if isinstance(models, str | Path | Ranker) else list(models)
+        named = [(model.name if isinstance(model, Ranker) else str(model), model) for model in several]
+    names = [name for name, _ in named]
+    if not names or len(set(names)) < len(names):
+        raise ConfigError(f"expected every model once, got {', '.join(names) or 'none'}")
+    return {name: (model if isinstance(model, Ranker) else load(model, **options)).scorer for name, model in named}

@@ -1,0 +1,66 @@
+"""``export_onnx``: a checkpoint as one self-contained file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, get_args
+
+from ranker.api.rows import RowsLike, name_of, preferences_of
+from ranker.config import ExportPrecision
+from ranker.errors import ConfigError, nearest
+from ranker.extras import require
+
+if TYPE_CHECKING:
+    from ranker.export.parity import ParityReport
+
+SAMPLE_ROWS: Final = "the built-in sample (give your own rows with --data)"
+"""What an export is measured on where no rows are given."""
+
+
+def export_onnx(
+    checkpoint: str | Path,
+    path: str | Path = "model.onnx",
+    *,
+    precision: ExportPrecision = "fp32",
+    rows: RowsLike | None = None,
+    allow_loss: bool = False,
+) -> ParityReport:
+    """Export a checkpoint to one self-contained ``model.onnx`` that needs no torch.
+
+    The file is compared with the torch model on real rows and input shapes first. fp32 logits must agree to 1e-4;
+    int8 must keep ranks and decisions.
+
+    Args:
+        checkpoint: a folder or a name on the model hub, of any format that ``ranker.load`` reads.
+        path: the file that is written.
+        precision: ``fp32``, ``fp16`` (GPU), ``int8`` or ``int8-static``.
+        rows: labelled rows of the kind that will be scored; default the built-in sample.
+        allow_loss: write an fp16 or int8 file even if it loses too much.
+
+    Returns:
+        How the file compares with the torch model; it is stored in the file too.
+
+    Raises:
+        ConfigError: an unknown precision.
+        ParityError: the file does not score like the checkpoint; nothing is written.
+        CheckpointError: the checkpoint is incomplete.
+
+    Example:
+        >>> ranker.export_onnx("runs/pairrm/checkpoint", "model.int8.onnx", precision="int8").tau_b > 0.98
+        True
+    """
+    if precision not in get_args(ExportPrecision):
+        known = get_args(ExportPrecision)
+        raise ConfigError(f"precision: expected {', '.join(known)}, got '{precision}'{nearest(precision, known)}")
+    require("onnx")
+    from ranker.checkpoints import hub
+    from ranker.export.write import export
+
+    reports = export(
+        hub.local(str(checkpoint)),
+        {precision: Path(path)},
+        rows=preferences_of("sample:validation" if rows is None else rows),
+        data=SAMPLE_ROWS if rows is None else name_of(rows),
+        on_loss="allow" if allow_loss else "refuse",
+    )
+    return reports[precision]

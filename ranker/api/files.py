@@ -1,0 +1,167 @@
+"""Files of any size through a model: ``filter_files`` and ``score_file``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ranker.batch_scorer import BatchScorer
+from ranker.data.formats import Columns
+from ranker.errors import ConfigError, InterruptedRunError
+from ranker.extras import require
+from ranker.jobs.select import OutputRows, Selection
+from ranker.loading import load
+from ranker.ranking.tournament import Choice
+from ranker.runtime.session import available_cores
+from ranker.signals import number_of
+
+if TYPE_CHECKING:
+    from ranker.jobs.job import JobStatus, Work
+    from ranker.jobs.stream import Operation, StreamResult
+
+Engine = Literal["local", "ray"]
+
+
+def filter_files(
+    inputs: str | Path | Sequence[str | Path],
+    model: str | Path,
+    output: str | Path,
+    *,
+    keep: str | None = None,
+    keep_top: float | None = None,
+    output_rows: OutputRows = "rows",
+    drop_ties: bool = False,
+    columns: Columns | None = None,
+    prefix: str = "ranker_",
+    part_rows: int = 5000,
+    engine: Engine = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    threads: int | None = None,
+    progress: Callable[[int], object] = lambda rows: None,
+    **options: Any,
+) -> JobStatus:
+    """Score files of any size into a folder, and keep what is worth keeping.
+
+    Rows keep their order and columns and gain those of ``BatchScorer``. Parts that are done are not done again: the
+    same call continues a job that was stopped, and several processes or machines may share one folder. Rows that
+    cannot be scored go to ``errors-*.jsonl``.
+
+    Args:
+        inputs: files and globs (.jsonl, .jsonl.gz, .jsonl.zst, .parquet).
+        model: what ``ranker.load`` reads.
+        output: a folder.
+        keep: an expression over score, margin, truncated, candidates and characters: ``"margin > 1"``.
+        keep_top: the best share of all rows, in (0, 1].
+        output_rows: ``rows`` as they are, ``best`` with the best candidate as ``best``, or ``pairs`` of the best and
+            the worst (prompt, chosen, rejected, margin).
+        drop_ties: leave out rows whose best candidates have one score.
+        columns: names of the columns where they differ from the known ones.
+        prefix: of the columns that are added.
+        part_rows: rows of a part, which is what a worker loses when it dies.
+        engine: ``local``, or ``ray``: a pool of workers.
+        workers: of Ray, at most; default one per processor.
+        address: of a Ray cluster; default one on this machine.
+        threads: processor threads of each worker.
+        progress: called with the number of rows after every batch.
+        options: those of ``ranker.load``.
+
+    Returns:
+        What this call did: parts, rows read, rows written, rows with an error.
+
+    Raises:
+        ConfigError: an invalid expression, share or engine.
+        JobError: the folder holds another job.
+        DataError: an input is missing or damaged, or all rows failed.
+        InterruptedRunError: Ctrl-C or SIGTERM; finished parts are kept.
+
+    Example:
+        >>> ranker.filter_files("data/*.jsonl", "model.onnx", "kept", keep_top=0.1, output_rows="pairs").written
+        240
+    """
+    from ranker.jobs import job
+
+    sources = [str(source) for source in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+    folder = Path(output)
+    work: Work | None = None
+    if engine == "ray":
+        workers = workers or max(1, available_cores() // (threads or 1))
+        threads = threads or max(1, available_cores() // workers)
+        if options.get("device", "auto") == "auto":
+            options["device"] = "cpu"  # Ray gives GPUs to those who ask for them
+        model = Path(model).absolute() if Path(model).exists() else model
+        folder = folder.absolute()
+        gpus = int(options["device"] in ("cuda", "tensorrt"))
+        work = require("ranker.jobs.cluster").spread(workers, address=address, cpus=threads, gpus=gpus)
+    elif engine != "local" or workers or address:
+        raise ConfigError(f"expected engine local, or ray for workers and address, got '{engine}'")
+    scorer = BatchScorer(os.fspath(model), columns=columns, prefix=prefix, threads=threads, **options)
+    selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
+    common: dict[str, Any] = {"part_rows": part_rows, "selection": selection, "work": work, "progress": progress}
+    try:
+        if keep_top is None:
+            return job.score(scorer, sources, folder, **common)
+        return job.top(scorer, sources, folder, keep_top, **common)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(job.interrupted(folder), number_of(error)) from error
+
+
+def score_file(
+    model: str | Path,
+    source: str | Path,
+    target: str | Path,
+    *,
+    operation: Operation = "score",
+    columns: Columns | None = None,
+    schedule: Choice | None = None,
+    budget: int | None = None,
+    prefilter: str | Path | None = None,
+    keep: int = 8,
+    max_error_rate: float = 1.0,
+    progress: Callable[[int], object] = lambda rows: None,
+    **options: Any,
+) -> StreamResult:
+    """Score, rank or compare the candidates of every row of a file; ``-`` is standard input or output.
+
+    Every input column is kept. A bad row keeps its place, with null results and the reason in ``error``.
+
+    Args:
+        model: what ``ranker.load`` reads.
+        source: a file of rows (.jsonl, .jsonl.gz, .jsonl.zst, .parquet).
+        target: JSON lines; it appears when it is complete.
+        operation: ``score``, ``rank``, ``best-of-n``, ``rank-with-ref`` or ``compare``.
+        columns: names of the columns where they differ from the known ones.
+        schedule: compare candidates in pairs (``rank``, ``best-of-n``).
+        budget: the most comparisons of a row.
+        prefilter: a model that is asked first; the best ``keep`` candidates go on.
+        keep: see ``prefilter``.
+        max_error_rate: more failed rows than this share are an error.
+        progress: called with the number of rows after each.
+        options: those of ``ranker.load``.
+
+    Returns:
+        Rows written, rows with an error, and the first error.
+
+    Raises:
+        InterruptedRunError: Ctrl-C or SIGTERM; a file that was being written is not there.
+        DataError: more than ``max_error_rate`` of the rows, or all of them, had an error; the output is complete.
+    """
+    from ranker.jobs.stream import score_stream
+
+    scorer = load(model, **options).scorer
+    first = None if prefilter is None else load(prefilter, **options).scorer
+    return score_stream(
+        operation,
+        scorer,
+        str(source),
+        str(target),
+        columns=columns,
+        schedule=schedule,
+        budget=budget,
+        prefilter=first,
+        keep=keep,
+        max_error_rate=max_error_rate,
+        progress=progress,
+    )

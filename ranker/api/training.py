@@ -1,0 +1,227 @@
+"""``train``: from a recipe to a checked, evaluated, exported model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ranker.api.rows import is_rows, write_rows
+from ranker.config import ExportPrecision, RunConfig, load_config
+from ranker.config.run import HELD_OUT_ROWS
+from ranker.errors import ConfigError
+from ranker.extras import require
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+    from ranker.evaluation.report.evaluation_report import EvaluationReport
+    from ranker.export.parity import ParityReport
+    from ranker.loading import Ranker
+    from ranker.training.losses import Loss
+    from ranker.training.train import Trained
+
+logger = logging.getLogger(__name__)
+
+TRAIN_ROWS = "train-rows.jsonl"
+"""Where rows that were given in memory lie, in ``output_dir``."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run leaves.
+
+    ``checkpoint`` is the folder of the trained model. ``evaluation`` is its report on the test rows, ``exports`` the
+    parity of every file that was written, by its path. In a launch of several processes only the first evaluates and
+    exports; the others have neither.
+    """
+
+    config: RunConfig
+    checkpoint: Path
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+    evaluation: EvaluationReport | None = None
+    exports: Mapping[Path, ParityReport] = field(default_factory=dict)
+
+    @property
+    def report(self) -> Path:
+        """The page with all figures, ``report.html``."""
+        return Path(self.config.output_dir) / "report.html"
+
+    @property
+    def model(self) -> Path:
+        """What to load: the fp32 ``model.onnx`` if it was exported, else the checkpoint."""
+        return next((path for path in self.exports if path.name == "model.onnx"), self.checkpoint)
+
+    def load(self, **options: Any) -> Ranker:
+        """The trained model, ready to score; ``options`` are those of ``ranker.load``."""
+        from ranker.loading import load
+
+        return load(self.model, **options)
+
+
+def train(
+    config: str | Path | RunConfig = "pairrm",
+    *,
+    model: str | Path | None = None,
+    data: str | Path | Sequence[str | Path] | Iterable[Mapping[str, Any]] | None = None,
+    output_dir: str | Path | None = None,
+    loss: str | Mapping[str, Any] | Loss | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    log: Callable[[str], object] | None = None,
+    **overrides: Any,
+) -> TrainResult:
+    """Train a ranker or reward model, evaluate it and export it.
+
+    Args:
+        config: a recipe's name (``ranker train --list``), a YAML file, or a ``RunConfig``.
+        model: the backbone: a hub name, a folder, or ``offline`` (the packaged MiniLM encoder).
+        data: training rows: a file, a dataset's name, several of them, or rows in memory (dicts, a ``Dataset``).
+        output_dir: the folder of checkpoints, report and exports.
+        loss: a loss by its name, with its settings, or an object of a subclass of ``ranker.training.losses.Loss``.
+        callbacks: transformers' callbacks, called besides the built-in ones.
+        resume: continue from the newest whole checkpoint in ``output_dir``.
+        overwrite: delete an earlier run in ``output_dir`` first.
+        log: called with a line of text when a stage begins.
+        overrides: other settings by section, ``training={"num_train_epochs": 2}``, or as ``qat="int8"``.
+
+    Returns:
+        The checkpoint, its evaluation and its exported files.
+
+    Raises:
+        ConfigError: an unknown setting, or settings that do not fit each other, the data or the backbone.
+        DataError: a row that cannot be used.
+        CheckpointError: a saved checkpoint that does not score like the live model.
+        TrainingStopped: Ctrl-C or SIGTERM (a ``KeyboardInterrupt``); the last step is saved, ``resume`` continues.
+
+    Example:
+        >>> pairs = [{"prompt": f"{i} + 1?", "chosen": f"{i + 1}", "rejected": f"{i + 2}"} for i in range(40)]
+        >>> result = ranker.train("pairrm", model=backbone, data=pairs, output_dir=folder)
+        >>> result.load().rank("3 + 1?", ["5", "4"]).order.shape
+        (2,)
+    """
+    object_loss = None if loss is None or isinstance(loss, str | Mapping) else loss
+    changes = _changes(
+        {"model.name_or_path": None if model is None else str(model), "output_dir": output_dir},
+        None if object_loss is not None else loss,
+        overrides,
+    )
+    if isinstance(config, RunConfig):
+        if changes or data is not None:
+            raise ConfigError("a RunConfig is complete; make another with load_config, or pass the recipe's name")
+        settings = config
+    else:
+        settings = load_config(config, changes | _data_changes(config, data, changes))
+    return _run(settings, object_loss, callbacks, resume, overwrite, log or logger.info)
+
+
+def _changes(named: Mapping[str, Any], loss: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as ``section.key`` settings."""
+    changes = {key: str(value) for key, value in named.items() if value is not None}
+    for name, value in overrides.items():
+        if isinstance(value, Mapping):
+            changes |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            changes[name] = value
+    return changes if loss is None else changes | {"training.loss": loss}
+
+
+def _data_changes(config: str | Path, data: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    if data is None:
+        return {}
+    if is_rows(data):
+        folder = Path(changes.get("output_dir", load_config(config).output_dir))
+        data = write_rows(data, folder / TRAIN_ROWS)
+    sources = [data] if isinstance(data, str | Path) else list(data)
+    if not sources or not all(isinstance(source, str | Path) for source in sources):
+        raise ConfigError("data: expected files, dataset names or at least one row, got none")
+    return {"data.train": [str(source) for source in sources]}
+
+
+def _run(
+    config: RunConfig,
+    loss: Loss | None,
+    callbacks: Sequence[TrainerCallback],
+    resume: bool,
+    overwrite: bool,
+    log: Callable[[str], object],
+) -> TrainResult:
+    require("transformers").utils.logging.disable_progress_bar()
+    from ranker.training.train import train as fit
+
+    trained = fit(config, resume=resume, overwrite=overwrite, loss=loss, callbacks=callbacks, log=log)
+    evaluation = None
+    exports: Mapping[Path, ParityReport] = {}
+    if trained.main:
+        evaluation, exports = _report_and_export(trained, log)
+    return TrainResult(
+        config=trained.config,
+        checkpoint=trained.folder,
+        steps=trained.steps,
+        seconds=trained.seconds,
+        history=trained.history,
+        evaluation=evaluation,
+        exports=exports,
+    )
+
+
+def _report_and_export(
+    trained: Trained, log: Callable[[str], object]
+) -> tuple[EvaluationReport, dict[Path, ParityReport]]:
+    """Evaluate, write the report, export, and add the exports to the report: a failed export loses no report."""
+    from ranker.checkpoints.hub import push
+    from ranker.evaluation import plots
+    from ranker.evaluation.evaluate import evaluate
+    from ranker.evaluation.report import card, writer
+    from ranker.evaluation.report.evaluation_report import EvaluationReport
+    from ranker.export.write import export
+
+    config = trained.config
+    output = Path(config.output_dir)
+    split, sources = ("test", config.data.test) if config.data.test else ("validation", config.data.validation)
+    rows = ", ".join(sources) or HELD_OUT_ROWS
+    log(f"trained in {trained.seconds:.0f} s; evaluating on {len(trained.test)} {split} groups")
+    plots.learning_curve(trained.history, output / "learning.png")
+    evaluation = evaluate(trained.scorer, trained.test, train=trained.train)
+    training = {
+        "groups": len(trained.train),
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "seed": config.training.seed,
+    }
+    name = str(trained.folder)
+    facts: dict[str, Any] = {"data": list(sources), "split": split, "training": training, "exports": {}}
+
+    def write_report() -> None:
+        writer.write(output, f"{name} on {rows} ({split} rows)", {name: evaluation}, [], facts)
+
+    write_report()
+    card.write(trained.folder, config, evaluation.report, [(key, str(value)) for key, value in training.items()])
+    figures = evaluation.report.to_dict()
+    log(f"accuracy {evaluation.report.accuracy} on {rows}; report {output / 'report.html'}")
+    targets: dict[ExportPrecision, Path] = {
+        precision: output / ("model.onnx" if precision == "fp32" else f"model.{precision}.onnx")
+        for precision in config.export.precisions
+    }
+    if targets:
+        log(f"exporting {', '.join(targets)}; each file is compared with the torch model before it is written")
+    summary = {key: figures[key] for key in ("accuracy", "log_loss", "brier")}
+    parities = export(
+        trained.folder,
+        targets,
+        rows=trained.test,
+        data=f"{rows} ({split} rows)",
+        evaluation=summary | {"data": list(sources), "split": split},
+        on_loss="skip",
+    )
+    exports = {targets[precision]: parity for precision, parity in parities.items()}
+    facts["exports"] = {path.name: parity.to_dict() for path, parity in exports.items()}
+    write_report()
+    if config.export.push_to_hub is not None:
+        push(config.export.push_to_hub, trained.folder, list(exports))
+    return EvaluationReport(data=f"{rows} ({split} rows)", evaluations={name: evaluation}, differences={}), exports

@@ -1,0 +1,61 @@
+"""``ranker rank``."""
+
+from __future__ import annotations
+
+from ranker.cli import stream
+from ranker.cli.options import (
+    AverageOrders,
+    Budget,
+    Column,
+    Device,
+    Input,
+    Keep,
+    Model,
+    Output,
+    Prefilter,
+    Quiet,
+    Rate,
+    Schedule,
+    Threads,
+    columns_of,
+)
+
+
+def main(
+    model: Model,
+    source: Input = "-",
+    target: Output = "-",
+    column: Column = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    average_orders: AverageOrders = True,
+    schedule: Schedule = None,
+    budget: Budget = None,
+    prefilter: Prefilter = None,
+    keep: Keep = 8,
+    fail_on_error_rate: Rate = 1.0,
+    quiet: Quiet = False,
+) -> None:
+    """Order the candidates of every row, best first, in the column ranked.
+
+    Adds the columns of score too. With --schedule or --budget candidates are compared in pairs; that adds
+    comparisons, rounds, confidence in the first, and order_flips, the comparisons whose winner depends on the order.
+
+    Example: ranker rank --model model.onnx -i rows.jsonl -o ranked.jsonl --schedule swiss
+    """
+    stream.run(
+        "rank",
+        model,
+        source,
+        target,
+        columns=columns_of(column),
+        device=device,
+        threads=threads,
+        average_orders=average_orders,
+        schedule=schedule,
+        budget=budget,
+        prefilter=prefilter,
+        keep=keep,
+        max_error_rate=fail_on_error_rate,
+        quiet=quiet,
+    )

@@ -1,1 +1,0 @@
-"""What the verbs that read checkpoints do: inspect, verify, convert, merge."""
