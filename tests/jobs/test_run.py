@@ -152,7 +152,9 @@ def test_columns_with_a_results_name_make_room(model, tmp_path):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("rows.parquet", "rows.jsonl"):
         out = tmp_path / f"out-{name}"
-        job.score(BatchScorer(model), [str(tmp_path / name)], out, part_rows=20, selection=Selection(output_rows="best"))
+        job.score(
+            BatchScorer(model), [str(tmp_path / name)], out, part_rows=20, selection=Selection(output_rows="best")
+        )
         for i, row in enumerate(read(out)):
             assert (row["input_ranker_scores"], row["input_best"], row["input_ranker_error"]) == ("mine", i, None)
             assert row["best"] in row["candidates"]
