@@ -245,7 +245,9 @@ def flops(model: Path, groups: list[Any]) -> float:
 
 def ceilings(threads: int) -> dict[str, float]:
     """Operations per second of one large matrix product in onnxruntime, the best of several: fp32 and u8 x i8."""
-    m, k, n = 2048, 384, 1536
+    m = 2048
+    k = 384
+    n = 1536
     rng = np.random.default_rng(0)
     operations = {}
     for kind, op in (("fp32", "MatMul"), ("int8", "MatMulInteger")):
