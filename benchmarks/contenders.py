@@ -3,7 +3,7 @@
     python benchmarks/contenders.py SIDE MODEL GROUPS.json THREADS
 
 Every line on standard input is answered by one pass over the groups: a line of JSON with ``seconds`` and ``scores``.
-Only the side that is run is imported, so that environments need nothing of the others.
+Only the libraries of the running side are imported, so every environment needs only its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Pass = Callable[[Groups], list[list[float]]]
 MAX_LENGTH = 256
 """Tokens of a row, as the recipe ``encoder-bradley-terry`` reads them."""
 BATCH = 32
-"""Rows of a batch of those who count rows; sentence-transformers' own default."""
+"""Batch size of sides that count rows; sentence-transformers' default."""
 
 
 def flat(groups: Groups) -> list[tuple[str, str]]:
@@ -120,7 +120,7 @@ def pipeline(model: str, threads: int) -> Pass:
     def run(groups: Groups) -> list[list[float]]:
         rows = [{"text": prompt, "text_pair": answer} for prompt, answer in flat(groups)]
         options = {"truncation": True, "max_length": MAX_LENGTH, "function_to_apply": "none"}
-        return folded(groups, [found["score"] for found in loaded(rows, **options)])
+        return folded(groups, [result["score"] for result in loaded(rows, **options)])
 
     return run
 
@@ -139,7 +139,7 @@ def single_batch(model: str, threads: int) -> Pass:
     def run(groups: Groups) -> list[list[float]]:
         import numpy as np
 
-        found = []
+        scores = []
         for prompt, answers in groups:
             rows = tokenizer.encode_batch([(prompt, answer) for answer in answers])
             arrays = {
@@ -147,8 +147,8 @@ def single_batch(model: str, threads: int) -> Pass:
                 "attention_mask": np.array([row.attention_mask for row in rows]),
                 "token_type_ids": np.array([row.type_ids for row in rows]),
             }
-            found.append(session.run(None, {name: arrays[name] for name in names})[0][:, 0].tolist())
-        return found
+            scores.append(session.run(None, {name: arrays[name] for name in names})[0][:, 0].tolist())
+        return scores
 
     return run
 
@@ -173,16 +173,25 @@ def blender(model: str, threads: int) -> Pass:
 SIDES: dict[str, Callable[[str, int], Pass]] = {
     side.__name__: side
     for side in (
-        ours, ours_one_order, ours_bf16, cross_encoder, cross_encoder_bf16, cross_encoder_onnx, cross_encoder_int8,
-        pipeline, single_batch, blender,
+        ours,
+        ours_one_order,
+        ours_bf16,
+        cross_encoder,
+        cross_encoder_bf16,
+        cross_encoder_onnx,
+        cross_encoder_int8,
+        pipeline,
+        single_batch,
+        blender,
     )
-}  # fmt: skip
+}
 
 
 def main() -> None:
     """Load a side, then answer every line with a pass."""
     side, model, file, threads = sys.argv[1:]
-    answers, sys.stdout = os.fdopen(os.dup(1), "w"), sys.stderr  # what libraries print must not mix with answers
+    answers = os.fdopen(os.dup(1), "w")
+    sys.stdout = sys.stderr  # what libraries print must not mix with answers
     os.dup2(2, 1)
     groups: Groups = json.loads(Path(file).read_text(encoding="utf-8"))
     run = SIDES[side](model, int(threads))

@@ -53,14 +53,14 @@ def main() -> None:
         raise SystemExit("torch finds no CUDA device; --device cpu tries the script itself")
     peak = product(options.device)
     name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
-    found: dict[str, Any] = {"device": name, "torch": torch.__version__, "bf16_product_flops": peak}
+    report: dict[str, Any] = {"device": name, "torch": torch.__version__, "bf16_product_flops": peak}
     groups = groups_of(options.rows, options.groups, 2)
     for shape in options.shapes:
         with tempfile.TemporaryDirectory(prefix="ranker-gpu-") as folder:
-            found[shape] = measured(SHAPES[shape](), groups, peak, options, Path(folder))
-        print(f"\n## {shape}, {name}, bf16 product {peak / 1e12:.1f} TFLOP/s\n{table(found[shape])}", flush=True)
+            report[shape] = measured(SHAPES[shape](), groups, peak, options, Path(folder))
+        print(f"\n## {shape}, {name}, bf16 product {peak / 1e12:.1f} TFLOP/s\n{table(report[shape])}", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def measured(
@@ -85,11 +85,14 @@ def measured(
         session = ranker.Ranker(GraphScorer(half, model.layout, tokenizer, device="cuda"))
         sides["ranker ONNX fp16"] = lambda: np.concatenate(session.score_batch(prompts, answers))
     half_type = "float16" if options.device == "cuda" else "bfloat16"
-    theirs = CrossEncoder(
-        str(folder / "model"), max_length=MAX_LENGTH, device=options.device, activation_fn=torch.nn.Identity(),
+    cross_encoder = CrossEncoder(
+        str(folder / "model"),
+        max_length=MAX_LENGTH,
+        device=options.device,
+        activation_fn=torch.nn.Identity(),
         model_kwargs={"dtype": half_type},
-    )  # fmt: skip
-    sides[f"CrossEncoder {half_type}"] = lambda: theirs.predict(rows, batch_size=128, show_progress_bar=False)
+    )
+    sides[f"CrossEncoder {half_type}"] = lambda: cross_encoder.predict(rows, batch_size=128, show_progress_bar=False)
     scores = {name: side() for name, side in sides.items()}  # warm
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(options.rounds):
@@ -101,13 +104,13 @@ def measured(
     *_, last = sides
     return {
         name: {
-            "answers_per_second": len(rows) / median(taken),
-            "of_bf16_product": work / median(taken) / peak,
-            "speed_of_CrossEncoder": median(b / a for a, b in zip(taken, seconds[last], strict=True)),
+            "answers_per_second": len(rows) / median(times),
+            "of_bf16_product": work / median(times) / peak,
+            "speed_of_CrossEncoder": median(b / a for a, b in zip(times, seconds[last], strict=True)),
             "tau": float(kendalltau(scores[name], scores[last]).statistic),
-            "rounds": len(taken),
+            "rounds": len(times),
         }
-        for name, taken in seconds.items()
+        for name, times in seconds.items()
     }
 
 
@@ -149,10 +152,20 @@ def bert_base() -> PretrainedConfig:
 def deberta_large() -> PretrainedConfig:
     """DeBERTa-v3-large with BERT's words."""
     return DebertaV2Config(
-        vocab_size=WORDS, hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
-        relative_attention=True, position_buckets=256, pos_att_type=["p2c", "c2p"], share_att_key=True,
-        norm_rel_ebd="layer_norm", position_biased_input=False, max_position_embeddings=512, type_vocab_size=0,
-    )  # fmt: skip
+        vocab_size=WORDS,
+        hidden_size=1024,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        intermediate_size=4096,
+        relative_attention=True,
+        position_buckets=256,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        max_position_embeddings=512,
+        type_vocab_size=0,
+    )
 
 
 SHAPES: dict[str, Callable[[], PretrainedConfig]] = {

@@ -66,10 +66,15 @@ def main() -> None:
             config = load_config(
                 "pairrm",
                 [
-                    f"output_dir={folder}/run", f"data.train=[{files['train']}]", f"data.validation=[{files['val']}]",
-                    "data.test=[]", f"model.layout={layout}", f"training.candidates_per_prompt=[2,{most}]", *SETTINGS,
+                    f"output_dir={folder}/run",
+                    f"data.train=[{files['train']}]",
+                    f"data.validation=[{files['val']}]",
+                    "data.test=[]",
+                    f"model.layout={layout}",
+                    f"training.candidates_per_prompt=[2,{most}]",
+                    *SETTINGS,
                 ],
-            )  # fmt: skip
+            )
             started = time.monotonic()
             trained = train(config)
             seconds = time.monotonic() - started
@@ -115,10 +120,13 @@ def figures(scorer: Scorer, held: list[dict], layout: str) -> Iterator[dict]:
             counts = [r.comparisons if isinstance(r, Played) else 0 for r in results]
             chance = float(np.mean([gold.count(max(gold)) / n for _, _, gold in drawn]))
             yield {
-                "n": n, "way": way or "one pass", "comparisons": float(np.mean(counts)), "random": chance,
+                "n": n,
+                "way": way or "one pass",
+                "comparisons": float(np.mean(counts)),
+                "random": chance,
                 "hit": str(clustered(prompts, lambda rows, hit=hit: float(hit[rows].mean()))),
                 "tau": str(clustered(prompts, lambda rows, tau=tau: float(tau[rows].mean()))),
-            }  # fmt: skip
+            }
 
 
 def table(results: list[dict]) -> str:

@@ -2,8 +2,8 @@
 
     python benchmarks/kills.py runs/pairrm/model.int8.onnx [--rows 200000] [--kills 50] [--seed 0]
 
-Each worker gets SIGKILL at a random moment; the next one goes on. At the end every part is compared, byte for byte,
-with those of a job that nobody disturbed.
+Each worker gets SIGKILL at a random moment; the next one continues. At the end every part is compared, byte for byte,
+with those of an undisturbed job.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def main():
         with rows.open("w") as file:
             for number in range(args.rows):
                 file.write(json.dumps({"id": number, "prompt": f"p{number % 97}", "candidates": [f"a{number}"]}) + "\n")
-        begun = time.monotonic()
+        started = time.monotonic()
         assert job(args.model, rows, whole).wait() == 0
-        alone = time.monotonic() - begun
+        undisturbed = time.monotonic() - started
         kills = starts = 0
         moments = []
         while not (killed / "_SUCCESS").exists():
             worker = job(args.model, rows, killed)
             starts += 1
             if kills < args.kills:
-                moment = draw.uniform(0.5, 1.0 + 2 * alone / args.kills)
+                moment = draw.uniform(0.5, 1.0 + 2 * undisturbed / args.kills)
                 try:
                     worker.wait(moment)
                 except subprocess.TimeoutExpired:
@@ -62,15 +62,20 @@ def main():
             else:
                 assert worker.wait() == 0
         ids = [json.loads(line)["id"] for path in sorted(killed.glob("part-*")) for line in path.open()]
-        found = {
-            "seed": args.seed, "rows": args.rows, "kills": kills, "starts": starts,
-            "undisturbed_seconds": round(alone, 1),
-            "lost": args.rows - len(set(ids)), "doubled": len(ids) - len(set(ids)),
+        report = {
+            "seed": args.seed,
+            "rows": args.rows,
+            "kills": kills,
+            "starts": starts,
+            "undisturbed_seconds": round(undisturbed, 1),
+            "lost": args.rows - len(set(ids)),
+            "doubled": len(ids) - len(set(ids)),
             "parts_that_differ": sum(digests(killed).get(n) != d for n, d in digests(whole).items()),
-            "parts": len(digests(whole)), "killed_after_seconds": moments,
-        }  # fmt: skip
-        print(json.dumps(found))
-        sys.exit(bool(found["lost"] or found["doubled"] or found["parts_that_differ"]))
+            "parts": len(digests(whole)),
+            "killed_after_seconds": moments,
+        }
+        print(json.dumps(report))
+        sys.exit(bool(report["lost"] or report["doubled"] or report["parts_that_differ"]))
 
 
 if __name__ == "__main__":

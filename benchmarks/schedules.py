@@ -20,7 +20,9 @@ from ranker.metrics import wilson
 from ranker.ranking.aggregation import Comparisons, least_squares
 from ranker.ranking.schedules import SCHEDULES, Schedule, circulant, sequential_halving
 
-NOISE, BIAS, SLOPE = 1.5, 0.7, 2.0
+NOISE = 1.5
+BIAS = 0.7
+SLOPE = 2.0
 
 
 class World:
@@ -74,7 +76,10 @@ def main() -> None:
             )
         for name, schedule in rules.items():
             worlds = max(20, options.worlds // 4) if n > 64 else options.worlds
-            hits, taus, counts, rounds = 0, [], [], []
+            hits = 0
+            taus = []
+            counts = []
+            rounds = []
             for seed in range(worlds):
                 world, seen, played_rounds = played(schedule, n, seed)
                 scores = least_squares(seen).scores

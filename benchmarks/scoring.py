@@ -2,11 +2,11 @@
 
     python benchmarks/scoring.py [--rows FILE] [--rounds 5] [--threads N] [--onnx-python P] [--blender-python P]
 
-Every contender is a process of its own with its model loaded and warm. In each round every contender makes one pass
-over the same groups, one after the other, so that a machine's moods hit all alike; figures are medians over rounds,
-ratios are medians of the ratios within a round. Texts have their natural lengths: those of ``--rows``, or log-normal
-ones (seed 0, median 35 words, at most 60) made of the sample's words. The ceiling is the engine's own matrix product
-of the run.
+Every contender is its own process with a loaded, warm model. In each round every contender makes one pass over the
+same groups, one after the other, so that variations of the machine affect all of them alike; figures are medians over
+rounds, ratios are medians of the ratios within a round. Texts have their natural lengths: those of ``--rows``, or
+log-normal ones (seed 0, median 35 words, at most 60) made of the sample's words. The ceiling is the engine's own matrix
+product of the run.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from ranker.text.layout import TextLayout
 from safetensors.torch import save_file
 from scipy.stats import kendalltau
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config
@@ -49,7 +50,6 @@ from ranker.models import pointwise as reward
 from ranker.records import Group
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import available_cores, open_session
-from ranker.text.layout import TextLayout
 from ranker.text.templates import render_prompt
 
 ROOT = Path(__file__).parent.parent
@@ -79,18 +79,18 @@ def main() -> None:
     parser.add_argument("--memory-rows", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench.json")
     options = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine(options.threads)}
+    report: dict[str, Any] = {"machine": machine(options.threads)}
     with tempfile.TemporaryDirectory(prefix="ranker-bench-") as folder:
         for part in options.parts:
-            found[part] = PARTS[part](options, Path(folder))
-            print(f"\n## {part}\n{table(found[part])}", flush=True)
+            report[part] = PARTS[part](options, Path(folder))
+            print(f"\n## {part}\n{table(report[part])}", flush=True)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten: {options.out}")
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """What the figures were taken on."""
+    """The machine and the versions of the measurement."""
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     packages = ("torch", "transformers", "onnxruntime", "sentence-transformers")
     return {
@@ -210,15 +210,15 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
             "one padded batch per prompt": ("single_batch", checkpoint, other),
         }
     groups = groups_of(options.rows, POINTWISE_ROWS // 2, 2)
-    found = interleaved(contenders, groups, options, folder)
+    results = interleaved(contenders, groups, options, folder)
     work, limits = flops(run / "model.onnx", groups), ceilings(options.threads)
-    for name, row in found.items():
+    for name, row in results.items():
         if not name.startswith("ranker") or "bf16" in name:
             continue
         row["of_ceiling"] = (
             work * row["prompts_per_second"] / len(groups) / limits["int8" if "int8" in name else "fp32"]
         )
-    return found
+    return results
 
 
 def plain(checkpoint: Path, folder: Path) -> Path:
@@ -245,9 +245,11 @@ def flops(model: Path, groups: list[Any]) -> float:
 
 def ceilings(threads: int) -> dict[str, float]:
     """Operations per second of one large matrix product in onnxruntime, the best of several: fp32 and u8 x i8."""
-    m, k, n = 2048, 384, 1536
+    m = 2048
+    k = 384
+    n = 1536
     rng = np.random.default_rng(0)
-    found = {}
+    operations = {}
     for kind, op in (("fp32", "MatMul"), ("int8", "MatMulInteger")):
         weights = rng.normal(size=(k, n)).astype(np.float32)
         x = rng.normal(size=(m, k)).astype(np.float32)
@@ -270,8 +272,8 @@ def ceilings(threads: int) -> dict[str, float]:
             start = time.perf_counter()
             session.run(None, {"x": x})
             times.append(time.perf_counter() - start)
-        found[kind] = 2 * m * k * n / min(times)
-    return found
+        operations[kind] = 2 * m * k * n / min(times)
+    return operations
 
 
 def published(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, Path, str]]:
@@ -303,9 +305,9 @@ def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
                 contenders[f"ranker {run} {precision}"] = ("ours", options.runs / run / name, sys.executable)
     result = {}
     for candidates, prompts in PROMPTS.items():
-        found = interleaved(contenders, groups_of(options.rows, prompts, candidates), options, folder)
-        slowest = found.get("LLM-Blender rank")
-        for name, row in found.items():
+        rows = interleaved(contenders, groups_of(options.rows, prompts, candidates), options, folder)
+        slowest = rows.get("LLM-Blender rank")
+        for name, row in rows.items():
             if slowest:
                 row["speed_of_LLM-Blender"] = row["prompts_per_second"] / slowest["prompts_per_second"]
             if "published" not in name and "Blender" not in name:
@@ -321,7 +323,7 @@ def blender_folder(model: pairwise.PairwiseModel, folder: Path) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS.values())})
     tokenizer.model_max_length = 512
     tokenizer.save_pretrained(folder)
-    tensors = {NAMES.written(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {NAMES.stored_name(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
     words = "pretrained_model.embeddings.word_embeddings.weight"  # it adds a fourth marker, which pairs do not use
     tensors[words] = torch.cat([tensors[words], tensors[words].new_zeros(1, tensors[words].shape[1])])
     width = tensors[words].shape[1]
@@ -329,25 +331,42 @@ def blender_folder(model: pairwise.PairwiseModel, folder: Path) -> None:
     tensors |= {f"pretrained_model.pooler.dense.{name}": tensor for name, tensor in pooler.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     config = {
-        "ranker_type": "pairranker", "model_type": "bert", "model_name": offline_backbone(), "n_tasks": 1,
-        "source_maxlength": 256, "candidate_maxlength": 256, "fp16": False, "device": "cpu",
-    }  # fmt: skip
+        "ranker_type": "pairranker",
+        "model_type": "bert",
+        "model_name": offline_backbone(),
+        "n_tasks": 1,
+        "source_maxlength": 256,
+        "candidate_maxlength": 256,
+        "fp16": False,
+        "device": "cpu",
+    }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """DeBERTa-v3-base's shape, random weights, a small vocabulary, 256 tokens, beside transformers' eager torch."""
     config = DebertaV2Config(
-        vocab_size=2048, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072,
-        relative_attention=True, position_buckets=256, pos_att_type=["p2c", "c2p"], share_att_key=True,
-        norm_rel_ebd="layer_norm", position_biased_input=False, max_position_embeddings=512, type_vocab_size=0,
-        num_labels=1, pad_token_id=0,
-    )  # fmt: skip
-    theirs = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
+        vocab_size=2048,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        relative_attention=True,
+        position_buckets=256,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        max_position_embeddings=512,
+        type_vocab_size=0,
+        num_labels=1,
+        pad_token_id=0,
+    )
+    eager = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
     text = TextLayout(layout="single", output="scalar", max_length=256, prompt_reserve=64, pad_id=0)
     config.ranker = {"text": text.model_dump(), "head": "scalar", "pooling": "first_token", "aspects": []}
     ours = reward.prepare(reward.reward_class(config)(config)).eval()
-    ours.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(eager.state_dict())
     graph.to_onnx(ours, folder / "deberta.onnx")
     session = open_session(folder / "deberta.onnx", device="cpu", threads=options.threads)
     torch.set_num_threads(options.threads)
@@ -356,7 +375,7 @@ def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
 
     def run_torch() -> Any:
         with torch.inference_mode():
-            return theirs(input_ids=torch.from_numpy(ids)).logits.numpy()
+            return eager(input_ids=torch.from_numpy(ids)).logits.numpy()
 
     def run_ours() -> Any:
         with torch.inference_mode():
@@ -377,12 +396,12 @@ def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
     base = times["transformers eager"]
     return {
         name: {
-            "rows_per_second": len(ids) / median(found),
-            "speed_of_eager": median(b / f for b, f in zip(base, found, strict=True)),
+            "rows_per_second": len(ids) / median(seconds),
+            "speed_of_eager": median(b / f for b, f in zip(base, seconds, strict=True)),
             "largest_difference": difference,
-            "rounds": len(found),
+            "rounds": len(seconds),
         }
-        for name, found in times.items()
+        for name, seconds in times.items()
     }
 
 
@@ -393,7 +412,7 @@ def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, A
     file = folder / "eight.jsonl"
     lines = [json.dumps({"prompt": prompt, "candidates": answers}) for prompt, answers in rows]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    theirs = (
+    cross_encoder_script = (
         "import json; from sentence_transformers import CrossEncoder; "
         f"rows = [json.loads(line) for line in open({str(file)!r})]; "
         f"print(CrossEncoder({str(checkpoint)!r}, device='cpu')"
@@ -402,7 +421,7 @@ def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, A
     onnx_file = str(options.runs / "encoder-bradley-terry" / "model.onnx")
     commands = {
         "ranker score": [sys.executable, "-m", "ranker", "score", "--onnx", onnx_file, "--input", str(file)],
-        "CrossEncoder": [sys.executable, "-c", theirs],
+        "CrossEncoder": [sys.executable, "-c", cross_encoder_script],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -413,8 +432,8 @@ def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, A
             times[name].append(time.perf_counter() - start)
     ratio = median(b / a for a, b in zip(*times.values(), strict=True))
     return {
-        name: {"seconds": median(found), "rounds": len(found), "speed_of_CrossEncoder": share}
-        for (name, found), share in zip(times.items(), (ratio, 1.0), strict=True)
+        name: {"seconds": median(seconds), "rounds": len(seconds), "speed_of_CrossEncoder": share}
+        for (name, seconds), share in zip(times.items(), (ratio, 1.0), strict=True)
     }
 
 
@@ -430,7 +449,7 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any
     native.save(model.eval(), tokenizer, folder / "one")
     onnx_file = folder / "one.onnx"
     export(folder / "one", {"fp32": onnx_file}, rows=load_preferences([VALIDATION], limit=64).preferences)
-    found = {}
+    rows = {}
     for count in (10_000, options.memory_rows):
         file = folder / "short.jsonl"
         with file.open("w", encoding="utf-8") as out:
@@ -438,15 +457,15 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any
         command = [sys.executable, "-m", "ranker", "score", "--onnx", str(onnx_file), "--input", str(file)]
         start = time.perf_counter()
         command += ["--output", str(folder / "scored.jsonl")]
-        # A child's peak counts what its parent held when it was made, so a small parent starts it.
+        # A child's peak includes the memory of its parent at the fork, so a small parent starts it.
         run = subprocess.run([sys.executable, "-S", "-c", PEAK, *command], check=True, capture_output=True, text=True)
         peak = int(run.stdout.splitlines()[-1]) / 1024
-        found[f"{count} rows"] = {
+        rows[f"{count} rows"] = {
             "peak_MiB": peak,
             "over_the_file_MiB": peak - onnx_file.stat().st_size / 2**20,
             "rows_per_second": count / (time.perf_counter() - start),
         }
-    return found
+    return rows
 
 
 def table(part: dict[str, dict[str, Any]]) -> str:

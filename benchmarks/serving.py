@@ -39,7 +39,7 @@ LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 @dataclass
 class Load:
-    """What a load came to: seconds of accepted requests, and how often which status came."""
+    """The result of a load: seconds of accepted requests, and the count of every status."""
 
     seconds: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
@@ -57,13 +57,17 @@ class Client(asyncio.Protocol):
     """One connection that is kept open; as little Python per request as possible."""
 
     def __init__(self, port):
-        self.port, self.transport, self.answer, self.received = port, None, None, b""
+        self.port = port
+        self.transport = None
+        self.answer = None
+        self.received = b""
 
     async def post(self, route, body):
         loop = asyncio.get_running_loop()
         if self.transport is None:
             await loop.create_connection(lambda: self, "127.0.0.1", self.port)
-        self.answer, self.received = loop.create_future(), b""
+        self.answer = loop.create_future()
+        self.received = b""
         self.transport.write(
             b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
             % (route.encode(), len(body), body)
@@ -90,9 +94,9 @@ class Client(asyncio.Protocol):
 
 
 async def closed_loop(port, route, bodies, clients):
-    """``clients`` that each send the next body when their last was answered."""
+    """``clients`` that each send the next body after the response to the last one."""
     load, queue = Load(), iter(bodies)
-    begun = time.perf_counter()
+    started = time.perf_counter()
 
     async def one():
         client = Client(port)
@@ -105,14 +109,16 @@ async def closed_loop(port, route, bodies, clients):
         client.close()
 
     await asyncio.gather(*(one() for _ in range(clients)))
-    load.wall = time.perf_counter() - begun
+    load.wall = time.perf_counter() - started
     return load
 
 
 async def open_loop(port, route, bodies, rate, seconds):
-    """Requests that come at ``rate`` per second whatever became of those before."""
-    load, free, running = Load(), [], set()
-    begun = time.perf_counter()
+    """Requests that arrive at ``rate`` per second, whether earlier ones were answered or not."""
+    load = Load()
+    free = []
+    running = set()
+    started = time.perf_counter()
 
     async def one(body):
         client = free.pop() if free else Client(port)
@@ -124,13 +130,13 @@ async def open_loop(port, route, bodies, rate, seconds):
         free.append(client)
 
     for number in range(int(rate * seconds)):
-        await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
+        await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
         task = asyncio.create_task(one(bodies[number % len(bodies)]))
         running.add(task)
         task.add_done_callback(running.discard)
     while running:
         await asyncio.wait(running)
-    load.wall = time.perf_counter() - begun
+    load.wall = time.perf_counter() - started
     for client in free:
         client.close()
     return load
@@ -150,7 +156,7 @@ def served(model, *args):
 
 
 def naive(model):
-    """What one writes in ten minutes: a forward per request, in the framework's threads."""
+    """A minimal server: one forward per request, in the framework's threads."""
     import fastapi
     import uvicorn
 
@@ -173,26 +179,26 @@ def compare(model, groups, bodies, rounds):
     if checkpoint.exists():
         commands["naive, torch"] = [sys.executable, __file__, str(checkpoint), "--naive"]
     servers = {name: start(command) for name, command in commands.items()}
-    found = {"bare": [], **{name: [] for name in servers}}
+    rates = {"bare": [], **{name: [] for name in servers}}
     try:
         for _ in range(rounds + 1):  # the first warms up
-            begun = time.perf_counter()
+            started = time.perf_counter()
             scorer.score(groups)
-            found["bare"].append(len(groups) / (time.perf_counter() - begun))
+            rates["bare"].append(len(groups) / (time.perf_counter() - started))
             for name, (_, port) in servers.items():
-                found[name].append(uvloop.run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
+                rates[name].append(uvloop.run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
     finally:
         for process, _ in servers.values():
             process.terminate()
             process.wait(60)
-    found = {name: rates[1:] for name, rates in found.items()}
+    measured = {name: values[1:] for name, values in rates.items()}
     ratios = {
-        name: statistics.median(x / y for x, y in zip(found["served"], rates, strict=True))
-        for name, rates in found.items()
+        name: statistics.median(x / y for x, y in zip(measured["served"], values, strict=True))
+        for name, values in measured.items()
         if name != "served"
     }
     return {
-        "items_per_second": {name: round(statistics.median(rates), 1) for name, rates in found.items()},
+        "items_per_second": {name: round(statistics.median(values), 1) for name, values in measured.items()},
         "served_of": {name: round(ratio, 3) for name, ratio in ratios.items()},
         "rounds": rounds,
         "items": len(groups),
@@ -204,18 +210,18 @@ def overload(model, bodies, seconds):
     try:
         uvloop.run(closed_loop(port, "/v1/score", bodies[:200], CLIENTS))
         peak = uvloop.run(closed_loop(port, "/v1/score", bodies, CLIENTS))
-        found = {"peak_items_per_second": round(peak.rate, 1), "queue_items": 4 * CLIENTS}
+        report = {"peak_items_per_second": round(peak.rate, 1), "queue_items": 4 * CLIENTS}
         for times in (1, 2, 10):
             load = uvloop.run(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds))
             total = sum(load.statuses.values())
-            found[f"{times}x"] = {
+            report[f"{times}x"] = {
                 "throughput_of_peak": round(load.rate / peak.rate, 3),
                 "accepted_p50_seconds": round(load.percentile(0.5), 3),
                 "accepted_p99_seconds": round(load.percentile(0.99), 3),
                 "refused": round(load.statuses.get(429, 0) / total, 3),
                 "statuses": load.statuses,
             }
-        return found
+        return report
     finally:
         server.terminate()
         server.wait(60)
@@ -224,7 +230,9 @@ def overload(model, bodies, seconds):
 def soak(model, bodies, minutes):
     """Mixed load: single items, batches, refused bodies, and clients that go away; memory and descriptors over time."""
     server, port = start(served(model))
-    draw, samples, statuses = random.Random(0), [], {}
+    draw = random.Random(0)
+    samples = []
+    statuses = {}
     items = [json.loads(body) for body in bodies]
     end = time.monotonic() + minutes * 60
 
@@ -240,9 +248,9 @@ def soak(model, bodies, minutes):
                 body = b'{"prompt": 1}'
             else:
                 gone = Client(port)
-                waiting = asyncio.create_task(gone.post("/v1/score", draw.choice(bodies)))
+                request = asyncio.create_task(gone.post("/v1/score", draw.choice(bodies)))
                 await asyncio.sleep(draw.random() * 0.1)
-                waiting.cancel()
+                request.cancel()
                 gone.close()
                 continue
             status, _ = await connection.post("/v1/score", body)
@@ -250,11 +258,11 @@ def soak(model, bodies, minutes):
         connection.close()
 
     async def watch():
-        begun = time.monotonic()
+        started = time.monotonic()
         while time.monotonic() < end:
             pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
             files = len(os.listdir(f"/proc/{server.pid}/fd"))
-            samples.append((time.monotonic() - begun, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, files))
+            samples.append((time.monotonic() - started, pages * os.sysconf("SC_PAGE_SIZE") / 2**20, files))
             await asyncio.sleep(5)
 
     async def everyone():
@@ -300,11 +308,11 @@ def main():
     items = [{"prompt": g.prompt, "candidates": list(g.candidates)} for g in groups if isinstance(g.prompt, str)]
     bodies = [json.dumps(item).encode() for item in items]
     if args.soak:
-        found = soak(args.model, bodies, args.soak)
+        report = soak(args.model, bodies, args.soak)
     else:
-        found = compare(args.model, groups, bodies, args.rounds)
-        found["overload"] = overload(args.model, bodies, args.overload_seconds)
-    text = json.dumps(found, indent=1)
+        report = compare(args.model, groups, bodies, args.rounds)
+        report["overload"] = overload(args.model, bodies, args.overload_seconds)
+    text = json.dumps(report, indent=1)
     print(text) if args.out == "-" else Path(args.out).write_text(text + "\n")
 
 

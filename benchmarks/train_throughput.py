@@ -1,12 +1,12 @@
 """Training throughput and held-out accuracy beside TRL's RewardTrainer: same backbone, same rows, interleaved runs.
 
-    pip install trl                                  # needed by the TRL side alone
+    pip install trl                                  # needed only by the TRL side
     python benchmarks/train_throughput.py ROWS.jsonl.gz HELD_OUT.jsonl.gz [--pairs 800] [--seeds 0 1 2] [--out FILE]
 
 Both sides train a BERT classifier with one output by -log sigmoid(r_chosen - r_rejected) for one epoch. Speed is real
-(non-padding) tokens per second of the training steps alone, after a warm-up of ``WARM`` steps. Every run is a process
-of its own, in the order ours, TRL, ours, TRL, ...; precisions and TRL's batch size are arguments, so that each side can
-be given its best. Ratios are of runs with the same seed.
+(non-padding) tokens per second of the training steps, after a warm-up of ``WARM`` steps. Every run is its own process,
+in the order ours, TRL, ours, TRL, ...; precisions and TRL's batch size are arguments, so that each side can run at its
+best. Ratios are of runs with the same seed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--trl-batch", type=int, default=8, help="pairs of one TRL step")
     parser.add_argument("--trl-precision", choices=["bf16", "fp32"], default="bf16")
-    parser.add_argument("--batch-tokens", type=int, default=2048)
+    parser.add_argument("--max-tokens-per-forward", type=int, default=2048)
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--sides", nargs="+", default=["ours", "trl"])
     parser.add_argument("--out", type=Path)

@@ -82,25 +82,25 @@ def to_onnx(model: PreTrainedModel, path: Path) -> None:
 
 
 def head_nodes(path: Path) -> list[str]:
-    """Names of the nodes of the head, which is never quantised: by their scope, or by the weights they read.
+    """Names of the head's nodes, which are never quantised: by their scope, or by the weights they read.
 
     Raises:
-        ExportError: there are none, so quantising would not leave the head as it is.
+        ExportError: no node of the head was found, so quantising could change the head.
     """
     nodes = onnx.load(path, load_external_data=False).graph.node
-    found = [node.name for node in nodes if any(map(of_head, (node.name.partition("/")[0], *node.input)))]
-    if not found:
-        raise ExportError(f"{path}: found no node of the head, which must stay fp32; export fp32 alone")
-    return found
+    nodes_of_head = [node.name for node in nodes if any(map(of_head, (node.name.partition("/")[0], *node.input)))]
+    if not nodes_of_head:
+        raise ExportError(f"{path}: found no node of the head, which must stay fp32; export only fp32")
+    return nodes_of_head
 
 
 def of_head(name: str) -> bool:
-    """Whether a dotted name of a scope or weight belongs to the head."""
+    """Whether the dotted name of a scope or weight belongs to the head."""
     return not set(HEAD_MODULES).isdisjoint(name.split("."))
 
 
 def _tidy(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """Name axes and nodes, and drop what the exporter leaves behind: traces with local paths, stale shapes."""
+    """Name axes and nodes, and drop the exporter's leftovers: traces with local paths, stale shapes."""
     graph = proto.graph
     for value in graph.input:
         for axis, dimension in zip(AXES[value.name], value.type.tensor_type.shape.dim, strict=True):
@@ -123,7 +123,7 @@ def _tidy(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's notes about packages it does not need off the user's screen."""
+    """Suppress the exporter's messages about packages that it does not need."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -144,9 +144,9 @@ def _examples(model: PreTrainedModel, names: list[str]) -> list[Tensor]:
         "readout": torch.tensor([[1, 9, 17], [1, 9, 17], [1, 9, -1]]),
         "members": torch.tensor([[1, 2], [0, 2], [0, 1]]),
     }
-    given = {
+    text_inputs = {
         "input_ids": torch.randint(5, 10, (rows, length)),
         "block_ids": blocks,
         "position_ids": positions.contiguous(),
     }
-    return [(given | last)[name] for name in names]
+    return [(text_inputs | last)[name] for name in names]

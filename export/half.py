@@ -1,4 +1,4 @@
-"""fp32 graph to fp16, for GPUs: the head, what squares numbers, and what is asked for stay fp32."""
+"""fp32 graph to fp16, for GPUs: the head, operators that square numbers, and chosen operators stay fp32."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.extras import require
 
 SQUARES: Final = ("Pow", "ReduceMean", "Sqrt", "Reciprocal")
-"""Of root-mean-square norms: squares of a decoder's states pass 65,504, fp16's largest number."""
+"""Operators of root-mean-square norms: squares of a decoder's states exceed 65,504, the largest fp16 number."""
 
 
 def fp16(graph: Path, kept: Sequence[str] = ()) -> Path:
     """Write an fp16 copy beside ``graph``; inputs and scores keep their types, operators in ``kept`` stay fp32."""
     float16 = require("onnxruntime.transformers.float16")
     model = onnx.load(graph)
-    # Types are inferred up to operators that are the runtime's own; all of those give numbers.
-    own = [output for node in model.graph.node if node.domain == MICROSOFT for output in node.output]
-    model.graph.value_info.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in own)
+    # Types are not inferred beyond the runtime's own operators; all of them give fp32.
+    runtime_outputs = [output for node in model.graph.node if node.domain == MICROSOFT for output in node.output]
+    model.graph.value_info.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in runtime_outputs
+    )
     half = float16.convert_float_to_float16(
         model,
         keep_io_types=True,

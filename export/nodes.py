@@ -1,4 +1,4 @@
-"""Products of a graph, and the nodes that take their place when they are quantised."""
+"""Products of a graph, and the nodes that replace them when they are quantised."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FP32_PRODUCTS: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A matrix product with constant weights, and the addition of its bias where there is one."""
+    """A matrix product with constant weights, and the addition of its bias if it has one."""
 
     node: NodeProto
     weights: NDArray[np.float32]
@@ -34,7 +34,7 @@ class QuantizedNodes:
     """Nodes and constants of the quantised products of one activation.
 
     Args:
-        prefix: of the names of all of them.
+        prefix: the beginning of all their names.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -44,7 +44,7 @@ class QuantizedNodes:
         self._numbers = count()
 
     def fused(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
-        """Quantise the activation once and multiply it by the weights of all its products, in onnxruntime's nodes."""
+        """Quantise the activation once and multiply it by the weights of all its products, with onnxruntime's nodes."""
         add, once = self._add, self._once
         x = add("Mul", [activation, self._constant(1 / numbers.smoothing)])
         zero_point = self._constant(np.uint8(numbers.zero_point))
@@ -67,7 +67,7 @@ class QuantizedNodes:
                 add("Add", [scaled, bias], output)
 
     def qdq(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
-        """The same with a fixed scale in ONNX's own nodes, which engines fuse."""
+        """``fused`` with a fixed scale and standard ONNX nodes, which engines fuse."""
         add = self._add
         x = add("Mul", [activation, self._constant(1 / numbers.smoothing)])
         grid = [self._constant(numbers.scale), self._constant(np.uint8(numbers.zero_point))]
@@ -80,9 +80,10 @@ class QuantizedNodes:
                 add("Add", [multiplied, self._constant(bias)], _output(product))
 
     def blocks(self, activation: str, group: Sequence[Product], *, weights_only: bool) -> None:
-        """Multiply by weights with a scale for every ``BLOCK`` inputs.
+        """Multiply by weights with a scale per ``BLOCK`` inputs.
 
-        The engine scales activations likewise and multiplies in 8 bits; with ``weights_only`` it multiplies in fp32.
+        The engine also scales activations per block and multiplies in 8 bits; with ``weights_only`` it multiplies in
+        fp32.
         """
         level = FP32_PRODUCTS if weights_only else INT8_PRODUCTS
         for product in group:

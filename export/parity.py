@@ -1,4 +1,4 @@
-"""Does the exported graph say what the torch model says? Measured on real rows before a file is handed out."""
+"""Agreement of an exported graph with the torch model, measured on real rows before the file is written."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ACCURACY: Final = 0.005
 """Limits of an int8 export: least rank agreement, most decisions flipped, most accuracy lost."""
 
 SMALL: Final = 0.1
-"""A decision may flip where its margin is among this share of the smallest."""
+"""A decision may flip if its margin is among this share of the smallest margins."""
 
 ROWS: Final = 160
-"""Groups of the user's data that are scored for rank agreement and flips."""
+"""Most groups of the user's data that are scored for rank agreement and flips."""
 
 
 def shapes(preferences: Sequence[Preference], max_length: int) -> dict[str, list[Group]]:
@@ -58,7 +58,7 @@ def shapes(preferences: Sequence[Preference], max_length: int) -> dict[str, list
 
 
 class Reference:
-    """What the source model says of the rows and shapes, computed once for all precisions.
+    """The source model's scores of the rows and shapes, computed once for all precisions.
 
     Args:
         source: the torch model.
@@ -79,10 +79,10 @@ def compare(reference: Reference, exported: Scorer, measured: dict[str, Any] | N
     Args:
         reference: the source model's scores.
         exported: the exported file.
-        measured: what ``agreement`` measured of the same graph already.
+        measured: the result of ``agreement`` for the same graph, if it is known.
 
     Returns:
-        ``shapes``: largest logit difference per input shape; ``max_difference``; and what ``agreement`` gives.
+        ``shapes``: largest logit difference per input shape; ``max_difference``; and the result of ``agreement``.
     """
     differences = {
         name: _difference(reference.shape_results[name], exported.score(groups, preserve_order=True))
@@ -96,10 +96,9 @@ def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
     """Measure decisions and ranks on the user's rows.
 
     Returns:
-        ``tau_b``: mean Kendall rank agreement within groups; ``failed`` groups; ``flips``: share of
-        comparisons whose winner changed, ``largest_flipped_margin`` among them, and ``small_margin``, up to which
-        they may; ``accuracy_source`` and ``accuracy_exported`` on the
-        comparisons; ``n`` comparisons.
+        ``tau_b``: mean Kendall rank agreement within groups; ``failed`` groups; ``flips``: share of comparisons whose
+        winner changed; ``largest_flipped_margin`` among them, and ``small_margin``, the largest margin that may flip;
+        ``accuracy_source`` and ``accuracy_exported`` on the comparisons; ``n`` comparisons.
     """
     after = exported.score([p.group for p in reference.rows])
     failed = [b.error is not None and a.error is None for a, b in zip(reference.results, after, strict=True)]
@@ -112,8 +111,8 @@ def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
     left, right = comparisons(rows, [a for _, a, _ in both]), comparisons(rows, [b for _, _, b in both])
     flipped = np.sign(left.logits) != np.sign(right.logits)
     tau = require("scipy.stats").kendalltau
-    taus = [tau(a.scores, b.scores).statistic for _, a, b in both if len(set(a.scores.tolist())) > 1]
-    taus = [0.0 if np.isnan(found) else found for found in taus]  # scores that were told apart and are all the same now
+    statistics = [tau(a.scores, b.scores).statistic for _, a, b in both if len(set(a.scores.tolist())) > 1]
+    taus = [0.0 if np.isnan(value) else value for value in statistics]  # NaN: all exported scores are equal
     return {
         "tau_b": float(np.mean(taus)) if taus else None,
         "failed": sum(failed),
@@ -127,19 +126,19 @@ def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
 
 
 def losses(parity: dict[str, Any], precision: ExportPrecision) -> list[str]:
-    """What an export loses past its precision's limits; empty where it passes."""
-    found = {
+    """The limits of its precision that an export fails; empty if it passes."""
+    reasons = {
         f"{parity['failed']} groups could not be scored": parity["failed"] > 0,
         "NaN or infinity": not np.isfinite(parity.get("max_difference", 0.0)),
         **LIMITS[precision](parity),
     }
-    return [name for name, failed in found.items() if failed]
+    return [name for name, failed in reasons.items() if failed]
 
 
 def _fp32(parity: dict[str, Any]) -> dict[str, bool]:
     name, worst = max(parity["shapes"].items(), key=lambda item: item[1])
-    said = f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}"
-    return {said: not worst <= FP32_LIMIT}
+    sentence = f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}"
+    return {sentence: not worst <= FP32_LIMIT}
 
 
 def _fp16(parity: dict[str, Any]) -> dict[str, bool]:
@@ -166,7 +165,7 @@ LIMITS: Final[dict[ExportPrecision, Callable[[dict[str, Any]], dict[str, bool]]]
     "int8": _int8,
     "int8-static": _int8,
 }
-"""What each precision may lose: sentences about a table, and whether each is a reason to refuse it."""
+"""The limits of each precision: from a parity table to sentences, and whether each is a reason to refuse the export."""
 
 
 def check(parity: dict[str, Any], precision: ExportPrecision) -> None:

@@ -1,8 +1,8 @@
 """fp32 graph to int8: weights per channel, activations with a fixed scale or one per token, the head untouched.
 
-No scale is shared with anything else in the batch; what is left of the batch in a score is rounding. How numbers are
-rounded is ``rounding``'s; here they become nodes. A product is onnxruntime's ``MatMulIntegerToFloat``, which takes one
-scale of the activation: a token's own scale is multiplied to its result.
+Rows of a batch share no scale, so a score depends on the rest of its batch only by rounding. ``rounding`` rounds the
+numbers; this module turns them into nodes. A product is onnxruntime's ``MatMulIntegerToFloat``, which takes one scale
+of the activation; scales per token multiply its result.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ranker.layouts.base import Arrays
 from ranker.runtime.session import CPU
 
 STATES: Final = 2048
-"""Tokens whose activations are kept to round on."""
+"""Tokens whose activations are kept for rounding."""
 
 STATES_PER_BATCH: Final = 64
 
@@ -38,7 +38,7 @@ def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[
     for node in model.graph.node:
         for name in node.input:
             readers[name].append(node)
-    found: dict[str, list[Product]] = defaultdict(list)
+    by_activation: dict[str, list[Product]] = defaultdict(list)
     for node in model.graph.node:
         weights = constants.get(node.input[1]) if node.op_type in ("MatMul", "Gemm") else None
         if weights is None or len(weights.dims) != 2 or node.name in excluded:
@@ -46,7 +46,7 @@ def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[
         if node.op_type == "Gemm":
             if _plain(node) and set(node.input[2:]) <= set(constants):
                 bias = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 else None
-                found[node.input[0]].append(Product(node, numpy_helper.to_array(weights), None, bias))
+                by_activation[node.input[0]].append(Product(node, numpy_helper.to_array(weights), None, bias))
             continue
         after = readers[node.output[0]]
         addition = after[0] if len(after) == 1 and after[0].op_type == "Add" else None
@@ -54,8 +54,8 @@ def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[
         known = other in constants and list(constants[other].dims) == [weights.dims[1]]
         bias = numpy_helper.to_array(constants[other]) if known else None
         product = Product(node, numpy_helper.to_array(weights), addition if known else None, bias)
-        found[node.input[0]].append(product)
-    return dict(found)
+        by_activation[node.input[0]].append(product)
+    return dict(by_activation)
 
 
 def _plain(node: NodeProto) -> bool:
@@ -65,21 +65,21 @@ def _plain(node: NodeProto) -> bool:
 
 
 class Calibration:
-    """Watches activations while rows are scored: a forward for ``TextPipeline.score``.
+    """Records activations while rows are scored: a forward for ``TextPipeline.score``.
 
     Args:
         graph: the fp32 graph.
 
     Raises:
-        ExportError: the head's nodes are not found, so they could not be left as they are; or there is no product that
-            could be quantised.
+        ExportError: the head's nodes are not found, so the head could not be kept in fp32; or the graph has no product
+            that can be quantised.
     """
 
     def __init__(self, graph: Path) -> None:
         model = onnx.load(graph)
         self.products = products(model, head_nodes(graph))
         if not self.products:
-            raise ExportError("found no matrix product that could become int8 in this graph; export fp32 alone")
+            raise ExportError("found no matrix product that could become int8 in this graph; export only fp32")
         for name in self.products:
             model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         watched = graph.with_name("watched.onnx")
@@ -90,15 +90,15 @@ class Calibration:
         self._seen: dict[str, list[ActivationStats]] = defaultdict(list)
 
     def __call__(self, arrays: Arrays) -> NDArray[np.float32]:
-        """Logits of a batch; its activations are noted, those of padding aside."""
+        """Logits of a batch; its activations are recorded, except those of padding."""
         wanted = ["scores", *self.products]
         scores: NDArray[np.float32]
-        scores, *found = self._session.run(wanted, {name: arrays[name] for name in self._inputs})
-        present = arrays["block_ids"] >= 0 if "block_ids" in arrays else None
+        scores, *activations = self._session.run(wanted, {name: arrays[name] for name in self._inputs})
+        is_text = arrays["block_ids"] >= 0 if "block_ids" in arrays else None
         noted: list[ActivationStats] = []
-        for states in found:
+        for states in activations:
             tokens = states.reshape(-1, states.shape[-1])
-            real = present if present is not None and len(tokens) == present.size else None
+            real = is_text if is_text is not None and len(tokens) == is_text.size else None
             tokens = tokens if real is None else tokens[real.reshape(-1)]
             some = self._random.choice(len(tokens), min(STATES_PER_BATCH, len(tokens)), replace=False)
             kept = some if real is None else np.union1d(some, _ends(real))
@@ -108,7 +108,7 @@ class Calibration:
         return scores
 
     def seen(self, name: str) -> ActivationStats:
-        """What was seen of an activation."""
+        """The recorded statistics of an activation."""
         parts = self._seen[name]
         states = np.concatenate([part.states for part in parts])
         some = np.random.default_rng(0).choice(len(states), min(STATES, len(states)), replace=False)
@@ -119,11 +119,11 @@ class Calibration:
 
 
 class Quantizer:
-    """Writes quantised copies of a graph; what copies have in common is computed once.
+    """Writes quantised copies of a graph; shared results are computed once.
 
     Args:
         graph: the fp32 graph.
-        calibration: has watched rows of the kind that will be scored.
+        calibration: has recorded activations of rows like those that will be scored.
     """
 
     def __init__(self, graph: Path, calibration: Calibration) -> None:
@@ -153,9 +153,9 @@ class Quantizer:
         """Write a copy to ``path``.
 
         Args:
-            path: where it goes.
-            per_token: activations of which every token has a scale of its own; the others have a fixed one.
-            blocks: activations whose products have a scale for every block of inputs.
+            path: the file of the copy.
+            per_token: activations with a scale per token; the others have a fixed scale.
+            blocks: activations whose products have a scale per block of inputs.
             keep_fp32: activations whose products stay fp32.
             use_qdq: whether those with fixed scales are written in ONNX's own nodes (QuantizeLinear, DequantizeLinear).
             weights_only: whether products with scales by block are computed in fp32.
@@ -187,7 +187,7 @@ class Quantizer:
 
 
 def _ends(present: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Where the first and last token of every row are among those that are not padding: models are read there."""
+    """Positions of the first and last token of every row among the tokens without padding; models are read there."""
     after = np.cumsum(present.sum(axis=1))
     return np.concatenate([after - 1, after[:-1], [0]])
 

@@ -1,8 +1,8 @@
 """How the weights and activations of one group of matrix products become 8-bit numbers. Pure numpy.
 
 Outlier channels of the activations are moved into the weights (SmoothQuant, arXiv 2211.10438), further than plain
-rounding would bear, because the weights are then rounded one input at a time, each mending what the ones before it did
-to the products of real activations (GPTQ, arXiv 2210.17323).
+rounding would allow, because the weights are then rounded one input at a time, and each input corrects the error that
+the inputs before it caused in the products of real activations (GPTQ, arXiv 2210.17323).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from numpy.typing import NDArray
 from ranker.scoring.protocol import Floats
 
 PERCENTILES: Final = (100.0, 99.99, 99.9)
-"""Of all numbers of an activation: those beyond are clipped under a fixed scale, where that loses less."""
+"""Percentiles of an activation's numbers beyond which a fixed scale clips them, where clipping loses less."""
 
 SMOOTHINGS: Final = (0.5, 0.65, 0.8, 0.9)
-"""Shares of a channel's range that are moved into the weights; 0 moves nothing, 1 everything."""
+"""Shares of a channel's range that move into the weights, between 0 (nothing) and 1 (all of it)."""
 
-MENDED: Final = 0.25
-"""Part of plain rounding's squared error that is left after GPTQ; where K is 384 and 1536 it was 0.05 to 0.3."""
+GPTQ_RESIDUAL: Final = 0.25
+"""Part of plain rounding's squared error that remains after GPTQ; measured 0.05 to 0.3 for K of 384 and 1536."""
 
 DAMPING: Final = 0.01
 BLOCK: Final = 32
-"""Inputs that are rounded together, and that share a scale where scales are by block."""
+"""Inputs that are rounded together, and that share a scale with scales per block."""
 
 TINY: Final = np.float32(1e-9)
 
 
 @dataclass(frozen=True, slots=True)
 class ActivationStats:
-    """What was seen of an activation with K channels: ``low`` and ``high`` (K,), and ``states`` (tokens, K)."""
+    """Statistics of an activation with K channels: ``low`` and ``high`` (K,), and ``states`` (tokens, K)."""
 
     low: Floats
     high: Floats
@@ -45,9 +45,9 @@ class ActivationStats:
 class Rounded:
     """An activation and its products in 8 bits.
 
-    An activation x is ``q = round(x / smoothing / scale) + zero_point``, u8; its scale is fixed, or every token's own.
-    A product is ``scale * (q - zero_point) @ weights * weight_scale``. ``smoothing`` (K,), ``weights`` i8 (K, N) and
-    ``weight_scale`` (N,) per product; ``scale`` is None where it is the token's; ``error`` is the mean square of the
+    An activation x is ``q = round(x / smoothing / scale) + zero_point``, u8; its scale is fixed or per token. A product
+    is ``scale * (q - zero_point) @ weights * weight_scale``. ``smoothing`` (K,), ``weights`` i8 (K, N) and
+    ``weight_scale`` (N,) per product; ``scale`` is None for scales per token; ``error`` is the mean square of the
     products' weighted error.
     """
 
@@ -60,7 +60,7 @@ class Rounded:
 
 
 def rounded(seen: ActivationStats, weights: Sequence[Floats], *, per_token: bool) -> Rounded:
-    """Round the products of an activation with ``weights`` (K, N) each, smoothed as far as serves it best."""
+    """Round the products of an activation with ``weights`` (K, N) each, with the smoothing that loses least."""
     joined = np.concatenate(weights, axis=1)
     truth = seen.states @ joined
     weight = _weight(truth)
@@ -73,7 +73,7 @@ def rounded(seen: ActivationStats, weights: Sequence[Floats], *, per_token: bool
         zero_point, scale = _grid(seen, smoothing, per_token)
         int8_weights, weight_scale = _nearest(joined * smoothing[:, None])
         activations = lost(_activations(seen.states / smoothing, zero_point, scale), joined * smoothing[:, None])
-        return activations + MENDED * lost(seen.states / smoothing, int8_weights * weight_scale)
+        return activations + GPTQ_RESIDUAL * lost(seen.states / smoothing, int8_weights * weight_scale)
 
     costs = {share: cost(share) for share in SMOOTHINGS}
     smoothing = _smoothing(seen, joined, min(costs, key=lambda share: costs[share]))
@@ -100,19 +100,19 @@ def token_scales(states: Floats, zero_point: int) -> Floats:
 
 
 def factors(zero_point: int) -> tuple[np.float32, np.float32]:
-    """What a token's highest and lowest value are multiplied by to give its scale."""
+    """The factors from a token's highest and lowest value to its scale."""
     return np.float32(1 / (255 - zero_point)), np.float32(-1 / zero_point)
 
 
 def _weight(products: Floats) -> Floats:
-    """What an error counts for in every token (tokens, 1): less where the products are large, as norms will see it."""
+    """The weight of an error per token (tokens, 1): smaller for large products, because norms follow."""
     squares = np.mean(products**2, axis=1, keepdims=True)
     return np.asarray(1 / np.sqrt(np.maximum(squares + np.median(squares), 1e-12)), np.float32)
 
 
 def _smoothing(seen: ActivationStats, weights: Floats, share: float) -> Floats:
     widest, heaviest = np.maximum(-seen.low, seen.high), np.abs(weights).max(axis=1)
-    # A channel that was silent may speak later: it is not blown up more than a hundredfold for that.
+    # A channel that was near zero may be larger later: it is scaled up at most a hundredfold.
     widest, heaviest = (np.maximum(sizes, max(1e-2 * float(np.median(sizes)), 1e-5)) for sizes in (widest, heaviest))
     smoothing = widest**share / heaviest ** (1 - share)
     return np.asarray(smoothing / smoothing.mean(), np.float32)
@@ -121,7 +121,7 @@ def _smoothing(seen: ActivationStats, weights: Floats, share: float) -> Floats:
 def _grid(
     seen: ActivationStats, smoothing: Floats, per_token: bool, percentile: float = 100.0
 ) -> tuple[int, np.float32 | None]:
-    """Where zero lies among the 256 steps, and their size: fixed for all numbers up to a percentile, or the token's."""
+    """The zero point among the 256 steps, and the step size: fixed for all numbers up to a percentile, or per token."""
     if per_token:
         states = seen.states / smoothing
         high, low = np.maximum(states.max(axis=1), 0), np.maximum(-states.min(axis=1), 0)
@@ -136,7 +136,7 @@ def _grid(
 
 
 def _activations(states: Floats, zero_point: int, scale: np.float32 | None) -> Floats:
-    """States as they are after quantising."""
+    """States after quantising and dequantising."""
     steps = token_scales(states, zero_point) if scale is None else scale
     return np.asarray((np.clip(np.round(states / steps) + zero_point, 0, 255) - zero_point) * steps, np.float32)
 
@@ -156,7 +156,7 @@ def _nearest(weights: Floats) -> tuple[NDArray[np.int8], Floats]:
 
 
 def gptq_round(weights: Floats, states: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Weights rounded one input after the other, what each loses made good by those that follow (GPTQ)."""
+    """Weights rounded one input after the other; later inputs correct the error of earlier ones (GPTQ)."""
     _, weight_scale = _nearest(weights)
     rest, inputs = weights.astype(np.float64), len(weights)
     hessian = (states.T @ states).astype(np.float64)

@@ -1,4 +1,4 @@
-"""How a model is made smaller: what has which scales and what stays fp32, by measurement on the user's rows."""
+"""Chooses the scales of a quantised graph, and the products that stay fp32, by measurement on the user's rows."""
 
 from __future__ import annotations
 
@@ -17,25 +17,36 @@ from ranker.runtime.session import int8_warning
 from ranker.scoring.executor import score_groups
 
 CALIBRATION: Final = 64
-"""Groups whose activations are watched."""
+"""Groups that calibrate the scales."""
 
 CALIBRATION_TOKENS: Final = 1024
-"""Padded tokens of a watched batch; all its activations are in memory at once."""
+"""Padded tokens of a calibration batch; all its activations are in memory at once."""
 
 ALL: Final = 10_000
 
 LADDER: Final = (
-    (0.0, 0), (0.25, 0), (0.0, 2), (0.25, 2), (0.0, 4), (0.25, 4), (1.0, 0), (1.0, 2), (1.0, 4), (1.0, 6), (0.0, ALL)
-)  # fmt: skip
-"""From the fastest to the most exact: the share of activations with a scale per token, and how many have scales by
-block, which are a fifth faster than fp32. Weights only, which come last, lose least and are no faster."""
+    (0.0, 0),
+    (0.25, 0),
+    (0.0, 2),
+    (0.25, 2),
+    (0.0, 4),
+    (0.25, 4),
+    (1.0, 0),
+    (1.0, 2),
+    (1.0, 4),
+    (1.0, 6),
+    (0.0, ALL),
+)
+"""From the fastest to the most exact: the share of activations with a scale per token, and the number of activations
+with scales per block, which are a fifth faster than fp32. Weights only, the last step, loses least and is not faster
+than fp32."""
 
 STATIC_LADDER: Final = (0, 1, 2, 3, 4, 6, 8, 12)
-"""How many activations' products stay fp32, a quarter at most, where all others have fixed scales."""
+"""Numbers of activations whose products stay fp32, a quarter at most; all other activations have fixed scales."""
 
 
 FP16_LADDER: Final = ((), ("LayerNormalization",), ("LayerNormalization", "Add"))
-"""Operators that stay fp32: none, norms, norms and what is summed before them."""
+"""Operators that stay fp32: none; norms; norms and the sums before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,7 @@ class QuantPlan:
     weights_only: bool = False
 
     def facts(self, products: Mapping[str, Sequence[Product]]) -> dict[str, Any]:
-        """What the parity table says of it."""
+        """The plan's entries in the parity table."""
 
         def nodes(activations: Sequence[str]) -> list[str]:
             return [product.node.name for activation in activations for product in products[activation]]
@@ -76,28 +87,28 @@ def fp16(graph: Path, source: TorchScorer, reference: parity.Reference) -> tuple
 def int8(
     graph: Path, source: TorchScorer, rows: Sequence[Preference], reference: parity.Reference, *, static: bool = False
 ) -> tuple[Path, dict[str, Any], dict[str, Any] | None]:
-    """Quantise ``graph`` so that it passes its gate (``parity.check``) where that can be had.
+    """Quantise ``graph`` with the first plan that passes its gate (``parity.check``).
 
-    The first step of the ladder that passes on the reference's rows is taken, or the one that passes most limits. On
-    processors without 8-bit dot products only the weights become int8. Its
-    figures are those of the rows it was chosen on, so they flatter it a little.
+    The plan is the first step of the ladder that passes on the reference's rows, or the step that passes most limits.
+    On processors without 8-bit dot products only the weights become int8. The figures are measured on the rows that
+    chose the plan, so they are slightly optimistic.
 
     Args:
         graph: the fp32 graph.
         source: the torch model.
-        rows: the user's; those that are not the reference's are watched, where there are enough.
-        reference: what the torch model says of the rows that the gate measures.
+        rows: the user's rows; those outside the reference calibrate, if there are enough of them.
+        reference: the torch model's scores of the rows that the gate measures.
         static: whether all scales are fixed, and quantised and dequantised in ONNX's own nodes.
 
     Returns:
         The quantised graph, the plan's facts, and what ``parity.agreement`` measured of the graph if it passed.
     """
     held = {id(row) for row in reference.rows}
-    others = [row for row in rows if id(row) not in held]
-    pool = others if len(others) >= CALIBRATION else list(rows)
-    watched = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
+    unmeasured = [row for row in rows if id(row) not in held]
+    pool = unmeasured if len(unmeasured) >= CALIBRATION else list(rows)
+    calibration_groups = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
     calibration = quantize.Calibration(graph)
-    score_groups(source.pipeline, watched, calibration, CALIBRATION_TOKENS, retry=False)
+    score_groups(source.pipeline, calibration_groups, calibration, CALIBRATION_TOKENS, retry=False)
     quantizer = quantize.Quantizer(graph, calibration)
     target = graph.with_name("graph.int8.onnx")
     tried: list[tuple[tuple[int, float], QuantPlan]] = []
@@ -118,10 +129,10 @@ def _on_cpu(graph: Path, source: TorchScorer) -> GraphScorer:
 
 
 def _plans(quantizer: quantize.Quantizer, static: bool) -> Iterator[QuantPlan]:
-    """The steps of the ladder: what a fixed scale costs most has scales by block, what it costs next most per token."""
+    """The steps of the ladder: activations that lose most by a fixed scale get scales per block, the next per token."""
     weights_only = QuantPlan(blocks=tuple(quantizer.products), weights_only=True)
     if not static and int8_warning() is not None:
-        yield weights_only  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
+        yield weights_only  # without 8-bit dot products other plans are slower, and 8-bit products saturate
         return
     fixed = {name: quantizer.rounded(name, per_token=False).error for name in quantizer.products}
     costliest = sorted(fixed, key=lambda name: -fixed[name])

@@ -1,4 +1,4 @@
-"""A checkpoint to self-contained ``model.onnx`` files, each refused when it does not say what the model says."""
+"""A checkpoint to self-contained ``model.onnx`` files; a file whose scores differ from the model's is refused."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def export(
     Args:
         checkpoint: a native checkpoint folder.
         targets: where the file of each precision goes; it appears only after the parity gate has passed. ``fp16`` is
-            for GPUs; ``int8`` has the scales that ``search`` finds, in onnxruntime's own nodes; ``int8-static`` fixed
-            scales in standard nodes. The head is fp32 always.
+            for GPUs; ``int8`` has the scales that ``search`` chooses, in onnxruntime's nodes; ``int8-static`` has fixed
+            scales in standard nodes. The head is always fp32.
         rows: labelled rows on which the parity is measured, a seeded sample of ``parity.ROWS``.
-        data: what the rows are called in the table.
-        evaluation: what is known about the model's quality; stored in the manifest.
-        on_loss: what becomes of an fp16 or int8 graph that loses too much: refuse raises, skip warns, allow writes it.
+        data: the name of the rows in the table.
+        evaluation: figures of the model's quality; stored in the manifest.
+        on_loss: for an fp16 or int8 graph that loses too much: ``refuse`` raises, ``skip`` warns, ``allow`` writes it.
 
     Returns:
-        Per precision that was written the parity table that is stored in the file.
+        The parity table in the file, per precision that was written.
 
     Raises:
         ParityError: an fp32 graph differs from the torch model by more than 1e-4, or int8 passes its limits.
@@ -97,7 +97,7 @@ def export(
 
 
 def _accepted(table: dict[str, Any], precision: ExportPrecision, on_loss: OnLoss, path: Path) -> bool:
-    """Whether a graph is written; fp32 must always say what the model says."""
+    """Whether a graph is written; fp32 must always agree with the model."""
     if on_loss == "allow" and precision != "fp32":
         return True
     try:

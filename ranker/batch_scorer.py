@@ -13,6 +13,7 @@ import numpy as np
 from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group
 from ranker.errors import ConfigError, DataError, ModelFileError
 from ranker.loading import load
+from ranker.metrics import top_margin
 from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import ranked
 from ranker.records import Group
@@ -170,12 +171,11 @@ def columns_of(result: GroupScores) -> dict[str, Any]:
     if result.error is not None:
         return dict.fromkeys(RESULTS) | {"error": result.error}
     ranking = rank_scores(result.scores)
-    best = np.sort(result.scores)[::-1]
     return {
         "scores": result.scores.tolist(),
         "ranks": ranking.ranks.tolist(),
         "order": ranking.order.tolist(),
-        "margin": float(best[0] - best[1]) if len(best) > 1 else None,
+        "margin": top_margin(result.scores),
         "truncated": result.truncated.tolist(),
         "error": None,
     }

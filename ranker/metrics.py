@@ -131,7 +131,10 @@ def comparisons(preferences: Sequence[Preference], results: Sequence[GroupScores
 
     Several tasks are averaged to one target: the share of the labelled tasks that prefer the left answer.
     """
-    logits, targets, groups, indices = [], [], [], []
+    logits = []
+    targets = []
+    groups = []
+    indices = []
     for number, (preference, result) in enumerate(zip(preferences, results, strict=True)):
         if result.error is not None:
             continue

@@ -1,4 +1,4 @@
-"""Adapter folders: peft's two files, our configuration and the tokenizer. The head must be in it, or it is refused."""
+"""Adapter folders: peft's two files, the model's settings and the tokenizer. An adapter without a head is refused."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def is_adapter(folder: Path) -> bool:
 
 
 def save(model: Any, tokenizer: TextTokenizer, config: AdapterSettings, folder: Path) -> None:
-    """Write an adapter (a ``PeftModel``'s) that ``load`` reads."""
+    """Write the adapter of a ``PeftModel`` so that ``load`` reads it."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     complete(tokenizer, config, folder)
 
 
 def complete(tokenizer: TextTokenizer, config: AdapterSettings, folder: Path) -> None:
-    """Add to peft's files what is needed to load them again: the model's settings and the tokenizer."""
+    """Add to peft's files the model's settings and the tokenizer, which ``load`` needs."""
     (folder / SETTINGS).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)
 
@@ -62,14 +62,14 @@ def load(
     Args:
         folder: an adapter that ``save`` or any user of peft wrote.
         head_prefix: as in ``native.load``.
-        allow_pickle: as in ``native.load``, for the adapter, its base model and a head in a file of its own.
+        allow_pickle: as in ``native.load``, for the adapter, its base model and a head in a separate file.
 
     Returns:
-        The model, its tokenizer, and what is read otherwise than a user may expect.
+        The model, its tokenizer, and notes on what is read differently from what a user may expect.
 
     Raises:
         CheckpointError: neither the adapter nor its base holds a head, a tensor is empty or not finite, or the base
-            model is not here.
+            model cannot be found.
         MissingExtraError: peft is not installed.
     """
     tensors = check_head(folder, allow_pickle=allow_pickle)
@@ -81,7 +81,7 @@ def load(
         model, tokenizer = new_model(base.model, base.output)
     else:
         model, tokenizer, notes = peft.base_of(folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle)
-        config.task_type = config.modules_to_save = None  # whole modules are in the model, wherever they came from
+        config.task_type = config.modules_to_save = None  # modules that were saved whole are already in the model
     adapted = library.PeftModel.from_pretrained(model, folder, config=config)
     return adapted.merge_and_unload().eval(), tokenizer, notes
 
@@ -90,7 +90,7 @@ def settings(folder: Path) -> AdapterSettings:
     """The settings of the model that an adapter was trained on.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: the folder has no settings.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -102,7 +102,7 @@ def settings(folder: Path) -> AdapterSettings:
 
 
 def check_head(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """Refuse an adapter of ours without every module it saves whole, and any with an empty or non-finite tensor.
+    """Refuse an adapter that lacks a module which it saves whole, or has an empty or non-finite tensor.
 
     Returns:
         The adapter's tensors.
@@ -118,14 +118,16 @@ def check_head(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
     if not file.is_file():
         raise CheckpointError(f"{folder}: expected {WEIGHTS}, found none; is the adapter complete?")
     modules = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8")).get("modules_to_save") or []
-    found = read([file], KeyMap({}))
-    for module in modules if (folder / SETTINGS).is_file() else ():  # peft's own lists name heads that may not exist
-        if not any(f".{module}." in f".{name}" for name in found):
+    tensors = read([file], KeyMap({}))
+    for module in (
+        modules if (folder / SETTINGS).is_file() else ()
+    ):  # lists of other peft users name heads that may not exist
+        if not any(f".{module}." in f".{name}" for name in tensors):
             raise CheckpointError(
                 f"{file}: the head '{module}' is missing, so it would be newly initialised and the scores noise; "
                 "save it with modules_to_save, or train again with: ranker train RECIPE lora.r=16"
             )
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if tensor.numel() == 0 or not torch.isfinite(tensor).all():
             raise CheckpointError(f"{file}: tensor '{name}' is empty or holds NaN; use an earlier checkpoint")
-    return found
+    return tensors

@@ -1,7 +1,8 @@
-"""A checkpoint of any format that is read, as a folder of another format that scores the same."""
+"""Converts a checkpoint of any readable format to another format with the same scores."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from ranker import atomic
 from ranker.checkpoints import native
 from ranker.checkpoints.formats.registry import WRITERS
 from ranker.checkpoints.formats.spec import Source
@@ -31,10 +33,10 @@ PROBES: Final = (
     Group("Sort: 3, 1, 2\nAnswer with numbers only.", ("1, 2, 3", "one two three", "3 2 1 " * 40)),
     Group("", ("Ünïcödé 🙂", "plain")),
 )
-"""What a source and its conversion are both asked to score."""
+"""Groups that a source and its conversion must score alike."""
 
 DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float32}
-"""Of safetensors headers; pickles say the library's own name."""
+"""Types by their names in safetensors headers; pickles have torch's names."""
 
 
 def convert(
@@ -42,17 +44,17 @@ def convert(
 ) -> list[str]:
     """Write ``source`` as a new folder of format ``to``, every tensor in the precision in which it was stored.
 
-    The new folder is read again and must score the probes like the source.
+    The new folder is loaded again and must score the probes like the source.
 
     Args:
         source: a checkpoint that ``native.load`` reads; adapters are merged.
-        target: a folder that does not exist, or is empty.
+        target: a new or empty folder.
         to: one of ``TARGETS``.
         head_prefix: as in ``native.load``.
         allow_pickle: as in ``native.load``; the target is always safetensors.
 
     Returns:
-        What could not be kept, or is read otherwise than a user may expect.
+        Notes on what could not be kept, or is read differently from what a user may expect.
 
     Raises:
         ConfigError: an unknown format.
@@ -67,21 +69,21 @@ def convert(
     if to in ("native", "hf"):
         loaded, note = own_padding(loaded)
         notes += note
-    with _whole(target) as folder:
+    with _draft(target) as folder:
         notes += _write(loaded, folder, to)
         expected = TorchScorer(loaded.model, loaded.tokenizer).score(PROBES)
         layout = loaded.model.layout
         del loaded  # a large model is held once
         written = native.open_checkpoint(folder)
         notes += _other_layout(layout, written.model.layout)
-        found = TorchScorer(written.model, written.tokenizer).score(PROBES)
-        whole = [(e, f) for e, f in zip(expected, found, strict=True) if not (_cut(e) or _cut(f))]
-        native.compare([e for e, _ in whole], [f for _, f in whole], folder)
+        rescored = TorchScorer(written.model, written.tokenizer).score(PROBES)
+        uncut = [(e, r) for e, r in zip(expected, rescored, strict=True) if not (_cut(e) or _cut(r))]
+        native.compare([e for e, _ in uncut], [r for _, r in uncut], folder)
     return notes
 
 
 def _other_layout(before: Layout, after: Layout) -> list[str]:
-    """Settings of the text that a format has no place for, and what they are now; lengths say where texts are cut."""
+    """A note on settings of the layout that changed, because a format cannot hold them."""
     then, now = before.model_dump(), after.model_dump()
     changed = [f"{name} {then[name]} is {now[name]}" for name in then if then[name] != now[name]]
     return [f"the text layout, for which this format has no place: {', '.join(changed)}"] if changed else []
@@ -101,7 +103,7 @@ def _write(loaded: Loaded, folder: Path, to: str) -> list[str]:
 
 
 def stored(loaded: Loaded) -> dict[str, Tensor]:
-    """The model's tensors in the precision of its files, without those that are tied to another."""
+    """The model's tensors in the precision of its files, without tied tensors."""
     tied = loaded.model.all_tied_weights_keys
     return {
         name: tensor.to(_dtype(loaded.headers[name].dtype) if name in loaded.headers else tensor.dtype)
@@ -111,30 +113,30 @@ def stored(loaded: Loaded) -> dict[str, Tensor]:
 
 
 def _dtype(name: str) -> torch.dtype:
-    found: torch.dtype = DTYPES[name] if name in DTYPES else getattr(torch, name)
-    return found
+    dtype: torch.dtype = DTYPES[name] if name in DTYPES else getattr(torch, name)
+    return dtype
 
 
 @contextmanager
-def _whole(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its place when everything in it is written and checked."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as name:
-        folder = Path(name) / target.name
-        folder.mkdir()
-        yield folder
-        if target.exists():
-            target.rmdir()
-        folder.rename(target)
+def _draft(target: Path) -> Iterator[Path]:
+    """A draft beside ``target`` that replaces it when the block ends, or is removed when the block raises."""
+    draft = atomic.draft_of(target)
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        atomic.replace_folder(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def own_padding(loaded: Loaded) -> tuple[Loaded, list[str]]:
-    """Give a decoder whose padding is the token it is read at a padding token of its own.
+    """Add a padding token to a decoder whose padding token is also the token that is scored.
 
-    The library scores the last id that is not padding, and would score the one before the end.
+    transformers scores the last id that is not padding, which would be the one before the end.
 
     Returns:
-        The checkpoint, changed where it had to be, and what was changed.
+        The checkpoint, changed if necessary, and notes on the change.
     """
     model: Any = loaded.model
     config = model.config

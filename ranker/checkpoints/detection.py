@@ -1,6 +1,6 @@
-"""The checkpoint formats of the field: how each is recognised from its files, and where it keeps its head.
+"""The known checkpoint formats: how each is recognised from its files, and where it keeps its head.
 
-One row per producer; nothing here loads weights or needs torch. Source: the producers' own savers and loaders.
+One entry per producer; this module loads no weights and needs no torch. Source: the producers' savers and loaders.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 Scored = Literal["first_token", "mean", "last_token", "last_nonpad", "markers", "answer_token", "unknown"]
-"""Which state the head reads. ``last_nonpad`` is the library's rule: the last id that is not the padding id."""
+"""The state that the head reads. ``last_nonpad`` is the rule of transformers: the last id that is not padding."""
 
 EMBEDDINGS: Final = (
     "embed_tokens.weight",
@@ -21,10 +21,10 @@ EMBEDDINGS: Final = (
 )
 
 MOST_OUTPUTS: Final = 64
-"""Rows that a head may have, to be told from other matrices."""
+"""Most rows of a head, which separates it from other matrices."""
 
 WRAPPERS: Final = ("base_model.model.", "pretrained_model.", "module.")
-"""Beginnings that wrappers put before names: peft, PairRM and trl's value heads, data-parallel training."""
+"""Prefixes of names from wrappers: peft, PairRM and trl's value heads, data-parallel training."""
 
 HEAD_NAMES: Final = (
     "score",
@@ -40,12 +40,12 @@ HEAD_NAMES: Final = (
     "head.out",
     "head_layer.4",
 )
-"""Modules that give the outputs, as the producers name them."""
+"""The producers' names of the module that gives the outputs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a folder holds: configuration, names of its files, and its tensors' shapes (values may be absent)."""
+    """The contents of a folder: its configuration, the names of its files, and its tensors' shapes."""
 
     config: Mapping[str, Any]
     names: frozenset[str]
@@ -53,7 +53,7 @@ class Files:
 
     @property
     def architecture(self) -> str:
-        """The class that the configuration names."""
+        """The first class in the configuration."""
         return str((self.config.get("architectures") or [""])[0])
 
     def has(self, *prefixes: str) -> bool:
@@ -63,7 +63,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A producer's format: how it is recognised, what its head reads, whether it is ours, whether it is read."""
+    """A producer's format: how to recognise it, the state its head reads, and whether it is native or readable."""
 
     name: str
     matches: Callable[[Files], bool]
@@ -143,7 +143,7 @@ FORMATS: Final[tuple[Format, ...]] = (
         readable=False,
     ),
 )
-"""In the order in which they are tried."""
+"""All formats; the first match counts."""
 
 
 HEADS: Final = {
@@ -152,16 +152,16 @@ HEADS: Final = {
     "ArmoRM": "regression_layer",
     "trlx": "v_head",
 }
-"""Heads of formats that are not called ``score`` or ``classifier``."""
+"""Heads with other names than ``score`` and ``classifier``, by format."""
 
 
 def recognise(files: Files) -> Format | None:
-    """The format of a folder, None when none is known."""
+    """The format of a folder; None if it is unknown."""
     return next((known for known in FORMATS if known.matches(files)), None)
 
 
 def bare(stored: str) -> str:
-    """A tensor's name without what peft and wrappers of the library put before and into it."""
+    """A tensor's name without the additions of peft and other wrappers."""
     for wrapper in WRAPPERS:
         stored = stored.removeprefix(wrapper)
     return stored.replace(".modules_to_save.default", "")
@@ -171,24 +171,24 @@ def head_of(files: Files, *, prefix: str | None = None) -> str | None:
     """The name of the module that gives the outputs; None if the checkpoint has no head.
 
     Args:
-        files: the checkpoint's.
-        prefix: the head's name, and no other. Otherwise the configuration's ``value_head_prefix`` comes first.
+        files: the checkpoint's contents.
+        prefix: the only name that counts. Without it the configuration's ``value_head_prefix`` comes first.
     """
     named = {bare(name).removesuffix(".weight") for name, s in files.shapes.items() if name.endswith(".weight") and s}
-    own = files.config.get("value_head_prefix")
-    names = [prefix] if prefix else [*([own] if own else []), *HEAD_NAMES]
+    configured = files.config.get("value_head_prefix")
+    names = [prefix] if prefix else [*([configured] if configured else []), *HEAD_NAMES]
     return next((name for name in names if name in named), None)
 
 
 def expected_head(files: Files, name: str) -> str:
     """The tensor in which a format keeps its head."""
     decoder = any(tensor.endswith(("embed_tokens.weight", "wte.weight")) for tensor in files.shapes)
-    own = files.config.get("value_head_prefix")
-    return f"{own or HEADS.get(name, 'score' if decoder else 'classifier')}.weight"
+    configured = files.config.get("value_head_prefix")
+    return f"{configured or HEADS.get(name, 'score' if decoder else 'classifier')}.weight"
 
 
 def candidates_for_head(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Tensors that may be a head: few rows over the hidden size outside of the layers, or a telling name."""
+    """Tensors that may be a head: outside of the layers, with few rows or a typical name."""
     return [
         name
         for name, shape in shapes.items()

@@ -1,4 +1,4 @@
-"""Checkpoints by their name on the model hub: fetched once, into the hub's own cache."""
+"""Checkpoints by their names on the model hub: fetched once, into the hub's cache."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PICKLES: Final = ("*.bin",)
 
 
 def local(name_or_path: str, *, weights: bool = True, allow_pickle: bool = False, revision: str | None = None) -> Path:
-    """The folder of a checkpoint, fetched from the hub where it is a name and no folder. No code of it is fetched.
+    """The folder of a checkpoint, fetched from the hub if it is a name and not a folder. No code is fetched.
 
     Raises:
-        CheckpointError: neither a folder nor a name that the hub gives.
+        CheckpointError: neither a folder nor a name that the hub knows.
         MissingExtraError: huggingface_hub is not installed.
     """
     path = Path(name_or_path)
@@ -45,7 +45,7 @@ def local(name_or_path: str, *, weights: bool = True, allow_pickle: bool = False
 def inspect_checkpoint(
     name_or_path: str, *, head_prefix: str | None = None, allow_pickle: bool = False
 ) -> dict[str, Any]:
-    """``inspect`` of a folder, or of a name on the hub, of whose weights only the headers are fetched.
+    """``inspect`` of a folder, or of a name on the hub, for which only the weights' headers are fetched.
 
     Raises:
         CheckpointError: as ``inspect`` and ``local``.
@@ -66,21 +66,21 @@ def inspect_checkpoint(
             f"{name_or_path}: the hub gives no safetensors headers ({str(error).strip().splitlines()[0]:.120}); "
             "fetch it whole with --allow-pickle, if you trust its source"
         ) from error
-    given = {
+    remote_headers = {
         name: Header(tuple(info.shape), str(info.dtype))
         for file in metadata.files_metadata.values()
         for name, info in file.tensors.items()
     }
     for beside in folder.glob("value_head.safetensors"):
-        given |= headers(beside)
-    return inspect(folder, head_prefix=head_prefix, given=given) | {"path": name_or_path}
+        remote_headers |= headers(beside)
+    return inspect(folder, head_prefix=head_prefix, remote_headers=remote_headers) | {"path": name_or_path}
 
 
 def push(name: str, checkpoint: Path, exports: Iterable[Path]) -> None:
     """Upload a checkpoint and its exports to a repository of the hub; a missing one is created as private.
 
     Raises:
-        CheckpointError: it could not be uploaded; nothing is lost here.
+        CheckpointError: the upload failed; local files do not change.
     """
     api = require("huggingface_hub").HfApi()
     try:
@@ -88,6 +88,6 @@ def push(name: str, checkpoint: Path, exports: Iterable[Path]) -> None:
         api.upload_folder(repo_id=name, folder_path=checkpoint)
         for path in exports:
             api.upload_file(repo_id=name, path_or_fileobj=path, path_in_repo=path.name)
-    except Exception as error:  # of whatever library the hub's own speaks HTTP with
+    except Exception as error:  # errors of any HTTP library that the hub's client uses
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{name}: not uploaded ({reason:.200}); run: hf upload {name} {checkpoint}") from error

@@ -1,4 +1,4 @@
-"""What a checkpoint is and whether it is whole, from its files alone: no weights are loaded, no code of it is run."""
+"""The format and completeness of a checkpoint, from its files only: no weights are loaded, no code is run."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ TRUST: Final = "if you trust its source, read it (weights only) with --allow-pic
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong, and the repair.
+    """A problem of a checkpoint, and its repair.
 
-    ``fatal`` where the checkpoint cannot be scored with at all, not ``serious`` where it may well be meant so.
+    ``fatal``: the checkpoint cannot score. Not ``serious``: the checkpoint may be as its producer intended.
     """
 
     what: str
@@ -38,34 +38,37 @@ def inspect(
     *,
     head_prefix: str | None = None,
     allow_pickle: bool = False,
-    given: Mapping[str, Header] | None = None,
+    remote_headers: Mapping[str, Header] | None = None,
 ) -> dict[str, Any]:
-    """Facts about a checkpoint folder; ``problems`` lists what is wrong with the repair for each.
+    """Facts about a checkpoint folder; ``problems`` lists its problems with a repair for each.
 
     Args:
         folder: the checkpoint.
-        head_prefix: the head's name, where it is not one of the known ones; it must be there.
-        allow_pickle: also look into pickles, which means to load them (weights only).
-        given: headers of the weights, where they are not in the folder.
+        head_prefix: the head's name, if it is not one of the known names; the head must exist.
+        allow_pickle: also inspect pickles, which loads them (weights only).
+        remote_headers: headers of the weights, if the folder does not hold the weights.
 
     Returns:
-        ``format``, ``native`` (whether it is ours), ``readable`` (whether ``ranker.load`` reads it), ``backbone``,
-        ``head`` (name, shape), ``outputs``, ``labels``, ``scored`` (which state the head reads), ``dtypes`` (tensors
-        of each), ``parameters``, ``shards``, ``normalisation`` (mean and std, None if the checkpoint has none),
-        ``tokenizer``, ``tensors`` (shapes by name) and ``problems``.
+        ``format``, ``native`` (whether it is this package's), ``readable`` (whether ``ranker.load`` reads it),
+        ``backbone``, ``head`` (name, shape), ``outputs``, ``labels``, ``scored`` (which state the head reads),
+        ``dtypes`` (tensors of each), ``parameters``, ``shards``, ``normalisation`` (mean and std, None if the
+        checkpoint has none), ``tokenizer``, ``tensors`` (shapes by name) and ``problems``.
 
     Raises:
-        CheckpointError: the folder does not exist, holds neither a configuration nor weights, or not that head.
+        CheckpointError: the folder does not exist, holds neither a configuration nor weights, or lacks that head.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: expected a folder with a checkpoint, found none; check the path")
     names = frozenset(path.name for path in folder.iterdir())
     problems: list[Problem] = []
     config = _json(folder / "config.json", problems) | _json(folder / "adapter_config.json", [])
-    found, shards = _headers(folder, allow_pickle, problems) if given is None else (dict(given), 0)
-    if not config and not found and names.isdisjoint(PICKLES):
+    if remote_headers is None:
+        tensor_headers, shards = _headers(folder, allow_pickle, problems)
+    else:
+        tensor_headers, shards = dict(remote_headers), 0
+    if not config and not tensor_headers and names.isdisjoint(PICKLES):
         raise CheckpointError(f"{folder}: expected config.json and safetensors, found neither; is it a checkpoint?")
-    shapes = {name: header.shape for name, header in found.items()}
+    shapes = {name: header.shape for name, header in tensor_headers.items()}
     files = Files(config, names, shapes)
     known = recognise(files)
     head = head_of(files, prefix=head_prefix)
@@ -75,7 +78,7 @@ def inspect(
             f"{', '.join(candidates_for_head(shapes)) or 'none'}"
         )
     head_shape = next((shape for name, shape in shapes.items() if head and bare(name) == f"{head}.weight"), None)
-    base = Path(str(config.get("base_model_name_or_path") or folder))  # an adapter may leave its tokenizer there
+    base = Path(str(config.get("base_model_name_or_path") or folder))  # an adapter's tokenizer may be there
     texts = base if not (folder / "tokenizer.json").is_file() and base.is_dir() else folder
     tokenizer = _tokenizer(texts, files, problems)
     if not config:
@@ -92,7 +95,7 @@ def inspect(
         "outputs": head_shape[0] if head_shape else None,
         "labels": list(_labels(config).values()),
         "scored": known.scored(files) if known else "unknown",
-        "dtypes": dict(Counter(header.dtype for header in found.values())),
+        "dtypes": dict(Counter(header.dtype for header in tensor_headers.values())),
         "parameters": sum(prod(shape) for shape in shapes.values()),
         "shards": shards,
         "normalisation": {k: config[k] for k in ("mean", "std") if k in config} or None,
@@ -103,14 +106,14 @@ def inspect(
 
 
 def _headers(folder: Path, allow_pickle: bool, problems: list[Problem]) -> tuple[dict[str, Header], int]:
-    """Headers of all tensors by name, and the number of weight files; what is missing or damaged becomes a problem."""
+    """Headers of all tensors by name, and the number of weight files; missing and damaged files become problems."""
     names = {path.name for path in folder.iterdir()}
     safe = not names.isdisjoint((WEIGHTS, INDEX, ADAPTERS[0]))
     index = _json(folder / (INDEX if safe or not allow_pickle else PICKLE_INDEX), problems).get("weight_map", {})
     single = (WEIGHTS, ADAPTERS[0]) if safe or not allow_pickle else (PICKLE, ADAPTERS[1])
     wanted = sorted(set(index.values())) or [name for name in single if name in names]
     wanted += [name for name in VALUE_HEADS[: 2 if allow_pickle else 1] if name in names][:1]
-    found: dict[str, Header] = {}
+    tensor_headers: dict[str, Header] = {}
     for name in wanted:
         if name not in names:
             missing = sorted(tensor for tensor, shard in index.items() if shard == name)
@@ -118,7 +121,7 @@ def _headers(folder: Path, allow_pickle: bool, problems: list[Problem]) -> tuple
             problems.append(Problem(what, COPY_AGAIN, fatal=True))
             continue
         try:
-            found |= headers(folder / name)
+            tensor_headers |= headers(folder / name)
         except CheckpointError as error:
             what = str(error).removeprefix(f"{folder / name}: ").removesuffix(f"; {COPY_AGAIN}")
             problems.append(Problem(f"{name} is {what}", COPY_AGAIN, fatal=True))
@@ -126,12 +129,12 @@ def _headers(folder: Path, allow_pickle: bool, problems: list[Problem]) -> tuple
         problems.append(
             Problem(f"the head is a pickle ({VALUE_HEADS[1]}), which can run code when loaded", TRUST, True)
         )
-    problems += _incomplete(names, index, {name: header.shape for name, header in found.items()})
-    return found, len(wanted)
+    problems += _incomplete(names, index, {name: header.shape for name, header in tensor_headers.items()})
+    return tensor_headers, len(wanted)
 
 
 def _incomplete(names: set[str], index: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> list[Problem]:
-    """Tensors that are indexed and absent, or empty, and weights that are not there at all."""
+    """Problems of tensors that are missing or empty, and of missing weights."""
     problems = []
     for tensor in sorted(set(index) - set(shapes)):
         if index[tensor] in names:
@@ -153,7 +156,7 @@ def _incomplete(names: set[str], index: dict[str, str], shapes: dict[str, tuple[
 def _check_head(
     files: Files, name: str, head: str | None, shape: tuple[int, ...] | None, problems: list[Problem]
 ) -> None:
-    """Compare what the configuration says of the head with what is in the files."""
+    """Compare the configuration's head with the tensors in the files."""
     if name == "PEFT adapter":
         base = Path(str(files.config.get("base_model_name_or_path") or ""))
         in_base = (base / "config.json").is_file() and inspect(base)["head"] is not None

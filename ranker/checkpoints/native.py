@@ -1,4 +1,4 @@
-"""Our own folder: ``config.json``, ``model.safetensors``, ``tokenizer.json``. Read strictly, written whole."""
+"""This package's folder: ``config.json``, ``model.safetensors``, ``tokenizer.json``, with strict checks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SAME: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model, its tokenizer, and what its files said: headers by the model's names (none for adapters), notes."""
+    """A model, its tokenizer, the headers of its files by the model's names (empty for adapters), and notes."""
 
     model: PreTrainedModel
     tokenizer: TextTokenizer
@@ -55,7 +55,7 @@ def save(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None
 
 
 def replace(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None:
-    """``save`` beside ``folder`` and rename: a kill leaves the old checkpoint or the new one, never a part."""
+    """``save`` in one step: a kill leaves the old checkpoint or the new one, never a part."""
     draft = atomic.draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
     save(model, tokenizer, draft)
@@ -65,14 +65,14 @@ def replace(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> N
 def load(
     folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, **options: Any
 ) -> tuple[PreTrainedModel, TextTokenizer]:
-    """Read a checkpoint of any known format; every tensor must be there, of the right shape and finite.
+    """Read a checkpoint of any known format; every tensor must exist, have the right shape and be finite.
 
-    What is read otherwise than a user may expect is warned of.
+    A warning names everything that is read differently from what a user may expect.
 
     Args:
         folder: the checkpoint.
-        head_prefix: a foreign head's name, where it is not one of the known ones.
-        allow_pickle: whether foreign weights may be pickles, of which only tensors are read.
+        head_prefix: a foreign head's name, if it is not one of the known names.
+        allow_pickle: whether foreign weights may be pickles; only tensors are read from them.
         options: passed on to ``from_pretrained`` (a quantisation, ``device_map``).
 
     Raises:
@@ -87,7 +87,7 @@ def load(
 def open_checkpoint(
     folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, **options: Any
 ) -> Loaded:
-    """``load`` without its warnings, and with what the files said.
+    """``load`` that returns its warnings as notes, and the headers of the files.
 
     Raises:
         CheckpointError: as ``load``.
@@ -113,10 +113,10 @@ def open_checkpoint(
             f"{folder}: quantization is for reward models and encoder-decoders; export it to int8 instead"
         )
     with _quietly():
-        # Tensors are renamed here, as the library's key_mapping would turn the names back when the model is saved.
+        # Tensors are renamed here, because the library's key_mapping would restore the old names in a saved model.
         tensors = weights.read(files, spec.names)
-        made = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
-    model = prepare(made)
+        loaded = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
+    model = prepare(loaded)
     for name, tensor in model.state_dict().items():
         stored = spec.names.stored_name(name)
         if tensor.is_meta and "device_map" not in options:
@@ -129,7 +129,7 @@ def open_checkpoint(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the library's progress bar."""
+    """Hide the library's progress bar."""
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -173,7 +173,7 @@ def compare(
 
 
 def facts(model: PreTrainedModel) -> dict[str, Any]:
-    """What a manifest says of a model: its type, the names of its outputs, its backbone's family."""
+    """A manifest's entries about a model: its type, the names of its outputs, its backbone's family."""
     if isinstance(model.config, PairwiseConfig):
         labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         return {"type": model.layout.layout, "labels": labels, "backbone": model.config.backbone["model_type"]}
@@ -187,7 +187,7 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
 
 
 def reading_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> LoadSpec:
-    """How a folder is read: ours as it says, others as their format says.
+    """How a folder is read: by its own configuration, or for other formats by their reader.
 
     Raises:
         CheckpointError: as ``load``.

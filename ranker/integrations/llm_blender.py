@@ -1,9 +1,9 @@
-"""LLM-Blender's ``Blender`` (llm-blender 0.0.2) over any model of ours.
+"""LLM-Blender's ``Blender`` (llm-blender 0.0.2) with any model of this package.
 
 | LLM-Blender | here | what differs |
 |---|---|---|
-| ``rank`` | ``Ranker.rank``, ``score`` | ragged candidates are legal; ours are half of its scores |
-| ``compare`` | ``Ranker.compare`` | its logit is the sum of both orders, ours their mean |
+| ``rank`` | ``Ranker.rank``, ``score`` | ragged candidates are legal; scores here are half of its scores |
+| ``compare`` | ``Ranker.compare`` | its logit is the sum of both orders, here it is their mean |
 | ``compare_conversations`` | ``Ranker.compare`` of one rendered prompt | its spelling is kept, as trained |
 | ``rank_with_ref`` | ``Ranker.rank_with_reference`` | the reference may be given per prompt |
 | ``get_best_of_n`` | ``Ranker.best_of_n`` | ``bubble`` is a seeded knockout: as many comparisons, repeatable |

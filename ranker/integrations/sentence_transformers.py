@@ -1,4 +1,4 @@
-"""sentence-transformers' ``CrossEncoder`` calls over any model of ours, for retrieval code that was written for it."""
+"""sentence-transformers' ``CrossEncoder`` calls with any model of this package, for existing retrieval code."""
 
 from __future__ import annotations
 

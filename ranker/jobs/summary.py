@@ -15,7 +15,8 @@ from ranker.jobs.plan import Plan
 
 QUANTILES: Final = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BARS: Final = 32
-WIDTH, HEIGHT = 640, 160
+WIDTH: Final = 640
+HEIGHT: Final = 160
 
 
 @dataclass(slots=True)

@@ -77,7 +77,7 @@ class Batcher:
     def __init__(self, scorer: Scorer, *, queue_items: int = 4096, lanes: int = 1) -> None:
         self.scorer = scorer
         self.queue_items = queue_items
-        self._waiting: deque[Work] = deque()
+        self._queue: deque[Work] = deque()
         self._items = 0
         self._idle = 0
         self._rate = 0.0
@@ -88,7 +88,7 @@ class Batcher:
             lane.start()
 
     @property
-    def waiting(self) -> int:
+    def queue_length(self) -> int:
         """Groups in the queue."""
         return self._items
 
@@ -120,7 +120,7 @@ class Batcher:
                 raise DrainingError("shutting down")
             if self._items and self._items + len(groups) > self.queue_items:
                 raise OverloadedError(self.seconds)
-            self._waiting.append(work)
+            self._queue.append(work)
             self._items += len(groups)
             self._changed.notify()
         return work.future
@@ -164,15 +164,15 @@ class Batcher:
         with self._changed:
             self._idle += 1
             self._changed.notify()
-            while not self._waiting or (self._idle < len(self._lanes) and self._items < COMPANY):
-                if self._draining and not self._waiting:
+            while not self._queue or (self._idle < len(self._lanes) and self._items < COMPANY):
+                if self._draining and not self._queue:
                     return []
                 self._changed.wait()
             self._idle -= 1
             batch: list[Work] = []
             count = 0
-            while self._waiting and (not batch or count + len(self._waiting[0].groups) <= BATCH_ITEMS):
-                work = self._waiting.popleft()
+            while self._queue and (not batch or count + len(self._queue[0].groups) <= BATCH_ITEMS):
+                work = self._queue.popleft()
                 batch.append(work)
                 count += len(work.groups)
             self._items -= count

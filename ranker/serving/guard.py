@@ -26,7 +26,10 @@ class Guard:
     """
 
     def __init__(self, app: Any, *, server: Server, keys: Keys) -> None:
-        self.app, self.limits, self.keys, self.metrics = app, server.limits, keys, server.metrics
+        self.app = app
+        self.keys = keys
+        self.limits = server.limits
+        self.metrics = server.metrics
         self.batcher = server.batcher
         self.running = 0
 
@@ -97,7 +100,8 @@ class Guard:
 
     async def _body(self, receive: Any) -> bytes | None:
         """The body, at most one message longer than the limit; None when the client has disconnected."""
-        body, more = bytearray(), True
+        body = bytearray()
+        more = True
         while more and len(body) <= self.limits.payload_limit:
             message = await receive()
             if message["type"] == "http.disconnect":

@@ -43,7 +43,7 @@ class Server:
         self.metrics = Metrics()
         lanes = LANES if scorer.info.parallel_passes > 1 else 1
         self.batcher = Batcher(scorer, queue_items=limits.queue_items, lanes=lanes)
-        self.metrics.watch(lambda: self.batcher.waiting)
+        self.metrics.watch(lambda: self.batcher.queue_length)
 
     async def score(self, request: Any, groups: Sequence[Group], *, alone: bool = False) -> list[GroupScores]:
         """Results of groups, after those in the queue; groups of a client that has disconnected are dropped.

@@ -91,7 +91,7 @@ def test_an_adapter_of_another_model_is_refused(tmp_path):
     made = adapter(tmp_path)
     tensors = read_tensors(made.folder / made.file)
     write_tensors(made.folder / made.file, {k.replace("layers.1", "layers.9"): v for k, v in tensors.items()})
-    with pytest.raises(CheckpointError, match=r"layers\.9.*updates a layer that .* has not; wrong base model"):
+    with pytest.raises(CheckpointError, match=r"layers\.9.*updates a layer that .* does not have; wrong base model"):
         ranker.load(made.folder)
 
 

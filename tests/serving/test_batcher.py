@@ -52,7 +52,7 @@ def test_what_waits_is_one_batch_and_everyone_gets_their_own(slow):
     first = batcher.submit([group(1)], seconds=9)
     time.sleep(0.1)
     others = [batcher.submit([group(i), group(i, i + 1)], seconds=9) for i in range(1, 20)]
-    assert batcher.waiting == 38
+    assert batcher.queue_length == 38
     scorer.gate.set()
     assert first.result(5)[0].scores.tolist() == [1]
     for i, future in enumerate(others, 1):
@@ -60,7 +60,7 @@ def test_what_waits_is_one_batch_and_everyone_gets_their_own(slow):
         assert one.scores.tolist() == [i]
         assert two.scores.tolist() == [i, i + 1]
     assert scorer.calls == [1, 38]
-    assert batcher.waiting == 0
+    assert batcher.queue_length == 0
 
 
 def test_a_batch_is_bounded_and_a_large_request_is_whole(slow):

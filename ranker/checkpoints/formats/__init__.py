@@ -1,1 +1,1 @@
-"""Reward models of other trainers, read as ours and written as theirs: one module per format."""
+"""Readers and writers of other trainers' reward models, one module per format."""

@@ -15,7 +15,7 @@ from ranker.models.armorm import GatedConfig, GatedModel
 
 
 def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
-    """Regression, transform and gate; the gate's size is that of its tensors."""
+    """Regression, transform and gate; the size of the gate comes from its tensors."""
     shapes = facts["tensors"]
     layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
     if not layers:

@@ -1,7 +1,7 @@
-"""The library's own classifiers: transformers, TRL, RLHFlow, NeMo-RL, OpenAssistant and sentence-transformers.
+"""Classifiers of transformers, as saved by TRL, RLHFlow, NeMo-RL, OpenAssistant and sentence-transformers.
 
-One output is a reward, two are reject and accept (log-odds), more are aspects. The outputs are counted in the file: a
-configuration without ``num_labels`` means two to the library, and is corrected.
+One output is a reward, two are reject and accept (log-odds), more are aspects. The number of outputs comes from the
+tensors: transformers assumes two for a configuration without ``num_labels``, which is corrected here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ranker.models.pairwise import PairwiseModel
 from ranker.models.pointwise import HEADS, RewardReading, pair_parts, reward_class
 
 IDENTITY: Final = "torch.nn.modules.linear.Identity"
-"""The activation that makes ``CrossEncoder.predict`` return raw logits."""
+"""The activation with which ``CrossEncoder.predict`` returns raw logits."""
 
 AFTER_END: Final = (
     "padding is the end-of-text token, so transformers scores the token before it, and so does this package; a head "
@@ -48,13 +48,13 @@ NO_TEMPLATE: Final = (
 
 
 def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
-    """A sequence classifier. The last id that is not padding is scored, as the library does."""
+    """A sequence classifier; it is read at the last id that is not padding, as by transformers."""
     spec = classifier(folder, values, facts)
     return before_the_end(spec) if spec.config.model_type in DECODERS else spec
 
 
 def read_crossencoder(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
-    """A ``CrossEncoder``, which encodes a pair by the tokenizer's own pair template, decoders included."""
+    """A ``CrossEncoder``, which encodes a pair with the tokenizer's pair template, decoders included."""
     spec = classifier(folder, values, facts)
     config = spec.config
     if config.model_type not in DECODERS:
@@ -78,7 +78,7 @@ def read_tokens(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
 
 
 def classifier(folder: Path, values: dict[str, Any], facts: Facts, *, bias: bool = False) -> LoadSpec:
-    """A head on a pooled state or on the last token of the mask, whatever it is called.
+    """A head of any name on a pooled state or on the last token of the mask.
 
     Raises:
         CheckpointError: the backbone is not supported.
@@ -106,7 +106,7 @@ def classifier(folder: Path, values: dict[str, Any], facts: Facts, *, bias: bool
 
 
 def before_the_end(spec: LoadSpec) -> LoadSpec:
-    """The same where padding is the end-of-text token: the text is read without its end, as the producer scores it."""
+    """Drop the end of text from the suffix if it is the padding token, because the producer does not score it."""
     config = spec.config
     suffix = list(config.ranker["text"]["suffix"])
     pad = config.ranker["text"]["pad_id"] if config.pad_token_id is None else config.pad_token_id
@@ -119,13 +119,13 @@ def before_the_end(spec: LoadSpec) -> LoadSpec:
 
 
 def without_bias(source: Source) -> tuple[Source, list[str]]:
-    """The same without the bias of a decoder's head, and what that changes; the model itself loses it too."""
+    """The source without the bias of a decoder's head, and a note on it; the bias of the model is set to zero too."""
     if not getattr(source.config, "ranker", {}).get("head_bias"):
         return source, []
     tensors = dict(source.tensors)
     shift = [round(value, 6) for value in tensors.pop("score.bias").flatten().tolist()]
     source.model.score.bias.data.zero_()
-    note = f"the head's bias {shift}, which heads of decoders have not in this format: all scores shift by it"
+    note = f"the head's bias {shift}, which this format has no place for: all scores shift by it"
     return replace(source, tensors=tensors), [note]
 
 
@@ -133,11 +133,11 @@ def write_hf(source: Source, folder: Path) -> list[str]:
     """The folder as ``AutoModelForSequenceClassification`` or ``AutoModelForSeq2SeqLM`` reads it.
 
     Raises:
-        CheckpointError: the library has no class for such a model.
+        CheckpointError: transformers has no class for such a model.
     """
     mean = str(source.config.model_type).startswith(MEAN_POOLED)
     if mean or isinstance(source.model, (PairwiseModel, GatedModel)):
-        raise refused(source, "hf", "classifiers of the library's own pooling, and encoder-decoders")
+        raise refused(source, "hf", "classifiers with transformers' pooling, and encoder-decoders")
     source, notes = without_bias(source)
     values = plain_config(source, type(source.model).__name__)
     write(source, folder, KeyMap({}), values | {"ranker": source.config.ranker | {"head_bias": False}})

@@ -1,6 +1,6 @@
-"""LLaMA-Factory's reward stage: a language model, and its head (``v_head.summary``) in a file of its own.
+"""LLaMA-Factory's reward stage: a language model, and its head (``v_head.summary``) in a separate file.
 
-Its scores are read at the last token of the mask. The language-model head is not part of a reward model.
+Scores are read at the last token of the mask. The language-model head is not part of a reward model.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ HEAD: Final = "v_head.summary"
 FILE: Final = "value_head.safetensors"
 PICKLE: Final = "value_head.bin"
 CAUSAL: Final = {"gpt2": "GPT2LMHeadModel", "gemma3_text": "Gemma3ForCausalLM"}
-"""Language-model classes whose name does not follow from the classifier's."""
+"""Language-model classes whose names do not follow from the classifier's name."""
 
 
 def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
     """A language model with a value head beside it."""
     spec = classifier(folder, values, facts, bias=f"{HEAD}.bias" in facts["tensors"])
     file = FILE if (folder / FILE).is_file() else PICKLE
-    note = ("the language-model head is left out: a reward model has none",) if has_words(facts) else ()
+    note = ("the language-model head is left out, because a reward model has no such head",) if has_words(facts) else ()
     names = KeyMap({HEAD: "score"}, ("lm_head.",))
     return replace(spec, names=names, extra=(file,), notes=(*spec.notes, *note))
 

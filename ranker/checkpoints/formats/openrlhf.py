@@ -1,7 +1,7 @@
 """OpenRLHF's ``RewardModel``: a bias-free head of any name on the last token of the mask.
 
-Its configuration names no labels, and names the head (``value_head_prefix``) only at the end of a run. ``mean`` and
-``std`` are kept beside the raw scores, which are not normalised.
+Its configuration has no labels, and has the head's name (``value_head_prefix``) only at the end of a run. ``mean`` and
+``std`` are kept as facts; scores are not normalised.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
 
 
 def ending(tokenizer: Any, suffix: Sequence[int]) -> list[int]:
-    """What follows an answer: the template's ending without line breaks, then a space and the end of text if need be.
+    """The ids after an answer: the template's ending without line breaks, then a space and the end of text if missing.
 
     Source: OpenRLHF's ``RewardDataset``, which strips line breaks, appends the end and scores that token.
     """
@@ -53,8 +53,8 @@ def write_model(source: Source, folder: Path) -> list[str]:
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     if not {*source.model.layout.suffix[-1:]} & {*ends}:
         raise CheckpointError(
-            "this model does not read the end-of-text token, and OpenRLHF scores that token, so its scores would be "
-            "others; choose --to hf"
+            "this model does not read the end-of-text token, and OpenRLHF scores that token, so its scores would "
+            "differ; choose --to hf"
         )
     normalisation = config.ranker.get("normalisation") or {}
     values |= {**normalisation, "value_head_prefix": HEAD, "normalize_reward": bool(normalisation)}

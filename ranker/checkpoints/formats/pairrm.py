@@ -1,7 +1,7 @@
 """LLM-Blender's PairRM, with transformers' configuration (PairRM-hf) or with its own (PairRM, pair-ranker).
 
-Its own configuration names the base model without describing it; DeBERTa-v3's sizes are read off the tensors, the
-rest of its architecture is the same in all sizes, so the base model is not needed.
+LLM-Blender's configuration names the base model without describing it. DeBERTa-v3's sizes follow from the tensors, and
+the rest of its architecture is the same for all sizes, so the base model is not needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MARKERS: Final = {
 """The configuration's name of each marker, and its token."""
 
 LENGTHS: Final = (("source_maxlength", "candidate_maxlength"), ("source_max_length", "candidate_max_length"))
-"""Both spellings of the limits of a prompt and of one answer; a row holds a prompt and two answers."""
+"""Both spellings of the length limits of a prompt and an answer; a row holds a prompt and two answers."""
 
 LENGTH: Final = 2048
 EMBEDDINGS: Final = "backbone.embeddings.word_embeddings.weight"
@@ -68,7 +68,7 @@ def write_model(source: Source, folder: Path) -> list[str]:
     """The folder as PairRM-hf's ``DebertaV2PairRM.from_pretrained`` reads it.
 
     Raises:
-        CheckpointError: not the layout ordered_pair on DeBERTa, or markers that the tokenizer cannot have.
+        CheckpointError: not the layout ordered_pair on DeBERTa, or markers that the tokenizer cannot hold.
     """
     config = source.config
     published = isinstance(source.model, PairwiseModel) and isinstance(config.layout, OrderedPair)
@@ -93,13 +93,13 @@ def write_model(source: Source, folder: Path) -> list[str]:
 
 
 def with_marker_tokens(source: Source) -> tuple[Source, dict[str, int]]:
-    """The same with the markers as tokens of the tokenizer, and their ids by the configuration's names.
+    """The source with the markers as tokens of the tokenizer, and their ids by the configuration's names.
 
-    A tokenizer numbers its tokens without gaps: markers that are further back change places with the rows of the
-    embeddings that follow the tokenizer's last token.
+    A tokenizer numbers its tokens without gaps, so markers with higher ids swap embedding rows with the ids that follow
+    the tokenizer's last token.
 
     Raises:
-        CheckpointError: there are no such rows, or an id is another token's.
+        CheckpointError: there are no such rows, or an id belongs to another token.
     """
     tokenizer, tensors = source.tokenizer, dict(source.tensors)
     ids: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Adapters of peft on reward models of other trainers: base, head (wherever it is) and all modules saved whole."""
+"""peft adapters of reward models of other trainers: the base, the head, and modules that are saved whole."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ SEQUENCE_CLASSIFIER = "SEQ_CLS"
 def base_of(
     folder: Path, adapter: Mapping[str, Tensor], *, head_prefix: str | None, allow_pickle: bool
 ) -> tuple[PreTrainedModel, TextTokenizer, tuple[str, ...]]:
-    """The model that an adapter was trained on, with every module that the adapter holds whole already in place.
+    """The model that an adapter was trained on, with the modules that the adapter saved whole.
 
     The head comes from the adapter, from a file beside it (LLaMA-Factory), or from a base that is a reward model.
 
     Args:
         folder: the adapter.
         adapter: its tensors.
-        head_prefix: the head's name, where it is not one of the known ones.
+        head_prefix: the head's name, if it is not one of the known names.
         allow_pickle: whether the base and a head beside the adapter may be pickles.
 
     Returns:
         The model without the low-rank updates, its tokenizer, and notes.
 
     Raises:
-        CheckpointError: there is no head in any of them, a tensor does not fit, or the base model is not here.
+        CheckpointError: none of them holds a head, a tensor does not fit, or the base model cannot be found.
     """
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base, values = _base(folder, settings, allow_pickle)
@@ -52,7 +52,7 @@ def base_of(
     }
     whole = {bare(name): tensor for name, tensor in adapter.items() if ".lora_" not in name}
     whole |= _beside(folder, allow_pickle)
-    head = next((found for t in (whole, stored) if (found := _head(t, head_prefix))), None)
+    head = next((name for name in (_head(t, head_prefix) for t in (whole, stored)) if name), None)
     if head is None:
         raise CheckpointError(
             f"{folder}: the adapter holds no head ('{head_prefix or 'score'}.weight'), and neither does its base "
@@ -110,7 +110,7 @@ def _base(folder: Path, settings: Mapping[str, Any], allow_pickle: bool) -> tupl
 
 
 def _beside(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
-    """LLaMA-Factory's head in a file of its own."""
+    """LLaMA-Factory's head in a separate file."""
     for name in VALUE_HEADS:
         if (folder / name).is_file():
             if name.endswith(".bin") and not allow_pickle:
@@ -131,7 +131,7 @@ def _fitted(
     shapes: Mapping[str, tuple[int, ...]],
     empty: PreTrainedModel,
 ) -> dict[str, Tensor]:
-    """The tensors that the model has, under its names; a bare backbone's have no prefix.
+    """The model's tensors by its names; tensors of a bare backbone get the prefix.
 
     Raises:
         CheckpointError: one is missing or of another shape.
@@ -150,11 +150,11 @@ def _fitted(
 
 
 def _check_places(folder: Path, adapter: Mapping[str, Tensor], model: PreTrainedModel) -> None:
-    """Refuse an adapter one of whose updates has no layer in the model; peft would leave it out with a warning."""
+    """Refuse an adapter with an update for a layer that the model lacks; peft would only warn and skip it."""
     layers = {name for name, _ in model.named_modules()}
     for name in adapter:
-        layer, found, _ = name.removeprefix("base_model.model.").partition(".lora_")
-        if found and layer not in layers:
+        layer, suffix, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        if suffix and layer not in layers:
             raise CheckpointError(
-                f"{folder}: '{name}' updates a layer that {type(model).__name__} has not; wrong base model?"
+                f"{folder}: '{name}' updates a layer that {type(model).__name__} does not have; wrong base model?"
             )

@@ -1,4 +1,4 @@
-"""The formats that are read and written, and the reader of a folder."""
+"""The formats that can be read and written, and the choice of a folder's reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READERS: Final[dict[str, Reader]] = {
     "ArmoRM": armorm.read,
     "LLM-Blender PairRM": pairrm.read,
 }
-"""The formats that are read, by their names in ``formats.FORMATS``."""
+"""Readers by the formats' names in ``detection.FORMATS``."""
 
 WRITERS: Final[dict[str, Writer]] = {
     "hf": classifiers.write_hf,
@@ -32,7 +32,7 @@ WRITERS: Final[dict[str, Writer]] = {
     "llama-factory": llama_factory.write_model,
     "pairrm-hf": pairrm.write_model,
 }
-"""The formats that are written, besides our own, by their names in ``ranker convert --to``."""
+"""Writers by their names in ``ranker convert --to``, besides ``native``."""
 
 
 def resolve(
@@ -43,11 +43,11 @@ def resolve(
     Args:
         folder: the checkpoint.
         values: its ``config.json``.
-        head_prefix: the head's name, where it is not one of the known ones.
+        head_prefix: the head's name, if it is not one of the known names.
         allow_pickle: whether weights may be pickles.
 
     Raises:
-        CheckpointError: a format that is not read, a head that is not there, or a backbone that is not supported.
+        CheckpointError: the format cannot be read, the head is missing, or the backbone is not supported.
     """
     facts = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     fatal = [problem for problem in facts["problems"] if problem["fatal"]]

@@ -1,4 +1,4 @@
-"""What a format's reader says of a checkpoint, and what all readers and writers share."""
+"""Results of the formats' readers, and functions that readers and writers share."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from ranker.models.pointwise import RewardReading, text_layout
 from ranker.text.tokenizer import TextTokenizer
 
 MAX_LENGTH: Final = 2048
-"""Tokens of a row where the checkpoint sets no limit that fits."""
+"""Most tokens of a row, if the checkpoint sets no usable limit."""
 
 UNLIMITED: Final = 1_000_000
-"""A ``model_max_length`` of this size or more is the library's way of writing "no limit"."""
+"""transformers writes a ``model_max_length`` of this size or more for "no limit"."""
 
 PROMPT_RESERVE: Final = 64
 
 Facts = Mapping[str, Any]
-"""What ``inspect`` says of a checkpoint."""
+"""The result of ``inspect``."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """How a checkpoint is read: our configuration, the class that takes it, the names and the files of its tensors.
+    """How to read a checkpoint: the configuration and class of the model, the names of its tensors, and further files.
 
-    ``notes`` says what is read differently from what a user may expect.
+    ``notes`` name everything that is read differently from what a user may expect.
     """
 
     config: PretrainedConfig
@@ -50,14 +50,14 @@ class LoadSpec:
 
 
 Reader = Callable[[Path, dict[str, Any], Facts], LoadSpec]
-"""(folder, its config.json, facts) -> how it is read."""
+"""(folder, its config.json, facts) -> how to read it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A loaded model on its way into another format.
+    """A loaded model that is written in another format.
 
-    ``tensors`` are the model's, by our names, each in the precision in which the source stored it.
+    ``tensors`` are the model's, by its names, each in the precision of the source.
     """
 
     model: PreTrainedModel
@@ -71,14 +71,14 @@ class Source:
 
 
 Writer = Callable[[Source, Path], list[str]]
-"""(source, target folder) -> what could not be kept."""
+"""(source, target folder) -> notes on what could not be kept."""
 
 
 def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling) -> Pointwise:
     """The layout of a pointwise checkpoint, from its tokenizer: pair template, chat template or plain."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
+        tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask, not this id, decides which tokens are read
     known = int(tokenizer.model_max_length)
     limit = min(known if known < UNLIMITED else MAX_LENGTH, _positions(config))
     reserve = min(PROMPT_RESERVE, limit // 2)
@@ -86,10 +86,10 @@ def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Poo
 
 
 def outputs(rows: int, named: list[str]) -> tuple[Output, tuple[str, ...]]:
-    """One output is a reward, two without names of their own reject and accept, others aspects.
+    """One output is a reward, two with default names are reject and accept, all others are aspects.
 
     Raises:
-        CheckpointError: two labels of which the first is the better one, whose log-odds would be turned around.
+        CheckpointError: the first of two labels is the better one, so the sign of the log-odds would be wrong.
     """
     words = [name.lower() for name in named]
     if rows == 1:
@@ -113,7 +113,7 @@ def check_vocabulary(folder: Path, tokenizer: TextTokenizer, model: PreTrainedMo
     """Refuse a tokenizer with more ids than the model has embeddings.
 
     Raises:
-        CheckpointError: naming both numbers.
+        CheckpointError: the message has both numbers.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.size > rows:
@@ -140,7 +140,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def plain_config(source: Source, architecture: str) -> dict[str, Any]:
-    """The library's configuration without our section, naming another class."""
+    """The configuration without this package's section and with another class."""
     values: dict[str, Any] = source.config.to_dict()
     values.pop("ranker", None)
     kinds = {tensor.dtype for tensor in source.tensors.values()}
@@ -149,10 +149,10 @@ def plain_config(source: Source, architecture: str) -> dict[str, Any]:
 
 
 def decoder_config(source: Source, target: str, architecture: str) -> dict[str, Any]:
-    """``plain_config`` for formats that hold decoders with one output and name no labels.
+    """``plain_config`` for formats of decoders with one output and without labels.
 
     Raises:
-        CheckpointError: another model.
+        CheckpointError: a model of another kind.
     """
     config = source.config
     if not isinstance(source.model, RewardReading) or config.model_type not in DECODERS or config.num_labels != 1:
@@ -168,7 +168,7 @@ def refused(source: Source, target: str, needs: str) -> CheckpointError:
 
 
 def _positions(config: PretrainedConfig) -> int:
-    """Positions that a row may have; purely relative ones have no limit."""
+    """Most positions of a row; purely relative positions have no limit."""
     if not getattr(config, "position_biased_input", True):
         return UNLIMITED
     return int(config.max_position_embeddings) - backbones.position_offset(config)

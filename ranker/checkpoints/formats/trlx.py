@@ -1,6 +1,6 @@
 """trlx's reward model: a raw state dict with ``v_head.weight``, beside it the base model's configuration.
 
-Padding is the end-of-text token there and the token before the first padding is scored: the answer's last token.
+In trlx padding is the end-of-text token, and the token before the first padding is scored: the answer's last token.
 """
 
 from __future__ import annotations

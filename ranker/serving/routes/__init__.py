@@ -1,1 +1,1 @@
-"""The routes, one file per wire format: the shapes of its requests, and what is answered."""
+"""The routes, one file per wire format: the shapes of requests and responses."""
