@@ -36,8 +36,8 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@touch $@
 
 train-pairrm: setup ## train, evaluate, export and score a PairRM ranker on the sample in data/; continues where it was stopped
-	$(BIN)/ranker train pairrm $(SET) $(call RESUME,pairrm)
-	$(BIN)/ranker score --onnx runs/pairrm/model.onnx --input data/validation.jsonl --output runs/pairrm/scored.jsonl
+	$(BIN)/ranker train pairrm --offline data.max_eval_samples=120 $(SET) $(call RESUME,pairrm)
+	$(BIN)/ranker score --model runs/pairrm/model.onnx --input data/validation.jsonl --output runs/pairrm/scored.jsonl
 	@head -c 600 runs/pairrm/scored.jsonl; echo ' ...'
 
 train-%: setup ## train, evaluate and export any recipe, by its name (see docs/schemes.md); SET="key=value ...", SET=--overwrite trains anew
@@ -53,14 +53,14 @@ test-slow: setup-dev ## prove that the schemes learn (minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 bench: setup-dev .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside CrossEncoder, LLM-Blender and others
-	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry
-	@test -e runs/pairrm/model.onnx || $(BIN)/ranker train pairrm
-	@test -e runs/pairrm-hub/model.onnx || $(BIN)/ranker train pairrm model.layout=hub output_dir=runs/pairrm-hub
+	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry --offline
+	@test -e runs/pairrm/model.onnx || $(BIN)/ranker train pairrm --offline
+	@test -e runs/pairrm-shared-prompt/model.onnx || $(BIN)/ranker train pairrm --offline model.type=shared_prompt output_dir=runs/pairrm-shared-prompt
 	$(BIN)/python benchmarks/scoring.py --onnx-python .bench/onnx/bin/python \
 		--blender-python .bench/blender/bin/python $(BENCH)
 
 bench-serving: setup-dev ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak
-	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry
+	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry --offline
 	$(BIN)/python benchmarks/serving.py runs/encoder-bradley-terry/model.onnx --single --out runs/serving.json
 	$(BIN)/python benchmarks/kills.py runs/encoder-bradley-terry/model.onnx
 	$(BIN)/python benchmarks/serving.py runs/encoder-bradley-terry/model.onnx --single --soak 15
@@ -87,6 +87,7 @@ format: setup-dev ## apply the formatter and the safe fixes
 
 docs: setup-dev ## write the generated documents
 	$(BIN)/python docs/schemes.py
+	$(BIN)/python docs/api.py
 	$(BIN)/python docs/checkpoints.py
 
 constraints: setup-dev ## write constraints.txt from what is installed

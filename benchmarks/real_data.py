@@ -25,10 +25,10 @@ from ranker.training.train import train
 
 ROWS = {"argconv": 2000, "wmt19": 4000}
 MODELS = {
-    "set": ["model.layout=set"],
-    "pointwise": ["model.layout=set", "model.exchange=false"],
-    "hub": ["model.layout=hub"],
-    "published": ["model.layout=published"],
+    "set_encoder": ["model.type=set_encoder"],
+    "pointwise": ["model.type=pointwise"],
+    "shared_prompt": ["model.type=shared_prompt"],
+    "ordered_pair": ["model.type=ordered_pair"],
 }
 SETTINGS = [
     "model.max_length=384",

@@ -32,7 +32,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from ranker.text.layout import TextLayout
+from ranker.layouts.pointwise import Pointwise
 from safetensors.torch import save_file
 from scipy.stats import kendalltau
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument(
-        "--runs", type=Path, default=ROOT / "runs", help="folder with encoder-bradley-terry, pairrm, pairrm-hub"
+        "--runs", type=Path, default=ROOT / "runs", help="folder with encoder-bradley-terry, pairrm, pairrm-shared-prompt"
     )
     parser.add_argument("--onnx-python", default=None, help="an environment with sentence-transformers[onnx]")
     parser.add_argument("--blender-python", default=None, help="an environment with llm-blender and transformers < 5")
@@ -277,7 +277,7 @@ def ceilings(threads: int) -> dict[str, float]:
 
 
 def published(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, Path, str]]:
-    """One model in the published layout with random weights, in LLM-Blender and here."""
+    """One model in the layout ordered_pair with random weights, in LLM-Blender and here."""
     model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="published", max_length=512)
     kinds = model.backbone.embeddings.token_type_embeddings.weight.data
     kinds[1] = kinds[0]  # LLM-Blender gives all segments the same type
@@ -285,20 +285,20 @@ def published(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str,
     rows = load_preferences([VALIDATION], limit=64).preferences
     files: dict[Any, Path] = {p: folder / f"published.{p}.onnx" for p in ("fp32", "int8")}
     export(folder / "published", files, rows=rows, on_loss="skip")
-    contenders = {"ranker published fp32, both orders": ("ours", files["fp32"], sys.executable)}
+    contenders = {"ranker ordered_pair fp32, both orders": ("ours", files["fp32"], sys.executable)}
     if options.blender_python:
         blender_folder(model, folder / "blender")
         contenders["LLM-Blender rank"] = ("blender", folder / "blender", options.blender_python)
     for precision, file in files.items():
         if file.exists():
-            contenders[f"ranker published {precision}, one order"] = ("ours_one_order", file, sys.executable)
+            contenders[f"ranker ordered_pair {precision}, one order"] = ("ours_one_order", file, sys.executable)
     return contenders
 
 
 def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``published``, weights."""
     contenders = published(options, folder)
-    for run in ("pairrm", "pairrm-hub"):
+    for run in ("pairrm", "pairrm-shared-prompt"):
         contenders[f"ranker {run} torch bf16"] = ("ours_bf16", options.runs / run / "checkpoint", sys.executable)
         for precision, name in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
             if (options.runs / run / name).exists():
@@ -363,7 +363,7 @@ def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
         pad_token_id=0,
     )
     eager = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
-    text = TextLayout(layout="single", output="scalar", max_length=256, prompt_reserve=64, pad_id=0)
+    text = Pointwise(max_length=256, prompt_reserve=64, pad_id=0)
     config.ranker = {"text": text.model_dump(), "head": "scalar", "pooling": "first_token", "aspects": []}
     ours = reward.prepare(reward.reward_class(config)(config)).eval()
     ours.load_state_dict(eager.state_dict())
