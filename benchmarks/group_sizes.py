@@ -1,6 +1,6 @@
 """Trains the layouts of the pairwise ranker on groups of several sizes and ranks real lists of N candidates with them.
 
-    python benchmarks/group_sizes.py DATA OUT.jsonl [--rows 600] [--models set_encoder-2 set_encoder-4 set_encoder-8 shared_prompt-8 ordered_pair-4]
+    python benchmarks/group_sizes.py DATA OUT.jsonl [--rows 600] [--models set_encoder-2 set_encoder-8]
     python benchmarks/group_sizes.py --table OUT.jsonl
 
 DATA holds lists: ``gsm8k``, ``truthfulqa``, ``oasst`` (``listwise_*``) and ``summeval``, ``cdm``, ``newsroom``
@@ -49,7 +49,11 @@ def main() -> None:
     parser.add_argument("out", type=Path, nargs="?")
     parser.add_argument("--table", type=Path, help="print what a file holds as Markdown, and stop")
     parser.add_argument("--rows", type=int, default=600)
-    parser.add_argument("--models", nargs="+", default=["set_encoder-2", "set_encoder-4", "set_encoder-8", "shared_prompt-8", "ordered_pair-4"])
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=["set_encoder-2", "set_encoder-4", "set_encoder-8", "shared_prompt-8", "ordered_pair-4"],
+    )
     options = parser.parse_args()
     if options.table:
         print(table([json.loads(line) for line in options.table.read_text().splitlines()]))
@@ -70,6 +74,7 @@ def main() -> None:
                     f"data.train=[{files['train']}]",
                     f"data.validation=[{files['val']}]",
                     "data.test=[]",
+                    "model.name_or_path=offline",
                     f"model.type={layout}",
                     f"training.candidates_per_prompt=[2,{most}]",
                     *SETTINGS,

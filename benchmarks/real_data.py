@@ -81,6 +81,7 @@ def one(data: Path, name: str, model: str, seed: int, overrides: list[str]) -> d
                 f"data.train=[{rows}]",
                 f"data.validation=[{data / name / 'val.jsonl.gz'}]",
                 "data.test=[]",
+                "model.name_or_path=offline",
                 f"training.seed={seed}",
                 *SETTINGS,
                 *MODELS[model],

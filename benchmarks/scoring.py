@@ -32,7 +32,6 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from ranker.layouts.pointwise import Pointwise
 from safetensors.torch import save_file
 from scipy.stats import kendalltau
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config
@@ -45,6 +44,7 @@ from ranker.export import graph
 from ranker.export.graph import head_nodes
 from ranker.export.write import export
 from ranker.extras import offline_backbone
+from ranker.layouts.pointwise import Pointwise
 from ranker.models import pairwise
 from ranker.models import pointwise as reward
 from ranker.records import Group
@@ -71,7 +71,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument(
-        "--runs", type=Path, default=ROOT / "runs", help="folder with encoder-bradley-terry, pairrm, pairrm-shared-prompt"
+        "--runs",
+        type=Path,
+        default=ROOT / "runs",
+        help="folder with encoder-bradley-terry, pairrm, pairrm-shared-prompt",
     )
     parser.add_argument("--onnx-python", default=None, help="an environment with sentence-transformers[onnx]")
     parser.add_argument("--blender-python", default=None, help="an environment with llm-blender and transformers < 5")
@@ -276,15 +279,15 @@ def ceilings(threads: int) -> dict[str, float]:
     return operations
 
 
-def published(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, Path, str]]:
+def ordered_pair(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, Path, str]]:
     """One model in the layout ordered_pair with random weights, in LLM-Blender and here."""
-    model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="published", max_length=512)
+    model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="ordered_pair", max_length=512)
     kinds = model.backbone.embeddings.token_type_embeddings.weight.data
     kinds[1] = kinds[0]  # LLM-Blender gives all segments the same type
-    native.save(model.eval(), tokenizer, folder / "published")
+    native.save(model.eval(), tokenizer, folder / "ordered_pair")
     rows = load_preferences([VALIDATION], limit=64).preferences
-    files: dict[Any, Path] = {p: folder / f"published.{p}.onnx" for p in ("fp32", "int8")}
-    export(folder / "published", files, rows=rows, on_loss="skip")
+    files: dict[Any, Path] = {p: folder / f"ordered_pair.{p}.onnx" for p in ("fp32", "int8")}
+    export(folder / "ordered_pair", files, rows=rows, on_loss="skip")
     contenders = {"ranker ordered_pair fp32, both orders": ("ours", files["fp32"], sys.executable)}
     if options.blender_python:
         blender_folder(model, folder / "blender")
@@ -296,8 +299,8 @@ def published(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str,
 
 
 def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``published``, weights."""
-    contenders = published(options, folder)
+    """Prompts per second beside LLM-Blender's ``rank`` with the same backbone and, for ``ordered_pair``, weights."""
+    contenders = ordered_pair(options, folder)
     for run in ("pairrm", "pairrm-shared-prompt"):
         contenders[f"ranker {run} torch bf16"] = ("ours_bf16", options.runs / run / "checkpoint", sys.executable)
         for precision, name in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
@@ -310,7 +313,7 @@ def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
         for name, row in rows.items():
             if slowest:
                 row["speed_of_LLM-Blender"] = row["prompts_per_second"] / slowest["prompts_per_second"]
-            if "published" not in name and "Blender" not in name:
+            if "ordered_pair" not in name and "Blender" not in name:
                 del row["tau"], row["same_top"]  # other weights
             result[f"{name}, N={candidates}"] = row
     return result

@@ -142,6 +142,7 @@ def ours(options: argparse.Namespace, seed: int) -> dict:
             f"data.train=[{rows}]",
             f"data.validation=[{options.held_out}]",
             "data.max_eval_samples=8",
+            "model.name_or_path=offline",
             f"model.max_length={MAX_LENGTH}",
             f"training.learning_rate={LEARNING_RATE}",
             f"training.max_tokens_per_forward={options.max_tokens_per_forward}",

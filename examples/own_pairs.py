@@ -3,7 +3,7 @@
     python examples/own_pairs.py                          # on the packaged 22M MiniLM encoder, minutes on a CPU
     python examples/own_pairs.py microsoft/deberta-v3-base
 
-Replace ``pairs`` by your own rows: a list of dicts, a ``datasets.Dataset``, or the path of a JSON lines or Parquet file.
+Replace ``pairs`` by your own rows: a list of dicts, a ``datasets.Dataset``, or the path of a JSON lines file.
 """
 
 import json

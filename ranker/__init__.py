@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ranker.jobs.job import JobStatus
     from ranker.loading import Ranker, load
     from ranker.ranking.ranks import Ranking
-    from ranker.records import Group, Message, Preference
+    from ranker.records import BadRow, Group, Message, Preference
     from ranker.scoring.protocol import Calibration, GroupScores, Scorer, ScorerInfo
     from ranker.training.losses import Loss
 
@@ -58,6 +58,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "BatchScorer": "batch_scorer",
+    "BadRow": "records",
     "Calibration": "scoring.protocol",
     "CheckpointError": "errors",
     "CheckpointReport": "checkpoints.inspection",
@@ -101,6 +102,7 @@ _HOME = {
 """Where each public name lives."""
 
 __all__ = [
+    "BadRow",
     "BatchScorer",
     "Calibration",
     "CheckpointError",

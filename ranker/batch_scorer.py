@@ -16,7 +16,7 @@ from ranker.loading import load
 from ranker.metrics import top_margin
 from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import ranked
-from ranker.records import Group
+from ranker.records import BadRow, Group
 from ranker.runtime import manifest as manifests
 from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 
@@ -100,7 +100,7 @@ class BatchScorer:
         added = [self.results(result) for result in results]
         return columns | {self.prefix + name: [row[self.prefix + name] for row in added] for name in RESULTS}
 
-    def score(self, groups: Sequence[Group | DataError]) -> list[GroupScores]:
+    def score(self, groups: Sequence[Group | BadRow]) -> list[GroupScores]:
         """One result per group, in order; a row that could not be read has its error."""
         self._unused.say()
         good = [group for group in groups if isinstance(group, Group)]
@@ -112,12 +112,12 @@ class BatchScorer:
         """The columns that are added to a row, with the prefix."""
         return {self.prefix + name: value for name, value in columns_of(result).items()}
 
-    def group(self, row: Mapping[str, Any], where: str) -> Group | DataError:
+    def group(self, row: Mapping[str, Any], where: str) -> Group | BadRow:
         """What is scored of a row, or why there is nothing."""
         try:
             return parse_group({name: plain(value) for name, value in row.items()}, where, self.columns, self._unused)
         except DataError as error:
-            return error
+            return BadRow.of(error)
 
 
 def identity(model: str) -> str:

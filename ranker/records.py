@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
+
+from ranker.errors import DataError
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -28,6 +30,32 @@ class Group:
 
     prompt: Prompt
     candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be used: where it is, the field, why, and the line as it was read.
+
+    It keeps its place among the other rows, and its result says what ``str`` gives.
+    """
+
+    where: str
+    field: str
+    reason: str
+    raw: str = ""
+
+    def __str__(self) -> str:
+        return str(self.error)
+
+    @property
+    def error(self) -> DataError:
+        """The same as an exception, for callers that stop at the first bad row."""
+        return DataError(self.where, self.field, self.reason, self.raw)
+
+    @classmethod
+    def of(cls, error: DataError) -> Self:
+        """The row that an exception tells of."""
+        return cls(error.where, error.field, error.reason, error.raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import IO, Any
 from ranker.atomic import draft_file
 from ranker.errors import DataError, MissingExtraError
 from ranker.extras import require
+from ranker.records import BadRow
 
 Row = dict[str, Any]
 OUTPUTS = (".jsonl", ".json", ".ndjson", ".gz", ".zst", ".out", ".tmp", "")
@@ -24,7 +25,7 @@ LINE_LIMIT = 64 * 1024 * 1024
 """Longest line in bytes, so that a compressed file cannot exhaust memory with one line."""
 
 
-def read_rows(path: str) -> Iterator[tuple[str, Row | DataError]]:
+def read_rows(path: str) -> Iterator[tuple[str, Row | BadRow]]:
     """Rows of a file as (``file:line``, row); ``-`` is JSONL on standard input.
 
     For a line that is not a JSON object the row is its ``DataError``, so the caller decides whether it ends the run.
@@ -141,7 +142,7 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _json_lines(name: str, stream: Any) -> Iterator[tuple[str, Row | DataError]]:
+def _json_lines(name: str, stream: Any) -> Iterator[tuple[str, Row | BadRow]]:
     number = 0
     while line := stream.readline(LINE_LIMIT):
         number += 1
@@ -152,18 +153,18 @@ def _json_lines(name: str, stream: Any) -> Iterator[tuple[str, Row | DataError]]
         if not text.strip():
             continue
         if "\ufffd" in text and "\ufffd".encode() not in line:
-            yield where, DataError(where, "line", "expected UTF-8, got other bytes; convert the file", text)
+            yield where, BadRow(where, "line", "expected UTF-8, got other bytes; convert the file", text)
             continue
         yield where, _json_row(where, text)
 
 
-def _json_row(where: str, line: str) -> Row | DataError:
+def _json_row(where: str, line: str) -> Row | BadRow:
     try:
         row = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        return DataError(where, "line", f"expected a JSON object, got invalid JSON ({error})", line)
+        return BadRow(where, "line", f"expected a JSON object, got invalid JSON ({error})", line)
     if not isinstance(row, dict):
-        return DataError(where, "line", f"expected a JSON object, got {type(row).__name__}", line)
+        return BadRow(where, "line", f"expected a JSON object, got {type(row).__name__}", line)
     return row
 
 

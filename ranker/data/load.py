@@ -16,7 +16,7 @@ from ranker.data.known_datasets import HUB, HubDataset
 from ranker.data.sample import build
 from ranker.errors import ConfigError, DataError, nearest
 from ranker.extras import require
-from ranker.records import Preference
+from ranker.records import BadRow, Preference
 
 logger = logging.getLogger(__name__)
 
@@ -96,9 +96,9 @@ def load_preferences(
     return loaded
 
 
-def _preference(row: Row | DataError, where: str, columns: Columns | None, unused: UnusedColumns) -> Preference:
-    if isinstance(row, DataError):
-        raise row
+def _preference(row: Row | BadRow, where: str, columns: Columns | None, unused: UnusedColumns) -> Preference:
+    if isinstance(row, BadRow):
+        raise row.error
     return parse_preference(row, where, columns, unused)
 
 
@@ -117,7 +117,7 @@ def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed:
     return rows
 
 
-def _sample(source: str) -> Iterator[tuple[str, Row | DataError]]:
+def _sample(source: str) -> Iterator[tuple[str, Row | BadRow]]:
     """Rows of ``sample`` or ``sample:split``, generated here."""
     split = source.partition(":")[2] or "train"
     if split not in build.SIZES:
@@ -126,7 +126,7 @@ def _sample(source: str) -> Iterator[tuple[str, Row | DataError]]:
         yield row["id"], row
 
 
-def _rows(source: str, streaming: bool) -> Iterator[tuple[str, Row | DataError]]:
+def _rows(source: str, streaming: bool) -> Iterator[tuple[str, Row | BadRow]]:
     if source.partition(":")[0] == "sample":
         yield from _sample(source)
         return
@@ -151,10 +151,10 @@ def _rows(source: str, streaming: bool) -> Iterator[tuple[str, Row | DataError]]
             yield where, adapted
 
 
-def _adapted(known: HubDataset, row: Row, where: str) -> Row | DataError | None:
+def _adapted(known: HubDataset, row: Row, where: str) -> Row | BadRow | None:
     try:
         return known.adapt(row)
     except (KeyError, IndexError, TypeError, ValueError) as error:
         fields = ", ".join(known.columns) or "columns"
         reason = f"expected {fields} as {known.path} has them ({type(error).__name__}: {error})"
-        return DataError(where, known.columns[0] if known.columns else "row", reason)
+        return BadRow(where, known.columns[0] if known.columns else "row", reason)

@@ -15,6 +15,7 @@ from ranker.errors import DataError
 from ranker.evaluation.statistics.bootstrap import interval, resampled, rows_by_prompt
 from ranker.metrics import Estimate
 from ranker.ranking.aggregation import Comparisons, bradley_terry
+from ranker.records import BadRow
 
 RESAMPLES: Final = 200
 SCALE: Final = 400 / math.log(10)
@@ -45,8 +46,8 @@ def read_leaderboard(source: str) -> dict[str, Estimate]:
     """
     rows = []
     for where, row in read_rows(source):
-        if isinstance(row, DataError):
-            raise row
+        if isinstance(row, BadRow):
+            raise row.error
         rows.append((where, row))
     if not rows:
         raise DataError(source, "rows", "expected at least one game, got none")

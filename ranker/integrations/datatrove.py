@@ -15,7 +15,7 @@ from datatrove.pipeline.filters.base_filter import BaseFilter
 from ranker.batch_scorer import BatchScorer
 from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
-from ranker.records import Group
+from ranker.records import BadRow, Group
 
 BELOW = "ranker_below_threshold"
 FAILED = "ranker_failed"
@@ -74,9 +74,9 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
             kept.append(score >= self.threshold or (False, BELOW))
         return kept
 
-    def _group(self, doc: Any) -> Group | DataError:
+    def _group(self, doc: Any) -> Group | BadRow:
         prompt = "" if self.prompt is None else doc.metadata.get(self.prompt)
         try:
             return parse_group({"prompt": prompt, "candidates": [doc.text]}, f"document {doc.id}")
         except DataError as error:
-            return error
+            return BadRow.of(error)

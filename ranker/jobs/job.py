@@ -21,7 +21,7 @@ from ranker.jobs.leases import Lease
 from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
 from ranker.jobs.select import OutputRows, Select, Selection, selector
 from ranker.jobs.sketch import Sketch
-from ranker.records import Group
+from ranker.records import BadRow, Group
 from ranker.scoring.protocol import GroupScores, failed
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ SCORED: Final = "_scored"
 """The subfolder of all scored rows, for jobs that keep the best share of them."""
 
 Progress = Callable[[int], object]
-ScoredRow = tuple[Row, Group | DataError, GroupScores]
-Rows = Sequence[tuple[str, Row | DataError]]
+ScoredRow = tuple[Row, Group | BadRow, GroupScores]
+Rows = Sequence[tuple[str, Row | BadRow]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def top(
     scored = [str(path.absolute()) for path in sorted((folder / SCORED).glob("part-*"))]
     number, sketch = "margin" if scorer.scorer.info.scores_are_relative else "score", Sketch()
     for _, row in chain.from_iterable(map(read_rows, scored)):
-        if isinstance(row, DataError) or row[f"{scorer.prefix}error"] is not None:
+        if isinstance(row, BadRow) or row[f"{scorer.prefix}error"] is not None:
             continue
         scores = row[f"{scorer.prefix}scores"]
         value = row[f"{scorer.prefix}margin"] if number == "margin" else max(scores, default=None)
@@ -274,10 +274,10 @@ Work = Callable[[Job, Progress], Done]
 
 def _score_rows(scorer: BatchScorer, chunk: Rows) -> list[ScoredRow]:
     """Score rows; an invalid line is kept in the column ``input``."""
-    groups = [row if isinstance(row, DataError) else scorer.group(row, where) for where, row in chunk]
+    groups = [row if isinstance(row, BadRow) else scorer.group(row, where) for where, row in chunk]
     scored_rows: list[ScoredRow] = []
     for (_, row), group, result in zip(chunk, groups, scorer.score(groups), strict=True):
-        columns = {"input": row.raw} if isinstance(row, DataError) else dict(row)
+        columns = {"input": row.raw} if isinstance(row, BadRow) else dict(row)
         results = scorer.results(result)
         scored_rows.append((rename_collisions(columns, results) | results, group, result))
     return scored_rows
@@ -287,12 +287,12 @@ def _parse_scored(scorer: BatchScorer, chunk: Rows) -> list[ScoredRow]:
     """The results that rows already have."""
     scored_rows: list[ScoredRow] = []
     for where, row in chunk:
-        if isinstance(row, DataError):
-            raise row
+        if isinstance(row, BadRow):
+            raise row.error
         columns = {name: value for name, value in row.items() if name.removeprefix(scorer.prefix) not in RESULTS}
         group = scorer.group(columns, where)
         error = row[f"{scorer.prefix}error"]
-        if isinstance(group, DataError) or error is not None:
+        if isinstance(group, BadRow) or error is not None:
             scored_rows.append((row, group, failed(Group("", ()), str(error or group))))
             continue
         scores, truncated = (row[scorer.prefix + name] for name in ("scores", "truncated"))

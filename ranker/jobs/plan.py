@@ -16,6 +16,7 @@ from ranker.atomic import create_text
 from ranker.data.files import Row, opened, read_rows, remote
 from ranker.errors import ConfigError, DataError, JobError, MissingExtraError
 from ranker.extras import require
+from ranker.records import BadRow
 
 PLAN: Final = "_plan.json"
 VERSION: Final = 1
@@ -196,9 +197,9 @@ class Reader:
     def __init__(self) -> None:
         self._path = ""
         self._at = 0
-        self._rows: Iterator[tuple[str, Row | DataError]] = iter(())
+        self._rows: Iterator[tuple[str, Row | BadRow]] = iter(())
 
-    def rows(self, part: Part) -> list[tuple[str, Row | DataError]]:
+    def rows(self, part: Part) -> list[tuple[str, Row | BadRow]]:
         """The rows of a part.
 
         Raises:

@@ -17,7 +17,7 @@ from ranker.errors import DataError, InterruptedRunError
 from ranker.metrics import sigmoid
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
-from ranker.records import Group
+from ranker.records import BadRow, Group
 from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 from ranker.signals import number_of
 
@@ -104,7 +104,7 @@ def score_stream(
 def score_rows(
     operation: Operation,
     scorer: Scorer,
-    rows: Iterator[tuple[str, Row | DataError]],
+    rows: Iterator[tuple[str, Row | BadRow]],
     columns: Columns | None = None,
     rank: Solve | None = None,
 ) -> Iterator[tuple[str, bool]]:
@@ -139,27 +139,27 @@ def _reference(columns: Columns | None) -> str:
 
 
 def _group(
-    row: Row | DataError, where: str, columns: Columns | None, operation: Operation, unused: UnusedColumns
-) -> Group | DataError:
-    if isinstance(row, DataError):
+    row: Row | BadRow, where: str, columns: Columns | None, operation: Operation, unused: UnusedColumns
+) -> Group | BadRow:
+    if isinstance(row, BadRow):
         return row
     try:
         group = parse_group(row, where, columns, unused)
     except DataError as error:
-        return error
+        return BadRow.of(error)
     if operation == "compare" and len(group.candidates) != 2:
-        return DataError(where, "candidates", f"expected two candidates to compare, got {len(group.candidates)}")
+        return BadRow(where, "candidates", f"expected two candidates to compare, got {len(group.candidates)}")
     if operation == "best-of-n" and not group.candidates:
-        return DataError(where, "candidates", "expected at least one candidate to choose the best of")
+        return BadRow(where, "candidates", "expected at least one candidate to choose the best of")
     if operation == "rank-with-ref" and not isinstance(row.get(_reference(columns)), str):
-        return DataError(where, _reference(columns), f"expected a text, got {row.get(_reference(columns))!r:.40}")
+        return BadRow(where, _reference(columns), f"expected a text, got {row.get(_reference(columns))!r:.40}")
     return group
 
 
 def _line(
-    operation: Operation, row: Row | DataError, group: Group | DataError, result: GroupScores, temperature: float
+    operation: Operation, row: Row | BadRow, group: Group | BadRow, result: GroupScores, temperature: float
 ) -> str:
-    columns: Row = {"input": row.raw} if isinstance(row, DataError) else dict(row)
+    columns: Row = {"input": row.raw} if isinstance(row, BadRow) else dict(row)
     make = partial(_compare, temperature=temperature) if operation == "compare" else MAKERS[operation]
     fields = dict.fromkeys(FIELDS[operation]) if result.error is not None else make(group, result)
     fields["error"] = result.error

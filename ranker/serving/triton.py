@@ -18,7 +18,7 @@ from ranker.batch_scorer import BatchScorer
 from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
 from ranker.extras import require
-from ranker.records import Group
+from ranker.records import BadRow, Group
 from ranker.runtime import modelfile
 from ranker.scoring.protocol import GroupScores
 
@@ -81,16 +81,16 @@ class Model:
         return responses
 
 
-def _group(text: bytes) -> Group | DataError:
+def _group(text: bytes) -> Group | BadRow:
     try:
         row = json.loads(text)
         if not isinstance(row, dict):
             raise DataError("ITEM", "item", f"expected a JSON object, got {type(row).__name__}")
         return parse_group(row, "ITEM")
     except DataError as error:
-        return error
+        return BadRow.of(error)
     except (ValueError, RecursionError) as error:
-        return DataError("ITEM", "item", f"expected a JSON object, got invalid JSON ({error})")
+        return BadRow("ITEM", "item", f"expected a JSON object, got invalid JSON ({error})")
 
 
 def _answer(result: GroupScores) -> bytes:

@@ -8,6 +8,7 @@ import pytest
 from ranker.data.files import read_rows, write_rows
 from ranker.data.load import load_preferences
 from ranker.errors import DataError
+from ranker.records import BadRow
 
 ROWS = [{"prompt": "p\u2028 one", "chosen": "\u00e9", "rejected": "b"}, {"prompt": "q", "chosen": "c", "rejected": "d"}]
 
@@ -34,7 +35,7 @@ def test_a_bad_line_keeps_its_place_and_content(tmp_path):
     rows = [row for _, row in read_rows(str(path))]
     assert rows[0] == {"a": 1}
     assert rows[3] == {"b": 2}
-    assert isinstance(rows[1], DataError)
+    assert isinstance(rows[1], BadRow)
     assert rows[1].raw == "{broken\n"
     assert "rows.jsonl:3" in str(rows[2])
     assert "got list" in str(rows[2])
@@ -105,7 +106,7 @@ def test_a_byte_order_mark_and_foreign_bytes(tmp_path):
     path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": "caf\xe9"}\n{"a": "\xef\xbf\xbd"}\n')
     first, second, third = (row for _, row in read_rows(str(path)))
     assert first == {"a": 1}
-    assert isinstance(second, DataError)
+    assert isinstance(second, BadRow)
     assert "expected UTF-8" in str(second)
     assert third == {"a": "\ufffd"}
 

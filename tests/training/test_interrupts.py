@@ -242,8 +242,9 @@ def test_a_run_of_one_step_trains(tiny_backbone, tmp_path):
 
 
 def test_a_failed_export_loses_no_report(tiny_backbone, tmp_path, monkeypatch):
-    import ranker.export.write as command
     from ranker.commands import train as verb
+
+    import ranker.export.write as command
 
     def fails(*args, **kwargs):
         raise MemoryError("the export failed")

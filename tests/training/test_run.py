@@ -91,8 +91,8 @@ def test_an_unknown_backbone_is_named(tmp_path):
 
 def test_a_run_leaves_a_model_a_report_and_a_card(tiny_backbone, tmp_path, monkeypatch, capsys):
     from huggingface_hub import ModelCard
-
     from ranker.commands import train as command
+
     from ranker.evaluation.report import writer
 
     config = tiny_config(tiny_backbone, tmp_path / "run")

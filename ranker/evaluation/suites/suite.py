@@ -18,7 +18,7 @@ from ranker.evaluation.statistics.bootstrap import interval, resampled
 from ranker.evaluation.suites.readers import SUITES, Item, Suite
 from ranker.extras import require
 from ranker.metrics import Estimate
-from ranker.records import Group
+from ranker.records import BadRow, Group
 from ranker.scoring.protocol import Scorer
 
 logger = logging.getLogger(__name__)
@@ -55,8 +55,8 @@ def _files(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in parts:
         config = path.parent.name if path.stem in ("dataset", "task") else path.name.partition(".")[0]
         for where, row in _json(path) if path.suffix == ".json" else read_rows(str(path)):
-            if isinstance(row, DataError):
-                raise row
+            if isinstance(row, BadRow):
+                raise row.error
             yield where, {"config": config} | row
 
 
