@@ -22,7 +22,7 @@ from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.export.nodes import Product, QuantizedNodes
 from ranker.export.rounding import ActivationStats, Rounded, rounded
 from ranker.extras import require
-from ranker.layouts.base import Arrays
+from ranker.layouts.layout import Arrays
 from ranker.runtime.session import CPU
 
 STATES: Final = 2048

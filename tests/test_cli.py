@@ -92,7 +92,9 @@ def test_one_order_is_for_models_that_read_ordered_pairs(model):
     row = '{"prompt": "p", "candidates": ["a", "b"]}'
     done = ranker_cli("score", "--onnx", model, "--no-average-orders", stdin=row)
     assert done.returncode == 2
-    assert "average_orders=False is for models that read ordered pairs; layout 'set' has no order" in done.stderr
+    assert (
+        "average_orders=False is for models that read ordered pairs; layout 'set_encoder' has no order" in done.stderr
+    )
 
 
 def test_best_of_n_and_comparisons_under_a_budget(model):
@@ -209,7 +211,7 @@ def test_a_probability_is_the_logit_at_the_stored_temperature(model):
 def test_a_loaded_model_says_what_it_is(model, capfd):
     r = ranker.load(model, device="cpu")
     assert repr(r).startswith(
-        f"Ranker(model={str(model)!r}, layout='set', precision='fp32', device='cpu', max_length=128"
+        f"Ranker(model={str(model)!r}, layout='set_encoder', precision='fp32', device='cpu', max_length=128"
     )
     assert r.info.scores_are_relative
     checkpoint = ranker.load(model.parent / "checkpoint", device="cpu")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ranker.config.base import ExportPrecision, Pooling, Precision, Quantization
 from ranker.config.files import RECIPES, dump_config, load_config, recipes
 from ranker.config.losses import LossConfig
 from ranker.config.models import MODEL_TYPES, GateConfig, ModelConfig
 from ranker.config.run import DataConfig, LoraConfig, RunConfig, TrainingConfig
+from ranker.config.section import ExportPrecision, Pooling, Precision, Quantization
 
 __all__ = [
     "MODEL_TYPES",

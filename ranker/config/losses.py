@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ranker.config.base import Section
+from ranker.config.section import Section
 
 ComparisonLossName = Literal["bradley_terry", "log_exp"]
 ListLossName = Literal["list_net", "list_mle", "rank_net"]

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Final, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from ranker.config.base import Pooling, Section
 from ranker.config.losses import ComparisonLossName, ListLossName, RegressionLossName
+from ranker.config.section import Pooling, Section
 
 COMPARISONS: Final[tuple[str, ...]] = get_args(ComparisonLossName)
 LISTS: Final[tuple[str, ...]] = get_args(ListLossName)

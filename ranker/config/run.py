@@ -6,10 +6,10 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ranker.config.base import ExportPrecision, Precision, Quantization, Section
 from ranker.config.losses import ComparisonLossConfig, CrossEntropyLossConfig, LossConfig, PairLossConfig
 from ranker.config.models import ArmoRMConfig, ModelConfig, PointwiseConfig, SetEncoderConfig
-from ranker.layouts.base import Output
+from ranker.config.section import ExportPrecision, Precision, Quantization, Section
+from ranker.layouts.layout import Output
 
 SAMPLE: Final = "sample"
 """The data source that comes with the package."""

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter
 
-from ranker.layouts.base import Layout, Output, PackedGroup, Row
+from ranker.layouts.layout import Layout, Output, PackedGroup, Row
 from ranker.layouts.ordered_pair import OrderedPair
 from ranker.layouts.pointwise import Pointwise
 from ranker.layouts.set_encoder import SetEncoder

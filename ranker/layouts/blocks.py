@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ranker.layouts.base import Row
+from ranker.layouts.layout import Row
 from ranker.text.tokenizer import Ids
 
 Block = tuple[list[int], Ids]

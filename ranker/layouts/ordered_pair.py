@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from ranker.layouts.base import Arrays, Row, padded
 from ranker.layouts.blocks import Block, block_row
+from ranker.layouts.layout import Arrays, Row, padded
 from ranker.layouts.pairs import PairLayout
 from ranker.text.tokenizer import Ids
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ranker.layouts.base import Cell, Layout, PackedGroup, Row
+from ranker.layouts.layout import Cell, Layout, PackedGroup, Row
 from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
 

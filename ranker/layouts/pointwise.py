@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field
 
-from ranker.layouts.base import Arrays, Cell, Layout, Output, PackedGroup, Row, padded
+from ranker.layouts.layout import Arrays, Cell, Layout, Output, PackedGroup, Row, padded
 from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from ranker.layouts.base import PackedGroup, Row
+from ranker.layouts.layout import PackedGroup, Row
 from ranker.text.tokenizer import Ids
 
 BRANCHES: Final = 2

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from ranker.layouts.base import Arrays, Cell, Layout, PackedGroup, Row, padded
 from ranker.layouts.blocks import Block, block_row
+from ranker.layouts.layout import Arrays, Cell, Layout, PackedGroup, Row, padded
 from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
 

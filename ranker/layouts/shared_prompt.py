@@ -8,8 +8,8 @@ from typing import ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field
 
-from ranker.layouts.base import Arrays, Cell, Layout, PackedGroup, Row, padded
 from ranker.layouts.blocks import Block, block_row
+from ranker.layouts.layout import Arrays, Cell, Layout, PackedGroup, Row, padded
 from ranker.text.tokenizer import Ids
 
 STRUCTURE: Final = 3

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ranker.layouts.base import PackedGroup, Row
+from ranker.layouts.layout import PackedGroup, Row
 from ranker.layouts.pairs import PairLayout
 from ranker.text.tokenizer import Ids
 

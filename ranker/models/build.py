@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.config import ModelConfig
 from ranker.errors import ConfigError
 from ranker.extras import offline_backbone
 from ranker.layouts import Output
 from ranker.models import armorm, pairwise, pointwise, steamshp
+from ranker.models.backbones import MEAN_POOLED
 from ranker.text.tokenizer import TextTokenizer
 
 Built = tuple[PreTrainedModel, TextTokenizer]
@@ -78,14 +80,18 @@ def backbone_parameters(name_or_path: str) -> int:
     """Parameters of a backbone, counted from its configuration without reading a weight.
 
     Raises:
-        ConfigError: it is neither a folder nor a hub name.
+        ConfigError: it is neither a folder nor a hub name, or of a family that is not known.
     """
     try:
-        config = AutoConfig.from_pretrained(backbone_path(name_or_path))
+        values, _ = PretrainedConfig.get_config_dict(backbone_path(name_or_path))
     except OSError as error:
         raise unreachable(name_or_path, error) from error
+    values = values.get("backbone") or values  # our own models hold their backbone's configuration
+    kind = str(values.get("model_type", "")).removeprefix(MEAN_POOLED)
+    if kind not in CONFIG_MAPPING:
+        raise ConfigError(f"model.name_or_path '{name_or_path}': transformers does not know the family '{kind}'")
     with torch.device("meta"):
-        return int(AutoModel.from_config(getattr(config, "backbone_config", lambda: config)()).num_parameters())
+        return int(AutoModel.from_config(CONFIG_MAPPING[kind].from_dict(values)).num_parameters())
 
 
 def unreachable(name_or_path: str, error: OSError) -> ConfigError:

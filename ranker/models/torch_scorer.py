@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ranker.layouts.base import Arrays
+from ranker.layouts.layout import Arrays
 from ranker.records import Group
 from ranker.scoring.executor import score_groups
 from ranker.scoring.pipeline import TextPipeline

@@ -9,7 +9,7 @@ import numpy as np
 
 from ranker.extras import require
 from ranker.layouts import Layout
-from ranker.layouts.base import Arrays
+from ranker.layouts.layout import Arrays
 from ranker.scoring.protocol import Floats
 
 STEPS: Final = (1, 2, 3, 4, 6, 8)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from ranker.errors import ModelFileError
 from ranker.extras import require
 from ranker.layouts import Layout
-from ranker.layouts.base import Arrays
+from ranker.layouts.layout import Arrays
 from ranker.records import Group
 from ranker.runtime import budgets
 from ranker.runtime import manifest as manifests

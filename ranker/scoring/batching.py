@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from ranker.layouts import Layout, PackedGroup, Row
-from ranker.layouts.base import Arrays
+from ranker.layouts.layout import Arrays
 
 PASS_SHARE: Final = 32
 """A pass costs, besides its tokens, about what this part of its budget does (a 32nd; measured on a CPU)."""

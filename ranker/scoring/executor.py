@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.layouts import PackedGroup
-from ranker.layouts.base import Arrays
+from ranker.layouts.layout import Arrays
 from ranker.layouts.prefix_sharing import split_row
 from ranker.records import Group
 from ranker.scoring import batching

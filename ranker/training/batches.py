@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ranker.errors import ConfigError
-from ranker.layouts.base import Cell
+from ranker.layouts.layout import Cell
 from ranker.records import Preference, subset_of
 from ranker.scoring import batching
 from ranker.scoring.pipeline import TextPipeline, Tokens

@@ -30,7 +30,7 @@ from ranker.training import losses
 from ranker.training.batches import Collator, Groups, RunPlan
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
 from ranker.training.losses import Loss
-from ranker.training.losses.base import at
+from ranker.training.losses.loss import at
 
 SLICE = 256
 """Validation groups of each process between two looks at whether the run is to stop."""

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -110,7 +111,6 @@ def test_a_scorer_that_prefers_the_first_answer_flips_every_pair():
 
 def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
     """The measurement reads candidates as given: a hub that sees everything shows flips."""
-    from ranker.models import pairwise
     from ranker.models.attention.blocks import row_mask
 
     rows = [Preference("p", (f"a{i} saw", f"hammer {i}", "pear"), ((2.0,), (1.0,), (0.0,))) for i in range(8)]
@@ -122,7 +122,7 @@ def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
         order["n"] += 1
         return row_mask(ids)
 
-    monkeypatch.setattr(pairwise, "star_mask", positional)
+    monkeypatch.setattr(scorer.model, "readout", replace(scorer.model.readout, mask=positional))
     forward = scorer._forward
     scorer._forward = lambda arrays: forward(
         arrays | {"position_ids": np.arange(arrays["input_ids"].shape[1])[None] % 160 + 0 * arrays["position_ids"]}

@@ -11,6 +11,7 @@ from ranker.data.sample import build
 from ranker.errors import ModelFileError, ParityError
 from ranker.export.graph import AXES, to_onnx
 from ranker.export.write import export
+from ranker.models import backbones
 from ranker.models.pairwise import PairwiseModel
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
@@ -134,9 +135,9 @@ def test_truncated_foreign_and_future_files_say_so(tmp_path):
     modelfile.write(path, path, {})
     with pytest.raises(ModelFileError, match="without a ranker manifest"):
         OnnxScorer(path)
-    future = entries[manifest.MANIFEST_KEY].replace('"format_version":2', '"format_version":3')
+    future = entries[manifest.MANIFEST_KEY].replace('"format_version":3', '"format_version":4')
     modelfile.write(path, path, entries | {manifest.MANIFEST_KEY: future, manifest.DIGEST_KEY: manifest.sha256(future)})
-    with pytest.raises(ModelFileError, match="manifest format 3, this version reads 2"):
+    with pytest.raises(ModelFileError, match="manifest format 4, this version reads 3; upgrade ranker-toolkit"):
         OnnxScorer(path)
     with pytest.raises(ModelFileError, match="found no file"):
         OnnxScorer(tmp_path / "none.onnx")
@@ -153,10 +154,12 @@ def test_readout_positions_are_inputs_not_searched():
     forged[0, 2] = 691
     assert isinstance(model, PairwiseModel)
     with torch.no_grad():
-        hidden = model.encode(forged, blocks, positions, (blocks >= 0)[:, None, None].expand(1, 1, 8, 8), None)
+        hidden = backbones.encode(
+            model.backbone, forged, blocks, positions, (blocks >= 0)[:, None, None].expand(1, 1, 8, 8), None
+        )
         from ranker.models.attention.blocks import star_mask
 
-        hidden = model.encode(forged, blocks, positions, star_mask(blocks), None)
+        hidden = backbones.encode(model.backbone, forged, blocks, positions, star_mask(blocks), None)
         expected = model.head(torch.cat([hidden[0, 1], hidden[0, 5]]))
         got = model(forged, blocks, positions, readout=readout)[0, 0]
     torch.testing.assert_close(got, expected)

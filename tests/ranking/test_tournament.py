@@ -122,7 +122,7 @@ def test_whole_passes_where_nothing_is_said_and_comparisons_where_it_is():
     assert set(scorer.calls[0]) == {WINDOW, 2}
     assert large.scores.argmax() == 98
     assert small.scores.argmax() == 1
-    scorer.info.scores_are_relative = False
+    scorer.info = info_of()
     ranked(scorer, groups)
     assert scorer.calls[1] == [99, 2]
     played, _ = ranked(scorer, groups, budget=200)

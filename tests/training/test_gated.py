@@ -78,7 +78,7 @@ def test_rows_with_some_of_the_aspects_are_enough(tmp_path):
         "armorm",
         ["model.aspects=[a, b, c]", f"data.aspects=[{tmp_path / 'rows.jsonl'}]", "data.aspect_columns={}"],
     )
-    loaded = load_aspects(config, [])
+    loaded = load_aspects(config, config.model.aspects, [])
     assert all(row.tasks == ("a", "b", "c") for row in loaded)
     assert [loaded[1].scores[0][0], loaded[2].scores[0][1]] == [1, 2]
     assert all(math.isnan(row.scores[0][2]) for row in loaded)

@@ -26,13 +26,14 @@ from tests.support.processes import until
 from tests.support.selection import cases
 
 
-def settings(tmp_path, name, *overrides):
+def settings(tmp_path, name, *overrides, recipe=""):
+    dropout = ["model.head_dropout=0"] if recipe == "pairrm" else []
     return [
         f"output_dir={tmp_path / name}", f"model.name_or_path={tmp_path / 'backbone'}", "model.max_length=128",
         f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
         "data.test=[]", "data.max_train_samples=21", "data.max_eval_samples=5", "training.report_to=[]",
         "training.precision=fp32", "training.max_tokens_per_forward=512", "training.tokens_per_step=1024", "training.eval_steps=0.5",
-        "training.learning_rate=1e-3", "model.head_dropout=0", *overrides,
+        "training.learning_rate=1e-3", *dropout, *overrides,
     ]  # fmt: skip
 
 
@@ -84,8 +85,8 @@ def test_a_launcher_that_is_stopped_leaves_one_whole_checkpoint_of_one_step(numb
 def test_two_processes_train_what_one_trains(recipe, family, tmp_path):
     """The same batches in the same steps: every step's loss is the mean over both processes, ballast not counted."""
     save_backbone(tmp_path / "backbone", family)
-    trained = train(load_config(recipe, settings(tmp_path, "one")))
-    done = launch(recipe, [*settings(tmp_path, "two"), "export.precisions=[]"])
+    trained = train(load_config(recipe, settings(tmp_path, "one", recipe=recipe)))
+    done = launch(recipe, [*settings(tmp_path, "two", recipe=recipe), "export.precisions=[]"])
     assert done.stdout.count("these rows chose the checkpoint") == 1, "one process reports"
     one, two = (load_file(tmp_path / name / "checkpoint" / "model.safetensors") for name in ("one", "two"))
     groups = [p.group for p in trained.validation]
@@ -113,7 +114,7 @@ def test_sharded_weights_train_alike_and_are_saved_whole(recipe, family, tmp_pat
     """FSDP2 over two processes: the head is in the checkpoint, whole, and every checkpoint scores like the live model."""
     save_backbone(tmp_path / "backbone", family)
     trained = train(load_config(recipe, settings(tmp_path, "one", "training.eval_steps=100000")))
-    overrides = [*settings(tmp_path, "two", "training.eval_steps=100000"), "export.precisions=[]"]
+    overrides = [*settings(tmp_path, "two", "training.eval_steps=100000", recipe=recipe), "export.precisions=[]"]
     launch(recipe, overrides, FSDP2, "tests.training.fsdp_on_cpu")
     groups = [p.group for p in trained.validation]
     sharded = TorchScorer(*native.load(tmp_path / "two" / "checkpoint")).score(groups)

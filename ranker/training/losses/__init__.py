@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from ranker.errors import ConfigError
 from ranker.training.losses import listwise, pairwise, pointwise, tokens
-from ranker.training.losses.base import Batch, Loss
 from ranker.training.losses.listwise import ListLoss
+from ranker.training.losses.loss import Batch, Loss
 from ranker.training.losses.pairwise import ComparisonLoss
 from ranker.training.losses.pointwise import AnswerLoss
 

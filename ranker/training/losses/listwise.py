@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ranker.training.losses.base import Batch, Loss, at
+from ranker.training.losses.loss import Batch, Loss, at
 
 
 def list_net(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ranker.config.losses import ComparisonLossConfig, PairLossConfig
-from ranker.training.losses.base import Batch, Loss, at
+from ranker.training.losses.loss import Batch, Loss, at
 
 
 def bradley_terry(logits: Tensor, targets: Tensor, margin: Tensor | None = None) -> Tensor:
@@ -95,7 +95,7 @@ def _squared_sum(a: Tensor, b: Tensor) -> Tensor:
 class ComparisonLoss(Loss):
     """A loss of compared pairs: sums over comparisons by their weight; the weights of a group sum to 1.
 
-    A subclass says what a comparison costs in ``per_comparison``. The settings add TRL's centring of rewards and a
+    A subclass says what a comparison costs in ``per_comparison``. The settings add TRL's auxiliary term and a
     penalty on scores that change with the order.
     """
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.config.losses import CrossEntropyLossConfig, HuberLossConfig
-from ranker.training.losses.base import Batch, Loss, at
+from ranker.training.losses.loss import Batch, Loss, at
 
 
 def cross_entropy(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ranker.training.losses.base import Batch, Loss
+from ranker.training.losses.loss import Batch, Loss
 
 
 def token_pairwise(chosen: Tensor, rejected: Tensor, span: Tensor) -> Tensor:

@@ -1,0 +1,87 @@
+"""The public API: what is listed, its page, its examples, and the script that uses all of it."""
+
+import doctest
+import importlib.util
+import inspect
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import ranker
+from tests.conftest import ROOT
+
+spec = importlib.util.spec_from_file_location("api_page", ROOT / "docs" / "api.py")
+page = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(page)
+
+EXCEPTIONS = [name for name in ranker.__all__ if name.endswith("Error")]
+NAMES = [name for name in ranker.__all__ if name not in (*EXCEPTIONS, "__version__")]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory, model, tiny_backbone):
+    """A folder as the page describes it: a model.onnx, its checkpoint, rows, and a backbone."""
+    folder = tmp_path_factory.mktemp("api")
+    shutil.copy(model, folder / "model.onnx")
+    shutil.copytree(model.parent / "checkpoint", folder / "checkpoint")
+    (folder / "data").mkdir()
+    shutil.copy(ROOT / "data" / "validation.jsonl", folder / "data" / "rows.jsonl")
+    (folder / "runs" / "pairrm").mkdir(parents=True)
+    shutil.copy(model, folder / "runs" / "pairrm" / "model.onnx")
+    return folder
+
+
+def test_dir_lists_the_api_and_nothing_else():
+    assert dir(ranker) == sorted(ranker.__all__)
+    assert {"load", "train", "evaluate", "export_onnx", "convert", "inspect_checkpoint", "filter_files"} <= set(NAMES)
+
+
+def test_the_page_has_every_public_name_once_and_is_up_to_date():
+    listed = [name for names in page.SECTIONS.values() for name in names]
+    assert sorted(listed) == sorted([*NAMES, *EXCEPTIONS])
+    assert (ROOT / "docs" / "api.md").read_text() == page.document().rstrip() + "\n", "run: make docs"
+
+
+@pytest.mark.parametrize("name", [*NAMES, *EXCEPTIONS])
+def test_every_public_name_explains_itself(name):
+    item = getattr(ranker, name)
+    assert len(inspect.getdoc(item) or "") > 20
+    if inspect.isfunction(item):
+        parameters = inspect.signature(item).parameters
+        assert all(p.annotation is not inspect.Parameter.empty for p in parameters.values())
+        described = inspect.getdoc(item).partition("Args:")[2]
+        named = {n.strip() for line in described.splitlines() for n in line.partition(":")[0].split(",")}
+        refers = "arguments as in" in inspect.getdoc(item)
+        assert refers or set(parameters) <= named, set(parameters) - named
+
+
+def doctests():
+    finder = doctest.DocTestFinder(recurse=True)
+    for name in NAMES:
+        for test in finder.find(getattr(ranker, name), name):
+            if test.examples:
+                yield test
+
+
+@pytest.mark.parametrize("test", list(doctests()), ids=lambda test: test.name)
+def test_the_examples_of_the_page_run(test, workplace, tiny_backbone, monkeypatch):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr("ranker.models.build.offline_backbone", lambda: str(tiny_backbone))
+    test.globs = {"ranker": ranker, "model": ranker.load("model.onnx"), **vars(ranker.records)}
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    output = []
+    assert doctest.DocTestRunner(optionflags=flags).run(test, out=output.append).failed == 0, "".join(output)
+
+
+def test_the_example_script_runs_and_is_short(tmp_path, tiny_backbone):
+    script = ROOT / "examples" / "own_pairs.py"
+    assert len(script.read_text().splitlines()) < 60
+    done = subprocess.run([sys.executable, script, str(tiny_backbone)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
+        "checkpoint", "order", "P(first is better)", "accuracy", "parity", "read",
+    ]  # fmt: skip
+    assert (tmp_path / "runs" / "own-pairs" / "evaluation" / "report.html").is_file()
+    assert list((tmp_path / "runs" / "own-pairs" / "kept").glob("part-*"))
