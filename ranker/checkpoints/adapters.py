@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ranker.checkpoints.formats import peft
+from ranker.checkpoints.formats import adapter_base
+from ranker.checkpoints.formats.ranker_adapter import SETTINGS
 from ranker.checkpoints.inspection import TRUST
 from ranker.checkpoints.weights import KeyMap, read
 from ranker.config import ModelConfig
@@ -21,7 +22,6 @@ from ranker.layouts import Output
 from ranker.models.build import new_model
 from ranker.text.tokenizer import TextTokenizer
 
-SETTINGS: Final = "ranker_adapter.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 PICKLE: Final = "adapter_model.bin"
 PEFT_CONFIG: Final = "adapter_config.json"
@@ -80,7 +80,9 @@ def load(
         base = settings(folder)
         model, tokenizer = new_model(base.model, base.output)
     else:
-        model, tokenizer, notes = peft.base_of(folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        model, tokenizer, notes = adapter_base.base_of(
+            folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle
+        )
         config.task_type = config.modules_to_save = None  # whole modules are in the model, wherever they came from
     adapted = library.PeftModel.from_pretrained(model, folder, config=config)
     return adapted.merge_and_unload().eval(), tokenizer, notes
@@ -118,14 +120,14 @@ def check_head(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
     if not file.is_file():
         raise CheckpointError(f"{folder}: expected {WEIGHTS}, found none; is the adapter complete?")
     modules = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8")).get("modules_to_save") or []
-    found = read([file], KeyMap({}))
+    tensors = read([file], KeyMap({}))
     for module in modules if (folder / SETTINGS).is_file() else ():  # peft's own lists name heads that may not exist
-        if not any(f".{module}." in f".{name}" for name in found):
+        if not any(f".{module}." in f".{name}" for name in tensors):
             raise CheckpointError(
                 f"{file}: the head '{module}' is missing, so it would be newly initialised and the scores noise; "
                 "save it with modules_to_save, or train again with: ranker train RECIPE lora.r=16"
             )
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if tensor.numel() == 0 or not torch.isfinite(tensor).all():
             raise CheckpointError(f"{file}: tensor '{name}' is empty or holds NaN; use an earlier checkpoint")
-    return found
+    return tensors

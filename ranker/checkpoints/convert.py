@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from ranker.checkpoints import native
-from ranker.checkpoints.formats.registry import WRITERS
+from ranker.checkpoints.formats.registry import TARGETS, WRITERS
 from ranker.checkpoints.formats.spec import Source
 from ranker.checkpoints.native import Loaded
 from ranker.errors import CheckpointError, ConfigError, nearest
@@ -25,7 +25,6 @@ from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores
 
-TARGETS: Final = ("native", *WRITERS)
 PROBES: Final = (
     Group("Name the capital of France.", ("Paris.", "It is Paris, the city on the Seine.", "Lyon", "")),
     Group("Sort: 3, 1, 2\nAnswer with numbers only.", ("1, 2, 3", "one two three", "3 2 1 " * 40)),
@@ -39,7 +38,7 @@ DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloa
 
 def convert(
     source: Path, target: Path, to: str = "native", *, head_prefix: str | None = None, allow_pickle: bool = False
-) -> list[str]:
+) -> tuple[str, ...]:
     """Write ``source`` as a new folder of format ``to``, every tensor in the precision in which it was stored.
 
     The new folder is read again and must score the probes like the source.
@@ -64,20 +63,21 @@ def convert(
         raise CheckpointError(f"{target}: expected a new folder, found files in it; choose another")
     loaded = native.open_checkpoint(source, head_prefix=head_prefix, allow_pickle=allow_pickle)
     notes = list(loaded.notes)
-    if to in ("native", "hf"):
-        loaded, note = own_padding(loaded)
-        notes += note
+    writer = WRITERS[to]
+    if writer.read_by_transformers:
+        loaded, padding_notes = own_padding(loaded)
+        notes += padding_notes
     with _whole(target) as folder:
-        notes += _write(loaded, folder, to)
+        notes += writer.write(Source(loaded.model, loaded.tokenizer, stored(loaded)), folder)
         expected = TorchScorer(loaded.model, loaded.tokenizer).score(PROBES)
         layout = loaded.model.layout
         del loaded  # a large model is held once
         written = native.open_checkpoint(folder)
         notes += _other_layout(layout, written.model.layout)
-        found = TorchScorer(written.model, written.tokenizer).score(PROBES)
-        whole = [(e, f) for e, f in zip(expected, found, strict=True) if not (_cut(e) or _cut(f))]
-        native.compare([e for e, _ in whole], [f for _, f in whole], folder)
-    return notes
+        scores = TorchScorer(written.model, written.tokenizer).score(PROBES)
+        whole = [(a, b) for a, b in zip(expected, scores, strict=True) if not (_cut(a) or _cut(b))]
+        native.compare([before for before, _ in whole], [after for _, after in whole], folder)
+    return tuple(notes)
 
 
 def _other_layout(before: Layout, after: Layout) -> list[str]:
@@ -91,15 +91,6 @@ def _cut(result: GroupScores) -> bool:
     return result.prompt_truncated or bool(result.truncated.any())
 
 
-def _write(loaded: Loaded, folder: Path, to: str) -> list[str]:
-    if to == "native":
-        state = stored(loaded)
-        loaded.model.save_pretrained(folder, state_dict=state)
-        loaded.tokenizer.save(folder)
-        return []
-    return WRITERS[to](Source(loaded.model, loaded.tokenizer, stored(loaded)), folder)
-
-
 def stored(loaded: Loaded) -> dict[str, Tensor]:
     """The model's tensors in the precision of its files, without those that are tied to another."""
     tied = loaded.model.all_tied_weights_keys
@@ -111,8 +102,8 @@ def stored(loaded: Loaded) -> dict[str, Tensor]:
 
 
 def _dtype(name: str) -> torch.dtype:
-    found: torch.dtype = DTYPES[name] if name in DTYPES else getattr(torch, name)
-    return found
+    dtype: torch.dtype = DTYPES[name] if name in DTYPES else getattr(torch, name)
+    return dtype
 
 
 @contextmanager

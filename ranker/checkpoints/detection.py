@@ -1,16 +1,13 @@
-"""The checkpoint formats of the field: how each is recognised from its files, and where it keeps its head.
+"""What a checkpoint's files say before any weight is read: its configuration, its tensors' names, its head.
 
-One row per producer; nothing here loads weights or needs torch. Source: the producers' own savers and loaders.
+Nothing here loads weights or needs torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-Scored = Literal["first_token", "mean", "last_token", "last_nonpad", "markers", "answer_token", "unknown"]
-"""Which state the head reads. ``last_nonpad`` is the library's rule: the last id that is not the padding id."""
+from typing import Any, Final
 
 EMBEDDINGS: Final = (
     "embed_tokens.weight",
@@ -19,6 +16,9 @@ EMBEDDINGS: Final = (
     "wte.weight",
     "shared.weight",
 )
+
+DECODER_EMBEDDINGS: Final = ("embed_tokens.weight", "wte.weight")
+"""Ends of the names that decoders give their embeddings."""
 
 MOST_OUTPUTS: Final = 64
 """Rows that a head may have, to be told from other matrices."""
@@ -56,108 +56,23 @@ class Files:
         """The class that the configuration names."""
         return str((self.config.get("architectures") or [""])[0])
 
-    def has(self, *prefixes: str) -> bool:
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs: ``id2label``, or ArmoRM's aspects in our own folders; empty if neither is there."""
+        return tuple((self.config.get("id2label") or {}).values()) or tuple(self.config.get("aspects") or ())
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether the embeddings have a decoder's name."""
+        return any(name.endswith(DECODER_EMBEDDINGS) for name in self.shapes)
+
+    def has_tensor(self, *prefixes: str) -> bool:
         """Whether a tensor's name begins with one of these."""
         return any(name.startswith(prefixes) for name in self.shapes)
 
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A producer's format: how it is recognised, what its head reads, whether it is ours, whether it is read."""
-
-    name: str
-    matches: Callable[[Files], bool]
-    scored: Callable[[Files], Scored]
-    native: bool = False
-    readable: bool = True
-
-
-def _ours(files: Files) -> Scored:
-    return str((files.config.get("ranker") or {}).get("pooling", "unknown"))  # type: ignore[return-value]
-
-
-def _classifier(files: Files) -> Scored:
-    decoder = "score.weight" in files.shapes
-    pooled = files.config.get("classifier_pooling")
-    return "last_nonpad" if decoder else "mean" if pooled == "mean" else "first_token"
-
-
-FORMATS: Final[tuple[Format, ...]] = (
-    Format("ranker adapter", lambda f: "ranker_adapter.json" in f.names, lambda _: "unknown", native=True),
-    Format(
-        "LLaMA-Factory value head",
-        lambda f: _any(f, "value_head.safetensors", "value_head.bin"),
-        lambda _: "last_token",
-    ),
-    Format("PEFT adapter", lambda f: "adapter_config.json" in f.names, lambda _: "unknown"),
-    Format(
-        "ranker pairwise", lambda f: f.config.get("model_type") == "ranker_pairwise", lambda _: "markers", native=True
-    ),
-    Format(
-        "ranker gated",
-        lambda f: f.config.get("model_type") == "ranker_gated",
-        lambda f: f.config["pooling"],
-        native=True,
-    ),
-    Format(
-        "ranker seq2seq",
-        lambda f: (f.config.get("ranker") or {}).get("head") == "answer_token",
-        lambda _: "answer_token",
-        native=True,
-    ),
-    Format("ranker reward", lambda f: "ranker" in f.config, _ours, native=True),
-    Format(
-        "LLM-Blender PairRM",
-        lambda f: f.config.get("ranker_type") == "pairranker" or f.has("head_layer."),
-        lambda _: "markers",
-    ),
-    Format(
-        "ArmoRM",
-        lambda f: f.architecture.endswith("WithGating") or (f.has("regression_layer.") and f.has("gating.")),
-        lambda _: "last_nonpad",
-    ),
-    Format("trlx", lambda f: f.has("v_head.weight"), lambda _: "last_nonpad"),
-    Format(
-        "OpenRLHF",
-        lambda f: (
-            f.architecture in ("RewardModel", "LLMForSequenceRegression")
-            or "value_head_prefix" in f.config
-            or f.has("value_head.")
-        ),
-        lambda _: "last_token",
-    ),
-    Format(
-        "HF token classification", lambda f: f.architecture.endswith("ForTokenClassification"), lambda _: "last_token"
-    ),
-    Format("sentence-transformers CrossEncoder", lambda f: "sentence_transformers" in f.config, _classifier),
-    Format("HF sequence classification", lambda f: f.architecture.endswith("ForSequenceClassification"), _classifier),
-    Format(
-        "T5 (SteamSHP)",
-        lambda f: f.architecture in ("T5ForConditionalGeneration", "EncoderDecoderModel"),
-        lambda _: "answer_token",
-    ),
-    Format(
-        "language model without a head",
-        lambda f: f.architecture.endswith(("ForCausalLM", "LMHeadModel")),
-        lambda _: "unknown",
-        readable=False,
-    ),
-)
-"""In the order in which they are tried."""
-
-
-HEADS: Final = {
-    "LLaMA-Factory value head": "v_head.summary",
-    "LLM-Blender PairRM": "head_layer.4",
-    "ArmoRM": "regression_layer",
-    "trlx": "v_head",
-}
-"""Heads of formats that are not called ``score`` or ``classifier``."""
-
-
-def recognise(files: Files) -> Format | None:
-    """The format of a folder, None when none is known."""
-    return next((known for known in FORMATS if known.matches(files)), None)
+    def has_file(self, *names: str) -> bool:
+        """Whether the folder has one of these files."""
+        return not self.names.isdisjoint(names)
 
 
 def bare(stored: str) -> str:
@@ -174,17 +89,10 @@ def head_of(files: Files, *, prefix: str | None = None) -> str | None:
         files: the checkpoint's.
         prefix: the head's name, and no other. Otherwise the configuration's ``value_head_prefix`` comes first.
     """
-    named = {bare(name).removesuffix(".weight") for name, s in files.shapes.items() if name.endswith(".weight") and s}
-    own = files.config.get("value_head_prefix")
-    names = [prefix] if prefix else [*([own] if own else []), *HEAD_NAMES]
-    return next((name for name in names if name in named), None)
-
-
-def expected_head(files: Files, name: str) -> str:
-    """The tensor in which a format keeps its head."""
-    decoder = any(tensor.endswith(("embed_tokens.weight", "wte.weight")) for tensor in files.shapes)
-    own = files.config.get("value_head_prefix")
-    return f"{own or HEADS.get(name, 'score' if decoder else 'classifier')}.weight"
+    modules = {bare(name).removesuffix(".weight") for name, s in files.shapes.items() if name.endswith(".weight") and s}
+    configured = files.config.get("value_head_prefix")
+    candidates = [prefix] if prefix else [*([configured] if configured else []), *HEAD_NAMES]
+    return next((name for name in candidates if name in modules), None)
 
 
 def candidates_for_head(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -197,7 +105,3 @@ def candidates_for_head(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         and not any(part.isdigit() or "embed" in part for part in name.split("."))
         and (shape[0] < shape[1] or "head" in name or "score" in name)
     ][:5]
-
-
-def _any(files: Files, *names: str) -> bool:
-    return not files.names.isdisjoint(names)

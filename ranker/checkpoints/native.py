@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,21 +12,19 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ranker import atomic
 from ranker.checkpoints import adapters, weights
-from ranker.checkpoints.formats import registry
-from ranker.checkpoints.formats.spec import LoadSpec, check_vocabulary
+from ranker.checkpoints.formats.spec import check_vocabulary
+from ranker.checkpoints.resolve import resolve
 from ranker.checkpoints.weights import Header
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import steamshp
 from ranker.models.armorm import GatedConfig, GatedModel
-from ranker.models.backbones import MEAN_POOLED
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
-from ranker.models.pointwise import RewardReading, attention_options, mean_pooled, prepare, reward_class
+from ranker.models.pointwise import RewardReading, attention_options, prepare
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, Scorer
@@ -97,7 +94,7 @@ def open_checkpoint(
             raise ConfigError(f"{folder}: an adapter is loaded in full precision on one device; merge it: ranker merge")
         model, tokenizer, notes = adapters.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
         return Loaded(model, tokenizer, {}, notes)
-    spec = reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     with torch.device("meta"):
         empty = spec.cls(spec.config)
     tokenizer = TextTokenizer.from_folder(folder, empty.layout.marker_ids)
@@ -115,8 +112,8 @@ def open_checkpoint(
     with _quietly():
         # Tensors are renamed here, as the library's key_mapping would turn the names back when the model is saved.
         tensors = weights.read(files, spec.names)
-        made = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
-    model = prepare(made)
+        filled = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
+    model = prepare(filled)
     for name, tensor in model.state_dict().items():
         stored = spec.names.stored_name(name)
         if tensor.is_meta and "device_map" not in options:
@@ -184,29 +181,3 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
         return {"type": "steamshp", "labels": list(steamshp.ANSWERS), "backbone": model.config.model_type}
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     return {"type": "pointwise", "labels": labels, "backbone": model.config.model_type}
-
-
-def reading_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> LoadSpec:
-    """How a folder is read: ours as it says, others as their format says.
-
-    Raises:
-        CheckpointError: as ``load``.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: expected a checkpoint folder with config.json, found none")
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); copy the checkpoint again from its source") from error
-    family = values.get("model_type")
-    for config_class, cls in ((PairwiseConfig, PairwiseModel), (GatedConfig, GatedModel)):
-        if family == config_class.model_type:
-            return LoadSpec(config_class.from_dict(values), cls)
-    known = str(family).removeprefix(MEAN_POOLED)
-    if "ranker" not in values or known not in CONFIG_MAPPING:
-        return registry.resolve(folder, values, head_prefix=head_prefix, allow_pickle=allow_pickle)
-    base = CONFIG_MAPPING[known]
-    config: PretrainedConfig = (base if known == family else mean_pooled(base)).from_dict(values)
-    answers = config.ranker["head"] == steamshp.HEAD
-    return LoadSpec(config, (steamshp.answer_class if answers else reward_class)(config))

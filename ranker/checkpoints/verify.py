@@ -18,6 +18,7 @@ from ranker.checkpoints import adapters, native, weights
 from ranker.checkpoints.convert import PROBES
 from ranker.checkpoints.detection import bare
 from ranker.checkpoints.inspection import inspect
+from ranker.checkpoints.resolve import resolve
 from ranker.errors import CheckpointError
 from ranker.metrics import pairwise_summary
 from ranker.models.backbones import DECODERS
@@ -76,13 +77,13 @@ def verify(
                 raise
             raise CheckpointError(f"{folder}: {changed[0]} (by {SUMS}), and it does not load: {error}") from error
     scorer = TorchScorer(model, tokenizer)
-    problems = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)["problems"]
-    said = [problem["what"] for problem in problems]
+    problems = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle).problems
+    agreement = "; ".join(problem.what for problem in problems) or "agree"
     notes = [str(w.message).removeprefix(f"{folder}: ") for w in caught if issubclass(w.category, UserWarning)]
     checks += [
         _tensors(model),
         _head_as_stored(folder, model, head_prefix, allow_pickle),
-        Check("config and files", not any(p["serious"] for p in problems), "; ".join(said) or "agree"),
+        Check("config and files", not any(problem.serious for problem in problems), agreement),
         *([Check("notes", True, "; ".join(notes))] if notes else []),
         _batches(scorer),
         _padding(scorer),
@@ -97,21 +98,19 @@ def verify(
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a folder but the list itself, by its path in the folder."""
-    found = {}
+    sums = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS):
         with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+            sums[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
 def _checksums(folder: Path) -> Check:
     lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     noted = {name: digest for digest, _, name in (line.partition("  ") for line in lines if line)}
-    found = digests(folder)
-    wrong = [
-        f"{name} {'changed' if name in found else 'is missing'}" for name in noted if found.get(name) != noted[name]
-    ]
-    wrong += [f"{name} is new" for name in found if name not in noted]
+    sums = digests(folder)
+    wrong = [f"{name} {'changed' if name in sums else 'is missing'}" for name in noted if sums.get(name) != noted[name]]
+    wrong += [f"{name} is new" for name in sums if name not in noted]
     return Check("checksums", not wrong, "; ".join(wrong) or f"{len(noted)} files as in {SUMS}")
 
 
@@ -134,7 +133,7 @@ def _head_as_stored(folder: Path, model: PreTrainedModel, head_prefix: str | Non
         whole = adapters.check_head(folder, allow_pickle=allow_pickle).items()
         stored = {bare(name): tensor for name, tensor in whole if ".lora_" not in name}
     else:
-        spec = native.reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
         files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=spec.extra)
         stored = weights.read(files, spec.names)
     state = model.state_dict()

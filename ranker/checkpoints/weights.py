@@ -124,13 +124,15 @@ def read(files: Sequence[Path], names: KeyMap) -> dict[str, Any]:
     Raises:
         CheckpointError: a file is damaged or truncated.
     """
-    found: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for file in files:
         with _opened(file):
             safe = file.suffix == ".safetensors"
             tensors = require("safetensors.torch").load_file(file) if safe else _pickle(file)
-        found |= {name: tensor for stored, tensor in tensors.items() if (name := names.model_name(stored)) is not None}
-    return found
+        renamed |= {
+            name: tensor for stored, tensor in tensors.items() if (name := names.model_name(stored)) is not None
+        }
+    return renamed
 
 
 def check(
@@ -150,27 +152,27 @@ def check(
     Raises:
         CheckpointError: a tensor is missing, unexpected, empty or of another shape, or a file is damaged.
     """
-    found: dict[str, Header] = {}
+    tensors: dict[str, Header] = {}
     place: dict[str, Path] = {}
     for file in files:
         for stored, header in headers(file).items():
             if (name := names.model_name(stored)) is not None:
-                found[name], place[name] = header, file
-    for name in sorted(set(wanted) - set(found)):
+                tensors[name], place[name] = header, file
+    for name in sorted(set(wanted) - set(tensors)):
         raise CheckpointError(
             f"{files[0]}: tensor '{names.stored_name(name)}' is missing, so it would be newly initialised and the "
             "scores noise; take the checkpoint that still holds it, or train one with: ranker train pairrm"
         )
-    for name in sorted(name for name in set(found) - set(wanted) - set(tied) if not name.endswith(BUFFERS)):
+    for name in sorted(name for name in set(tensors) - set(wanted) - set(tied) if not name.endswith(BUFFERS)):
         raise CheckpointError(f"{place[name]}: unexpected tensor '{name}'; config.json describes another model")
-    for name, shape in {**wanted, **{name: shape for name, shape in tied.items() if name in found}}.items():
-        if found[name].shape != shape:
+    for name, shape in {**wanted, **{name: shape for name, shape in tied.items() if name in tensors}}.items():
+        if tensors[name].shape != shape:
             stored = names.stored_name(name)
             raise CheckpointError(
-                f"{place[name]}: tensor '{stored}' has shape {list(found[name].shape)}, expected {list(shape)}; "
+                f"{place[name]}: tensor '{stored}' has shape {list(tensors[name].shape)}, expected {list(shape)}; "
                 "config.json describes another model, or the tensor was saved without being gathered"
             )
-    return found
+    return tensors
 
 
 def _pickle(file: Path) -> dict[str, Any]:

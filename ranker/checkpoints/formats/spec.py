@@ -1,9 +1,9 @@
-"""What a format's reader says of a checkpoint, and what all readers and writers share."""
+"""How a checkpoint is read (``LoadSpec``), what is written (``Source``), and what all formats share; needs torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
+from ranker.checkpoints.report import CheckpointReport
 from ranker.checkpoints.weights import KeyMap
 from ranker.config import Pooling
 from ranker.errors import CheckpointError
@@ -31,9 +32,6 @@ UNLIMITED: Final = 1_000_000
 
 PROMPT_RESERVE: Final = 64
 
-Facts = Mapping[str, Any]
-"""What ``inspect`` says of a checkpoint."""
-
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
@@ -49,8 +47,28 @@ class LoadSpec:
     notes: tuple[str, ...] = ()
 
 
-Reader = Callable[[Path, dict[str, Any], Facts], LoadSpec]
-"""(folder, its config.json, facts) -> how it is read."""
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """A head as the files have it: its module, its rows, their names, whether its bias is read, mean and std."""
+
+    name: str
+    outputs: int
+    labels: tuple[str, ...] = ()
+    has_bias: bool = False
+    normalisation: Mapping[str, float] | None = None
+
+    @classmethod
+    def of(cls, report: CheckpointReport, *, with_bias: bool = False) -> StoredHead:
+        """The head of a report; its bias is read where ``with_bias`` and the files have one.
+
+        Raises:
+            CheckpointError: the checkpoint has no head.
+        """
+        if report.head is None:
+            raise CheckpointError(f"{report.path}: no head was found; see: ranker inspect {report.path}")
+        name = report.head.name
+        bias = with_bias and f"{name}.bias" in report.tensors
+        return cls(name, report.head.shape[0], report.labels, bias, report.normalisation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +88,6 @@ class Source:
         return self.model.config
 
 
-Writer = Callable[[Source, Path], list[str]]
-"""(source, target folder) -> what could not be kept."""
-
-
 def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling) -> Pointwise:
     """The layout of a pointwise checkpoint, from its tokenizer: pair template, chat template or plain."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -85,23 +99,23 @@ def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Poo
     return text_layout(tokenizer, config, output=output, pooling=pooling, max_length=limit, prompt_reserve=reserve)
 
 
-def outputs(rows: int, named: list[str]) -> tuple[Output, tuple[str, ...]]:
+def outputs(rows: int, names: Sequence[str]) -> tuple[Output, tuple[str, ...]]:
     """One output is a reward, two without names of their own reject and accept, others aspects.
 
     Raises:
         CheckpointError: two labels of which the first is the better one, whose log-odds would be turned around.
     """
-    words = [name.lower() for name in named]
+    words = [name.lower() for name in names]
     if rows == 1:
         return "scalar", ("reward",)
     if rows == 2 and (not words or {*words} <= {"label_0", "label_1"} or (words[0] in WORSE or words[1] in BETTER)):
         return "accept_reject", ("reject", "accept")
     if rows == 2 and (words[0] in BETTER or words[1] in WORSE):
         raise CheckpointError(
-            f"its labels are {named}: the score is the log-odds of the second, which is the worse one here; exchange "
-            "the rows of the head and the labels"
+            f"its labels are {list(names)}: the score is the log-odds of the second, which is the worse one here; "
+            "exchange the rows of the head and the labels"
         )
-    return "aspects", tuple(named) if len(named) == rows else tuple(f"aspect {i}" for i in range(rows))
+    return "aspects", tuple(names) if len(names) == rows else tuple(f"aspect {i}" for i in range(rows))
 
 
 WORSE: Final = {"reject", "rejected", "bad", "negative", "no", "worse", "0", "false", "not_relevant", "irrelevant"}
