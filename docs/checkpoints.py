@@ -1,141 +1,177 @@
-"""Writes ``docs/checkpoints.md``: the formats that are read and written, and what every broken checkpoint is told.
+"""Writes ``docs/checkpoints.md``: how to score with a checkpoint of another trainer, and every format that is read.
 
     python docs/checkpoints.py        # or: make docs
 
-Tiny checkpoints of every format are made, broken in every way and loaded; the sentences are what loading them said.
+The tables come from the registry of formats, the report from a tiny checkpoint, the refusals from
+``tests/checkpoints/messages.txt``, which the tests compare with what the code says.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS.parent))  # the makers of tiny checkpoints are the tests'
+sys.path.insert(0, str(DOCS.parent))  # the tiny checkpoint and the messages are the tests'
 
-from ranker.checkpoints.detection import FORMATS  # noqa: E402
-from ranker.checkpoints.formats.registry import READERS, WRITERS  # noqa: E402
-from tests.checkpoints.layouts import BREAKAGES, MADE, outcome  # noqa: E402
+from ranker.checkpoints.formats.registry import FORMATS, TARGETS, WRITERS  # noqa: E402
+from ranker.checkpoints.inspection import inspect  # noqa: E402
+from tests.checkpoints import messages  # noqa: E402
+from tests.checkpoints.layouts import openrlhf  # noqa: E402
 
-PRODUCERS = {
-    "HF sequence classification": (
-        "TRL, RLHFlow, NeMo-RL, OpenAssistant, transformers",
-        "`score` or `classifier`",
-        "`hf`",
-    ),
-    "sentence-transformers CrossEncoder": ("sentence-transformers", "`classifier`", "`crossencoder`"),
-    "HF token classification": ("verl, LLaMA-Factory v1, NeMo-RL's regression", "`score` with a bias", "no"),
-    "OpenRLHF": ("OpenRLHF, `value_head` or `score`", "any name (`value_head_prefix`)", "`openrlhf`"),
-    "LLaMA-Factory value head": ("LLaMA-Factory v0", "`v_head.summary` in a file of its own", "`llama-factory`"),
-    "trlx": ("trlx: a raw state dict", "`v_head`", "no"),
-    "LLM-Blender PairRM": ("PairRM, PairRM-hf, pair-ranker", "`head_layer.1`, `head_layer.4`", "`pairrm-hf`"),
-    "ArmoRM": ("RLHFlow's ArmoRM", "`regression_layer`, `reward_transform_matrix`, `gating`", "`native` has its names"),
-    "T5 (SteamSHP)": ("SteamSHP, any T5 or joined encoders", "its words A and B", "`hf`"),
-    "PEFT adapter": (
-        "peft, on any of the decoders and encoders above",
-        "with the adapter, beside it, or its base's",
-        "no",
-    ),
-}
-SCORED = {
-    "HF sequence classification": "first token, or last that is not padding",
-    "sentence-transformers CrossEncoder": "first token",
-    "HF token classification": "last of the mask",
-    "OpenRLHF": "last of the mask",
-    "LLaMA-Factory value head": "last of the mask",
-    "trlx": "last before the end of text",
-    "LLM-Blender PairRM": "three markers",
-    "ArmoRM": "last; the gate the prompt's last",
-    "T5 (SteamSHP)": "first word of the answer",
-    "PEFT adapter": "as its base",
-}
+START = """# Checkpoints
 
-INTRODUCTION = """# Checkpoints
+You have a checkpoint of another trainer and want to score with it. Look at it first. `ranker inspect` reads the headers
+of the files. It loads no weights and runs no code of the checkpoint.
 
-`ranker.load(path)`, and every command that takes a model, reads the formats below, from a folder or by a name on the
-model hub. A head is never newly initialised. An incomplete checkpoint is refused in one line that names the tensor and
-the repair. This file is written by `make docs` from checkpoints that are made, broken and loaded; a test fails when it
-and the code differ.
+    $ ranker inspect PATH_OR_NAME             # PATH_OR_NAME: a folder, or a name on the model hub
+    $ ranker inspect PATH_OR_NAME --json
 
-    ranker inspect PATH_OR_NAME [--json]      what it is and whether it is complete; reads headers only, runs nothing
-    ranker verify PATH [--against PATH] [--data rows.jsonl]
-                                              loads it: tensors, head as in its file, padding, batches, sums, accuracy
-    ranker convert SOURCE TARGET --to FORMAT  the same model where FORMAT's own loader gives the same scores
-    ranker merge ADAPTER TARGET               an adapter and its base, in full precision, with the head
+From Python:
 
-- Outputs are counted in the file. A configuration without `num_labels`, which transformers takes for two, is read with
-  one output and written with `id2label` of one label.
-- `--head-prefix NAME` names a head that has none of the known names; absent, the candidates in the file are listed.
-- Pickles (`.bin`) are read only with `--allow-pickle`, and then tensors alone. Code that comes with a model is never
-  run. Conversion always writes safetensors, in the precision in which every tensor was stored.
-- Scores are raw. OpenRLHF's `mean` and `std` are kept in the configuration, and written again, not applied.
-- Two classes give the log-odds of the second. More are aspects, whose mean is the score.
-- Where padding is the end-of-text token, transformers scores the token before the end, and so does this package for
-  its classifiers, with a warning. OpenRLHF and LLaMA-Factory score the end itself; converting them to `hf` or `native`
-  gives them a padding token of its own, so that transformers does as well.
-- `verify` writes `SHA256SUMS` beside a checkpoint that passed, and compares every byte with it from then on;
-  `sha256sum --check SHA256SUMS` does too.
+```python
+>>> from ranker.checkpoints.hub import inspect_checkpoint
+>>> print(inspect_checkpoint("runs/openrlhf"))
+{report}
+```
+
+These two problems concern transformers, which would start a new head in silence. `ranker.load` counts the outputs in
+the file and reads the head by its own name. If the report says `read by ranker.load`, score with it:
+
+```python
+import ranker
+
+model = ranker.load("runs/openrlhf")
+scores = model.score("Name the capital of France.", ["Paris.", "Lyon."])
+```
+
+Every command that takes a model takes this checkpoint too. A head is never newly initialised: if a tensor is missing,
+the checkpoint is refused, and the error names the tensor and the repair.
 
 ## Formats
 
-| format | written by | the head | what is read | `convert --to` |
-|---|---|---|---|---|
+The first row that matches counts.
+
+| format | written by | recognised by | the head | what is scored | `convert --to` |
+|---|---|---|---|---|---|
+{foreign}
+
+Our own folders:
+
+| format | written by | recognised by | the head | what is scored | `convert --to` |
+|---|---|---|---|---|---|
+{native}
+
+Not read: {unreadable}.
+
+How they are read:
+
+- **Outputs are counted in the file.** transformers takes a configuration without `num_labels` for two outputs. Here it
+  has as many as the head has rows. `ranker convert` writes `id2label` with that many labels.
+- **Two outputs** are reject and accept; the score is the log-odds of the second.
+- **More outputs** are aspects; the score is their mean.
+- **Scores are raw.** OpenRLHF's `mean` and `std` stay in the configuration and are written again. They are not applied.
+- **A head of an unusual name**: name it with `--head-prefix NAME`. Without it, the error lists the candidates.
+- **Pickles** (`.bin`) are read only with `--allow-pickle`, and then only their tensors.
+- **Padding that is the end-of-text token**: transformers scores the token before the end. So does this package for
+  classifiers of transformers, with a warning. OpenRLHF and LLaMA-Factory score the end itself.
+
+## Convert
+
+    $ ranker convert SOURCE TARGET --to FORMAT
+
+`FORMAT` is one of the names below; the default is `native`. The new folder scores like the source: it is read again and
+compared before it takes its name. Weights are safetensors, in the precision in which every tensor was stored. What the
+format cannot keep is printed.
+
+| `--to` | what you get |
+|---|---|
+{writers}
+
+If padding was the end-of-text token, `hf` and `native` give a decoder a padding token of its own, so that transformers
+scores the same token.
+
+Merge an adapter and its base, in full precision, with the head:
+
+    $ ranker merge ADAPTER TARGET
+
+## Verify
+
+    $ ranker verify PATH
+    $ ranker verify PATH --against OTHER --data rows.jsonl
+
+It loads the checkpoint. It checks that all tensors are there and finite, that the head is equal to its file, and that
+padding and batch size do not change the scores. `--against` compares the scores with another checkpoint's. `--data`
+computes the accuracy on labelled rows. A checkpoint that passes gets a file `SHA256SUMS`. From then on, `verify`
+compares every byte with it, and so does `sha256sum --check SHA256SUMS`.
+
+## Refusals
+
+What you may see, and what to do:
+
+{refusals}
+
+`tests/checkpoints/messages.txt` has the message of every format, broken in every way.
+
+This page is written by `make docs`. A test fails if it and the code differ.
 """
 
+WRITTEN = {
+    "native": "our own folder, which `ranker.load` reads and `ranker train` continues with",
+    "hf": "`AutoModelForSequenceClassification` or `AutoModelForSeq2SeqLM` reads it",
+    "crossencoder": "`CrossEncoder(path).predict` gives the same raw logits",
+    "openrlhf": 'OpenRLHF\'s `get_llm_for_sequence_regression(path, "reward")` reads it',
+    "llama-factory": "LLaMA-Factory's `stage: rm` reads it",
+    "pairrm-hf": "PairRM-hf's `DebertaV2PairRM.from_pretrained` reads it",
+}
+"""What each target is for."""
 
-def relative(text: str, folder: Path) -> str:
-    """A message without the place where the checkpoint lay."""
-    return text.replace(f"{folder}/", "").replace("|", "\\|")
-
-
-def verdict(text: str) -> str:
-    """What happened, in a word or two."""
-    if text == "does not apply":
-        return "–"
-    return (
-        "refused" if text.startswith("error: ") else "same scores" if text.startswith("read the same") else "read, said"
-    )
-
-
-def outcomes() -> dict[tuple[str, str], str]:
-    """What is said of every format broken in every way."""
-    said = {}
-    for name in MADE:
-        for breakage in BREAKAGES:
-            with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                text = outcome(name, breakage, MADE[name](Path(folder)))
-                said[name, breakage] = relative(str(text), Path(folder))
-    return said
+REFUSALS = (
+    ("The head is missing", "OpenRLHF", "head missing"),
+    ("The head has a name that no trainer uses", "HF sequence classification (decoder)", "head under another name"),
+    ("A file is truncated", "HF sequence classification (encoder)", "truncated file"),
+    ("The head is empty: ZeRO-3 weights were not gathered", "HF sequence classification (decoder)", "empty tensor"),
+    ("The tokenizer is another model's", "LLM-Blender PairRM", "other vocabulary"),
+)
+"""One of each kind: what happened, the format, how it was broken."""
 
 
-def row(name: str, text: str) -> str:
-    """One line of the table of messages."""
-    return f"| {name} | {text.removeprefix('error: ')} |"
+def formats(native: bool) -> str:
+    """The table of the formats that are read: ours, or all others."""
+    rows = []
+    for known in FORMATS:
+        if known.readable and known.native == native:
+            about = known.about
+            target = about.converted if known.target is None else f"`{known.target}`"
+            rows.append((known.name, about.producers, about.recognised_by, about.head, about.scored, target))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def formats() -> str:
-    """The table of formats; every reader and writer of the code is in it."""
-    known = {known.name for known in FORMATS if not known.native}
-    assert set(READERS) <= set(PRODUCERS) <= known
-    assert all(any(f"`{to}`" in third for _, _, third in PRODUCERS.values()) for to in WRITERS)
-    return "\n".join(
-        f"| {name} | {by} | {head} | {SCORED[name]} | {to} |" for name, (by, head, to) in PRODUCERS.items()
-    )
+def report() -> str:
+    """What ``inspect`` says of a tiny checkpoint as OpenRLHF leaves it."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = openrlhf(Path(folder)).folder
+        return str(inspect(checkpoint)).replace(str(checkpoint), "runs/openrlhf")
+
+
+def refusals() -> str:
+    """A heading and the message of each."""
+    known = messages.read()
+    return "\n\n".join(f"**{title}** ({name}):\n\n> {known[name, breakage]}" for title, name, breakage in REFUSALS)
 
 
 def document() -> str:
-    """The whole file."""
-    said = outcomes()
-    lines = [INTRODUCTION + formats(), "", "## Broken checkpoints", "", "| format | " + " | ".join(BREAKAGES) + " |"]
-    lines += ["|---" * (len(BREAKAGES) + 1) + "|"]
-    lines += [f"| {name} | " + " | ".join(verdict(said[name, b]) for b in BREAKAGES) + " |" for name in MADE]
-    for breakage in BREAKAGES:
-        lines += ["", f"### {breakage[0].upper()}{breakage[1:]}", "", "| format | what is said |", "|---|---|"]
-        lines += [row(name, said[name, breakage]) for name in MADE if said[name, breakage] != "does not apply"]
-    return "\n".join(lines) + "\n"
+    """The whole page."""
+    assert {*WRITTEN} == {*WRITERS}
+    return START.format(
+        report=report(),
+        foreign=formats(native=False),
+        native=formats(native=True),
+        unreadable=", ".join(f"{known.name} ({known.about.recognised_by})" for known in FORMATS if not known.readable),
+        writers="\n".join(f"| `{target}` | {WRITTEN[target]} |" for target in TARGETS),
+        refusals=refusals(),
+    )
 
 
 if __name__ == "__main__":

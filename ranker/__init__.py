@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         verify_checkpoint,
     )
     from ranker.batch_scorer import BatchScorer
-    from ranker.checkpoints.inspection import CheckpointReport
+    from ranker.checkpoints.report import CheckpointReport
     from ranker.config import RunConfig, load_config
     from ranker.errors import (
         CheckpointError,
@@ -61,7 +61,7 @@ _HOME = {
     "BadRow": "records",
     "Calibration": "scoring.protocol",
     "CheckpointError": "errors",
-    "CheckpointReport": "checkpoints.inspection",
+    "CheckpointReport": "checkpoints.report",
     "ConfigError": "errors",
     "DataError": "errors",
     "EvaluationReport": "evaluation.report.evaluation_report",

@@ -10,7 +10,7 @@ from ranker.errors import CheckpointError
 from ranker.extras import require
 
 if TYPE_CHECKING:
-    from ranker.checkpoints.inspection import CheckpointReport
+    from ranker.checkpoints.report import CheckpointReport
     from ranker.checkpoints.verify import Check
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints: this package's folder, other trainers' formats, and the checks on reading and writing."""
+"""Checkpoints: our own folder, and what is checked whenever one is read or written."""

@@ -1,4 +1,4 @@
-"""Adapter folders: peft's two files, the model's settings and the tokenizer. An adapter without a head is refused."""
+"""Adapter folders: peft's two files, our configuration and the tokenizer. The head must be in it, or it is refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ranker.checkpoints.formats import peft
+from ranker.checkpoints.formats import adapter_base
+from ranker.checkpoints.formats.ranker_adapter import SETTINGS
 from ranker.checkpoints.inspection import TRUST
 from ranker.checkpoints.weights import KeyMap, read
 from ranker.config import ModelConfig
@@ -21,7 +22,6 @@ from ranker.layouts import Output
 from ranker.models.build import new_model
 from ranker.text.tokenizer import TextTokenizer
 
-SETTINGS: Final = "ranker_adapter.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 PICKLE: Final = "adapter_model.bin"
 PEFT_CONFIG: Final = "adapter_config.json"
@@ -42,14 +42,14 @@ def is_adapter(folder: Path) -> bool:
 
 
 def save(model: Any, tokenizer: TextTokenizer, config: AdapterSettings, folder: Path) -> None:
-    """Write the adapter of a ``PeftModel`` so that ``load`` reads it."""
+    """Write an adapter (a ``PeftModel``'s) that ``load`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     complete(tokenizer, config, folder)
 
 
 def complete(tokenizer: TextTokenizer, config: AdapterSettings, folder: Path) -> None:
-    """Add to peft's files the model's settings and the tokenizer, which ``load`` needs."""
+    """Add to peft's files what is needed to load them again: the model's settings and the tokenizer."""
     (folder / SETTINGS).write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder)
 
@@ -62,14 +62,14 @@ def load(
     Args:
         folder: an adapter that ``save`` or any user of peft wrote.
         head_prefix: as in ``native.load``.
-        allow_pickle: as in ``native.load``, for the adapter, its base model and a head in a separate file.
+        allow_pickle: as in ``native.load``, for the adapter, its base model and a head in a file of its own.
 
     Returns:
-        The model, its tokenizer, and notes on what is read differently from what a user may expect.
+        The model, its tokenizer, and what is read otherwise than a user may expect.
 
     Raises:
         CheckpointError: neither the adapter nor its base holds a head, a tensor is empty or not finite, or the base
-            model cannot be found.
+            model is not here.
         MissingExtraError: peft is not installed.
     """
     tensors = check_head(folder, allow_pickle=allow_pickle)
@@ -80,8 +80,10 @@ def load(
         base = settings(folder)
         model, tokenizer = new_model(base.model, base.output)
     else:
-        model, tokenizer, notes = peft.base_of(folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle)
-        config.task_type = config.modules_to_save = None  # modules that were saved whole are already in the model
+        model, tokenizer, notes = adapter_base.base_of(
+            folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle
+        )
+        config.task_type = config.modules_to_save = None  # whole modules are in the model, wherever they came from
     adapted = library.PeftModel.from_pretrained(model, folder, config=config)
     return adapted.merge_and_unload().eval(), tokenizer, notes
 
@@ -90,7 +92,7 @@ def settings(folder: Path) -> AdapterSettings:
     """The settings of the model that an adapter was trained on.
 
     Raises:
-        CheckpointError: the folder has no settings.
+        CheckpointError: there are none.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -102,7 +104,7 @@ def settings(folder: Path) -> AdapterSettings:
 
 
 def check_head(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
-    """Refuse an adapter that lacks a module which it saves whole, or has an empty or non-finite tensor.
+    """Refuse an adapter of ours without every module it saves whole, and any with an empty or non-finite tensor.
 
     Returns:
         The adapter's tensors.
@@ -119,9 +121,7 @@ def check_head(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]
         raise CheckpointError(f"{folder}: expected {WEIGHTS}, found none; is the adapter complete?")
     modules = json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8")).get("modules_to_save") or []
     tensors = read([file], KeyMap({}))
-    for module in (
-        modules if (folder / SETTINGS).is_file() else ()
-    ):  # lists of other peft users name heads that may not exist
+    for module in modules if (folder / SETTINGS).is_file() else ():  # peft's own lists name heads that may not exist
         if not any(f".{module}." in f".{name}" for name in tensors):
             raise CheckpointError(
                 f"{file}: the head '{module}' is missing, so it would be newly initialised and the scores noise; "

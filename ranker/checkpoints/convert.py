@@ -1,8 +1,7 @@
-"""Converts a checkpoint of any readable format to another format with the same scores."""
+"""A checkpoint of any format that is read, as a folder of another format that scores the same."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from ranker import atomic
 from ranker.checkpoints import native
-from ranker.checkpoints.formats.registry import WRITERS
+from ranker.checkpoints.formats.registry import TARGETS, WRITERS
 from ranker.checkpoints.formats.spec import Source
 from ranker.checkpoints.native import Loaded
 from ranker.errors import CheckpointError, ConfigError, nearest
@@ -27,34 +25,33 @@ from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores
 
-TARGETS: Final = ("native", *WRITERS)
 PROBES: Final = (
     Group("Name the capital of France.", ("Paris.", "It is Paris, the city on the Seine.", "Lyon", "")),
     Group("Sort: 3, 1, 2\nAnswer with numbers only.", ("1, 2, 3", "one two three", "3 2 1 " * 40)),
     Group("", ("Ünïcödé 🙂", "plain")),
 )
-"""Groups that a source and its conversion must score alike."""
+"""What a source and its conversion are both asked to score."""
 
 DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float32}
-"""Types by their names in safetensors headers; pickles have torch's names."""
+"""Of safetensors headers; pickles say the library's own name."""
 
 
 def convert(
     source: Path, target: Path, to: str = "native", *, head_prefix: str | None = None, allow_pickle: bool = False
-) -> list[str]:
+) -> tuple[str, ...]:
     """Write ``source`` as a new folder of format ``to``, every tensor in the precision in which it was stored.
 
-    The new folder is loaded again and must score the probes like the source.
+    The new folder is read again and must score the probes like the source.
 
     Args:
         source: a checkpoint that ``native.load`` reads; adapters are merged.
-        target: a new or empty folder.
+        target: a folder that does not exist, or is empty.
         to: one of ``TARGETS``.
         head_prefix: as in ``native.load``.
         allow_pickle: as in ``native.load``; the target is always safetensors.
 
     Returns:
-        Notes on what could not be kept, or is read differently from what a user may expect.
+        What could not be kept, or is read otherwise than a user may expect.
 
     Raises:
         ConfigError: an unknown format.
@@ -66,24 +63,25 @@ def convert(
         raise CheckpointError(f"{target}: expected a new folder, found files in it; choose another")
     loaded = native.open_checkpoint(source, head_prefix=head_prefix, allow_pickle=allow_pickle)
     notes = list(loaded.notes)
-    if to in ("native", "hf"):
-        loaded, note = own_padding(loaded)
-        notes += note
-    with _draft(target) as folder:
-        notes += _write(loaded, folder, to)
+    writer = WRITERS[to]
+    if writer.read_by_transformers:
+        loaded, padding_notes = own_padding(loaded)
+        notes += padding_notes
+    with _whole(target) as folder:
+        notes += writer.write(Source(loaded.model, loaded.tokenizer, stored(loaded)), folder)
         expected = TorchScorer(loaded.model, loaded.tokenizer).score(PROBES)
         layout = loaded.model.layout
         del loaded  # a large model is held once
         written = native.open_checkpoint(folder)
         notes += _other_layout(layout, written.model.layout)
-        rescored = TorchScorer(written.model, written.tokenizer).score(PROBES)
-        uncut = [(e, r) for e, r in zip(expected, rescored, strict=True) if not (_cut(e) or _cut(r))]
-        native.compare([e for e, _ in uncut], [r for _, r in uncut], folder)
-    return notes
+        scores = TorchScorer(written.model, written.tokenizer).score(PROBES)
+        whole = [(a, b) for a, b in zip(expected, scores, strict=True) if not (_cut(a) or _cut(b))]
+        native.compare([before for before, _ in whole], [after for _, after in whole], folder)
+    return tuple(notes)
 
 
 def _other_layout(before: Layout, after: Layout) -> list[str]:
-    """A note on settings of the layout that changed, because a format cannot hold them."""
+    """Settings of the text that a format has no place for, and what they are now; lengths say where texts are cut."""
     then, now = before.model_dump(), after.model_dump()
     changed = [f"{name} {then[name]} is {now[name]}" for name in then if then[name] != now[name]]
     return [f"the text layout, for which this format has no place: {', '.join(changed)}"] if changed else []
@@ -93,17 +91,8 @@ def _cut(result: GroupScores) -> bool:
     return result.prompt_truncated or bool(result.truncated.any())
 
 
-def _write(loaded: Loaded, folder: Path, to: str) -> list[str]:
-    if to == "native":
-        state = stored(loaded)
-        loaded.model.save_pretrained(folder, state_dict=state)
-        loaded.tokenizer.save(folder)
-        return []
-    return WRITERS[to](Source(loaded.model, loaded.tokenizer, stored(loaded)), folder)
-
-
 def stored(loaded: Loaded) -> dict[str, Tensor]:
-    """The model's tensors in the precision of its files, without tied tensors."""
+    """The model's tensors in the precision of its files, without those that are tied to another."""
     tied = loaded.model.all_tied_weights_keys
     return {
         name: tensor.to(_dtype(loaded.headers[name].dtype) if name in loaded.headers else tensor.dtype)
@@ -118,25 +107,25 @@ def _dtype(name: str) -> torch.dtype:
 
 
 @contextmanager
-def _draft(target: Path) -> Iterator[Path]:
-    """A draft beside ``target`` that replaces it when the block ends, or is removed when the block raises."""
-    draft = atomic.draft_of(target)
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        atomic.replace_folder(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def _whole(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that takes its place when everything in it is written and checked."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as name:
+        folder = Path(name) / target.name
+        folder.mkdir()
+        yield folder
+        if target.exists():
+            target.rmdir()
+        folder.rename(target)
 
 
 def own_padding(loaded: Loaded) -> tuple[Loaded, list[str]]:
-    """Add a padding token to a decoder whose padding token is also the token that is scored.
+    """Give a decoder whose padding is the token it is read at a padding token of its own.
 
-    transformers scores the last id that is not padding, which would be the one before the end.
+    The library scores the last id that is not padding, and would score the one before the end.
 
     Returns:
-        The checkpoint, changed if necessary, and notes on the change.
+        The checkpoint, changed where it had to be, and what was changed.
     """
     model: Any = loaded.model
     config = model.config

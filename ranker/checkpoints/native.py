@@ -1,8 +1,7 @@
-"""This package's folder: ``config.json``, ``model.safetensors``, ``tokenizer.json``, with strict checks."""
+"""Our own folder: ``config.json``, ``model.safetensors``, ``tokenizer.json``. Read strictly, written whole."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,21 +12,19 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ranker import atomic
 from ranker.checkpoints import adapters, weights
-from ranker.checkpoints.formats import registry
-from ranker.checkpoints.formats.spec import LoadSpec, check_vocabulary
+from ranker.checkpoints.formats.spec import check_vocabulary
+from ranker.checkpoints.resolve import resolve
 from ranker.checkpoints.weights import Header
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import steamshp
 from ranker.models.armorm import GatedConfig, GatedModel
-from ranker.models.backbones import MEAN_POOLED
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
-from ranker.models.pointwise import RewardReading, attention_options, mean_pooled, prepare, reward_class
+from ranker.models.pointwise import RewardReading, attention_options, prepare
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, Scorer
@@ -39,7 +36,7 @@ SAME: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model, its tokenizer, the headers of its files by the model's names (empty for adapters), and notes."""
+    """A model, its tokenizer, and what its files said: headers by the model's names (none for adapters), notes."""
 
     model: PreTrainedModel
     tokenizer: TextTokenizer
@@ -55,7 +52,7 @@ def save(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None
 
 
 def replace(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None:
-    """``save`` in one step: a kill leaves the old checkpoint or the new one, never a part."""
+    """``save`` beside ``folder`` and rename: a kill leaves the old checkpoint or the new one, never a part."""
     draft = atomic.draft_of(folder)
     shutil.rmtree(draft, ignore_errors=True)
     save(model, tokenizer, draft)
@@ -65,14 +62,14 @@ def replace(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> N
 def load(
     folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, **options: Any
 ) -> tuple[PreTrainedModel, TextTokenizer]:
-    """Read a checkpoint of any known format; every tensor must exist, have the right shape and be finite.
+    """Read a checkpoint of any known format; every tensor must be there, of the right shape and finite.
 
-    A warning names everything that is read differently from what a user may expect.
+    What is read otherwise than a user may expect is warned of.
 
     Args:
         folder: the checkpoint.
-        head_prefix: a foreign head's name, if it is not one of the known names.
-        allow_pickle: whether foreign weights may be pickles; only tensors are read from them.
+        head_prefix: a foreign head's name, where it is not one of the known ones.
+        allow_pickle: whether foreign weights may be pickles, of which only tensors are read.
         options: passed on to ``from_pretrained`` (a quantisation, ``device_map``).
 
     Raises:
@@ -87,7 +84,7 @@ def load(
 def open_checkpoint(
     folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, **options: Any
 ) -> Loaded:
-    """``load`` that returns its warnings as notes, and the headers of the files.
+    """``load`` without its warnings, and with what the files said.
 
     Raises:
         CheckpointError: as ``load``.
@@ -97,7 +94,7 @@ def open_checkpoint(
             raise ConfigError(f"{folder}: an adapter is loaded in full precision on one device; merge it: ranker merge")
         model, tokenizer, notes = adapters.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
         return Loaded(model, tokenizer, {}, notes)
-    spec = reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     with torch.device("meta"):
         empty = spec.cls(spec.config)
     tokenizer = TextTokenizer.from_folder(folder, empty.layout.marker_ids)
@@ -113,10 +110,10 @@ def open_checkpoint(
             f"{folder}: quantization is for reward models and encoder-decoders; export it to int8 instead"
         )
     with _quietly():
-        # Tensors are renamed here, because the library's key_mapping would restore the old names in a saved model.
+        # Tensors are renamed here, as the library's key_mapping would turn the names back when the model is saved.
         tensors = weights.read(files, spec.names)
-        loaded = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
-    model = prepare(loaded)
+        filled = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
+    model = prepare(filled)
     for name, tensor in model.state_dict().items():
         stored = spec.names.stored_name(name)
         if tensor.is_meta and "device_map" not in options:
@@ -129,7 +126,7 @@ def open_checkpoint(
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Hide the library's progress bar."""
+    """Without the library's progress bar."""
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -173,7 +170,7 @@ def compare(
 
 
 def facts(model: PreTrainedModel) -> dict[str, Any]:
-    """A manifest's entries about a model: its type, the names of its outputs, its backbone's family."""
+    """What a manifest says of a model: its type, the names of its outputs, its backbone's family."""
     if isinstance(model.config, PairwiseConfig):
         labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
         return {"type": model.layout.layout, "labels": labels, "backbone": model.config.backbone["model_type"]}
@@ -184,29 +181,3 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
         return {"type": "steamshp", "labels": list(steamshp.ANSWERS), "backbone": model.config.model_type}
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
     return {"type": "pointwise", "labels": labels, "backbone": model.config.model_type}
-
-
-def reading_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> LoadSpec:
-    """How a folder is read: by its own configuration, or for other formats by their reader.
-
-    Raises:
-        CheckpointError: as ``load``.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise CheckpointError(f"{folder}: expected a checkpoint folder with config.json, found none")
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); copy the checkpoint again from its source") from error
-    family = values.get("model_type")
-    for config_class, cls in ((PairwiseConfig, PairwiseModel), (GatedConfig, GatedModel)):
-        if family == config_class.model_type:
-            return LoadSpec(config_class.from_dict(values), cls)
-    known = str(family).removeprefix(MEAN_POOLED)
-    if "ranker" not in values or known not in CONFIG_MAPPING:
-        return registry.resolve(folder, values, head_prefix=head_prefix, allow_pickle=allow_pickle)
-    base = CONFIG_MAPPING[known]
-    config: PretrainedConfig = (base if known == family else mean_pooled(base)).from_dict(values)
-    answers = config.ranker["head"] == steamshp.HEAD
-    return LoadSpec(config, (steamshp.answer_class if answers else reward_class)(config))

@@ -1,4 +1,4 @@
-"""Checks that a checkpoint is complete and scores correctly, by loading it and comparing it with its files."""
+"""Whether a checkpoint is whole and scores as it should, by loading it and comparing it with its own files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ranker.checkpoints import adapters, native, weights
 from ranker.checkpoints.convert import PROBES
 from ranker.checkpoints.detection import bare
 from ranker.checkpoints.inspection import inspect
+from ranker.checkpoints.resolve import resolve
 from ranker.errors import CheckpointError
 from ranker.metrics import pairwise_summary
 from ranker.models.backbones import DECODERS
@@ -30,7 +31,7 @@ from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import GroupScores
 
 SUMS: Final = "SHA256SUMS"
-"""The file of checksums, for ``sha256sum --check``."""
+"""Lines as ``sha256sum --check`` reads them."""
 
 BATCHED: Final = 1e-4
 """Largest difference of fp32 logits between batch sizes and padding sides, times the largest where that is above 1."""
@@ -38,7 +39,7 @@ BATCHED: Final = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check, whether it passed, and its result in words (``seen``)."""
+    """One check, whether it passed, and what was seen."""
 
     name: str
     passed: bool
@@ -53,17 +54,17 @@ def verify(
     head_prefix: str | None = None,
     allow_pickle: bool = False,
 ) -> list[Check]:
-    """Run all checks of a checkpoint; checksums are written if there are none and all checks passed.
+    """Run all checks of a checkpoint; checksums are written where there are none and all else passed.
 
     Args:
         folder: the checkpoint.
-        against: a checkpoint with the same scores (within 1e-4 of the largest score).
+        against: one that must score the same (within 1e-4 of the largest score).
         data: labelled rows; an accuracy whose interval reaches 0.5 fails.
         head_prefix: as in ``native.load``.
         allow_pickle: as in ``native.load``.
 
     Raises:
-        CheckpointError: the checkpoint cannot be loaded; the message names the tensor and the repair.
+        CheckpointError: the checkpoint cannot be loaded at all; the message names the tensor and the repair.
     """
     checks = [_checksums(folder)] if (folder / SUMS).is_file() else []
     changed = [check.seen for check in checks if not check.passed]
@@ -76,13 +77,13 @@ def verify(
                 raise
             raise CheckpointError(f"{folder}: {changed[0]} (by {SUMS}), and it does not load: {error}") from error
     scorer = TorchScorer(model, tokenizer)
-    problems = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)["problems"]
-    descriptions = [problem["what"] for problem in problems]
+    problems = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle).problems
+    agreement = "; ".join(problem.what for problem in problems) or "agree"
     notes = [str(w.message).removeprefix(f"{folder}: ") for w in caught if issubclass(w.category, UserWarning)]
     checks += [
         _tensors(model),
         _head_as_stored(folder, model, head_prefix, allow_pickle),
-        Check("config and files", not any(p["serious"] for p in problems), "; ".join(descriptions) or "agree"),
+        Check("config and files", not any(problem.serious for problem in problems), agreement),
         *([Check("notes", True, "; ".join(notes))] if notes else []),
         _batches(scorer),
         _padding(scorer),
@@ -96,7 +97,7 @@ def verify(
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder except ``SUMS``, by its path in the folder."""
+    """SHA-256 of every file of a folder but the list itself, by its path in the folder."""
     sums = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS):
         with path.open("rb") as file:
@@ -107,13 +108,9 @@ def digests(folder: Path) -> dict[str, str]:
 def _checksums(folder: Path) -> Check:
     lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     noted = {name: digest for digest, _, name in (line.partition("  ") for line in lines if line)}
-    computed = digests(folder)
-    wrong = [
-        f"{name} {'changed' if name in computed else 'is missing'}"
-        for name in noted
-        if computed.get(name) != noted[name]
-    ]
-    wrong += [f"{name} is new" for name in computed if name not in noted]
+    sums = digests(folder)
+    wrong = [f"{name} {'changed' if name in sums else 'is missing'}" for name in noted if sums.get(name) != noted[name]]
+    wrong += [f"{name} is new" for name in sums if name not in noted]
     return Check("checksums", not wrong, "; ".join(wrong) or f"{len(noted)} files as in {SUMS}")
 
 
@@ -131,12 +128,12 @@ def _tensors(model: PreTrainedModel) -> Check:
 
 
 def _head_as_stored(folder: Path, model: PreTrainedModel, head_prefix: str | None, allow_pickle: bool) -> Check:
-    """Compare the head in memory with its file, which is read again."""
+    """Compare the head in memory with the bytes of the file, read again."""
     if adapters.is_adapter(folder):
         whole = adapters.check_head(folder, allow_pickle=allow_pickle).items()
         stored = {bare(name): tensor for name, tensor in whole if ".lora_" not in name}
     else:
-        spec = native.reading_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
         files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=spec.extra)
         stored = weights.read(files, spec.names)
     state = model.state_dict()
@@ -156,10 +153,10 @@ def _batches(scorer: TorchScorer) -> Check:
 
 
 def _padding(scorer: TorchScorer) -> Check:
-    """Scores under other padding: on the left for decoders, more on the right for encoders."""
+    """Decoders under left padding; an encoder's first token has its place, so it is padded further on the right."""
     model: Any = scorer.model
     left = isinstance(model, RewardReading) and model.config.model_type in DECODERS
-    pipeline = TextPipeline(model.layout, scorer.pipeline.tokenizer)  # one row per answer, without shared prefixes
+    pipeline = TextPipeline(model.layout, scorer.pipeline.tokenizer)  # a row for every answer, none shared
     units = batching.units([pipeline.pack(task) for task in pipeline.tokenize(PROBES)])
     arrays = {name: torch.from_numpy(array) for name, array in batching.collate(model.layout, units).items()}
     width = arrays["input_ids"].shape[1]
@@ -188,20 +185,18 @@ def _wider(name: str, array: Tensor) -> Tensor:
 
 
 def _against(scorer: TorchScorer, other: Path, head_prefix: str | None, allow_pickle: bool) -> Check:
-    """Compare with a checkpoint of any format; ``head_prefix`` is tried on both."""
+    """Compare with a checkpoint that may be of another format; the head's name is tried on both."""
     try:
         model = native.load(other, head_prefix=head_prefix, allow_pickle=allow_pickle)
     except CheckpointError:
         if head_prefix is None:
             raise
         model = native.load(other, allow_pickle=allow_pickle)
-    scores = scorer.score(PROBES)
-    other_scores = TorchScorer(*model).score(PROBES)
-    difference = _difference(scores, other_scores)
-    scale = _scale(other_scores)
-    orders = [(a.scores.argsort(), b.scores.argsort()) for a, b in zip(scores, other_scores, strict=True)]
-    moved = sum(not np.array_equal(order, other_order) for order, other_order in orders)
-    seen = f"scores differ by at most {difference:.1e}; {moved} of {len(scores)} probes are ranked otherwise"
+    mine, theirs = scorer.score(PROBES), TorchScorer(*model).score(PROBES)
+    difference = _difference(mine, theirs)
+    scale = _scale(theirs)
+    moved = sum(not np.array_equal(a.scores.argsort(), b.scores.argsort()) for a, b in zip(mine, theirs, strict=True))
+    seen = f"scores differ by at most {difference:.1e}; {moved} of {len(mine)} probes are ranked otherwise"
     return Check(f"against {other}", difference <= BATCHED * scale, seen)
 
 

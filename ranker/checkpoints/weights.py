@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint: their names, headers, tensors and keys. Pickles are read only on request."""
+"""The weight files of a checkpoint: which they are, what is in them, under which names. Pickles only when asked for."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ INDEX: Final = "model.safetensors.index.json"
 PICKLE: Final = "pytorch_model.bin"
 PICKLE_INDEX: Final = "pytorch_model.bin.index.json"
 BUFFERS: Final = ("position_ids", "rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
-"""Endings of buffers that older libraries saved and newer ones compute."""
+"""Ends of names that older libraries saved and newer ones compute."""
 
 COPY_AGAIN: Final = "copy the checkpoint again from its source"
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A tensor's entry in the header of a weight file."""
+    """What a weight file says of one tensor."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -36,23 +36,23 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class KeyMap:
-    """From the names in a file to the model's names: prefixes to replace, and prefixes of tensors that are not read.
+    """From the names in a file to the model's: beginnings that change, and beginnings that no ranker reads.
 
-    ``keys`` is used both ways: reading replaces its keys by its values, writing replaces its values by its keys.
+    ``keys`` is the two-way table of a format: reading replaces its keys by its values, writing its values by its keys.
     """
 
     keys: Mapping[str, str]
     dropped: tuple[str, ...] = ()
 
     def model_name(self, stored: str) -> str | None:
-        """The model's name of a stored tensor, None if it is not read."""
+        """The model's name of a stored tensor, None where it is not read."""
         if stored.startswith(self.dropped or ("\0",)):
             return None
         return _renamed(stored, self.keys)
 
     def stored_name(self, name: str) -> str:
         """The stored name of a tensor of the model."""
-        return _renamed(name, {ours: stored for stored, ours in self.keys.items()})
+        return _renamed(name, {ours: theirs for theirs, ours in self.keys.items()})
 
 
 def _renamed(name: str, keys: Mapping[str, str]) -> str:
@@ -61,10 +61,10 @@ def _renamed(name: str, keys: Mapping[str, str]) -> str:
 
 
 def weight_files(folder: Path, *, allow_pickle: bool = False, extra: Sequence[str] = ()) -> list[Path]:
-    """The weight files: a single one, or the shards in the index; then ``extra``.
+    """The files that hold the weights: one, or the shards that the index names; then ``extra``.
 
     Raises:
-        CheckpointError: a file is missing, or the files are pickles without ``allow_pickle``.
+        CheckpointError: one of them is not there, or they are pickles and those were not asked for.
     """
     single, index = folder / WEIGHTS, folder / INDEX
     pickled = (
@@ -95,7 +95,7 @@ def weight_files(folder: Path, *, allow_pickle: bool = False, extra: Sequence[st
 
 
 def digest(folder: Path) -> str:
-    """SHA-256 of all weight files of a folder in sequence; for a single file it is the SHA-256 of that file."""
+    """SHA-256 of all weight files of a folder, one after the other; of one file it is that file's own."""
     total = hashlib.sha256()
     for file in sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")):
         with file.open("rb") as stream:
@@ -105,7 +105,7 @@ def digest(folder: Path) -> str:
 
 
 def headers(file: Path) -> dict[str, Header]:
-    """Shape and type of every tensor of a file; safetensors are not read beyond the header.
+    """Shape and type of every tensor of a file; of safetensors without reading the weights.
 
     Raises:
         CheckpointError: the file is damaged or truncated.
@@ -119,7 +119,7 @@ def headers(file: Path) -> dict[str, Header]:
 
 
 def read(files: Sequence[Path], names: KeyMap) -> dict[str, Any]:
-    """All torch tensors of some files, by the model's names, in the stored precision.
+    """All tensors of some files (torch), under the model's names, in the precision in which they are stored.
 
     Raises:
         CheckpointError: a file is damaged or truncated.
@@ -141,10 +141,10 @@ def check(
     """Compare the headers of weight files with the tensors a model has.
 
     Args:
-        files: the checkpoint's weight files.
-        names: from stored names to the model's names.
+        files: the checkpoint's.
+        names: how they are called in the model.
         wanted: shapes by the model's names.
-        tied: shapes of tied tensors, which a checkpoint may leave out.
+        tied: the same of tensors that may be left out, because they are another's.
 
     Returns:
         The headers by the model's names.
@@ -152,27 +152,27 @@ def check(
     Raises:
         CheckpointError: a tensor is missing, unexpected, empty or of another shape, or a file is damaged.
     """
-    model_headers: dict[str, Header] = {}
+    tensors: dict[str, Header] = {}
     place: dict[str, Path] = {}
     for file in files:
         for stored, header in headers(file).items():
             if (name := names.model_name(stored)) is not None:
-                model_headers[name], place[name] = header, file
-    for name in sorted(set(wanted) - set(model_headers)):
+                tensors[name], place[name] = header, file
+    for name in sorted(set(wanted) - set(tensors)):
         raise CheckpointError(
             f"{files[0]}: tensor '{names.stored_name(name)}' is missing, so it would be newly initialised and the "
             "scores noise; take the checkpoint that still holds it, or train one with: ranker train pairrm"
         )
-    for name in sorted(name for name in set(model_headers) - set(wanted) - set(tied) if not name.endswith(BUFFERS)):
+    for name in sorted(name for name in set(tensors) - set(wanted) - set(tied) if not name.endswith(BUFFERS)):
         raise CheckpointError(f"{place[name]}: unexpected tensor '{name}'; config.json describes another model")
-    for name, shape in {**wanted, **{name: shape for name, shape in tied.items() if name in model_headers}}.items():
-        if model_headers[name].shape != shape:
+    for name, shape in {**wanted, **{name: shape for name, shape in tied.items() if name in tensors}}.items():
+        if tensors[name].shape != shape:
             stored = names.stored_name(name)
             raise CheckpointError(
-                f"{place[name]}: tensor '{stored}' has shape {list(model_headers[name].shape)}, expected "
-                f"{list(shape)}; config.json describes another model, or the tensor was saved without being gathered"
+                f"{place[name]}: tensor '{stored}' has shape {list(tensors[name].shape)}, expected {list(shape)}; "
+                "config.json describes another model, or the tensor was saved without being gathered"
             )
-    return model_headers
+    return tensors
 
 
 def _pickle(file: Path) -> dict[str, Any]:

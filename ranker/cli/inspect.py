@@ -18,7 +18,10 @@ def main(
     revision: Annotated[str | None, typer.Option(help="of the hub: a branch, tag or commit")] = None,
 ) -> None:
     """Say what a checkpoint is, whether it is whole, and how to repair it; reads only headers, runs no code."""
+    from rich.console import Console
+
     from ranker.api import inspect_checkpoint
+    from ranker.cli.terminal import show
 
     report = inspect_checkpoint(path, head_prefix=head_prefix, allow_pickle=allow_pickle, revision=revision)
     if as_json:
@@ -26,4 +29,4 @@ def main(
         del facts["tensors"]  # thousands of names
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        typer.echo(str(report))
+        show(Console(), path, report.rows())

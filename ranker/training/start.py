@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from ranker.checkpoints import native
 from ranker.checkpoints.detection import candidates_for_head
 from ranker.checkpoints.inspection import inspect
+from ranker.checkpoints.report import CheckpointReport
 from ranker.config import RunConfig
 from ranker.config.models import PairwiseConfig, PointwiseConfig, SteamSHPConfig, TrainableConfig
 from ranker.errors import CheckpointError, ConfigError
@@ -51,12 +52,12 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
             f"model.name_or_path '{name}' is a trained model, and adapters start from a backbone and a new head; "
             "remove lora to train on with all weights, or set model.init_head=true"
         )
-    if not report["readable"]:
-        raise CheckpointError(f"{name}: format '{report['format']}' cannot be trained on; merge it first: ranker merge")
+    if not report.readable:
+        raise CheckpointError(f"{name}: format '{report.format}' cannot be trained on; merge it first: ranker merge")
     loaded, tokenizer = native.load(Path(name))  # a pickle is refused here, and told how to be converted
     _check_kind(config, loaded, name)
     set_live_dropout(loaded.base_model, getattr(model, "backbone_dropout", 0.0))
-    logger.warning("training continues from '%s' (%s): its head and its layout are kept", name, report["format"])
+    logger.warning("training continues from '%s' (%s): its head and its layout are kept", name, report.format)
     return loaded, tokenizer
 
 
@@ -71,18 +72,18 @@ def without_padding(config: RunConfig, model: PreTrainedModel) -> None:
     read_without_padding(model)
 
 
-def _trained(folder: Path) -> dict[str, Any] | None:
-    """Facts of a folder that holds a head; None for a plain backbone.
+def _trained(folder: Path) -> CheckpointReport | None:
+    """The report of a folder that holds a head; None for a plain backbone.
 
     Pickles are looked into (weights only), as the library reads a backbone's too.
 
     Raises:
         CheckpointError: a tensor that may be a head has a name that no format has.
     """
-    facts = inspect(folder, allow_pickle=True)
-    if facts["head"] is not None or facts["native"]:
-        return facts
-    unknown = [name for name in candidates_for_head(facts["tensors"]) if name.endswith(("head.weight", "score.weight"))]
+    report = inspect(folder, allow_pickle=True)
+    if report.head is not None or report.native:
+        return report
+    unknown = [name for name in candidates_for_head(report.tensors) if name.endswith(("head.weight", "score.weight"))]
     if unknown:
         raise CheckpointError(
             f"{folder}: '{unknown[0]}' looks like a head and would be lost; keep it with ranker convert --head-prefix "

@@ -25,7 +25,7 @@ DEFAULTS = ("ranker", "id2label", "label2id", "num_labels", "problem_type")
 
 
 @dataclass
-class Made:
+class TinyCheckpoint:
     """A folder, the scores of ``ANSWERS``, options of ``ranker.load``, its head's tensor and the head's file."""
 
     folder: Path
@@ -103,19 +103,19 @@ def ours(tmp_path):
     from ranker.records import Group
 
     folder, scorer = trained(tmp_path, "bert")
-    return Made(folder, scorer.score([Group(PROMPT, ANSWERS)])[0].scores, "classifier.weight")
+    return TinyCheckpoint(folder, scorer.score([Group(PROMPT, ANSWERS)])[0].scores, "classifier.weight")
 
 
 def decoder(tmp_path):
     """TRL, RLHFlow, NeMo-RL."""
     folder, model = foreign(tmp_path, "llama")
-    return Made(folder, decoder_scores(model, load_file(folder / "model.safetensors"), folder)[:, 0])
+    return TinyCheckpoint(folder, decoder_scores(model, load_file(folder / "model.safetensors"), folder)[:, 0])
 
 
 def encoder(tmp_path):
     """OpenAssistant's DeBERTa."""
     folder, model = foreign(tmp_path, "deberta-v2")
-    return Made(folder, encoder_scores(model, folder), "classifier.weight")
+    return TinyCheckpoint(folder, encoder_scores(model, folder), "classifier.weight")
 
 
 def encoder_scores(model, folder):
@@ -134,7 +134,7 @@ def token_classifier(tmp_path):
     model.save_pretrained(folder)
     with torch.no_grad():
         expected = torch.cat([model.eval()(ids).logits[:, -1, 0] for ids in rows_of(folder)])
-    return Made(folder, expected.numpy())
+    return TinyCheckpoint(folder, expected.numpy())
 
 
 def openrlhf(tmp_path, head="value_head"):
@@ -145,7 +145,7 @@ def openrlhf(tmp_path, head="value_head"):
     configured(folder, architectures=["RewardModel"], mean=0.5, std=2.0, normalize_reward=True, value_head_prefix=head)
     backbone = AutoModel.from_pretrained(folder, dtype=torch.float32)
     expected = last_states(backbone, folder) @ tensors[f"{head}.weight"].float().T
-    return Made(folder, expected[:, 0].numpy(), f"{head}.weight")
+    return TinyCheckpoint(folder, expected[:, 0].numpy(), f"{head}.weight")
 
 
 def llama_factory(tmp_path, pickled=False):
@@ -159,7 +159,7 @@ def llama_factory(tmp_path, pickled=False):
     write_tensors(folder / file, head)
     expected = last_states(model.model, folder) @ head["v_head.summary.weight"].T + 0.3
     options = {"allow_pickle": True} if pickled else {}
-    return Made(folder, expected[:, 0].numpy(), "v_head.summary.weight", file, options)
+    return TinyCheckpoint(folder, expected[:, 0].numpy(), "v_head.summary.weight", file, options)
 
 
 def trlx(tmp_path):
@@ -177,14 +177,14 @@ def trlx(tmp_path):
     torch.save(tensors | buffers | {"v_head.weight": head}, folder / "pytorch_model.bin")
     configured(folder, architectures=["GPT2LMHeadModel"], pad_token_id=3, eos_token_id=3)
     expected = last_states(backbone, folder, end=()) @ head.T
-    return Made(folder, expected[:, 0].numpy(), "v_head.weight", "pytorch_model.bin", {"allow_pickle": True})
+    return TinyCheckpoint(folder, expected[:, 0].numpy(), "v_head.weight", "pytorch_model.bin", {"allow_pickle": True})
 
 
 def crossencoder(tmp_path):
     """sentence-transformers with a sigmoid as its default activation; rewards are the raw logits."""
     folder, model = foreign(tmp_path, "bert")
     configured(folder, sentence_transformers={"activation_fn": "torch.nn.modules.activation.Sigmoid", "version": "5.0"})
-    return Made(folder, encoder_scores(model, folder), "classifier.weight")
+    return TinyCheckpoint(folder, encoder_scores(model, folder), "classifier.weight")
 
 
 def steamshp(tmp_path):
@@ -198,7 +198,7 @@ def steamshp(tmp_path):
         return float((one - two) - (three - four)) / 2
 
     pairs = [[logit(a, b) if a != b else 0.0 for b in ANSWERS] for a in ANSWERS]
-    return Made(folder, np.array(pairs).mean(axis=1), "shared.weight")
+    return TinyCheckpoint(folder, np.array(pairs).mean(axis=1), "shared.weight")
 
 
 def armorm(tmp_path):
@@ -230,7 +230,7 @@ def armorm(tmp_path):
         logits = added["gating.layers.1.weight"] @ hidden + added["gating.layers.1.bias"]
         gate = (logits / 2.0).softmax(0) * 1.5
         expected.append((gate * (aspects @ added["reward_transform_matrix"])).sum().item())
-    return Made(folder, np.array(expected), "regression_layer.weight")
+    return TinyCheckpoint(folder, np.array(expected), "regression_layer.weight")
 
 
 def pairrm(tmp_path, own=False):
@@ -289,7 +289,7 @@ def pairrm(tmp_path, own=False):
         return (sides[0] - sides[1]).mean().item()
 
     pairs = [[(logit(a, b) - logit(b, a)) / 2 if a != b else 0.0 for b in ANSWERS] for a in ANSWERS]
-    return Made(folder, np.array(pairs).mean(axis=1), "head_layer.4.weight")
+    return TinyCheckpoint(folder, np.array(pairs).mean(axis=1), "head_layer.4.weight")
 
 
 def adapter(tmp_path, head=True):
@@ -309,16 +309,16 @@ def adapter(tmp_path, head=True):
     adapted.save_pretrained(folder)
     with torch.no_grad():
         expected = torch.cat([adapted.eval()(ids).logits[:, 0] for ids in rows_of(base)])
-    made = Made(folder, expected.numpy(), "base_model.model.score.weight", "adapter_model.safetensors")
+    checkpoint = TinyCheckpoint(folder, expected.numpy(), "base_model.model.score.weight", "adapter_model.safetensors")
     if not head:
-        tensors = read_tensors(folder / made.file)
-        del tensors[made.head]
-        write_tensors(folder / made.file, tensors)
-    return made
+        tensors = read_tensors(folder / checkpoint.file)
+        del tensors[checkpoint.head]
+        write_tensors(folder / checkpoint.file, tensors)
+    return checkpoint
 
 
-MADE = {
-    "ranker reward": ours,
+CHECKPOINTS = {
+    "ranker pointwise": ours,
     "HF sequence classification (decoder)": decoder,
     "HF sequence classification (encoder)": encoder,
     "sentence-transformers CrossEncoder": crossencoder,
@@ -334,14 +334,14 @@ MADE = {
 """By the format's name, and in brackets its kind."""
 
 
-# How each breaks: (made) -> None, in place.
+# How each breaks: (checkpoint) -> None, in place.
 
 
 def _tensors(change):
-    def broken(made):
-        file = made.folder / made.file
+    def broken(checkpoint):
+        file = checkpoint.folder / checkpoint.file
         tensors = read_tensors(file)
-        change(tensors, made.head)
+        change(tensors, checkpoint.head)
         write_tensors(file, tensors)
 
     return broken
@@ -357,19 +357,19 @@ def _fewer_words(tensors, _):
     tensors[name] = tensors[name][:50].clone()
 
 
-def _truncate(made):
-    file = made.folder / made.file
+def _truncate(checkpoint):
+    file = checkpoint.folder / checkpoint.file
     file.write_bytes(file.read_bytes()[:-64])
 
 
-def _two_labels(made):
-    configured(made.folder, id2label={"0": "LABEL_0", "1": "LABEL_1"}, label2id={"LABEL_0": 0, "LABEL_1": 1})
+def _two_labels(checkpoint):
+    configured(checkpoint.folder, id2label={"0": "LABEL_0", "1": "LABEL_1"}, label2id={"LABEL_0": 0, "LABEL_1": 1})
 
 
-def _pad_is_eos(made):
-    settings = made.folder / "tokenizer_config.json"
+def _pad_is_eos(checkpoint):
+    settings = checkpoint.folder / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"pad_token": "[SEP]", "eos_token": "[SEP]"}))
-    configured(made.folder, pad_token_id=3, eos_token_id=3)
+    configured(checkpoint.folder, pad_token_id=3, eos_token_id=3)
 
 
 BREAKAGES = {
@@ -384,8 +384,8 @@ BREAKAGES = {
 }
 
 
-def outcome(name, breakage, made):
-    """Break a checkpoint and say in one line what loading it gives; None where it loads without a word."""
+def outcome(name, breakage, checkpoint):
+    """Break a checkpoint and return in one line what loading it gives; None where it loads without a message."""
     decoders = ("decoder", "token", "OpenRLHF", "Factory")
     if breakage == "padding is the end" and not any(part in name for part in decoders):
         return "does not apply"
@@ -394,19 +394,21 @@ def outcome(name, breakage, made):
     if breakage == "two labels" and ("PEFT" in name or "PairRM" in name or "ArmoRM" in name):
         return "does not apply"  # they have no labels
     if breakage == "other vocabulary" and ("PEFT" in name or "Factory" in name):
-        made = Made(made.folder, made.scores, made.head, "model.safetensors", made.options)
+        checkpoint = TinyCheckpoint(
+            checkpoint.folder, checkpoint.scores, checkpoint.head, "model.safetensors", checkpoint.options
+        )
         if "PEFT" in name:
-            made.folder = made.folder.parent / "base"
-    BREAKAGES[breakage](made)
-    folder = made.folder.parent / "adapter" if "PEFT" in name else made.folder
+            checkpoint.folder = checkpoint.folder.parent / "base"
+    BREAKAGES[breakage](checkpoint)
+    folder = checkpoint.folder.parent / "adapter" if "PEFT" in name else checkpoint.folder
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            ranker.load(folder, **made.options)
+            ranker.load(folder, **checkpoint.options)
         except RankerError as error:
             return "error: " + str(error)
     notes = [str(w.message) for w in caught if issubclass(w.category, UserWarning) and "padding" in str(w.message)]
-    problems = [f"{p['what']}. Repair: {p['repair']}" for p in inspect(folder, **made.options)["problems"]]
+    problems = [str(problem) for problem in inspect(folder, **checkpoint.options).problems]
     known = [p for p in problems if {"two labels": "outputs", "padding is the end": "padding"}.get(breakage, p) in p]
     if notes:
         return "read, with a warning: " + notes[0]

@@ -16,14 +16,12 @@ from transformers import (
 
 import ranker
 from ranker.checkpoints import native
-from ranker.checkpoints.convert import convert
-from ranker.checkpoints.detection import FORMATS
-from ranker.checkpoints.formats.registry import READERS, WRITERS
+from ranker.checkpoints.convert import TARGETS, convert
 from ranker.checkpoints.inspection import inspect
 from ranker.errors import CheckpointError, ConfigError
 from ranker.models import pairwise
 from tests.checkpoints.layouts import (
-    MADE,
+    CHECKPOINTS,
     adapter,
     configured,
     last_states,
@@ -40,15 +38,19 @@ SCORED = list(ANSWERS)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_a_checkpoint_as_its_trainer_leaves_it(name, tmp_path):
-    made = MADE[name](tmp_path)
-    assert inspect(made.folder, **made.options)["format"] == name.partition(" (")[0].replace("T5", "T5 (SteamSHP)")
-    assert np.ptp(made.scores) > 1e-4
-    scores = ranker.load(made.folder, **made.options).score(PROMPT, SCORED)
-    np.testing.assert_allclose(scores, made.scores, rtol=1e-4, atol=1e-4)
-    convert(made.folder, tmp_path / "ours", **made.options)
-    np.testing.assert_allclose(ranker.load(tmp_path / "ours").score(PROMPT, SCORED), made.scores, rtol=1e-4, atol=1e-4)
+    checkpoint = CHECKPOINTS[name](tmp_path)
+    assert inspect(checkpoint.folder, **checkpoint.options).format == name.partition(" (")[0].replace(
+        "T5", "T5 (SteamSHP)"
+    )
+    assert np.ptp(checkpoint.scores) > 1e-4
+    scores = ranker.load(checkpoint.folder, **checkpoint.options).score(PROMPT, SCORED)
+    np.testing.assert_allclose(scores, checkpoint.scores, rtol=1e-4, atol=1e-4)
+    convert(checkpoint.folder, tmp_path / "ours", **checkpoint.options)
+    np.testing.assert_allclose(
+        ranker.load(tmp_path / "ours").score(PROMPT, SCORED), checkpoint.scores, rtol=1e-4, atol=1e-4
+    )
     stored = {t.dtype for t in load_file(tmp_path / "ours" / "model.safetensors").values()}
     assert stored == ({torch.bfloat16} if name == "OpenRLHF" else {torch.float32})
 
@@ -62,11 +64,11 @@ BACK = {
 
 @pytest.mark.parametrize("name", BACK)
 def test_there_and_back_is_equal_to_the_bit(name, tmp_path):
-    made = MADE[name](tmp_path)
-    folder, expected = made.folder, made.scores
+    checkpoint = CHECKPOINTS[name](tmp_path)
+    folder, expected = checkpoint.folder, checkpoint.scores
     convert(folder, tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "back", BACK[name])
-    assert inspect(tmp_path / "back")["format"] == name
+    assert inspect(tmp_path / "back").format == name
     for file in ("model.safetensors", *(["value_head.safetensors"] if "Factory" in name else [])):
         then, now = load_file(folder / file), load_file(tmp_path / "back" / file)
         then = {key.replace("value_head.", "score."): tensor for key, tensor in then.items()}  # its name of today
@@ -85,10 +87,10 @@ def test_there_and_back_is_equal_to_the_bit(name, tmp_path):
     "name", ["HF sequence classification (decoder)", "HF sequence classification (encoder)", "T5 (SteamSHP)"]
 )
 def test_the_library_s_own_formats_there_and_back(name, tmp_path):
-    made = MADE[name](tmp_path)
-    file = made.folder / made.file
+    checkpoint = CHECKPOINTS[name](tmp_path)
+    file = checkpoint.folder / checkpoint.file
     save_file({k: v.bfloat16() for k, v in load_file(file).items()}, file, {"format": "pt"})
-    convert(made.folder, tmp_path / "ours")
+    convert(checkpoint.folder, tmp_path / "ours")
     convert(tmp_path / "ours", tmp_path / "back", "hf")
     then, now = load_file(file), load_file(tmp_path / "back" / "model.safetensors")
     assert then.keys() == now.keys()
@@ -98,9 +100,9 @@ def test_the_library_s_own_formats_there_and_back(name, tmp_path):
 @pytest.mark.parametrize("name", ["HF token classification", "trlx", "ArmoRM"])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_formats_without_a_writer_keep_every_bit_of_what_is_read(name, tmp_path):
-    made = MADE[name](tmp_path)
-    convert(made.folder, tmp_path / "ours", **made.options)
-    then = {key.replace("v_head.", "score."): t for key, t in read_tensors(made.folder / made.file).items()}
+    checkpoint = CHECKPOINTS[name](tmp_path)
+    convert(checkpoint.folder, tmp_path / "ours", **checkpoint.options)
+    then = {key.replace("v_head.", "score."): t for key, t in read_tensors(checkpoint.folder / checkpoint.file).items()}
     now = {
         key.replace("backbone.", "model."): t for key, t in load_file(tmp_path / "ours" / "model.safetensors").items()
     }
@@ -156,8 +158,8 @@ def test_crossencoder_reads_what_is_written_for_it_as_raw_logits(family, tmp_pat
 
 
 def test_transformers_reads_a_head_with_a_bias_but_for_the_bias_which_is_said(tmp_path):
-    made = token_classifier(tmp_path)
-    folder, expected = made.folder, made.scores
+    checkpoint = token_classifier(tmp_path)
+    folder, expected = checkpoint.folder, checkpoint.scores
     notes = convert(folder, tmp_path / "out", "hf")
     assert any("bias [0.7]" in note for note in notes)
     assert any("bias [0.7]" in note for note in convert(folder, tmp_path / "open", "openrlhf"))
@@ -174,8 +176,8 @@ def test_pairrm_hf_there_and_back_with_its_markers(tmp_path):
     native.save(*pairwise.from_backbone(str(backbone), layout="ordered_pair", max_length=128), tmp_path / "ours")
     expected = ranker.load(tmp_path / "ours").compare(PROMPT, *ANSWERS[:2])
     convert(tmp_path / "ours", tmp_path / "out", "pairrm-hf")
-    facts = inspect(tmp_path / "out")
-    assert (facts["format"], facts["head"]["name"]) == ("LLM-Blender PairRM", "head_layer.4")
+    report = inspect(tmp_path / "out")
+    assert (report.format, report.head.name) == ("LLM-Blender PairRM", "head_layer.4")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     tokens = AutoTokenizer.from_pretrained(tmp_path / "out")
     for name, token in {
@@ -194,7 +196,7 @@ def test_pairrm_hf_there_and_back_with_its_markers(tmp_path):
 
 def test_what_a_format_cannot_hold_is_refused_and_leaves_nothing(tmp_path):
     native.save(*tiny(), tmp_path / "ours")
-    for to in WRITERS:
+    for to in TARGETS[1:]:
         with pytest.raises(CheckpointError, match=f"cannot be written as '{to}'.*--to native"):
             convert(tmp_path / "ours", tmp_path / "out", to)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours"]
@@ -202,14 +204,9 @@ def test_what_a_format_cannot_hold_is_refused_and_leaves_nothing(tmp_path):
         convert(tmp_path / "ours", tmp_path / "out", "openrlfh")
 
 
-def test_what_the_table_calls_readable_has_a_reader():
-    readable = {known.name for known in FORMATS if known.readable and not known.native}
-    assert set(READERS) == readable - {"PEFT adapter"}, "adapters are read onto their base, by peft.py"
-
-
 def test_pickles_are_read_only_when_asked_for_and_become_safetensors(tmp_path):
-    made = llama_factory(tmp_path, pickled=True)
-    folder, expected = made.folder, made.scores
+    checkpoint = llama_factory(tmp_path, pickled=True)
+    folder, expected = checkpoint.folder, checkpoint.scores
     with pytest.raises(CheckpointError, match=r"the head is a pickle.*--allow-pickle"):
         ranker.load(folder)
     convert(folder, tmp_path / "out", allow_pickle=True)
@@ -225,8 +222,8 @@ def test_pickles_are_read_only_when_asked_for_and_become_safetensors(tmp_path):
 
 
 def test_a_head_of_an_unusual_name_is_used_when_it_is_named(tmp_path):
-    made = openrlhf(tmp_path, head="rm_head")
-    folder, expected = made.folder, made.scores
+    checkpoint = openrlhf(tmp_path, head="rm_head")
+    folder, expected = checkpoint.folder, checkpoint.scores
     configured(folder, value_head_prefix=...)
     with pytest.raises(CheckpointError, match=r"no head was found.*--head-prefix.*candidates: rm_head\.weight"):
         ranker.load(folder)
@@ -245,15 +242,15 @@ def test_merge_is_for_adapters_and_keeps_the_head(tmp_path):
 
     from ranker.cli.main import app
 
-    made = adapter(tmp_path)
+    checkpoint = adapter(tmp_path)
     target = tmp_path / "merged"
-    done = CliRunner().invoke(app, ["merge", str(made.folder), str(target), "--to", "hf"])
+    done = CliRunner().invoke(app, ["merge", str(checkpoint.folder), str(target), "--to", "hf"])
     assert done.exit_code == 0, done.exception
     model = AutoModelForSequenceClassification.from_pretrained(target).eval()
     assert model.score.out_features == 1
     with torch.no_grad():
         got = torch.cat([model(ids).logits[:, 0] for ids in rows_of(target)])
-    np.testing.assert_allclose(got, made.scores, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(got, checkpoint.scores, rtol=1e-4, atol=1e-3)
     refused = CliRunner().invoke(app, ["merge", str(target), str(tmp_path / "again")])
     assert isinstance(refused.exception, CheckpointError)
     assert "expected an adapter" in str(refused.exception)
@@ -261,12 +258,12 @@ def test_merge_is_for_adapters_and_keeps_the_head(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_llama_factory_s_adapter_has_its_head_beside_it(tmp_path):
-    made = adapter(tmp_path, head=False)
+    checkpoint = adapter(tmp_path, head=False)
     bare = adapter(tmp_path / "same")
     weight = load_file(bare.folder / bare.file)[bare.head]
     save_file(
         {"v_head.summary.weight": weight, "v_head.summary.bias": torch.tensor([0.25])},
-        made.folder / "value_head.safetensors",
+        checkpoint.folder / "value_head.safetensors",
     )
-    scores = ranker.load(made.folder).score(PROMPT, SCORED)
+    scores = ranker.load(checkpoint.folder).score(PROMPT, SCORED)
     np.testing.assert_allclose(scores, bare.scores + 0.25, rtol=1e-4, atol=1e-3)

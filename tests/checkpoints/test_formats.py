@@ -92,24 +92,26 @@ def test_a_plain_t5_is_steamshp(tmp_path):
 
 @pytest.mark.parametrize("own", [False, True], ids=["PairRM-hf", "PairRM"])
 def test_pairrm_in_both_its_layouts(own, tmp_path):
-    made = pairrm(tmp_path, own)
-    np.testing.assert_allclose(ranker.load(made.folder).score(PROMPT, list(ANSWERS)), made.scores, rtol=1e-4, atol=1e-4)
-    convert(made.folder, tmp_path / "converted")
+    checkpoint = pairrm(tmp_path, own)
+    np.testing.assert_allclose(
+        ranker.load(checkpoint.folder).score(PROMPT, list(ANSWERS)), checkpoint.scores, rtol=1e-4, atol=1e-4
+    )
+    convert(checkpoint.folder, tmp_path / "converted")
     scores = ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS))
-    np.testing.assert_allclose(scores, made.scores, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(scores, checkpoint.scores, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("spelling", ["maxlength", "max_length"])
 def test_pair_ranker_is_a_pickle_and_spells_its_lengths_in_two_ways(spelling, tmp_path):
-    made = pairrm(tmp_path, own=True)
+    checkpoint = pairrm(tmp_path, own=True)
     lengths = {f"source_{spelling}": 128, f"candidate_{spelling}": 96}
-    configured(made.folder, **lengths)
-    torch.save(load_file(made.folder / made.file), made.folder / "pytorch_model.bin")
-    (made.folder / made.file).unlink()
+    configured(checkpoint.folder, **lengths)
+    torch.save(load_file(checkpoint.folder / checkpoint.file), checkpoint.folder / "pytorch_model.bin")
+    (checkpoint.folder / checkpoint.file).unlink()
     with pytest.raises(CheckpointError, match=r"weights are a pickle.*--allow-pickle"):
-        ranker.load(made.folder)
-    loaded = ranker.load(made.folder, allow_pickle=True)
-    np.testing.assert_allclose(loaded.score(PROMPT, list(ANSWERS)), made.scores, rtol=1e-4, atol=1e-4)
+        ranker.load(checkpoint.folder)
+    loaded = ranker.load(checkpoint.folder, allow_pickle=True)
+    np.testing.assert_allclose(loaded.score(PROMPT, list(ANSWERS)), checkpoint.scores, rtol=1e-4, atol=1e-4)
     assert loaded.scorer.model.layout.max_length == 128 + 2 * 96
 
 

@@ -16,46 +16,51 @@ from tests.models.test_reward import ANSWERS, PROMPT
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """A hub that has org/reward, and notes which files were asked for."""
-    made = decoder(tmp_path)
-    asked = []
+    """A hub that has org/reward, and records which files, revisions and tokens were asked for."""
+    checkpoint = decoder(tmp_path)
+    asked, access = [], []
 
-    def snapshot_download(name, *, allow_patterns, revision=None):
+    def snapshot_download(name, *, allow_patterns, revision=None, token=None):
         if name != "org/reward":
             raise huggingface_hub.errors.LocalEntryNotFoundError(f"no {name} here")
         asked.append(list(allow_patterns))
-        return str(made.folder)
+        access.append((revision, token))
+        return str(checkpoint.folder)
 
-    def get_safetensors_metadata(name):
-        with safe_open(made.folder / made.file, framework="numpy") as file:
+    def get_safetensors_metadata(name, *, revision=None, token=None):
+        access.append((revision, token))
+        with safe_open(checkpoint.folder / checkpoint.file, framework="numpy") as file:
             parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         tensors = {k: SimpleNamespace(shape=p.get_shape(), dtype=p.get_dtype()) for k, p in parts.items()}
-        return SimpleNamespace(files_metadata={made.file: SimpleNamespace(tensors=tensors)})
+        return SimpleNamespace(files_metadata={checkpoint.file: SimpleNamespace(tensors=tensors)})
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     monkeypatch.setattr(huggingface_hub, "get_safetensors_metadata", get_safetensors_metadata)
-    return made, asked
+    return checkpoint, asked, access
 
 
 def test_a_name_is_loaded_without_its_pickles_and_code(served):
-    made, asked = served
+    checkpoint, asked, _ = served
     np.testing.assert_allclose(
-        ranker.load("org/reward").score(PROMPT, list(ANSWERS)), made.scores, rtol=1e-5, atol=1e-5
+        ranker.load("org/reward").score(PROMPT, list(ANSWERS)), checkpoint.scores, rtol=1e-5, atol=1e-5
     )
     assert asked == [[*hub.TEXTS, "*.safetensors"]]
     assert not any(pattern.endswith((".bin", ".py")) for pattern in asked[0])
 
 
 def test_inspect_fetches_headers_and_no_weights(served):
-    _, asked = served
-    facts = hub.inspect_checkpoint("org/reward")
-    assert (facts["path"], facts["format"], facts["head"]["name"]) == (
-        "org/reward",
-        "HF sequence classification",
-        "score",
-    )
-    assert facts["problems"] == []
+    _, asked, _ = served
+    report = hub.inspect_checkpoint("org/reward")
+    assert (report.path, report.format, report.head.name) == ("org/reward", "HF sequence classification", "score")
+    assert report.problems == ()
     assert asked == [[*hub.TEXTS]]
+
+
+def test_revision_and_token_reach_every_call_of_the_hub(served):
+    _, _, access = served
+    hub.inspect_checkpoint("org/reward", revision="v2", token="hf_secret")
+    hub.local("org/reward", revision="v2", token="hf_secret")
+    assert access == [("v2", "hf_secret")] * 3
 
 
 def test_what_is_neither_a_folder_nor_a_name_says_so(served):
@@ -84,7 +89,9 @@ def test_a_checkpoint_and_its_exports_are_uploaded_to_a_private_repository(tmp_p
     model = tmp_path / "model.onnx"
     hub.push("org/mine", tmp_path / "checkpoint", [model])
     assert asked == [
-        ("org/mine", True, True), ("org/mine", tmp_path / "checkpoint"), ("org/mine", model, "model.onnx")
-    ]  # fmt: skip
+        ("org/mine", True, True),
+        ("org/mine", tmp_path / "checkpoint"),
+        ("org/mine", model, "model.onnx"),
+    ]
     with pytest.raises(CheckpointError, match=r"org/down: not uploaded \(no route to host\); run: hf upload org/down"):
         hub.push("org/down", tmp_path / "checkpoint", [])

@@ -1,12 +1,15 @@
 """Folders exactly as each trainer writes them are named, and every way in which they break is found with its repair."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from ranker.checkpoints.inspection import inspect
+from ranker.checkpoints.report import HeadReport
 from ranker.cli.main import app
 from ranker.errors import CheckpointError
 from tests.conftest import tiny, tokenizer_json
@@ -67,35 +70,34 @@ FORMATS = {
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_is_named_and_is_whole(name, tmp_path):
     config, shapes, head, scored = FORMATS[name]
-    facts = inspect(write(tmp_path / "m", config, shapes))
-    assert facts["format"] == name
-    assert (facts["head"] or {}).get("name") == head
-    assert facts["scored"] == scored
-    assert facts["parameters"] == sum(int(np.prod(shape)) for shape in shapes.values())
-    assert facts["dtypes"] == {"F32": len(shapes)}
+    report = inspect(write(tmp_path / "m", config, shapes))
+    assert report.format == name
+    assert (None if report.head is None else report.head.name) == head
+    assert report.scored == scored
+    assert report.parameters == sum(int(np.prod(shape)) for shape in shapes.values())
+    assert report.dtypes == {"F32": len(shapes)}
     if name == "OpenRLHF":
-        assert facts["normalisation"] == {"mean": 0.1, "std": 2.0}
-        assert "newly initialise in silence" in facts["problems"].pop()["what"]
-    if name == "trlx":
-        assert "newly initialise in silence" in facts["problems"].pop()["what"]
-    assert facts["problems"] == []
+        assert report.normalisation == {"mean": 0.1, "std": 2.0}
+    renamed = [problem.what for problem in report.problems]
+    assert len(renamed) == (1 if name in ("OpenRLHF", "trlx") else 0)
+    assert all("newly initialise in silence" in what for what in renamed)
 
 
 def test_llama_factory_keeps_its_head_in_a_file_of_its_own(tmp_path):
     folder = write(tmp_path / "m", LLAMA | {"architectures": ["LlamaForCausalLM"]}, BACKBONE)
     save_file({"v_head.summary.weight": np.ones((1, H), np.float32)}, folder / "value_head.safetensors")
-    facts = inspect(folder)
-    assert facts["format"] == "LLaMA-Factory value head"
-    assert facts["head"] == {"name": "v_head.summary", "shape": [1, H]}
+    report = inspect(folder)
+    assert report.format == "LLaMA-Factory value head"
+    assert report.head == HeadReport("v_head.summary", (1, H))
 
 
 def test_our_own_folder_is_native(tmp_path):
     from ranker.checkpoints import native
 
     native.save(*tiny("shared_prompt"), tmp_path)
-    facts = inspect(tmp_path)
-    assert (facts["format"], facts["native"], facts["backbone"]) == ("ranker pairwise", True, "bert")
-    assert [p for p in facts["problems"] if "tokenizer" not in p["what"]] == []
+    report = inspect(tmp_path)
+    assert (report.format, report.native, report.backbone) == ("ranker pairwise", True, "bert")
+    assert [p for p in report.problems if "tokenizer" not in p.what] == []
 
 
 def broken(tmp_path, **changes):
@@ -120,22 +122,22 @@ def broken(tmp_path, **changes):
 def test_what_is_broken_is_named_with_its_repair(changes, what, repair, tmp_path):
     import re
 
-    problems = inspect(broken(tmp_path, **changes))["problems"]
-    found = [p for p in problems if re.search(what, p["what"])]
-    assert found, problems
-    assert repair in found[0]["repair"]
+    problems = inspect(broken(tmp_path, **changes)).problems
+    matching = [p for p in problems if re.search(what, p.what)]
+    assert matching, problems
+    assert repair in matching[0].repair
 
 
 def test_an_adapter_without_its_head_is_named(tmp_path):
     shapes = {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": (2, H)}
     folder = write(tmp_path / "m", None, shapes, file="adapter_model.safetensors")
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x"}))
-    facts = inspect(folder)
-    assert facts["format"] == "PEFT adapter"
-    assert "the adapter holds no head" in facts["problems"][0]["what"]
+    report = inspect(folder)
+    assert report.format == "PEFT adapter"
+    assert "the adapter holds no head" in report.problems[0].what
     head = shapes | {"base_model.model.score.weight": (1, H)}
     save_file({name: np.ones(shape, np.float32) for name, shape in head.items()}, folder / "adapter_model.safetensors")
-    assert inspect(folder)["problems"] == []
+    assert inspect(folder).problems == ()
 
 
 def test_truncated_and_missing_shards_are_named(tmp_path):
@@ -145,14 +147,14 @@ def test_truncated_and_missing_shards_are_named(tmp_path):
         "score.weight": "model-00002-of-00002.safetensors"
     }
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    facts = inspect(folder)
-    assert facts["problems"] == []
-    assert facts["shards"] == 2
+    report = inspect(folder)
+    assert report.problems == ()
+    assert report.shards == 2
     second = folder / "model-00002-of-00002.safetensors"
     second.write_bytes(second.read_bytes()[:-8])
-    assert "model-00002-of-00002.safetensors is damaged or truncated" in inspect(folder)["problems"][0]["what"]
+    assert "model-00002-of-00002.safetensors is damaged or truncated" in inspect(folder).problems[0].what
     second.unlink()
-    what = inspect(folder)["problems"][0]["what"]
+    what = inspect(folder).problems[0].what
     assert what == "shard model-00002-of-00002.safetensors is missing, and 1 tensors with it, first 'score.weight'"
 
 
@@ -172,9 +174,9 @@ def test_a_gigabyte_is_inspected_by_its_headers(tmp_path):
             file.truncate(8 + len(header) + stored)
         index[tensor] = name
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    facts = inspect(folder)
-    assert facts["parameters"] * 4 > 1_000_000_000
-    assert facts["head"]["name"] == "score"
+    report = inspect(folder)
+    assert report.parameters * 4 > 1_000_000_000
+    assert report.head.name == "score"
 
 
 def test_pickles_and_empty_folders(tmp_path):
@@ -184,7 +186,52 @@ def test_pickles_and_empty_folders(tmp_path):
         inspect(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    assert "which can run code" in inspect(tmp_path)["problems"][0]["what"]
+    assert "which can run code" in inspect(tmp_path).problems[0].what
+
+
+def test_a_report_as_json_and_as_a_table(tmp_path):
+    folder = broken(tmp_path, shapes=BACKBONE | {"score.weight": (2, H)})
+    report = inspect(folder)
+    values = json.loads(json.dumps(report.to_dict()))
+    assert values.pop("tensors") == {name: list(shape) for name, shape in report.tensors.items()}
+    assert values == {
+        "path": str(folder),
+        "format": "HF sequence classification",
+        "native": False,
+        "readable": True,
+        "backbone": "llama",
+        "head": {"name": "score", "shape": [2, H]},
+        "outputs": 2,
+        "labels": ["reward"],
+        "scored": "last_nonpad",
+        "dtypes": {"F32": 4},
+        "parameters": sum(int(np.prod(shape)) for shape in report.tensors.values()),
+        "shards": 1,
+        "normalisation": None,
+        "tokenizer": {"pad": "[PAD]", "eos": "[SEP]", "pad_is_eos": False, "ids": 600, "embeddings": 600},
+        "problems": [
+            {
+                "what": "config.json says 1 outputs, the head 'score' has 2: loaded without num_labels=2 it would be newly initialised",
+                "repair": "write 2 labels to id2label in config.json",
+                "fatal": False,
+                "serious": True,
+            }
+        ],
+    }
+    lines = str(report).splitlines()
+    assert lines[0] == str(folder)
+    assert lines[1].split(maxsplit=1) == ["format", "HF sequence classification (read by ranker.load)"]
+    assert "Repair: write 2 labels to id2label" in lines[-1]
+
+
+def test_inspection_imports_neither_torch_nor_transformers(tmp_path):
+    folder = write(tmp_path / "m", LLAMA, BACKBONE | {"score.weight": (1, H)})
+    program = (
+        "import sys; from ranker.checkpoints.hub import inspect_checkpoint; inspect_checkpoint(sys.argv[1]); "
+        "sys.exit(str({'torch', 'transformers', 'peft'} & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True)
+    assert done.stderr.strip() == ""
 
 
 def test_the_command_prints_a_table_or_json(tmp_path):
@@ -194,5 +241,5 @@ def test_the_command_prints_a_table_or_json(tmp_path):
     shown = CliRunner().invoke(app, ["inspect", str(folder)])
     assert shown.exit_code == 0
     assert "no head was found" in shown.stdout
-    facts = json.loads(CliRunner().invoke(app, ["inspect", str(folder), "--json"]).stdout)
-    assert facts["format"] == "HF sequence classification"
+    values = json.loads(CliRunner().invoke(app, ["inspect", str(folder), "--json"]).stdout)
+    assert values["format"] == "HF sequence classification"

@@ -9,23 +9,23 @@ import ranker
 from ranker.checkpoints import native
 from ranker.errors import CheckpointError, ConfigError
 from ranker.runtime import session
-from tests.checkpoints.layouts import MADE, decoder, pairrm
+from tests.checkpoints.layouts import CHECKPOINTS, decoder, pairrm
 from tests.conftest import tokenizer_json
 from tests.models.test_reward import ANSWERS, PROMPT, save_tokenizer
 
 
 def test_bf16_is_offered_for_checkpoints_and_refused_for_files_that_have_a_precision(tmp_path, monkeypatch, caplog):
-    made = MADE["HF sequence classification (encoder)"](tmp_path)
+    checkpoint = CHECKPOINTS["HF sequence classification (encoder)"](tmp_path)
     monkeypatch.setattr(session, "PROCESSOR", tmp_path / "cpuinfo")
     session.PROCESSOR.write_text("processor : 0\nflags : fpu avx2\n")
-    loaded = ranker.load(made.folder, precision="bf16", device="cpu")
+    loaded = ranker.load(checkpoint.folder, precision="bf16", device="cpu")
     assert "this CPU has no bf16 instructions" in caplog.text
     scores = loaded.score(PROMPT, list(ANSWERS))
-    np.testing.assert_allclose(scores, made.scores, atol=0.05)
-    assert np.abs(scores - made.scores).max() > 1e-6
+    np.testing.assert_allclose(scores, checkpoint.scores, atol=0.05)
+    assert np.abs(scores - checkpoint.scores).max() > 1e-6
     assert scores.dtype == np.float32
     with pytest.raises(ConfigError, match="expected precision fp32 or bf16, got 'fp8'"):
-        ranker.load(made.folder, precision="fp8")
+        ranker.load(checkpoint.folder, precision="fp8")
     (tmp_path / "model.onnx").write_bytes(b"x")
     with pytest.raises(ConfigError, match="has the precision it was exported in"):
         ranker.load(tmp_path / "model.onnx", precision="bf16")
@@ -53,13 +53,13 @@ def test_a_quantized_backbone_keeps_its_head(kind, tmp_path):
 
 
 def test_a_device_map_is_followed_and_scores_the_same(tmp_path):
-    made = decoder(tmp_path)
-    scores = ranker.load(made.folder, device_map={"": "cpu"}).score(PROMPT, list(ANSWERS))
-    np.testing.assert_allclose(scores, made.scores, rtol=1e-5, atol=1e-5)
-    file = made.folder / made.file
+    checkpoint = decoder(tmp_path)
+    scores = ranker.load(checkpoint.folder, device_map={"": "cpu"}).score(PROMPT, list(ANSWERS))
+    np.testing.assert_allclose(scores, checkpoint.scores, rtol=1e-5, atol=1e-5)
+    file = checkpoint.folder / checkpoint.file
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or truncated"):
-        ranker.load(made.folder, device_map={"": "cpu"})
+        ranker.load(checkpoint.folder, device_map={"": "cpu"})
 
 
 def test_what_cannot_be_quantized_says_so(tmp_path):

@@ -39,11 +39,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("after", ["", "Z"])
 def test_openrlhf_ends_a_text_at_its_end_token_whatever_the_template_writes_after_it(after, tmp_path):
     """``rstrip``, then a space and the end of text if it is not there, which is the token that is scored."""
-    made = openrlhf(tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(made.folder)
+    checkpoint = openrlhf(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     tokenizer.chat_template = CHAT.replace("[SEP]", f"[SEP]{after}")
-    tokenizer.save_pretrained(made.folder)
-    suffix = native.load(made.folder)[0].layout.suffix
+    tokenizer.save_pretrained(checkpoint.folder)
+    suffix = native.load(checkpoint.folder)[0].layout.suffix
     assert suffix[-1] == 3
     if after:
         assert tokenizer.convert_tokens_to_ids(after.lower()) in suffix or len(suffix) > 1
@@ -65,67 +65,67 @@ def test_an_adapter_on_a_classifier_is_read_as_the_library_reads_it(tmp_path):
     """Padding is the end of text: transformers scores the token before it."""
     from peft import PeftModel
 
-    made = adapter(tmp_path)
+    checkpoint = adapter(tmp_path)
     base = tmp_path / "base"
     settings = json.loads((base / "tokenizer_config.json").read_text())
     (base / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": "[SEP]"}))
     configured(base, pad_token_id=3, eos_token_id=3)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
-    adapted = PeftModel.from_pretrained(model, made.folder).eval()
+    adapted = PeftModel.from_pretrained(model, checkpoint.folder).eval()
     with torch.no_grad():
         expected = torch.cat([adapted(ids).logits[:, 0] for ids in rows_of(base)])
     with pytest.warns(UserWarning, match="transformers scores the token before it"):
-        scores = ranker.load(made.folder).score(PROMPT, SCORED)
+        scores = ranker.load(checkpoint.folder).score(PROMPT, SCORED)
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_adapters_in_bf16_with_whole_modules_and_added_words(tmp_path):
-    made = adapter(tmp_path)
-    tensors = read_tensors(made.folder / made.file)
+    checkpoint = adapter(tmp_path)
+    tensors = read_tensors(checkpoint.folder / checkpoint.file)
     words = load_file(tmp_path / "base" / "model.safetensors")["embed_tokens.weight"]
     more = torch.cat([words, torch.randn(8, words.shape[1])])
     name = "base_model.model.model.embed_tokens.weight"
-    write_tensors(made.folder / made.file, {k: v.bfloat16() for k, v in (tensors | {name: more}).items()})
-    model, _ = native.load(made.folder)
+    write_tensors(checkpoint.folder / checkpoint.file, {k: v.bfloat16() for k, v in (tensors | {name: more}).items()})
+    model, _ = native.load(checkpoint.folder)
     assert model.get_input_embeddings().weight.shape[0] == 608
     np.testing.assert_allclose(
-        ranker.load(made.folder).score(PROMPT, SCORED), made.scores, rtol=0.1, atol=1.0
+        ranker.load(checkpoint.folder).score(PROMPT, SCORED), checkpoint.scores, rtol=0.1, atol=1.0
     )  # of bf16
 
 
 def test_adapters_as_pickles_and_without_their_base(tmp_path):
-    made = adapter(tmp_path)
-    torch.save(read_tensors(made.folder / made.file), made.folder / "adapter_model.bin")
-    (made.folder / made.file).unlink()
+    checkpoint = adapter(tmp_path)
+    torch.save(read_tensors(checkpoint.folder / checkpoint.file), checkpoint.folder / "adapter_model.bin")
+    (checkpoint.folder / checkpoint.file).unlink()
     with pytest.raises(CheckpointError, match=r"the adapter is a pickle.*--allow-pickle"):
-        ranker.load(made.folder)
-    scores = ranker.load(made.folder, allow_pickle=True).score(PROMPT, SCORED)
-    np.testing.assert_allclose(scores, made.scores, rtol=1e-4, atol=1e-3)
-    settings = json.loads((made.folder / "adapter_config.json").read_text())
-    (made.folder / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": None}))
+        ranker.load(checkpoint.folder)
+    scores = ranker.load(checkpoint.folder, allow_pickle=True).score(PROMPT, SCORED)
+    np.testing.assert_allclose(scores, checkpoint.scores, rtol=1e-4, atol=1e-3)
+    settings = json.loads((checkpoint.folder / "adapter_config.json").read_text())
+    (checkpoint.folder / "adapter_config.json").write_text(json.dumps(settings | {"base_model_name_or_path": None}))
     with pytest.raises(CheckpointError, match="does not name its base model"):
-        ranker.load(made.folder, allow_pickle=True)
-    (made.folder / "adapter_config.json").write_text(json.dumps(settings))
+        ranker.load(checkpoint.folder, allow_pickle=True)
+    (checkpoint.folder / "adapter_config.json").write_text(json.dumps(settings))
     configured(tmp_path / "base", quantization_config={"load_in_4bit": True})
     with pytest.raises(CheckpointError, match="stored quantised"):
-        ranker.load(made.folder, allow_pickle=True)
+        ranker.load(checkpoint.folder, allow_pickle=True)
 
 
 def test_a_value_head_beside_an_adapter_is_a_pickle_too(tmp_path):
-    made = adapter(tmp_path, head=False)
-    torch.save({"v_head.summary.weight": torch.randn(1, 32)}, made.folder / "value_head.bin")
+    checkpoint = adapter(tmp_path, head=False)
+    torch.save({"v_head.summary.weight": torch.randn(1, 32)}, checkpoint.folder / "value_head.bin")
     with pytest.raises(CheckpointError, match=r"the head is a pickle.*--allow-pickle"):
-        ranker.load(made.folder)
-    assert ranker.load(made.folder, allow_pickle=True).score(PROMPT, SCORED).shape == (len(SCORED),)
+        ranker.load(checkpoint.folder)
+    assert ranker.load(checkpoint.folder, allow_pickle=True).score(PROMPT, SCORED).shape == (len(SCORED),)
 
 
 def test_pairrm_without_its_markers_is_refused(tmp_path):
-    made = pairrm(tmp_path, own=True)
+    checkpoint = pairrm(tmp_path, own=True)
     bare = save_backbone(tmp_path / "bare", "deberta-v2")
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (made.folder / name).write_text((bare / name).read_text())
+        (checkpoint.folder / name).write_text((bare / name).read_text())
     with pytest.raises(CheckpointError, match=r"its tokenizer does not have <\|source\|>"):
-        ranker.load(made.folder)
+        ranker.load(checkpoint.folder)
 
 
 def test_two_labels_are_read_by_their_names(tmp_path):
@@ -144,11 +144,11 @@ def test_two_labels_are_read_by_their_names(tmp_path):
 def test_a_decoder_crossencoder_encodes_pairs_as_its_tokenizer_does(tmp_path):
     from sentence_transformers import CrossEncoder
 
-    made = decoder(tmp_path)
+    checkpoint = decoder(tmp_path)
     identity = "torch.nn.modules.linear.Identity"
-    configured(made.folder, sentence_transformers={"activation_fn": identity})
-    expected = CrossEncoder(str(made.folder)).predict([(PROMPT, answer) for answer in ANSWERS], batch_size=1)
-    np.testing.assert_allclose(ranker.load(made.folder).score(PROMPT, SCORED), expected, rtol=1e-4, atol=1e-4)
+    configured(checkpoint.folder, sentence_transformers={"activation_fn": identity})
+    expected = CrossEncoder(str(checkpoint.folder)).predict([(PROMPT, answer) for answer in ANSWERS], batch_size=1)
+    np.testing.assert_allclose(ranker.load(checkpoint.folder).score(PROMPT, SCORED), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_t5_with_words_of_its_own_as_flan_has_them(tmp_path):
@@ -174,11 +174,11 @@ def test_t5_with_words_of_its_own_as_flan_has_them(tmp_path):
 
 
 def test_lengths_are_the_checkpoint_s_own(tmp_path):
-    made = decoder(tmp_path)
-    configured(made.folder, max_position_embeddings=8192)
-    settings = made.folder / "tokenizer_config.json"
+    checkpoint = decoder(tmp_path)
+    configured(checkpoint.folder, max_position_embeddings=8192)
+    settings = checkpoint.folder / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"model_max_length": 4096}))
-    assert native.load(made.folder)[0].layout.max_length == 4096
+    assert native.load(checkpoint.folder)[0].layout.max_length == 4096
 
 
 def test_mean_pooled_bert_has_no_class_elsewhere(tmp_path):
@@ -188,16 +188,18 @@ def test_mean_pooled_bert_has_no_class_elsewhere(tmp_path):
 
 
 def test_large_rewards_pass_verify(tmp_path):
-    made = decoder(tmp_path)
-    tensors = load_file(made.folder / made.file)
-    save_file(tensors | {"score.weight": tensors["score.weight"] * 30}, made.folder / made.file, {"format": "pt"})
-    assert [check.seen for check in verify(made.folder) if not check.passed] == []
+    checkpoint = decoder(tmp_path)
+    tensors = load_file(checkpoint.folder / checkpoint.file)
+    save_file(
+        tensors | {"score.weight": tensors["score.weight"] * 30}, checkpoint.folder / checkpoint.file, {"format": "pt"}
+    )
+    assert [check.seen for check in verify(checkpoint.folder) if not check.passed] == []
 
 
 def test_num_labels_without_names_is_believed(tmp_path):
-    made = decoder(tmp_path)
-    configured(made.folder, id2label=..., label2id=..., num_labels=1)
-    assert inspect(made.folder)["problems"] == []
+    checkpoint = decoder(tmp_path)
+    configured(checkpoint.folder, id2label=..., label2id=..., num_labels=1)
+    assert inspect(checkpoint.folder).problems == ()
 
 
 def test_a_plain_deberta_is_no_reward_model(tmp_path):
@@ -208,4 +210,4 @@ def test_a_plain_deberta_is_no_reward_model(tmp_path):
         "mask_predictions.classifier.bias": torch.zeros(1),
     }
     save_file(tensors | extra, folder / "model.safetensors", {"format": "pt"})
-    assert inspect(folder)["head"] is None
+    assert inspect(folder).head is None

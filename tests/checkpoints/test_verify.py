@@ -13,7 +13,7 @@ from ranker.checkpoints.verify import SUMS, verify
 from ranker.cli.main import app
 from ranker.errors import CheckpointError
 from ranker.records import Group, Preference
-from tests.checkpoints.layouts import MADE, decoder, openrlhf
+from tests.checkpoints.layouts import CHECKPOINTS, decoder, openrlhf
 from tests.conftest import tiny
 from tests.models.test_reward import ANSWERS, PROMPT, trained
 
@@ -23,10 +23,10 @@ def failed(checks):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_what_is_whole_passes_every_check(name, tmp_path):
-    made = MADE[name](tmp_path)
-    seen = failed(verify(made.folder, **made.options))
+    checkpoint = CHECKPOINTS[name](tmp_path)
+    seen = failed(verify(checkpoint.folder, **checkpoint.options))
     if name in ("OpenRLHF", "trlx"):  # whole, but no other loader finds a head of that name
         assert "newly initialise in silence" in seen.pop("config and files")
     assert seen == {}
@@ -57,10 +57,10 @@ def test_any_flipped_byte_is_found(tmp_path):
         at = int(rng.integers(len(whole)))
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         try:
-            said = failed(verify(folder))["checksums"]
+            message = failed(verify(folder))["checksums"]
         except CheckpointError as error:  # the byte broke the file's structure
-            said = str(error)
-        assert f"{path.name} changed" in said
+            message = str(error)
+        assert f"{path.name} changed" in message
         path.write_bytes(whole)
     (folder / "more.txt").write_text("x")
     assert "more.txt is new" in failed(verify(folder))["checksums"]
@@ -76,14 +76,14 @@ def test_sums_are_those_of_sha256sum(tmp_path):
 
 
 def test_against_another_checkpoint(tmp_path):
-    made = decoder(tmp_path / "a")
+    checkpoint = decoder(tmp_path / "a")
     other = decoder(tmp_path / "b")
-    assert not failed(verify(made.folder, against=other.folder))
+    assert not failed(verify(checkpoint.folder, against=other.folder))
     file = other.folder / "model.safetensors"
     tensors = load_file(file)
     save_file(tensors | {"score.weight": -tensors["score.weight"]}, file, {"format": "pt"})
-    (found,) = failed(verify(made.folder, against=other.folder)).values()
-    assert "scores differ by at most" in found
+    (difference,) = failed(verify(checkpoint.folder, against=other.folder)).values()
+    assert "scores differ by at most" in difference
 
 
 def test_a_head_at_chance_fails_with_its_interval(tmp_path):
@@ -103,24 +103,24 @@ def test_a_head_at_chance_fails_with_its_interval(tmp_path):
 
 
 def test_the_command_says_each_check_and_ends_with_its_exit_code(tmp_path):
-    made = openrlhf(tmp_path)
-    shown = CliRunner().invoke(app, ["verify", str(made.folder)])
+    checkpoint = openrlhf(tmp_path)
+    shown = CliRunner().invoke(app, ["verify", str(checkpoint.folder)])
     assert isinstance(shown.exception, CheckpointError)
     assert "1 of 6 checks failed: config and files" in str(shown.exception)
     assert "present, finite and not empty" in shown.stdout
-    assert not (made.folder / SUMS).exists()
+    assert not (checkpoint.folder / SUMS).exists()
     target = tmp_path / "repaired"
-    assert CliRunner().invoke(app, ["convert", str(made.folder), str(target), "--to", "hf"]).exit_code == 0
+    assert CliRunner().invoke(app, ["convert", str(checkpoint.folder), str(target), "--to", "hf"]).exit_code == 0
     assert CliRunner().invoke(app, ["verify", str(target)]).exit_code == 0
     assert json.loads((target / "config.json").read_text())["id2label"] == {"0": "reward"}
 
 
 def test_a_truncated_shard_is_refused_by_name_and_never_left_on_the_meta_device(tmp_path):
-    made = decoder(tmp_path)
-    file = made.folder / made.file
+    checkpoint = decoder(tmp_path)
+    file = checkpoint.folder / checkpoint.file
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or truncated"):
-        verify(made.folder)
+        verify(checkpoint.folder)
 
 
 def test_a_tensor_on_the_meta_device_is_named():

@@ -1,1 +1,1 @@
-"""Readers and writers of other trainers' reward models, one module per format."""
+"""Reward models of other trainers, read as ours and written as theirs: one module per format."""

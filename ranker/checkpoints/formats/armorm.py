@@ -3,34 +3,66 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-from ranker.checkpoints.formats.spec import Facts, LoadSpec, outputs, text_of
+from ranker.checkpoints.detection import Files
+from ranker.checkpoints.formats.checkpoint_format import CheckpointFormat, Description
+from ranker.checkpoints.report import CheckpointReport
 from ranker.checkpoints.weights import COPY_AGAIN
-from ranker.config import GateConfig
 from ranker.errors import CheckpointError
-from ranker.models.armorm import GatedConfig, GatedModel
+
+if TYPE_CHECKING:
+    from ranker.checkpoints.formats.spec import LoadSpec
 
 
-def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
-    """Regression, transform and gate; the size of the gate comes from its tensors."""
-    shapes = facts["tensors"]
-    layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
-    if not layers:
-        raise CheckpointError(f"{folder}: the gate, 'gating.layers.0.weight', is missing; {COPY_AGAIN}")
-    gate = GateConfig(
-        hidden=shapes[layers[0]][0],
-        layers=len(layers) - 1,
-        temperature=float(values.get("gating_temperature", 10.0)),
+class ArmoRM(CheckpointFormat):
+    """Regression, transform and gate; the gate's size is that of its tensors."""
+
+    name = "ArmoRM"
+    about = Description(
+        producers="RLHFlow's ArmoRM",
+        recognised_by="class name ends with `WithGating`, or tensors `regression_layer` and `gating`",
+        head="`regression_layer`, `reward_transform_matrix`, `gating`",
+        scored="last token; the gate reads the prompt's last",
+        converted="`native` keeps its names",
     )
-    backbone = CONFIG_MAPPING[values["model_type"]].from_dict(values)
-    config = GatedConfig(
-        backbone=backbone.to_dict(),
-        text=text_of(folder, backbone, "gated", "first_token").model_dump(),
-        aspects=outputs(facts["outputs"], facts["labels"])[1],
-        gate=gate.model_dump(),
-        pooling="last_token",
-    )
-    return LoadSpec(config, GatedModel)
+    head_name = "regression_layer"
+    scored_state = "last_nonpad"
+
+    def matches(self, files: Files) -> bool:
+        """By its class, or by its tensors."""
+        return files.architecture.endswith("WithGating") or (
+            files.has_tensor("regression_layer.") and files.has_tensor("gating.")
+        )
+
+    def load(self, folder: Path, values: dict[str, Any], report: CheckpointReport) -> LoadSpec:
+        """As our own ArmoRM.
+
+        Raises:
+            CheckpointError: the gate is missing.
+        """
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        from ranker.checkpoints.formats.spec import LoadSpec, StoredHead, outputs, text_of
+        from ranker.config import GateConfig
+        from ranker.models.armorm import GatedConfig, GatedModel
+
+        shapes = report.tensors
+        layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
+        if not layers:
+            raise CheckpointError(f"{folder}: the gate, 'gating.layers.0.weight', is missing; {COPY_AGAIN}")
+        gate = GateConfig(
+            hidden=shapes[layers[0]][0],
+            layers=len(layers) - 1,
+            temperature=float(values.get("gating_temperature", 10.0)),
+        )
+        backbone = CONFIG_MAPPING[values["model_type"]].from_dict(values)
+        head = StoredHead.of(report)
+        config = GatedConfig(
+            backbone=backbone.to_dict(),
+            text=text_of(folder, backbone, "gated", "first_token").model_dump(),
+            aspects=outputs(head.outputs, head.labels)[1],
+            gate=gate.model_dump(),
+            pooling="last_token",
+        )
+        return LoadSpec(config, GatedModel)

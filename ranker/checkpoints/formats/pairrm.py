@@ -1,7 +1,7 @@
 """LLM-Blender's PairRM, with transformers' configuration (PairRM-hf) or with its own (PairRM, pair-ranker).
 
-LLM-Blender's configuration names the base model without describing it. DeBERTa-v3's sizes follow from the tensors, and
-the rest of its architecture is the same for all sizes, so the base model is not needed.
+Its own configuration names the base model without describing it; DeBERTa-v3's sizes are read off the tensors, the
+rest of its architecture is the same in all sizes, so the base model is not needed.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from transformers import AutoTokenizer
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-from ranker.checkpoints.formats.spec import PROMPT_RESERVE, Facts, LoadSpec, Source, plain_config, refused, write
+from ranker.checkpoints.detection import Files
+from ranker.checkpoints.formats.checkpoint_format import CheckpointFormat, Description
+from ranker.checkpoints.report import CheckpointReport
 from ranker.checkpoints.weights import KeyMap
 from ranker.errors import CheckpointError
-from ranker.layouts.ordered_pair import OrderedPair
-from ranker.models.pairwise import PairwiseConfig, PairwiseModel
+
+if TYPE_CHECKING:
+    from ranker.checkpoints.formats.spec import LoadSpec, Source
 
 NAMES: Final = KeyMap({"pretrained_model": "backbone", "head_layer.1": "head.dense", "head_layer.4": "head.out"})
 MARKERS: Final = {
@@ -29,77 +29,101 @@ MARKERS: Final = {
 """The configuration's name of each marker, and its token."""
 
 LENGTHS: Final = (("source_maxlength", "candidate_maxlength"), ("source_max_length", "candidate_max_length"))
-"""Both spellings of the length limits of a prompt and an answer; a row holds a prompt and two answers."""
+"""Both spellings of the limits of a prompt and of one answer; a row holds a prompt and two answers."""
 
 LENGTH: Final = 2048
 EMBEDDINGS: Final = "backbone.embeddings.word_embeddings.weight"
 
 
-def read(folder: Path, values: dict[str, Any], facts: Facts) -> LoadSpec:
-    """A pair ranker of either kind."""
-    shapes = facts["tensors"]
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    backbone = CONFIG_MAPPING["deberta-v2"].from_dict(values if "hidden_size" in values else _deberta_v3(shapes))
-    limits = next(((values[a], values[b]) for a, b in LENGTHS if a in values and b in values), None)
-    markers = [values.get(name, tokenizer.convert_tokens_to_ids(token)) for name, token in MARKERS.items()]
-    if None in markers or tokenizer.unk_token_id in markers or len({*markers}) < len(MARKERS):
-        raise CheckpointError(
-            f"{folder}: its tokenizer does not have {', '.join(MARKERS.values())} (it gives ids {markers}), so all "
-            "texts would be read alike; take the tokenizer that was saved with these weights"
+class PairRM(CheckpointFormat):
+    """A pair ranker with either configuration."""
+
+    name = "LLM-Blender PairRM"
+    about = Description(
+        producers="PairRM, PairRM-hf, pair-ranker",
+        recognised_by="`ranker_type` is `pairranker`, or tensors `head_layer`",
+        head="`head_layer.1`, `head_layer.4`",
+        scored="three markers",
+    )
+    target = "pairrm-hf"
+    head_name = "head_layer.4"
+    scored_state = "markers"
+    needs_known_backbone = False
+
+    def matches(self, files: Files) -> bool:
+        """By the ranker's type, or by its head."""
+        return files.config.get("ranker_type") == "pairranker" or files.has_tensor("head_layer.")
+
+    def load(self, folder: Path, values: dict[str, Any], report: CheckpointReport) -> LoadSpec:
+        """As our own ``ordered_pair``.
+
+        Raises:
+            CheckpointError: the tokenizer does not have the markers.
+        """
+        from transformers import AutoTokenizer
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        from ranker.checkpoints.formats.spec import PROMPT_RESERVE, LoadSpec
+        from ranker.layouts.ordered_pair import OrderedPair
+        from ranker.models.pairwise import PairwiseConfig, PairwiseModel
+
+        shapes = report.tensors
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        backbone = CONFIG_MAPPING["deberta-v2"].from_dict(values if "hidden_size" in values else _deberta_v3(shapes))
+        limits = next(((values[a], values[b]) for a, b in LENGTHS if a in values and b in values), None)
+        markers = [values.get(name, tokenizer.convert_tokens_to_ids(token)) for name, token in MARKERS.items()]
+        if None in markers or tokenizer.unk_token_id in markers or len({*markers}) < len(MARKERS):
+            raise CheckpointError(
+                f"{folder}: its tokenizer does not have {', '.join(MARKERS.values())} (it gives ids {markers}), so all "
+                "texts would be read alike; take the tokenizer that was saved with these weights"
+            )
+        text = OrderedPair(
+            max_length=LENGTH if limits is None else limits[0] + 2 * limits[1],
+            prompt_reserve=PROMPT_RESERVE,
+            cls_id=tokenizer.cls_token_id,
+            sep_id=tokenizer.sep_token_id,
+            pad_id=tokenizer.pad_token_id,
+            markers=tuple(markers),
         )
-    text = OrderedPair(
-        max_length=LENGTH if limits is None else limits[0] + 2 * limits[1],
-        prompt_reserve=PROMPT_RESERVE,
-        cls_id=tokenizer.cls_token_id,
-        sep_id=tokenizer.sep_token_id,
-        pad_id=tokenizer.pad_token_id,
-        markers=tuple(markers),
-    )
-    config = PairwiseConfig(
-        backbone=backbone.to_dict(),
-        text=text.model_dump(),
-        num_labels=shapes["head_layer.4.weight"][0],
-        head_dropout=float(values.get("drop_out", 0.05)),
-    )
-    return LoadSpec(config, PairwiseModel, NAMES)
+        config = PairwiseConfig(
+            backbone=backbone.to_dict(),
+            text=text.model_dump(),
+            num_labels=shapes["head_layer.4.weight"][0],
+            head_dropout=float(values.get("drop_out", 0.05)),
+        )
+        return LoadSpec(config, PairwiseModel, NAMES)
 
+    def write(self, source: Source, folder: Path) -> list[str]:
+        """The folder as PairRM-hf's ``DebertaV2PairRM.from_pretrained`` reads it.
 
-def write_model(source: Source, folder: Path) -> list[str]:
-    """The folder as PairRM-hf's ``DebertaV2PairRM.from_pretrained`` reads it.
+        Raises:
+            CheckpointError: not the layout ordered_pair on DeBERTa, or markers that the tokenizer cannot have.
+        """
+        from ranker.checkpoints.formats.spec import plain_config, refused, write
+        from ranker.layouts.ordered_pair import OrderedPair
+        from ranker.models.pairwise import PairwiseModel
 
-    Raises:
-        CheckpointError: not the layout ordered_pair on DeBERTa, or markers that the tokenizer cannot hold.
-    """
-    config = source.config
-    published = isinstance(source.model, PairwiseModel) and isinstance(config.layout, OrderedPair)
-    if not published or config.backbone["model_type"] != "deberta-v2":
-        raise refused(source, "pairrm-hf", "model.type=ordered_pair on DeBERTa-v2 or v3")
-    values = plain_config(source, "DebertaV2PairRM")
-    for name in ("backbone", "text", "head_dropout"):
-        values.pop(name, None)
-    source, markers = with_marker_tokens(source)
-    values = (
-        config.backbone
-        | values
-        | markers
-        | {
-            "model_type": "deberta-v2",
-            "drop_out": config.head_dropout,
-            "n_tasks": config.num_labels,
-        }
-    )
-    write(source, folder, NAMES, values)
-    return []
+        config = source.config
+        ordered_pair = isinstance(source.model, PairwiseModel) and isinstance(config.layout, OrderedPair)
+        if not ordered_pair or config.backbone["model_type"] != "deberta-v2":
+            raise refused(source, "pairrm-hf", "model.type=ordered_pair on DeBERTa-v2 or v3")
+        values = plain_config(source, "DebertaV2PairRM")
+        for name in ("backbone", "text", "head_dropout"):
+            values.pop(name, None)
+        source, markers = with_marker_tokens(source)
+        sizes = {"model_type": "deberta-v2", "drop_out": config.head_dropout, "n_tasks": config.num_labels}
+        write(source, folder, NAMES, config.backbone | values | markers | sizes)
+        return []
 
 
 def with_marker_tokens(source: Source) -> tuple[Source, dict[str, int]]:
-    """The source with the markers as tokens of the tokenizer, and their ids by the configuration's names.
+    """The same with the markers as tokens of the tokenizer, and their ids by the configuration's names.
 
-    A tokenizer numbers its tokens without gaps, so markers with higher ids swap embedding rows with the ids that follow
-    the tokenizer's last token.
+    A tokenizer numbers its tokens without gaps: markers that are further back change places with the rows of the
+    embeddings that follow the tokenizer's last token.
 
     Raises:
-        CheckpointError: there are no such rows, or an id belongs to another token.
+        CheckpointError: there are no such rows, or an id is another token's.
     """
     tokenizer, tensors = source.tokenizer, dict(source.tensors)
     ids: dict[str, int] = {}

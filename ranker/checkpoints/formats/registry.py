@@ -1,67 +1,83 @@
-"""The formats that can be read and written, and the choice of a folder's reader."""
+"""All formats, in the order in which they are tried: where two match one folder, the more specific comes first."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from ranker.checkpoints.detection import Files
+from ranker.checkpoints.formats.armorm import ArmoRM
+from ranker.checkpoints.formats.checkpoint_format import CheckpointFormat, Description
+from ranker.checkpoints.formats.cross_encoder import CrossEncoder
+from ranker.checkpoints.formats.hf_classifier import HFClassifier
+from ranker.checkpoints.formats.language_model import LanguageModel
+from ranker.checkpoints.formats.llama_factory import LlamaFactory
+from ranker.checkpoints.formats.openrlhf import OpenRLHF
+from ranker.checkpoints.formats.pairrm import PairRM
+from ranker.checkpoints.formats.peft_adapter import PeftAdapter
+from ranker.checkpoints.formats.ranker_adapter import RankerAdapter
+from ranker.checkpoints.formats.ranker_armorm import RankerArmoRM
+from ranker.checkpoints.formats.ranker_pairwise import RankerPairwise
+from ranker.checkpoints.formats.ranker_pointwise import RankerPointwise
+from ranker.checkpoints.formats.ranker_steamshp import RankerSteamSHP
+from ranker.checkpoints.formats.steamshp import SteamSHP
+from ranker.checkpoints.formats.token_classifier import TokenClassifier
+from ranker.checkpoints.formats.trlx import Trlx
 
-from ranker.checkpoints.formats import armorm, classifiers, llama_factory, openrlhf, pairrm, steamshp, trlx
-from ranker.checkpoints.formats.spec import LoadSpec, Reader, Writer
-from ranker.checkpoints.inspection import inspect
-from ranker.errors import CheckpointError
-
-READERS: Final[dict[str, Reader]] = {
-    "HF sequence classification": classifiers.read,
-    "sentence-transformers CrossEncoder": classifiers.read_crossencoder,
-    "HF token classification": classifiers.read_tokens,
-    "OpenRLHF": openrlhf.read,
-    "LLaMA-Factory value head": llama_factory.read,
-    "trlx": trlx.read,
-    "T5 (SteamSHP)": steamshp.read,
-    "ArmoRM": armorm.read,
-    "LLM-Blender PairRM": pairrm.read,
-}
-"""Readers by the formats' names in ``detection.FORMATS``."""
-
-WRITERS: Final[dict[str, Writer]] = {
-    "hf": classifiers.write_hf,
-    "crossencoder": classifiers.write_crossencoder,
-    "openrlhf": openrlhf.write_model,
-    "llama-factory": llama_factory.write_model,
-    "pairrm-hf": pairrm.write_model,
-}
-"""Writers by their names in ``ranker convert --to``, besides ``native``."""
+FORMATS: Final[tuple[CheckpointFormat, ...]] = (
+    RankerAdapter(),
+    LlamaFactory(),
+    PeftAdapter(),
+    RankerPairwise(),
+    RankerArmoRM(),
+    RankerSteamSHP(),
+    RankerPointwise(),
+    PairRM(),
+    ArmoRM(),
+    Trlx(),
+    OpenRLHF(),
+    TokenClassifier(),
+    CrossEncoder(),
+    HFClassifier(),
+    SteamSHP(),
+    LanguageModel(),
+)
 
 
-def resolve(
-    folder: Path, values: dict[str, Any], *, head_prefix: str | None = None, allow_pickle: bool = False
-) -> LoadSpec:
-    """How a foreign checkpoint is read.
+class UnknownFormat(CheckpointFormat):
+    """A folder that no format matches. It is inspected all the same: a missing head is named."""
 
-    Args:
-        folder: the checkpoint.
-        values: its ``config.json``.
-        head_prefix: the head's name, if it is not one of the known names.
-        allow_pickle: whether weights may be pickles.
+    name = "unknown"
+    about = Description("", "no other format matches", "", "unknown")
+    readable = False
 
-    Raises:
-        CheckpointError: the format cannot be read, the head is missing, or the backbone is not supported.
-    """
-    facts = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
-    fatal = [problem for problem in facts["problems"] if problem["fatal"]]
-    if fatal:
-        raise CheckpointError(
-            f"{folder}: {fatal[0]['what']}. Repair: {fatal[0]['repair']}. See: ranker inspect {folder}"
-        )
-    if facts["format"] not in READERS:
-        raise CheckpointError(
-            f"{folder}: format '{facts['format']}' is not read as a reward model; expected ours, or "
-            f"{', '.join(READERS)}"
-        )
-    if facts["format"] != "LLM-Blender PairRM" and values["model_type"] not in CONFIG_MAPPING:
-        raise CheckpointError(
-            f"{folder}: backbone '{values['model_type']}' is not known to transformers; see: ranker inspect {folder}"
-        )
-    return READERS[facts["format"]](folder, values, facts)
+    def matches(self, files: Files) -> bool:
+        """Every folder."""
+        return True
+
+
+UNKNOWN: Final = UnknownFormat()
+
+
+def _writers() -> dict[str, CheckpointFormat]:
+    writers: dict[str, CheckpointFormat] = {}
+    for known in FORMATS:
+        if known.target is not None:
+            writers.setdefault(known.target, known)
+    return writers
+
+
+WRITERS: Final = _writers()
+"""The format that writes each target; formats that share a target share ``write``."""
+
+TARGETS: Final[tuple[str, ...]] = ("native", *(target for target in reversed(WRITERS) if target != "native"))
+"""What ``ranker convert --to`` takes: our own folder, then the most general format first."""
+
+
+def recognise(files: Files) -> CheckpointFormat:
+    """The format of a folder; ``UNKNOWN`` if no format matches."""
+    return next((known for known in FORMATS if known.matches(files)), UNKNOWN)
+
+
+def by_name(name: str) -> CheckpointFormat:
+    """The format that a report names."""
+    return next((known for known in FORMATS if known.name == name), UNKNOWN)

@@ -1,9 +1,9 @@
-"""Results of the formats' readers, and functions that readers and writers share."""
+"""How a checkpoint is read (``LoadSpec``), what is written (``Source``), and what all formats share; needs torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
+from ranker.checkpoints.report import CheckpointReport
 from ranker.checkpoints.weights import KeyMap
 from ranker.config import Pooling
 from ranker.errors import CheckpointError
@@ -24,22 +25,19 @@ from ranker.models.pointwise import RewardReading, text_layout
 from ranker.text.tokenizer import TextTokenizer
 
 MAX_LENGTH: Final = 2048
-"""Most tokens of a row, if the checkpoint sets no usable limit."""
+"""Tokens of a row where the checkpoint sets no limit that fits."""
 
 UNLIMITED: Final = 1_000_000
-"""transformers writes a ``model_max_length`` of this size or more for "no limit"."""
+"""A ``model_max_length`` of this size or more is the library's way of writing "no limit"."""
 
 PROMPT_RESERVE: Final = 64
-
-Facts = Mapping[str, Any]
-"""The result of ``inspect``."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
-    """How to read a checkpoint: the configuration and class of the model, the names of its tensors, and further files.
+    """How a checkpoint is read: our configuration, the class that takes it, the names and the files of its tensors.
 
-    ``notes`` name everything that is read differently from what a user may expect.
+    ``notes`` says what is read differently from what a user may expect.
     """
 
     config: PretrainedConfig
@@ -49,15 +47,35 @@ class LoadSpec:
     notes: tuple[str, ...] = ()
 
 
-Reader = Callable[[Path, dict[str, Any], Facts], LoadSpec]
-"""(folder, its config.json, facts) -> how to read it."""
+@dataclass(frozen=True, slots=True)
+class StoredHead:
+    """A head as the files have it: its module, its rows, their names, whether its bias is read, mean and std."""
+
+    name: str
+    outputs: int
+    labels: tuple[str, ...] = ()
+    has_bias: bool = False
+    normalisation: Mapping[str, float] | None = None
+
+    @classmethod
+    def of(cls, report: CheckpointReport, *, with_bias: bool = False) -> StoredHead:
+        """The head of a report; its bias is read where ``with_bias`` and the files have one.
+
+        Raises:
+            CheckpointError: the checkpoint has no head.
+        """
+        if report.head is None:
+            raise CheckpointError(f"{report.path}: no head was found; see: ranker inspect {report.path}")
+        name = report.head.name
+        bias = with_bias and f"{name}.bias" in report.tensors
+        return cls(name, report.head.shape[0], report.labels, bias, report.normalisation)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A loaded model that is written in another format.
+    """A loaded model on its way into another format.
 
-    ``tensors`` are the model's, by its names, each in the precision of the source.
+    ``tensors`` are the model's, by our names, each in the precision in which the source stored it.
     """
 
     model: PreTrainedModel
@@ -70,38 +88,34 @@ class Source:
         return self.model.config
 
 
-Writer = Callable[[Source, Path], list[str]]
-"""(source, target folder) -> notes on what could not be kept."""
-
-
 def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling) -> Pointwise:
     """The layout of a pointwise checkpoint, from its tokenizer: pair template, chat template or plain."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask, not this id, decides which tokens are read
+        tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
     known = int(tokenizer.model_max_length)
     limit = min(known if known < UNLIMITED else MAX_LENGTH, _positions(config))
     reserve = min(PROMPT_RESERVE, limit // 2)
     return text_layout(tokenizer, config, output=output, pooling=pooling, max_length=limit, prompt_reserve=reserve)
 
 
-def outputs(rows: int, named: list[str]) -> tuple[Output, tuple[str, ...]]:
-    """One output is a reward, two with default names are reject and accept, all others are aspects.
+def outputs(rows: int, names: Sequence[str]) -> tuple[Output, tuple[str, ...]]:
+    """One output is a reward, two without names of their own reject and accept, others aspects.
 
     Raises:
-        CheckpointError: the first of two labels is the better one, so the sign of the log-odds would be wrong.
+        CheckpointError: two labels of which the first is the better one, whose log-odds would be turned around.
     """
-    words = [name.lower() for name in named]
+    words = [name.lower() for name in names]
     if rows == 1:
         return "scalar", ("reward",)
     if rows == 2 and (not words or {*words} <= {"label_0", "label_1"} or (words[0] in WORSE or words[1] in BETTER)):
         return "accept_reject", ("reject", "accept")
     if rows == 2 and (words[0] in BETTER or words[1] in WORSE):
         raise CheckpointError(
-            f"its labels are {named}: the score is the log-odds of the second, which is the worse one here; exchange "
-            "the rows of the head and the labels"
+            f"its labels are {list(names)}: the score is the log-odds of the second, which is the worse one here; "
+            "exchange the rows of the head and the labels"
         )
-    return "aspects", tuple(named) if len(named) == rows else tuple(f"aspect {i}" for i in range(rows))
+    return "aspects", tuple(names) if len(names) == rows else tuple(f"aspect {i}" for i in range(rows))
 
 
 WORSE: Final = {"reject", "rejected", "bad", "negative", "no", "worse", "0", "false", "not_relevant", "irrelevant"}
@@ -113,7 +127,7 @@ def check_vocabulary(folder: Path, tokenizer: TextTokenizer, model: PreTrainedMo
     """Refuse a tokenizer with more ids than the model has embeddings.
 
     Raises:
-        CheckpointError: the message has both numbers.
+        CheckpointError: naming both numbers.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer.size > rows:
@@ -140,7 +154,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def plain_config(source: Source, architecture: str) -> dict[str, Any]:
-    """The configuration without this package's section and with another class."""
+    """The library's configuration without our section, naming another class."""
     values: dict[str, Any] = source.config.to_dict()
     values.pop("ranker", None)
     kinds = {tensor.dtype for tensor in source.tensors.values()}
@@ -149,10 +163,10 @@ def plain_config(source: Source, architecture: str) -> dict[str, Any]:
 
 
 def decoder_config(source: Source, target: str, architecture: str) -> dict[str, Any]:
-    """``plain_config`` for formats of decoders with one output and without labels.
+    """``plain_config`` for formats that hold decoders with one output and name no labels.
 
     Raises:
-        CheckpointError: a model of another kind.
+        CheckpointError: another model.
     """
     config = source.config
     if not isinstance(source.model, RewardReading) or config.model_type not in DECODERS or config.num_labels != 1:
@@ -168,7 +182,7 @@ def refused(source: Source, target: str, needs: str) -> CheckpointError:
 
 
 def _positions(config: PretrainedConfig) -> int:
-    """Most positions of a row; purely relative positions have no limit."""
+    """Positions that a row may have; purely relative ones have no limit."""
     if not getattr(config, "position_biased_input", True):
         return UNLIMITED
     return int(config.max_position_embeddings) - backbones.position_offset(config)

@@ -1,4 +1,4 @@
-"""peft adapters of reward models of other trainers: the base, the head, and modules that are saved whole."""
+"""Adapters of peft on reward models of other trainers: base, head (wherever it is) and all modules saved whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from ranker.checkpoints import hub
 from ranker.checkpoints.detection import EMBEDDINGS, Files, bare, head_of
 from ranker.checkpoints.formats.classifiers import before_the_end, classifier
-from ranker.checkpoints.formats.spec import check_vocabulary
+from ranker.checkpoints.formats.spec import StoredHead, check_vocabulary
 from ranker.checkpoints.inspection import TRUST, VALUE_HEADS
 from ranker.checkpoints.weights import KeyMap, read, weight_files
 from ranker.errors import CheckpointError
@@ -29,21 +29,21 @@ SEQUENCE_CLASSIFIER = "SEQ_CLS"
 def base_of(
     folder: Path, adapter: Mapping[str, Tensor], *, head_prefix: str | None, allow_pickle: bool
 ) -> tuple[PreTrainedModel, TextTokenizer, tuple[str, ...]]:
-    """The model that an adapter was trained on, with the modules that the adapter saved whole.
+    """The model that an adapter was trained on, with every module that the adapter holds whole already in place.
 
     The head comes from the adapter, from a file beside it (LLaMA-Factory), or from a base that is a reward model.
 
     Args:
         folder: the adapter.
         adapter: its tensors.
-        head_prefix: the head's name, if it is not one of the known names.
+        head_prefix: the head's name, where it is not one of the known ones.
         allow_pickle: whether the base and a head beside the adapter may be pickles.
 
     Returns:
         The model without the low-rank updates, its tokenizer, and notes.
 
     Raises:
-        CheckpointError: none of them holds a head, a tensor does not fit, or the base model cannot be found.
+        CheckpointError: there is no head in any of them, a tensor does not fit, or the base model is not here.
     """
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     base, values = _base(folder, settings, allow_pickle)
@@ -52,7 +52,7 @@ def base_of(
     }
     whole = {bare(name): tensor for name, tensor in adapter.items() if ".lora_" not in name}
     whole |= _beside(folder, allow_pickle)
-    head = next((name for name in (_head(t, head_prefix) for t in (whole, stored)) if name), None)
+    head = _head(whole, head_prefix) or _head(stored, head_prefix)
     if head is None:
         raise CheckpointError(
             f"{folder}: the adapter holds no head ('{head_prefix or 'score'}.weight'), and neither does its base "
@@ -61,16 +61,17 @@ def base_of(
         )
     tensors = stored | whole
     words = next((tensor for t in (whole, stored) for name, tensor in t.items() if name.endswith(EMBEDDINGS)), None)
-    facts = {
-        "outputs": tensors[f"{head}.weight"].shape[0],
-        "labels": list((values.get("id2label") or {}).values()),
-        "head": {"name": head},
-        "normalisation": {k: values[k] for k in ("mean", "std") if k in values} or None,
-    }
+    stored_head = StoredHead(
+        head,
+        tensors[f"{head}.weight"].shape[0],
+        tuple((values.get("id2label") or {}).values()),
+        has_bias=f"{head}.bias" in tensors and values["model_type"] in DECODERS,
+        normalisation={name: values[name] for name in ("mean", "std") if name in values} or None,
+    )
     if words is not None:
         values["vocab_size"] = words.shape[0]  # tokens may have been added with the adapter
     texts = folder if (folder / "tokenizer.json").is_file() else base
-    spec = classifier(texts, values, facts, bias=f"{head}.bias" in tensors and values["model_type"] in DECODERS)
+    spec = classifier(texts, values, stored_head)
     if settings.get("task_type") == SEQUENCE_CLASSIFIER and values["model_type"] in DECODERS:
         spec = before_the_end(spec)
     with torch.device("meta"):
@@ -110,7 +111,7 @@ def _base(folder: Path, settings: Mapping[str, Any], allow_pickle: bool) -> tupl
 
 
 def _beside(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
-    """LLaMA-Factory's head in a separate file."""
+    """LLaMA-Factory's head in a file of its own."""
     for name in VALUE_HEADS:
         if (folder / name).is_file():
             if name.endswith(".bin") and not allow_pickle:
@@ -131,30 +132,30 @@ def _fitted(
     shapes: Mapping[str, tuple[int, ...]],
     empty: PreTrainedModel,
 ) -> dict[str, Tensor]:
-    """The model's tensors by its names; tensors of a bare backbone get the prefix.
+    """The tensors that the model has, under its names; a bare backbone's have no prefix.
 
     Raises:
         CheckpointError: one is missing or of another shape.
     """
     prefix = f"{empty.base_model_prefix}."
-    named = {name if name in shapes else prefix + name: tensor for name, tensor in tensors.items()}
+    renamed = {name if name in shapes else prefix + name: tensor for name, tensor in tensors.items()}
     for name, shape in shapes.items():
-        if name not in named:
+        if name not in renamed:
             raise CheckpointError(f"{base}: tensor '{name}' is missing from the base model and from {folder}")
-        if tuple(named[name].shape) != shape:
+        if tuple(renamed[name].shape) != shape:
             raise CheckpointError(
-                f"{base}: tensor '{name}' has shape {list(named[name].shape)}, expected {list(shape)}; "
+                f"{base}: tensor '{name}' has shape {list(renamed[name].shape)}, expected {list(shape)}; "
                 "take the base model and the tokenizer that the adapter was trained with"
             )
-    return {name: tensor for name, tensor in named.items() if name in shapes}
+    return {name: tensor for name, tensor in renamed.items() if name in shapes}
 
 
 def _check_places(folder: Path, adapter: Mapping[str, Tensor], model: PreTrainedModel) -> None:
-    """Refuse an adapter with an update for a layer that the model lacks; peft would only warn and skip it."""
+    """Refuse an adapter one of whose updates has no layer in the model; peft would leave it out with a warning."""
     layers = {name for name, _ in model.named_modules()}
     for name in adapter:
-        layer, suffix, _ = name.removeprefix("base_model.model.").partition(".lora_")
-        if suffix and layer not in layers:
+        layer, lora, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        if lora and layer not in layers:
             raise CheckpointError(
-                f"{folder}: '{name}' updates a layer that {type(model).__name__} does not have; wrong base model?"
+                f"{folder}: '{name}' updates a layer that {type(model).__name__} has not; wrong base model?"
             )
