@@ -25,8 +25,18 @@ CALIBRATION_TOKENS: Final = 1024
 ALL: Final = 10_000
 
 LADDER: Final = (
-    (0.0, 0), (0.25, 0), (0.0, 2), (0.25, 2), (0.0, 4), (0.25, 4), (1.0, 0), (1.0, 2), (1.0, 4), (1.0, 6), (0.0, ALL)
-)  # fmt: skip
+    (0.0, 0),
+    (0.25, 0),
+    (0.0, 2),
+    (0.25, 2),
+    (0.0, 4),
+    (0.25, 4),
+    (1.0, 0),
+    (1.0, 2),
+    (1.0, 4),
+    (1.0, 6),
+    (0.0, ALL),
+)
 """From the fastest to the most exact: the share of activations with a scale per token, and how many have scales by
 block, which are a fifth faster than fp32. Weights only, which come last, lose least and are no faster."""
 
@@ -49,7 +59,7 @@ class QuantPlan:
     weights_only: bool = False
 
     def facts(self, products: Mapping[str, Sequence[Product]]) -> dict[str, Any]:
-        """What the parity table says of it."""
+        """What the parity report says of it."""
 
         def nodes(activations: Sequence[str]) -> list[str]:
             return [product.node.name for activation in activations for product in products[activation]]
@@ -67,20 +77,20 @@ def fp16(graph: Path, source: TorchScorer, reference: parity.Reference) -> tuple
     """An fp16 copy of ``graph`` with as few operators in fp32 as its gate allows, and the plan's facts."""
     for kept in FP16_LADDER:
         target = half.fp16(graph, kept)
-        table = parity.agreement(reference, _on_cpu(target, source))
-        if not parity.losses(table, "fp16"):
+        decisions = parity.decision_agreement(reference, _on_cpu(target, source))
+        if not parity.losses(decisions, "fp16"):
             break
     return target, {"kept_in_fp32": list(kept)}
 
 
 def int8(
     graph: Path, source: TorchScorer, rows: Sequence[Preference], reference: parity.Reference, *, static: bool = False
-) -> tuple[Path, dict[str, Any], dict[str, Any] | None]:
+) -> tuple[Path, dict[str, Any], parity.DecisionAgreement | None]:
     """Quantise ``graph`` so that it passes its gate (``parity.check``) where that can be had.
 
     The first step of the ladder that passes on the reference's rows is taken, or the one that passes most limits. On
-    processors without 8-bit dot products only the weights become int8. Its
-    figures are those of the rows it was chosen on, so they flatter it a little.
+    processors without 8-bit dot products only the weights become int8. Its figures are those of the rows it was chosen
+    on, so they flatter it a little.
 
     Args:
         graph: the fp32 graph.
@@ -90,7 +100,7 @@ def int8(
         static: whether all scales are fixed, and quantised and dequantised in ONNX's own nodes.
 
     Returns:
-        The quantised graph, the plan's facts, and what ``parity.agreement`` measured of the graph if it passed.
+        The quantised graph, the plan's facts, and the decisions that were measured of the graph if it passed.
     """
     held = {id(row) for row in reference.rows}
     others = [row for row in rows if id(row) not in held]
@@ -103,11 +113,11 @@ def int8(
     tried: list[tuple[tuple[int, float], QuantPlan]] = []
     for plan in _plans(quantizer, static):
         quantizer.write(target, **asdict(plan))
-        table = parity.agreement(reference, _on_cpu(target, source))
-        losses = parity.losses(table, "int8")
+        decisions = parity.decision_agreement(reference, _on_cpu(target, source))
+        losses = parity.losses(decisions, "int8")
         if not losses:
-            return target, plan.facts(quantizer.products), table
-        tried.append(((len(losses), -(table["tau_b"] or 0.0)), plan))
+            return target, plan.facts(quantizer.products), decisions
+        tried.append(((len(losses), -(decisions.tau_b or 0.0)), plan))
     best = min(tried, key=lambda item: item[0])[1]
     quantizer.write(target, **asdict(best))
     return target, best.facts(quantizer.products), None
