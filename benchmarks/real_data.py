@@ -92,7 +92,7 @@ def one(data: Path, name: str, model: str, seed: int, overrides: list[str]) -> d
         trained = train(config)
         seconds = time.monotonic() - started
         validation = load_preferences([str(data / name / "val.jsonl.gz")]).preferences
-        report = evaluate(trained.scorer, validation, train=trained.train).report
+        report = evaluate(trained.scorer, validation, train=trained.train).report.to_dict()
     return {
         "set": name,
         "model": model,

@@ -153,8 +153,8 @@ def ours(options: argparse.Namespace, seed: int) -> dict:
         ]
         trained = train.train(load_config("encoder-bradley-terry", overrides))
         held_out = load_preferences([str(options.held_out)]).preferences
-        share = evaluate(trained.scorer, held_out).report["accuracy"]
-    return {**clock.figures(), "steps": trained.steps, "accuracy": share["value"], "n": share["n"]}
+        share = evaluate(trained.scorer, held_out).report.accuracy
+    return {**clock.figures(), "steps": trained.steps, "accuracy": share.value, "n": share.n}
 
 
 def trl(options: argparse.Namespace, seed: int) -> dict:

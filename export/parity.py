@@ -1,9 +1,10 @@
-"""Agreement of an exported graph with the torch model, measured on real rows before the file is written."""
+"""Does the exported graph say what the torch model says? Measured on real rows before a file is handed out."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -27,10 +28,91 @@ ACCURACY: Final = 0.005
 """Limits of an int8 export: least rank agreement, most decisions flipped, most accuracy lost."""
 
 SMALL: Final = 0.1
-"""A decision may flip if its margin is among this share of the smallest margins."""
+"""A decision may flip where its margin is among this share of the smallest."""
 
 ROWS: Final = 160
-"""Most groups of the user's data that are scored for rank agreement and flips."""
+"""Groups of the user's data that are scored for rank agreement and flips."""
+
+SAMPLE: Final = "the built-in sample (give your own rows with --data)"
+"""What an export is measured on where no rows are given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionAgreement:
+    """How far the decisions and ranks of an exported graph are those of its source model, on the user's rows.
+
+    Attributes:
+        tau_b: mean Kendall rank agreement within groups, between -1 and 1; None where no group has two scores.
+        failed: groups that the source model could score and the graph could not.
+        flips: share of the comparisons whose winner changed.
+        largest_flipped_margin: the largest margin in logits of a comparison whose winner changed.
+        small_margin: the margin in logits up to which a winner may change.
+        accuracy_source: accuracy of the source model on the comparisons; NaN without comparisons.
+        accuracy_exported: accuracy of the graph on them.
+        n: number of comparisons.
+    """
+
+    tau_b: float | None
+    failed: int
+    flips: float
+    largest_flipped_margin: float
+    small_margin: float
+    accuracy_source: float
+    accuracy_exported: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityReport(DecisionAgreement):
+    """An exported file measured against its source model; it is stored in the file's manifest.
+
+    Attributes:
+        data: what the rows are called.
+        shapes: the largest difference of logits per input shape.
+        max_difference: the largest of ``shapes``; NaN where a score is NaN.
+        quantization: which operators and weights have which precision; None for fp32.
+
+    Example:
+        >>> report = export(Path("runs/pairrm/checkpoint"), {"int8": Path("model.int8.onnx")}, rows=rows)["int8"]
+        >>> round(report.tau_b, 3), round(report.flips, 3), report.n
+        (0.972, 0.017, 115)
+        >>> print(report)
+        measured on                   data/validation.jsonl
+        max difference, batch of one  4.2e-03
+        ...
+    """
+
+    data: str
+    shapes: Mapping[str, float]
+    max_difference: float
+    quantization: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of the manifest; ``quantization`` is left out where there is none."""
+        names = ("data", "shapes", "max_difference", *DecisionAgreement.__dataclass_fields__, "quantization")
+        values = asdict(self)
+        return {name: values[name] for name in names if name != "quantization" or self.quantization is not None}
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The main numbers as (name, text) rows; differences and margins are in logits.
+
+        Accuracy is left out on the built-in sample: it says nothing about the model.
+        """
+        rows = [
+            ("measured on", self.data),
+            *((f"max difference, {name}", f"{value:.1e}") for name, value in self.shapes.items()),
+            ("Kendall tau-b", "undefined" if self.tau_b is None else f"{self.tau_b:.4f}"),
+            ("decision flips", f"{self.flips:.4f} (n={self.n})"),
+            ("largest flipped margin", f"{self.largest_flipped_margin:.3f}"),
+        ]
+        if self.data != SAMPLE:
+            rows.append(("accuracy, torch / exported", f"{self.accuracy_source:.4f} / {self.accuracy_exported:.4f}"))
+        return rows
+
+    def __str__(self) -> str:
+        rows = self.rows()
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def shapes(preferences: Sequence[Preference], max_length: int) -> dict[str, list[Group]]:
@@ -58,7 +140,7 @@ def shapes(preferences: Sequence[Preference], max_length: int) -> dict[str, list
 
 
 class Reference:
-    """The source model's scores of the rows and shapes, computed once for all precisions.
+    """What the source model says of the rows and shapes, computed once for all precisions.
 
     Args:
         source: the torch model.
@@ -73,33 +155,38 @@ class Reference:
         self.results = source.score([p.group for p in self.rows])
 
 
-def compare(reference: Reference, exported: Scorer, measured: dict[str, Any] | None = None) -> dict[str, Any]:
+def compare(
+    reference: Reference,
+    exported: Scorer,
+    *,
+    data: str = "",
+    decisions: DecisionAgreement | None = None,
+    quantization: Mapping[str, Any] | None = None,
+) -> ParityReport:
     """Measure ``exported`` against ``reference``.
 
     Args:
         reference: the source model's scores.
         exported: the exported file.
-        measured: the result of ``agreement`` for the same graph, if it is known.
-
-    Returns:
-        ``shapes``: largest logit difference per input shape; ``max_difference``; and the result of ``agreement``.
+        data: what the rows are called in the report.
+        decisions: what ``decision_agreement`` has measured of the same graph already.
+        quantization: the plan by which the graph was made smaller.
     """
     differences = {
         name: _difference(reference.shape_results[name], exported.score(groups, preserve_order=True))
         for name, groups in reference.shapes.items()
     }
-    rest = agreement(reference, exported) if measured is None else measured
-    return {"shapes": differences, "max_difference": max(differences.values()), **rest}
+    return ParityReport(
+        data=data,
+        shapes=differences,
+        max_difference=max(differences.values()),
+        quantization=quantization,
+        **asdict(decisions or decision_agreement(reference, exported)),
+    )
 
 
-def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
-    """Measure decisions and ranks on the user's rows.
-
-    Returns:
-        ``tau_b``: mean Kendall rank agreement within groups; ``failed`` groups; ``flips``: share of comparisons whose
-        winner changed; ``largest_flipped_margin`` among them, and ``small_margin``, the largest margin that may flip;
-        ``accuracy_source`` and ``accuracy_exported`` on the comparisons; ``n`` comparisons.
-    """
+def decision_agreement(reference: Reference, exported: Scorer) -> DecisionAgreement:
+    """Measure decisions and ranks of ``exported`` on the reference's rows."""
     after = exported.score([p.group for p in reference.rows])
     failed = [b.error is not None and a.error is None for a, b in zip(reference.results, after, strict=True)]
     both = [
@@ -110,75 +197,78 @@ def agreement(reference: Reference, exported: Scorer) -> dict[str, Any]:
     rows = [row for row, _, _ in both]
     left, right = comparisons(rows, [a for _, a, _ in both]), comparisons(rows, [b for _, _, b in both])
     flipped = np.sign(left.logits) != np.sign(right.logits)
-    tau = require("scipy.stats").kendalltau
-    statistics = [tau(a.scores, b.scores).statistic for _, a, b in both if len(set(a.scores.tolist())) > 1]
-    taus = [0.0 if np.isnan(value) else value for value in statistics]  # NaN: all exported scores are equal
-    return {
-        "tau_b": float(np.mean(taus)) if taus else None,
-        "failed": sum(failed),
-        "flips": float(flipped.mean()) if len(flipped) else 0.0,
-        "largest_flipped_margin": float(np.abs(left.logits[flipped]).max(initial=0.0)),
-        "small_margin": float(np.quantile(np.abs(left.logits), SMALL)) if len(left.logits) else 0.0,
-        "accuracy_source": accuracy(left).value,
-        "accuracy_exported": accuracy(right).value,
-        "n": len(left.logits),
-    }
+    kendall = require("scipy.stats").kendalltau
+    taus = [kendall(a.scores, b.scores).statistic for _, a, b in both if len(set(a.scores.tolist())) > 1]
+    taus = [0.0 if np.isnan(tau) else tau for tau in taus]  # scores that were told apart and are all the same now
+    return DecisionAgreement(
+        tau_b=float(np.mean(taus)) if taus else None,
+        failed=sum(failed),
+        flips=float(flipped.mean()) if len(flipped) else 0.0,
+        largest_flipped_margin=float(np.abs(left.logits[flipped]).max(initial=0.0)),
+        small_margin=float(np.quantile(np.abs(left.logits), SMALL)) if len(left.logits) else 0.0,
+        accuracy_source=accuracy(left).value,
+        accuracy_exported=accuracy(right).value,
+        n=len(left.logits),
+    )
 
 
-def losses(parity: dict[str, Any], precision: ExportPrecision) -> list[str]:
-    """The limits of its precision that an export fails; empty if it passes."""
-    reasons = {
-        f"{parity['failed']} groups could not be scored": parity["failed"] > 0,
-        "NaN or infinity": not np.isfinite(parity.get("max_difference", 0.0)),
-        **LIMITS[precision](parity),
-    }
-    return [name for name, failed in reasons.items() if failed]
+def losses(decisions: DecisionAgreement, precision: ExportPrecision) -> list[str]:
+    """What decisions and ranks lose beyond the limits of a precision; empty where they pass."""
+    reasons = {f"{decisions.failed} groups could not be scored": decisions.failed > 0, **LIMITS[precision](decisions)}
+    return [reason for reason, applies in reasons.items() if applies]
 
 
-def _fp32(parity: dict[str, Any]) -> dict[str, bool]:
-    name, worst = max(parity["shapes"].items(), key=lambda item: item[1])
-    sentence = f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}"
-    return {sentence: not worst <= FP32_LIMIT}
+def _shape_losses(report: ParityReport, precision: ExportPrecision) -> list[str]:
+    """What the input shapes lose: logits that are not finite, and in fp32 logits that differ."""
+    reasons = [] if np.isfinite(report.max_difference) else ["NaN or infinity"]
+    name, worst = max(report.shapes.items(), key=lambda item: item[1], default=("", 0.0))
+    if precision == "fp32" and not worst <= FP32_LIMIT:
+        reasons.append(f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}")
+    return reasons
 
 
-def _fp16(parity: dict[str, Any]) -> dict[str, bool]:
-    tau = parity["tau_b"]
+def _fp32(decisions: DecisionAgreement) -> dict[str, bool]:
+    return {}
+
+
+def _fp16(decisions: DecisionAgreement) -> dict[str, bool]:
+    tau = decisions.tau_b
     return {f"Kendall tau-b {tau or 0:.4f} (at least {FP16_TAU})": tau is not None and not tau >= FP16_TAU}
 
 
-def _int8(parity: dict[str, Any]) -> dict[str, bool]:
-    lost = parity["accuracy_source"] - parity["accuracy_exported"]
-    tau = parity["tau_b"]
-    flipped, small = parity["largest_flipped_margin"], parity["small_margin"]
+def _int8(decisions: DecisionAgreement) -> dict[str, bool]:
+    lost = decisions.accuracy_source - decisions.accuracy_exported
+    tau = decisions.tau_b
+    flipped, small = decisions.largest_flipped_margin, decisions.small_margin
     return {
         f"Kendall tau-b {tau or 0:.3f} (at least {TAU})": tau is not None and not tau >= TAU,
-        f"{parity['flips']:.1%} of decisions flipped (less than {FLIPS:.0%})": not parity["flips"] < FLIPS,
+        f"{decisions.flips:.1%} of decisions flipped (less than {FLIPS:.0%})": not decisions.flips < FLIPS,
         f"a decision with margin {flipped:.2f} flipped (margins up to {small:.2f} may, {SMALL:.0%} are)": flipped
         > small,
         f"{lost:.1%} of accuracy lost (at most {ACCURACY:.1%})": not lost <= ACCURACY,
     }
 
 
-LIMITS: Final[dict[ExportPrecision, Callable[[dict[str, Any]], dict[str, bool]]]] = {
+LIMITS: Final[dict[ExportPrecision, Callable[[DecisionAgreement], dict[str, bool]]]] = {
     "fp32": _fp32,
     "fp16": _fp16,
     "int8": _int8,
     "int8-static": _int8,
 }
-"""The limits of each precision: from a parity table to sentences, and whether each is a reason to refuse the export."""
+"""What decisions may lose in each precision: sentences, and whether each is a reason to refuse the export."""
 
 
-def check(parity: dict[str, Any], precision: ExportPrecision) -> None:
+def check(report: ParityReport, precision: ExportPrecision) -> None:
     """Refuse an export that loses too much.
 
     Raises:
         ParityError: naming what it loses and the limits.
     """
-    lost = losses(parity, precision)
+    lost = [*_shape_losses(report, precision), *losses(report, precision)]
     if lost:
         way_out = "" if precision == "fp32" else ". Take fp32, or accept it with --allow-loss"
         raise ParityError(
-            f"{precision} loses too much on {parity['n']} comparisons: {'; '.join(lost)}; "
+            f"{precision} loses too much on {report.n} comparisons: {'; '.join(lost)}; "
             f"the file was not written{way_out}"
         )
 

@@ -1,4 +1,4 @@
-"""Chooses the scales of a quantised graph, and the products that stay fp32, by measurement on the user's rows."""
+"""How a model is made smaller: what has which scales and what stays fp32, by measurement on the user's rows."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ranker.runtime.session import int8_warning
 from ranker.scoring.executor import score_groups
 
 CALIBRATION: Final = 64
-"""Groups that calibrate the scales."""
+"""Groups whose activations are watched."""
 
 CALIBRATION_TOKENS: Final = 1024
-"""Padded tokens of a calibration batch; all its activations are in memory at once."""
+"""Padded tokens of a watched batch; all its activations are in memory at once."""
 
 ALL: Final = 10_000
 
@@ -37,16 +37,15 @@ LADDER: Final = (
     (1.0, 6),
     (0.0, ALL),
 )
-"""From the fastest to the most exact: the share of activations with a scale per token, and the number of activations
-with scales per block, which are a fifth faster than fp32. Weights only, the last step, loses least and is not faster
-than fp32."""
+"""From the fastest to the most exact: the share of activations with a scale per token, and how many have scales by
+block, which are a fifth faster than fp32. Weights only, which come last, lose least and are no faster."""
 
 STATIC_LADDER: Final = (0, 1, 2, 3, 4, 6, 8, 12)
-"""Numbers of activations whose products stay fp32, a quarter at most; all other activations have fixed scales."""
+"""How many activations' products stay fp32, a quarter at most, where all others have fixed scales."""
 
 
 FP16_LADDER: Final = ((), ("LayerNormalization",), ("LayerNormalization", "Add"))
-"""Operators that stay fp32: none; norms; norms and the sums before them."""
+"""Operators that stay fp32: none, norms, norms and what is summed before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class QuantPlan:
     weights_only: bool = False
 
     def facts(self, products: Mapping[str, Sequence[Product]]) -> dict[str, Any]:
-        """The plan's entries in the parity table."""
+        """What the parity report says of it."""
 
         def nodes(activations: Sequence[str]) -> list[str]:
             return [product.node.name for activation in activations for product in products[activation]]
@@ -78,47 +77,47 @@ def fp16(graph: Path, source: TorchScorer, reference: parity.Reference) -> tuple
     """An fp16 copy of ``graph`` with as few operators in fp32 as its gate allows, and the plan's facts."""
     for kept in FP16_LADDER:
         target = half.fp16(graph, kept)
-        table = parity.agreement(reference, _on_cpu(target, source))
-        if not parity.losses(table, "fp16"):
+        decisions = parity.decision_agreement(reference, _on_cpu(target, source))
+        if not parity.losses(decisions, "fp16"):
             break
     return target, {"kept_in_fp32": list(kept)}
 
 
 def int8(
     graph: Path, source: TorchScorer, rows: Sequence[Preference], reference: parity.Reference, *, static: bool = False
-) -> tuple[Path, dict[str, Any], dict[str, Any] | None]:
-    """Quantise ``graph`` with the first plan that passes its gate (``parity.check``).
+) -> tuple[Path, dict[str, Any], parity.DecisionAgreement | None]:
+    """Quantise ``graph`` so that it passes its gate (``parity.check``) where that can be had.
 
-    The plan is the first step of the ladder that passes on the reference's rows, or the step that passes most limits.
-    On processors without 8-bit dot products only the weights become int8. The figures are measured on the rows that
-    chose the plan, so they are slightly optimistic.
+    The first step of the ladder that passes on the reference's rows is taken, or the one that passes most limits. On
+    processors without 8-bit dot products only the weights become int8. Its figures are those of the rows it was chosen
+    on, so they flatter it a little.
 
     Args:
         graph: the fp32 graph.
         source: the torch model.
-        rows: the user's rows; those outside the reference calibrate, if there are enough of them.
-        reference: the torch model's scores of the rows that the gate measures.
+        rows: the user's; those that are not the reference's are watched, where there are enough.
+        reference: what the torch model says of the rows that the gate measures.
         static: whether all scales are fixed, and quantised and dequantised in ONNX's own nodes.
 
     Returns:
-        The quantised graph, the plan's facts, and what ``parity.agreement`` measured of the graph if it passed.
+        The quantised graph, the plan's facts, and the decisions that were measured of the graph if it passed.
     """
     held = {id(row) for row in reference.rows}
-    unmeasured = [row for row in rows if id(row) not in held]
-    pool = unmeasured if len(unmeasured) >= CALIBRATION else list(rows)
-    calibration_groups = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
+    others = [row for row in rows if id(row) not in held]
+    pool = others if len(others) >= CALIBRATION else list(rows)
+    watched = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
     calibration = quantize.Calibration(graph)
-    score_groups(source.pipeline, calibration_groups, calibration, CALIBRATION_TOKENS, retry=False)
+    score_groups(source.pipeline, watched, calibration, CALIBRATION_TOKENS, retry=False)
     quantizer = quantize.Quantizer(graph, calibration)
     target = graph.with_name("graph.int8.onnx")
     tried: list[tuple[tuple[int, float], QuantPlan]] = []
     for plan in _plans(quantizer, static):
         quantizer.write(target, **asdict(plan))
-        table = parity.agreement(reference, _on_cpu(target, source))
-        losses = parity.losses(table, "int8")
+        decisions = parity.decision_agreement(reference, _on_cpu(target, source))
+        losses = parity.losses(decisions, "int8")
         if not losses:
-            return target, plan.facts(quantizer.products), table
-        tried.append(((len(losses), -(table["tau_b"] or 0.0)), plan))
+            return target, plan.facts(quantizer.products), decisions
+        tried.append(((len(losses), -(decisions.tau_b or 0.0)), plan))
     best = min(tried, key=lambda item: item[0])[1]
     quantizer.write(target, **asdict(best))
     return target, best.facts(quantizer.products), None
@@ -129,10 +128,10 @@ def _on_cpu(graph: Path, source: TorchScorer) -> GraphScorer:
 
 
 def _plans(quantizer: quantize.Quantizer, static: bool) -> Iterator[QuantPlan]:
-    """The steps of the ladder: activations that lose most by a fixed scale get scales per block, the next per token."""
+    """The steps of the ladder: what a fixed scale costs most has scales by block, what it costs next most per token."""
     weights_only = QuantPlan(blocks=tuple(quantizer.products), weights_only=True)
     if not static and int8_warning() is not None:
-        yield weights_only  # without 8-bit dot products other plans are slower, and 8-bit products saturate
+        yield weights_only  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
         return
     fixed = {name: quantizer.rounded(name, per_token=False).error for name in quantizer.products}
     costliest = sorted(fixed, key=lambda name: -fixed[name])

@@ -1,4 +1,4 @@
-"""A checkpoint to self-contained ``model.onnx`` files; a file whose scores differ from the model's is refused."""
+"""A checkpoint to self-contained ``model.onnx`` files, each refused when it does not say what the model says."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def export(
     data: str = "",
     evaluation: dict[str, Any] | None = None,
     on_loss: OnLoss = "refuse",
-) -> dict[ExportPrecision, dict[str, Any]]:
+) -> dict[ExportPrecision, parity.ParityReport]:
     """Export ``checkpoint`` in one or more precisions: graph, manifest and tokenizer in one file each.
 
     Args:
         checkpoint: a native checkpoint folder.
         targets: where the file of each precision goes; it appears only after the parity gate has passed. ``fp16`` is
-            for GPUs; ``int8`` has the scales that ``search`` chooses, in onnxruntime's nodes; ``int8-static`` has fixed
-            scales in standard nodes. The head is always fp32.
+            for GPUs; ``int8`` has the scales that ``search`` finds, in onnxruntime's own nodes; ``int8-static`` fixed
+            scales in standard nodes. The head is fp32 always.
         rows: labelled rows on which the parity is measured, a seeded sample of ``parity.ROWS``.
-        data: the name of the rows in the table.
-        evaluation: figures of the model's quality; stored in the manifest.
-        on_loss: for an fp16 or int8 graph that loses too much: ``refuse`` raises, ``skip`` warns, ``allow`` writes it.
+        data: what the rows are called in the report.
+        evaluation: what is known about the model's quality; stored in the manifest.
+        on_loss: what becomes of an fp16 or int8 graph that loses too much: refuse raises, skip warns, allow writes it.
 
     Returns:
-        The parity table in the file, per precision that was written.
+        The parity report of each precision that was written; the file's manifest holds it too.
 
     Raises:
         ParityError: an fp32 graph differs from the torch model by more than 1e-4, or int8 passes its limits.
@@ -61,19 +61,19 @@ def export(
     source = TorchScorer(model, tokenizer)
     reference = parity.Reference(source, rows, max_length=model.layout.max_length)
     source_sha256 = weights.digest(checkpoint)
-    tables: dict[ExportPrecision, dict[str, Any]] = {}
+    reports: dict[ExportPrecision, parity.ParityReport] = {}
     with tempfile.TemporaryDirectory(prefix="ranker-export-") as folder:
         bare, draft = Path(folder, "graph.onnx"), Path(folder, "model.onnx")
         graph.to_onnx(model, bare)
         for precision, path in targets.items():
             final = bare
-            plan: dict[str, Any] = {}
-            measured: dict[str, Any] | None = None
+            plan: dict[str, Any] | None = None
+            decisions: parity.DecisionAgreement | None = None
             if precision == "fp16":
                 final, plan = search.fp16(bare, source, reference)
             elif precision != "fp32":
                 static = precision == "int8-static"
-                final, plan, measured = search.int8(bare, source, rows, reference, static=static)
+                final, plan, decisions = search.int8(bare, source, rows, reference, static=static)
             modelfile.write(draft, final, {})
             facts: dict[str, Any] = {
                 **native.facts(model),
@@ -86,22 +86,23 @@ def export(
                 "evaluation": evaluation or {},
             }
             modelfile.write(draft, final, manifests.metadata(manifests.Manifest(**facts), tokenizer.text))
-            table = {"data": data, **parity.compare(reference, OnnxScorer(draft, device="cpu"), measured)}
-            if not _accepted(table, precision, on_loss, path):
+            exported = OnnxScorer(draft, device="cpu")
+            report = parity.compare(reference, exported, data=data, decisions=decisions, quantization=plan)
+            if not _accepted(report, precision, on_loss, path):
                 continue
-            tables[precision] = table | ({"quantization": plan} if plan else {})
-            manifest = manifests.Manifest(**facts, parity=tables[precision])
+            reports[precision] = report
+            manifest = manifests.Manifest(**facts, parity=report.to_dict())
             path.parent.mkdir(parents=True, exist_ok=True)
             modelfile.write(path, final, manifests.metadata(manifest, tokenizer.text))
-    return tables
+    return reports
 
 
-def _accepted(table: dict[str, Any], precision: ExportPrecision, on_loss: OnLoss, path: Path) -> bool:
-    """Whether a graph is written; fp32 must always agree with the model."""
+def _accepted(report: parity.ParityReport, precision: ExportPrecision, on_loss: OnLoss, path: Path) -> bool:
+    """Whether a graph is written; fp32 must always say what the model says."""
     if on_loss == "allow" and precision != "fp32":
         return True
     try:
-        parity.check(table, precision)
+        parity.check(report, precision)
     except ParityError as error:
         if on_loss == "refuse" or precision == "fp32":
             raise

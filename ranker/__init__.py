@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         RegressionError,
         ScoringError,
     )
-    from ranker.evaluation.report.evaluation_report import EvaluationReport
+    from ranker.evaluation.evaluation_report import EvaluationReport
     from ranker.export.parity import ParityReport
     from ranker.jobs.job import JobStatus
     from ranker.loading import Ranker, load
@@ -64,7 +64,7 @@ _HOME = {
     "CheckpointReport": "checkpoints.report",
     "ConfigError": "errors",
     "DataError": "errors",
-    "EvaluationReport": "evaluation.report.evaluation_report",
+    "EvaluationReport": "evaluation.evaluation_report",
     "ExportError": "errors",
     "Group": "records",
     "GroupScores": "scoring.protocol",

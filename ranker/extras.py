@@ -22,6 +22,7 @@ EXTRA_OF: Final[dict[str, str]] = {
     "accelerate": "train",
     "sklearn": "train",
     "matplotlib": "train",
+    "pandas": "train",
     "onnx": "train",
     "peft": "train",
     "safetensors": "train",

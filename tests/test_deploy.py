@@ -15,7 +15,7 @@ DEPLOY = ROOT / "deploy"
 
 
 def options(verb):
-    return {name for parameter in get_command(app).commands[verb].params for name in parameter.opts}
+    return {name for parameter in get_command(app).get_command(None, verb).params for name in parameter.opts}
 
 
 def documents(name):

@@ -70,7 +70,7 @@ def test_commands_and_links_exist():
 
     from ranker.cli.main import app
 
-    verbs = set(get_command(app).commands)
+    verbs = set(get_command(app).list_commands(None))
     assert set(re.findall(r"ranker (\w+) ", README)) <= verbs
     for link in re.findall(r"\]\(([^)]+)\)", README):
         assert (ROOT / link).exists(), link

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ranker.api.rows import RowsLike, name_of, preferences_of
 from ranker.data.formats import Columns
-from ranker.errors import ConfigError, DataError
+from ranker.errors import ConfigError
 from ranker.loading import Ranker, load
 from ranker.scoring.protocol import Scorer
 
 if TYPE_CHECKING:
-    from ranker.evaluation.report.evaluation_report import EvaluationReport
+    from ranker.evaluation.evaluation_report import EvaluationReport
 
 ModelLike = str | Path | Ranker
 """What ``ranker.load`` reads, or a loaded model."""
@@ -52,10 +52,8 @@ def evaluate(
         >>> ranker.evaluate("model.onnx", rows).accuracy.n
         1
     """
-    from ranker.evaluation.evaluate import evaluate_models
+    from ranker.evaluation.evaluation_report import evaluate_models
 
-    if baseline is not None and not Path(baseline).is_file():
-        raise DataError(str(baseline), "baseline", "expected an existing metrics.json, found none; check the path")
     labelled = preferences_of(rows, columns)
     training = [] if train is None else preferences_of(train, columns)
     return evaluate_models(

@@ -17,7 +17,7 @@ from ranker.extras import require
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from ranker.evaluation.report.evaluation_report import EvaluationReport
+    from ranker.evaluation.evaluation_report import EvaluationReport
     from ranker.export.parity import ParityReport
     from ranker.loading import Ranker
     from ranker.training.losses import Loss
@@ -177,8 +177,8 @@ def _report_and_export(
     from ranker.checkpoints.hub import push
     from ranker.evaluation import plots
     from ranker.evaluation.evaluate import evaluate
+    from ranker.evaluation.evaluation_report import EvaluationReport
     from ranker.evaluation.report import card, writer
-    from ranker.evaluation.report.evaluation_report import EvaluationReport
     from ranker.export.write import export
 
     config = trained.config

@@ -13,7 +13,7 @@ from ranker.errors import ConfigError, RegressionError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ranker.evaluation.report.evaluation_report import EvaluationReport
+    from ranker.evaluation.evaluation_report import EvaluationReport
     from ranker.loading import Ranker
 
 

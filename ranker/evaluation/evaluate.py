@@ -1,23 +1,24 @@
-"""One evaluation: a scorer on labelled groups, beside its baselines, as a plain report."""
+"""One evaluation: a scorer on labelled groups, beside its baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ranker.errors import DataError
 from ranker.evaluation import baselines
-from ranker.evaluation.statistics.agreement import agreement
-from ranker.evaluation.statistics.best_of_n import best_of_n
+from ranker.evaluation.model_report import Baseline, CalibrationBin, CalibrationReport, LabelSwap, ModelReport
+from ranker.evaluation.statistics.agreement import Agreement, agreement
+from ranker.evaluation.statistics.best_of_n import BestOfN, best_of_n
 from ranker.evaluation.statistics.bootstrap import clustered_mean
 from ranker.evaluation.statistics.calibration import reliability, temperature
 from ranker.evaluation.statistics.length import length_bias
 from ranker.metrics import (
     Comparisons,
+    Share,
     accuracy,
     briers,
     clustered,
@@ -26,14 +27,12 @@ from ranker.metrics import (
     log_loss,
     log_losses,
     prompt_numbers,
-    summarise,
     wilson,
 )
 from ranker.ranking.tournament import play
 from ranker.records import Preference
 from ranker.scoring.protocol import Calibration, GroupScores, Scorer
 
-SCHEMA_VERSION = 2
 ORDER_GROUPS = 100
 """Groups that are scored in both orders."""
 SWAP_GROUPS = 50
@@ -42,14 +41,13 @@ CYCLE_GROUPS = 30
 """Groups of three or more candidates whose pairs are all compared."""
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of candidates for best-of-n."""
-Report = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """A report, and the rows, scores and comparisons that it summarises."""
 
-    report: Report
+    report: ModelReport
     preferences: Sequence[Preference]
     results: Sequence[GroupScores]
     comparisons: Comparisons
@@ -66,44 +64,53 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
     """
     results = scorer.score([p.group for p in test])
     compared = comparisons(test, results)
-    summary = summarise(compared, failed=sum(r.error is not None for r in results))
     decided = compared.where(compared.targets != 0.5)
-    report: Report = {
-        "schema_version": SCHEMA_VERSION,
-        "groups": len(test),
-        "comparisons": len(compared.logits),
-        "prompts": len(set(compared.prompts.tolist())),
-        **asdict(summary),
-        "log_loss": asdict(clustered_mean(log_losses(compared), compared.prompts)),
-        "brier": asdict(clustered_mean(briers(compared), compared.prompts)),
-        "mean_margin": asdict(clustered_mean(leads(decided), decided.prompts)),
-        "labelled_ties": len(compared.logits) - len(decided.logits),
-        "truncated": sum(int(r.truncated.sum()) for r in results),
-        "prompts_truncated": sum(r.prompt_truncated for r in results),
-        **order_effects(scorer, test[:ORDER_GROUPS]),
-        "cyclic_triads": _cyclic_triads(scorer, test),
-        "calibration": _calibration(compared),
-        "length_bias": asdict(length_bias(test, results, compared, relative=scorer.info.scores_are_relative)),
-        **_lists(test, results),
-        "subsets": _by(compared, [test[k].subset for k in compared.groups]),
-        "kinds": _by(compared, _kinds(test, compared)),
-        "baselines": {
-            "random": asdict(accuracy(baselines.random_scores(test))),
-            "longer_wins": asdict(accuracy(baselines.longer_wins(test))),
-        },
-    }
-    if train:
-        report["baselines"]["bag_of_words"] = _bag_of_words(train, test)
+    effects = order_effects(scorer, test[:ORDER_GROUPS])
+    lists = _list_figures(test, results)
+    report = ModelReport(
+        groups=len(test),
+        comparisons=len(compared.logits),
+        prompts=len(set(compared.prompts.tolist())),
+        accuracy=accuracy(compared),
+        ties=int((decided.logits == 0).sum()),
+        log_loss=clustered_mean(log_losses(compared), compared.prompts),
+        brier=clustered_mean(briers(compared), compared.prompts),
+        mean_margin=clustered_mean(leads(decided), decided.prompts),
+        failed=sum(r.error is not None for r in results),
+        labelled_ties=len(compared.logits) - len(decided.logits),
+        truncated=sum(int(r.truncated.sum()) for r in results),
+        prompts_truncated=sum(r.prompt_truncated for r in results),
+        order_flips=effects.order_flips,
+        label_swap=effects.label_swap,
+        cyclic_triads=_cyclic_triads(scorer, test),
+        calibration=_calibration(compared),
+        length_bias=length_bias(test, results, compared, relative=scorer.info.scores_are_relative),
+        agreement=lists.agreement,
+        aspects=lists.aspects,
+        best_of_n=lists.best_of_n,
+        subsets=_by(compared, [test[k].subset for k in compared.groups]),
+        kinds=_by(compared, _kinds(test, compared)),
+        baselines=_baselines(train, test),
+    )
     return Evaluation(report, test, results, compared)
 
 
-def order_effects(scorer: Scorer, test: Sequence[Preference]) -> Report:
-    """Score every group in both orders: order flips, and a check that labels do not leak by position.
+@dataclass(frozen=True, slots=True)
+class OrderEffects:
+    """What the order of the candidates changes.
 
-    ``order_flips`` is the share of pairs whose winner changes with the order; for a model that reads ordered pairs it
-    counts the pairs whose two orders disagree. ``label_swap`` scores the reversed groups under unchanged labels: a
-    model that reads answers and not positions is then right exactly where it was wrong before.
+    Attributes:
+        order_flips: share of pairs whose winner changes with the order; for a model that reads ordered pairs, the pairs
+            whose two orders disagree.
+        label_swap: the reversed groups under unchanged labels.
     """
+
+    order_flips: Share
+    label_swap: LabelSwap
+
+
+def order_effects(scorer: Scorer, test: Sequence[Preference]) -> OrderEffects:
+    """Score every group in both orders and compare the winners."""
     first = scorer.score([p.group for p in test], preserve_order=True)
     second = scorer.score([replace(p.group, candidates=p.candidates[::-1]) for p in test], preserve_order=True)
     flips: list[float] = []
@@ -127,32 +134,27 @@ def order_effects(scorer: Scorer, test: Sequence[Preference]) -> Report:
         )
     share = accuracy(comparisons(pairs_only, swapped))
     expected = 1 - accuracy(comparisons(pairs_only, straight)).value
-    swap = {"accuracy": share.value, "expected": expected, "n": share.n}
-    return {"order_flips": asdict(clustered(np.array(flips), prompts[np.array(groups, np.intp)])), "label_swap": swap}
+    order_flips = clustered(np.array(flips), prompts[np.array(groups, np.intp)])
+    return OrderEffects(order_flips, LabelSwap(share.value, expected, share.n))
 
 
-def _cyclic_triads(scorer: Scorer, test: Sequence[Preference]) -> Report:
+def _cyclic_triads(scorer: Scorer, test: Sequence[Preference]) -> Share:
     rows = [p for p in test if len(p.candidates) > 2][:CYCLE_GROUPS]
     played = zip(prompt_numbers(rows).tolist(), play(scorer, [p.group for p in rows], schedule="all"), strict=True)
     counted = [(prompt, *tournament.cycles) for prompt, tournament in played if tournament.error is None]
     cyclic = [1.0 if k < cycles else 0.0 for _, cycles, triads in counted for k in range(triads)]
     prompts = [prompt for prompt, _, triads in counted for _ in range(triads)]
-    return asdict(clustered(np.array(cyclic), np.array(prompts, np.intp)))
+    return clustered(np.array(cyclic), np.array(prompts, np.intp))
 
 
-def _calibration(compared: Comparisons) -> Report:
-    bins = reliability(compared)
-    report: Report = {
-        "error": asdict(bins.error),
-        "bins": [
-            {"predicted": p, "observed": o, "n": n}
-            for p, o, n in zip(bins.predicted.tolist(), bins.observed.tolist(), bins.counts.tolist(), strict=True)
-        ],
-        "temperature": None,
-    }
+def _calibration(compared: Comparisons) -> CalibrationReport:
+    curve = reliability(compared)
+    columns = (curve.predicted.tolist(), curve.observed.tolist(), curve.counts.tolist())
+    bins = tuple(CalibrationBin(*values) for values in zip(*columns, strict=True))
+    fitted = None
     with suppress(ValueError):  # one prompt cannot be halved
-        report["temperature"] = asdict(temperature(compared))
-    return report
+        fitted = temperature(compared)
+    return CalibrationReport(curve.error, bins, fitted)
 
 
 def calibration(scorer: Scorer, evaluation: Evaluation, data: str) -> Calibration:
@@ -162,42 +164,45 @@ def calibration(scorer: Scorer, evaluation: Evaluation, data: str) -> Calibratio
         DataError: the comparisons are all of one prompt, which cannot be halved, or there are no scores; or there is no
             best temperature, or it makes the log-loss of the other half worse.
     """
-    fitted = evaluation.report["calibration"]["temperature"]
+    fitted = evaluation.report.calibration.temperature
     scores = [r.scores.astype(np.float64) for r in evaluation.results if r.error is None and len(r.scores)]
     if fitted is None or not scores:
         raise DataError(data, "rows", "expected comparisons of at least two prompts to calibrate on")
-    if fitted["problem"]:
-        raise DataError(
-            data,
-            "rows",
-            f"no temperature can be stored: {fitted['problem']}; nothing was written. Calibrate on more rows",
-        )
+    if fitted.problem:
+        reason = f"no temperature can be stored: {fitted.problem}; nothing was written. Calibrate on more rows"
+        raise DataError(data, "rows", reason)
     if scorer.info.scores_are_relative:
         scores = [row_scores - row_scores.mean() for row_scores in scores]
     values = np.concatenate(scores)
     deviation = float(values.std()) or 1.0
-    return Calibration(fitted["value"], float(values.mean()), deviation, len(evaluation.comparisons.logits), data)
+    return Calibration(fitted.value, float(values.mean()), deviation, len(evaluation.comparisons.logits), data)
 
 
-def _lists(test: Sequence[Preference], results: Sequence[GroupScores]) -> Report:
-    """Rank agreement and best-of-n over rows with three or more candidates, for the mean of the tasks and per task."""
+@dataclass(frozen=True, slots=True)
+class _ListFigures:
+    """Rank agreement and best-of-n over rows with three or more candidates."""
+
+    agreement: Agreement | None = None
+    aspects: Mapping[str, Agreement] = field(default_factory=dict)
+    best_of_n: tuple[BestOfN, ...] = ()
+
+
+def _list_figures(test: Sequence[Preference], results: Sequence[GroupScores]) -> _ListFigures:
+    """Agreement and best-of-n are by the mean of the tasks, ``aspects`` by each task."""
     rows = [(p, r) for p, r in zip(test, results, strict=True) if len(p.candidates) > 2]
     if not rows:
-        return {"agreement": None, "aspects": {}, "best_of_n": []}
+        return _ListFigures()
     scored = [r for _, r in rows]
     prompts = prompt_numbers([p for p, _ in rows])
     gold = [np.array(p.scores).mean(axis=1).tolist() for p, _ in rows]
     tasks = sorted({task for p, _ in rows for task in p.tasks})
     most = max(len(p.candidates) for p, _ in rows)
-    return {
-        "agreement": asdict(agreement(gold, scored, prompts)),
-        "aspects": {task: asdict(agreement([_labels(p, task) for p, _ in rows], scored, prompts)) for task in tasks},
-        "best_of_n": [
-            asdict(point)
-            for point in best_of_n(gold, scored, [n for n in SIZES if n <= most], prompts)
-            if point.chosen.n
-        ],
-    }
+    points = best_of_n(gold, scored, [n for n in SIZES if n <= most], prompts)
+    return _ListFigures(
+        agreement(gold, scored, prompts),
+        {task: agreement([_labels(p, task) for p, _ in rows], scored, prompts) for task in tasks},
+        tuple(point for point in points if point.chosen.n),
+    )
 
 
 def _labels(preference: Preference, task: str) -> list[float]:
@@ -207,18 +212,28 @@ def _labels(preference: Preference, task: str) -> list[float]:
     return [scores[column] for scores in preference.scores]
 
 
-def _bag_of_words(train: Sequence[Preference], test: Sequence[Preference]) -> Report:
+def _baselines(train: Sequence[Preference], test: Sequence[Preference]) -> dict[str, Baseline]:
+    figures = {
+        "random": Baseline(accuracy(baselines.random_scores(test))),
+        "longer_wins": Baseline(accuracy(baselines.longer_wins(test))),
+    }
+    if train:
+        figures["bag_of_words"] = _bag_of_words(train, test)
+    return figures
+
+
+def _bag_of_words(train: Sequence[Preference], test: Sequence[Preference]) -> Baseline:
     try:
         words = baselines.bag_of_words(train, test)
     except ValueError as error:  # scikit-learn: no term occurs often enough, or only one class is labelled
-        return asdict(wilson(0, 0)) | {"reason": str(error)}
-    return asdict(accuracy(words)) | {"log_loss": log_loss(words)}
+        return Baseline(wilson(0, 0), reason=str(error))
+    return Baseline(accuracy(words), log_loss(words))
 
 
-def _by(compared: Comparisons, names: Sequence[str]) -> dict[str, Any]:
+def _by(compared: Comparisons, names: Sequence[str]) -> dict[str, Share]:
     """Accuracy by the name of each comparison; comparisons without a name are left out."""
     each = np.array(names, object)
-    return {name: asdict(accuracy(compared.where(each == name))) for name in sorted(set(names) - {""})}
+    return {name: accuracy(compared.where(each == name)) for name in sorted(set(names) - {""})}
 
 
 def _kinds(test: Sequence[Preference], compared: Comparisons) -> list[str]:

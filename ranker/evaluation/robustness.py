@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 
 from ranker.evaluation.statistics.bootstrap import mean
-from ranker.metrics import clustered, prompt_numbers
+from ranker.metrics import Estimate, Share, clustered, prompt_numbers
 from ranker.records import Group, Preference
 from ranker.scoring.protocol import Scorer
+
+EditKind = Literal["worse", "same"]
 
 GROUPS: Final = 100
 """Most preferred answers that are edited."""
@@ -34,24 +36,37 @@ SAME: Final[dict[str, Callable[[str], str]]] = {
 """Edits that add no content."""
 
 
-def robustness(scorer: Scorer, preferences: Sequence[Preference]) -> dict[str, Any]:
-    """Compare preferred answers with edited versions of them.
+@dataclass(frozen=True, slots=True)
+class EditEffect:
+    """What an edit of the preferred answers does to their scores.
 
-    Every edit has ``wins``, the share of edited answers with a higher score than the original (it should be 0 for
-    ``WORSE``; for ``SAME`` no value is right, but 1 is a weakness), and ``shift``, their mean lead in logits.
+    Attributes:
+        kind: whether the edit makes an answer worse or leaves its content the same.
+        wins: share of the edited answers with a higher score than the original. It should be 0 for an edit that makes
+            answers worse; of the others no value is right, but 1 is a weakness.
+        shift: mean lead of the edited answers in logits.
     """
+
+    kind: EditKind
+    wins: Share
+    shift: Estimate
+
+
+def robustness(scorer: Scorer, preferences: Sequence[Preference]) -> dict[str, EditEffect]:
+    """Compare preferred answers with edited versions of them; the effect of every edit of ``WORSE`` and ``SAME``."""
     best = [(p.prompt, _best(p)) for p in preferences]
     kept = [k for k, (_, text) in enumerate(best) if text is not None and text.strip()][:GROUPS]
     texts = [(prompt, text or "") for prompt, text in (best[k] for k in kept)]
     prompts = prompt_numbers(preferences)[kept]
-    effects: dict[str, Any] = {}
-    for kind, edits in (("worse", WORSE), ("same", SAME)):
+    edits_by_kind: dict[EditKind, dict[str, Callable[[str], str]]] = {"worse": WORSE, "same": SAME}
+    effects: dict[str, EditEffect] = {}
+    for kind, edits in edits_by_kind.items():
         for name, edit in edits.items():
             logits = scorer.compare([Group(prompt, (edit(text), text)) for prompt, text in texts])
             good = np.isfinite(logits)
             values, numbers = logits[good].astype(np.float64), prompts[good]
             wins = clustered((values > 0).astype(np.float64), numbers)
-            effects[name] = {"kind": kind, "wins": asdict(wins), "shift": asdict(mean(values, numbers))}
+            effects[name] = EditEffect(kind, wins, mean(values, numbers))
     return effects
 
 

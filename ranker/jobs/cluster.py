@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
 from ranker.errors import JobError, RankerError
 from ranker.extras import require
-from ranker.jobs.job import Done, Job, Progress, Work
+from ranker.jobs.job import Job, JobStatus, Progress, Work
 
 LOOK: Final = 1.0
 """Seconds between two checks of a part that another worker does."""
@@ -34,10 +35,10 @@ def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int
     ray: Any = require("ray")
     data: Any = require("ray.data")
 
-    def work(job: Job, progress: Progress) -> Done:
+    def work(job: Job, progress: Progress) -> JobStatus:
         numbers = [part.number for part in job.pending()]
         if not numbers:
-            return Done()
+            return JobStatus()
         started = not ray.is_initialized()
         if started:
             local = {} if address else {"num_cpus": workers * cpus, "include_dashboard": False}
@@ -52,12 +53,12 @@ def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int
             results = rows.map_batches(
                 _Worker, fn_constructor_args=(job,), batch_size=1, compute=pool, num_cpus=cpus, num_gpus=gpus or None
             )
-            done = Done()
+            status = JobStatus()
             for row in results.iter_rows():
-                worker_done = Done(row["parts"], row["read"], row["written"], row["errors"])
-                progress(worker_done.read)
-                done += worker_done
-            return done
+                worker_status = JobStatus(row["parts"], row["read"], row["written"], row["errors"])
+                progress(worker_status.read)
+                status += worker_status
+            return status
         except ray.exceptions.RayError as error:
             cause = next((cause for cause in _causes(error) if isinstance(cause, RankerError)), None)
             raise (cause or JobError(f"a worker failed: {str(error).strip().splitlines()[-1]}")) from error
@@ -84,9 +85,9 @@ class _Worker:
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
         """Do one part, or wait until another worker has done it."""
         part = self.parts[int(batch["part"][0])]
-        done = Done()
+        status = JobStatus()
         while not self.job.has(part):
-            done = self.job.do(part, lambda rows: None) or done
+            status = self.job.do(part, lambda rows: None) or status
             if not self.job.has(part):
                 time.sleep(LOOK)
-        return {"parts": [done.parts], "read": [done.read], "written": [done.written], "errors": [done.errors]}
+        return {name: [count] for name, count in asdict(status).items()}

@@ -38,16 +38,28 @@ Rows = Sequence[tuple[str, Row | BadRow]]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """The work of this process: parts, and their rows read, written and with an error."""
+class JobStatus:
+    """How much of a job this process has done; statuses of several workers can be added.
+
+    Attributes:
+        parts: the finished parts.
+        read: rows of these parts that were read.
+        written: rows that were written.
+        errors: rows that could not be scored.
+
+    Example:
+        >>> JobStatus(parts=1, read=100, written=90) + JobStatus(parts=1, read=50, written=50, errors=1)
+        JobStatus(parts=2, read=150, written=140, errors=1)
+    """
 
     parts: int = 0
     read: int = 0
     written: int = 0
     errors: int = 0
 
-    def __add__(self, other: Done) -> Done:
-        return Done(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: JobStatus) -> JobStatus:
+        """The sums of both."""
+        return JobStatus(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 def score(
@@ -59,7 +71,7 @@ def score(
     selection: Selection | None = None,
     progress: Progress = lambda rows: None,
     work: Work | None = None,
-) -> Done:
+) -> JobStatus:
     """Score files into ``folder``, one file per part; finished parts of an earlier run are not repeated.
 
     Rows keep their order and columns and gain the columns of ``BatchScorer``. With a selection only selected rows are
@@ -104,7 +116,7 @@ def top(
     selection: Selection = Selection(),  # noqa: B008  frozen
     progress: Progress = lambda rows: None,
     work: Work | None = None,
-) -> Done:
+) -> JobStatus:
     """Keep the best ``share`` of all rows, and of these the rows that ``selection`` keeps.
 
     Rows are compared by the score of their best candidate; with a model that compares answers by its margin over the
@@ -140,15 +152,15 @@ def top(
     return _finished(Job(scorer, plan, folder, replace(selection, keep=keep), _parse_scored), progress, None)
 
 
-def _finished(job: Job, progress: Progress, work: Work | None) -> Done:
-    done = (work or Job.run)(job, progress)
+def _finished(job: Job, progress: Progress, work: Work | None) -> JobStatus:
+    status = (work or Job.run)(job, progress)
     if next(job.pending(), None) is None:
         parts.finish(job.folder)
         counts = summary.write_summary(job.folder, job.plan)
         if counts.read and counts.errors == counts.read:
             raise DataError(str(job.folder), "error", f"all {counts.read} rows failed; the first: {counts.first_error}")
         write_text(job.folder / parts.SUCCESS, "")
-    return done
+    return status
 
 
 def done_of(folder: Path) -> tuple[int, int]:
@@ -216,11 +228,11 @@ class Job:
         """Whether a part is done."""
         return parts.path_of(self.folder, part).exists()
 
-    def run(self, progress: Progress) -> Done:
+    def run(self, progress: Progress) -> JobStatus:
         """Do the parts that no other worker does, one after the other; the work of this worker."""
-        return sum((self.do(part, progress) or Done() for part in self.pending()), Done())
+        return sum((self.do(part, progress) or JobStatus() for part in self.pending()), JobStatus())
 
-    def do(self, part: Part, progress: Progress) -> Done | None:
+    def do(self, part: Part, progress: Progress) -> JobStatus | None:
         """Do a part; None when another worker does it or has done it."""
         target, lease = parts.path_of(self.folder, part), Lease(self.folder / f".{part.name}.lease")
         if not lease.take():
@@ -231,7 +243,7 @@ class Job:
         finally:
             lease.release()
 
-    def _part(self, part: Part, target: Path, progress: Progress) -> Done:
+    def _part(self, part: Part, target: Path, progress: Progress) -> JobStatus:
         kept: list[Row] = []
         bad: list[Row] = []
         sketch = Sketch()
@@ -265,10 +277,10 @@ class Job:
             "scores": sketch.coarse(),
         }
         parts.write(target, kept, schema, lambda digest: parts.note(self.folder, part, facts | {"sha256": digest}))
-        return Done(parts=1, read=len(rows), written=len(kept), errors=errors)
+        return JobStatus(parts=1, read=len(rows), written=len(kept), errors=errors)
 
 
-Work = Callable[[Job, Progress], Done]
+Work = Callable[[Job, Progress], JobStatus]
 """Does a job's parts: this process (``Job.run``), or a cluster (``ranker.jobs.cluster``)."""
 
 

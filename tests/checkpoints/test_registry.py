@@ -38,7 +38,7 @@ def test_every_subclass_is_in_the_registry():
 def test_targets_of_the_registry_the_command_and_the_page_agree():
     assert convert.TARGETS == TARGETS
     assert {*TARGETS} == {known.target for known in FORMATS} - {None} == {*WRITERS}
-    (option,) = (part for part in get_command(app).commands["convert"].params if "--to" in part.opts)
+    (option,) = (part for part in get_command(app).get_command(None, "convert").params if "--to" in part.opts)
     listed = re.findall(r"[a-z]+(?:-[a-z]+)?", option.help.partition(";")[0])
     assert {*listed} == {*TARGETS}
     assert all(f"`{target}`" in DOCUMENT for target in TARGETS)

@@ -11,8 +11,10 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from ranker.evaluation import baselines, plots
 from ranker.evaluation.evaluate import evaluate, order_effects
+from ranker.evaluation.model_report import LabelSwap
 from ranker.evaluation.report.tables import headline
 from ranker.evaluation.report.writer import write_report
+from ranker.evaluation.robustness import EditEffect
 from ranker.metrics import Comparisons, accuracy, brier, comparisons, summarise, wilson
 from ranker.metrics import log_loss as ours
 from ranker.models.torch_scorer import TorchScorer
@@ -102,11 +104,11 @@ def test_a_scorer_that_prefers_the_first_answer_flips_every_pair():
     rows = [pair() for _ in range(20)]
     scorer = Fixed(lambda i, _: -float(i))
     effects = order_effects(scorer, rows)
-    assert effects["order_flips"]["value"] == 1.0
-    assert effects["label_swap"] == {"accuracy": 1.0, "expected": 0.0, "n": 20}
+    assert effects.order_flips.value == 1.0
+    assert effects.label_swap == LabelSwap(accuracy=1.0, expected=0.0, n=20)
     effects = order_effects(Fixed(lambda _, c: float(len(c))), rows)
-    assert effects["order_flips"]["value"] == 0.0
-    assert effects["label_swap"] == {"accuracy": 0.0, "expected": 0.0, "n": 20}
+    assert effects.order_flips.value == 0.0
+    assert effects.label_swap == LabelSwap(accuracy=0.0, expected=0.0, n=20)
 
 
 def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
@@ -115,7 +117,7 @@ def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
 
     rows = [Preference("p", (f"a{i} saw", f"hammer {i}", "pear"), ((2.0,), (1.0,), (0.0,))) for i in range(8)]
     scorer = TorchScorer(*tiny("shared_prompt"))
-    assert order_effects(scorer, rows)["order_flips"]["value"] == 0.0
+    assert order_effects(scorer, rows).order_flips.value == 0.0
     order = {"n": 0}
 
     def positional(ids):
@@ -151,27 +153,68 @@ def test_the_published_layout_reports_its_own_flips():
             forward, backward = out[:, 0] - out[:, 1]
             directed += np.sign(forward) != -np.sign(backward)
     assert sum(r.order_flips for r in results) == directed
-    assert order_effects(scorer, rows)["order_flips"]["value"] == pytest.approx(directed / 24)
+    assert order_effects(scorer, rows).order_flips.value == pytest.approx(directed / 24)
 
 
 def test_a_report_holds_counts_and_intervals(tmp_path):
     rows = [pair(s) for s in ("x", "y")] * 10
     evaluation = evaluate(Fixed(lambda _, c: float(len(c))), rows, train=rows)
     report = evaluation.report
-    assert report["accuracy"]["value"] == 1.0
-    assert report["subsets"]["x"]["n"] == 10
-    assert set(report["baselines"]) == {"random", "longer_wins", "bag_of_words"}
-    for share in (report["accuracy"], report["order_flips"], *report["baselines"].values()):
-        assert {"value", "low", "high", "n"} <= set(share)
+    assert report.accuracy.value == 1.0
+    assert report.subsets["x"].n == 10
+    assert set(report.baselines) == {"random", "longer_wins", "bag_of_words"}
+    for share in (report.accuracy, report.order_flips, *(baseline.accuracy for baseline in report.baselines.values())):
+        assert share.low <= share.value <= share.high
+        assert share.n == 20
     assert any(name == "accuracy" and "n=20" in text for name, text in headline(report))
-    write_report(report, tmp_path / "metrics.json")
+    write_report(report.to_dict(), tmp_path / "metrics.json")
     assert json.loads((tmp_path / "metrics.json").read_text())["schema_version"] == 2
+
+
+def test_the_json_of_a_report_has_the_keys_that_its_readers_know():
+    rows = [pair() for _ in range(20)]
+    report = evaluate(Fixed(lambda _, c: float(len(c))), rows, train=rows).report
+    values = report.to_dict()
+    assert [*values] == [
+        "schema_version",
+        "groups",
+        "comparisons",
+        "prompts",
+        "accuracy",
+        "ties",
+        "log_loss",
+        "brier",
+        "mean_margin",
+        "failed",
+        "labelled_ties",
+        "truncated",
+        "prompts_truncated",
+        "order_flips",
+        "label_swap",
+        "cyclic_triads",
+        "calibration",
+        "length_bias",
+        "agreement",
+        "aspects",
+        "best_of_n",
+        "subsets",
+        "kinds",
+        "baselines",
+    ]
+    assert values["accuracy"] == {"value": 1.0, "low": report.accuracy.low, "high": 1.0, "n": 20}
+    assert [*values["calibration"]] == ["error", "bins", "temperature"]
+    assert [*values["calibration"]["bins"][0]] == ["predicted", "observed", "n"]
+    assert [*values["baselines"]["longer_wins"]] == ["value", "low", "high", "n"]
+    assert [*values["baselines"]["bag_of_words"]] == ["value", "low", "high", "n", "log_loss"]
+    assert values["agreement"] is None
+    effect = EditEffect("worse", report.accuracy, report.mean_margin)
+    assert replace(report, robustness={"empty": effect}).to_dict()["robustness"]["empty"]["kind"] == "worse"
 
 
 def test_kinds_of_pairs_are_named_better_first():
     row = Preference("p", ("a", "bb"), ((0.2,), (0.9,)), kinds=("wrong", "right"))
     report = evaluate(Fixed(lambda _, c: float(len(c))), [row] * 4).report
-    assert report["kinds"] == {"right > wrong": report["accuracy"]}
+    assert report.kinds == {"right > wrong": report.accuracy}
 
 
 def test_bag_of_words_learns_words_and_longer_wins_counts_characters():
@@ -187,9 +230,10 @@ def test_bag_of_words_learns_words_and_longer_wins_counts_characters():
 
 def test_a_baseline_that_cannot_be_fitted_says_why_and_ends_nothing():
     rows = [Preference("p", ("\u4f60", "\u597d"), ((1.0,), (0.0,)), label=1.0) for _ in range(5)]
-    words = evaluate(Fixed(lambda _, c: 1.0), rows, train=rows).report["baselines"]["bag_of_words"]
-    assert "reason" in words
-    assert words["n"] == 0
+    words = evaluate(Fixed(lambda _, c: 1.0), rows, train=rows).report.baselines["bag_of_words"]
+    assert words.reason
+    assert words.accuracy.n == 0
+    assert words.to_dict()["reason"] == words.reason
 
 
 def test_plots_are_written(tmp_path):

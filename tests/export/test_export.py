@@ -27,8 +27,8 @@ def exported(tmp_path, layout="set_encoder", *, family="bert", precisions=("fp32
     model, tokenizer = tiny(layout, family=family, num_labels=num_labels)
     native.save(model, tokenizer, tmp_path / "checkpoint")
     targets = {p: tmp_path / f"model.{p}.onnx" for p in precisions}
-    tables = export(tmp_path / "checkpoint", targets, rows=ROWS, on_loss="allow")
-    return targets, tables, TorchScorer(model, tokenizer)
+    reports = export(tmp_path / "checkpoint", targets, rows=ROWS, on_loss="allow")
+    return targets, reports, TorchScorer(model, tokenizer)
 
 
 CASES = [(f, c) for f in (*FAMILIES, "xlm-roberta") for c in LAYOUTS]
@@ -36,9 +36,9 @@ CASES = [(f, c) for f in (*FAMILIES, "xlm-roberta") for c in LAYOUTS]
 
 @pytest.mark.parametrize(("family", "layout"), cases(CASES, lambda case: case[0] in ("bert", "deberta-v2")))
 def test_every_layout_and_backbone_says_what_torch_says(family, layout, tmp_path):
-    targets, tables, source = exported(tmp_path, layout, family=family)
-    assert tables["fp32"]["max_difference"] <= 1e-4
-    assert len(tables["fp32"]["shapes"]) >= 5
+    targets, reports, source = exported(tmp_path, layout, family=family)
+    assert reports["fp32"].max_difference <= 1e-4
+    assert len(reports["fp32"].shapes) >= 5
     scorer = OnnxScorer(targets["fp32"])
     answers = tuple(f"{w} {i}" for i, w in enumerate(["apple", "saw", "The answer is 42.", "[x]"] * 4))
     for count in (2, 5, 16):
@@ -69,16 +69,26 @@ def test_a_broken_graph_is_refused_and_not_written(tmp_path, monkeypatch):
 
 
 def test_int8_keeps_the_head_in_fp32_and_reports_its_loss(tmp_path):
-    targets, tables, _ = exported(tmp_path, precisions=("fp32", "int8"))
+    targets, reports, _ = exported(tmp_path, precisions=("fp32", "int8"))
     proto = onnx.load(targets["int8"])
     kinds = {node.op_type for node in proto.graph.node}
     assert kinds & {"MatMulIntegerToFloat", "MatMulNBits"}, "the processor decides which step of the search is first"
     head = [node.op_type for node in proto.graph.node if ".head/" in node.name]
     assert set(head) & {"Gemm", "MatMul"}
     assert not set(head) & {"MatMulIntegerToFloat", "QuantizeLinear"}
-    for key in ("tau_b", "flips", "largest_flipped_margin", "accuracy_source", "accuracy_exported", "n"):
-        assert tables["int8"][key] is not None
-    assert manifest.read(targets["int8"])[0].parity == json.loads(json.dumps(tables["int8"]))
+    assert reports["int8"].tau_b is not None
+    assert reports["int8"].n > 50
+    assert 0 <= reports["int8"].flips < 1
+
+
+def test_the_manifest_holds_the_parity_report_as_json(tmp_path):
+    targets, reports, _ = exported(tmp_path, precisions=("fp32", "int8"))
+    decisions = ["tau_b", "failed", "flips", "largest_flipped_margin", "small_margin", "accuracy_source"]
+    keys = ["data", "shapes", "max_difference", *decisions, "accuracy_exported", "n"]
+    assert [*reports["fp32"].to_dict()] == keys
+    assert [*reports["int8"].to_dict()] == [*keys, "quantization"]
+    for precision, report in reports.items():
+        assert manifest.read(targets[precision])[0].parity == json.loads(json.dumps(report.to_dict()))
 
 
 def test_the_file_carries_everything_and_no_local_paths(tmp_path):

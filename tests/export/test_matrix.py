@@ -77,9 +77,9 @@ def test_the_graph_says_what_the_model_says(scheme, family, tmp_path):
     folder = save_backbone(tmp_path / "backbone", family, **({"template": template} if template else {}))
     model, tokenizer = scheme(str(folder))
     native.save(model.eval(), tokenizer, tmp_path / "checkpoint")
-    table = export(tmp_path / "checkpoint", {"fp32": tmp_path / "model.onnx"}, rows=ROWS)["fp32"]
-    assert len(table["shapes"]) >= 8
-    assert table["max_difference"] <= 1e-4
+    report = export(tmp_path / "checkpoint", {"fp32": tmp_path / "model.onnx"}, rows=ROWS)["fp32"]
+    assert len(report.shapes) >= 8
+    assert report.max_difference <= 1e-4
     group = Group(PROMPT, ANSWERS)
     (expected,), (got,) = (
         s.score([group]) for s in (TorchScorer(model, tokenizer), OnnxScorer(tmp_path / "model.onnx"))

@@ -148,10 +148,10 @@ def test_failed_rows_fail_the_gate_and_not_the_search(tmp_path):
 
     scorer = TorchScorer(*tiny("set_encoder"))
     reference = parity.Reference(scorer, ROWS, max_length=128)
-    table = parity.agreement(reference, Failing(scorer))
-    assert table["failed"] == 1
+    decisions = parity.decision_agreement(reference, Failing(scorer))
+    assert decisions.failed == 1
     for precision in ("int8", "fp16"):
-        assert parity.losses(table | {"max_difference": 0.0}, precision) == ["1 groups could not be scored"]
+        assert parity.losses(decisions, precision) == ["1 groups could not be scored"]
 
 
 def test_int8_is_said_to_be_slow_by_export_and_by_load_where_the_processor_is(tmp_path, monkeypatch, caplog):
@@ -234,15 +234,15 @@ def test_numbers_far_beyond_the_rest_are_clipped_where_that_loses_less():
 @pytest.mark.parametrize("precision", ["fp16", "int8-static"])
 def test_other_precisions_pass_their_gates_and_say_what_they_are(precision, tmp_path):
     native.save(*tiny("set_encoder"), tmp_path / "checkpoint")
-    table = export(tmp_path / "checkpoint", {precision: tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")[precision]
+    report = export(tmp_path / "checkpoint", {precision: tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")[precision]
     scorer = OnnxScorer(tmp_path / "m.onnx", device="cpu")
     assert scorer.manifest.precision == precision
-    assert 0 < table["max_difference"] < 0.5
+    assert 0 < report.max_difference < 0.5
     graph = onnx.load(tmp_path / "m.onnx").graph
     kinds = [node.op_type for node in graph.node]
     halves = [tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16]
     if precision == "fp16":
-        assert table["tau_b"] >= parity.FP16_TAU
+        assert report.tau_b >= parity.FP16_TAU
         assert len(halves) > 10
         assert not any(".head." in name for name in halves)
         return
@@ -258,7 +258,7 @@ def test_scores_that_became_the_same_count_as_no_agreement():
         def score(self, groups, **options):
             return [replace(result, scores=0 * result.scores) for result in scorer.score(groups, **options)]
 
-    assert parity.agreement(reference, Level())["tau_b"] == 0
+    assert parity.decision_agreement(reference, Level()).tau_b == 0
 
 
 def test_fp16_and_fp32_have_limits_of_their_own():
@@ -310,15 +310,25 @@ def test_int8_scores_share_no_scale_with_their_batch(tmp_path):
 
 
 def losing(**changes):
-    passing = {
-        "max_difference": 0.1, "failed": 0, "tau_b": 0.99, "flips": 0.01, "largest_flipped_margin": 0.1,
-        "small_margin": 0.2, "accuracy_source": 0.8, "accuracy_exported": 0.798, "n": 1000,
-    }  # fmt: skip
-    return passing | changes
+    """A report that passes, with changes."""
+    passing = parity.ParityReport(
+        data="rows",
+        shapes={"ragged": 0.1},
+        max_difference=0.1,
+        tau_b=0.99,
+        failed=0,
+        flips=0.01,
+        largest_flipped_margin=0.1,
+        small_margin=0.2,
+        accuracy_source=0.8,
+        accuracy_exported=0.798,
+        n=1000,
+    )
+    return replace(passing, **changes)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "sentence"),
     [
         ({"tau_b": 0.97}, r"Kendall tau-b 0\.970 \(at least 0\.98\)"),
         ({"flips": 0.02}, r"2\.0% of decisions flipped \(less than 2%\)"),
@@ -327,10 +337,23 @@ def losing(**changes):
         ({"max_difference": float("nan")}, "NaN or infinity"),
     ],
 )
-def test_the_gate_names_what_is_lost_and_the_way_out(changes, said):
+def test_the_gate_names_what_is_lost_and_the_way_out(changes, sentence):
     parity.check(losing(), "int8")
-    with pytest.raises(ParityError, match=f"{said}.*Take fp32, or accept it with --allow-loss"):
+    with pytest.raises(ParityError, match=f"{sentence}.*Take fp32, or accept it with --allow-loss"):
         parity.check(losing(**changes), "int8")
+
+
+def test_a_parity_report_as_text_has_one_number_per_line():
+    lines = str(losing(tau_b=None)).splitlines()
+    assert lines == [
+        "measured on                 rows",
+        "max difference, ragged      1.0e-01",
+        "Kendall tau-b               undefined",
+        "decision flips              0.0100 (n=1000)",
+        "largest flipped margin      0.100",
+        "accuracy, torch / exported  0.8000 / 0.7980",
+    ]
+    assert "accuracy" not in str(losing(data=parity.SAMPLE)), "of the built-in sample it says nothing about the model"
 
 
 def test_what_loses_too_much_is_refused_skipped_or_allowed(tmp_path, monkeypatch, caplog):

@@ -7,6 +7,7 @@ from which docs/schemes.md is made.
 
 import json
 import os
+from dataclasses import asdict
 from itertools import islice
 
 import pytest
@@ -118,17 +119,13 @@ def test_held_out_accuracy_is_above_the_baselines(recipe, tmp_path):
     trained = train(load_config(recipe, common(recipe, tmp_path)))
     test = load_preferences([str(DATA / "validation.jsonl")]).preferences[HELD_OUT:]
     report = evaluate(trained.scorer, test, train=trained.train).report
-    name, best = max(report["baselines"].items(), key=lambda item: item[1]["high"])
-    assert report["accuracy"]["low"] > best["high"], report["accuracy"]
+    name, best = max(report.baselines.items(), key=lambda item: item[1].accuracy.high)
+    assert report.accuracy.low > best.accuracy.high, report.accuracy
     if os.environ.get("RECORD"):
         figures = json.loads(FIGURES.read_text()) if FIGURES.is_file() else {}
-        shares = {"accuracy": report["accuracy"], "baseline": {"name": name, **best}}
+        shares = {"accuracy": asdict(report.accuracy), "baseline": {"name": name, **asdict(best.accuracy)}}
         figures[recipe] = {
-            key: {
-                k: round(v, 4) if isinstance(v, float) else v
-                for k, v in share.items()
-                if k not in ("reason", "log_loss")
-            }
+            key: {k: round(v, 4) if isinstance(v, float) else v for k, v in share.items()}
             for key, share in shares.items()
         }
         FIGURES.write_text(json.dumps(dict(sorted(figures.items())), indent=1) + "\n")

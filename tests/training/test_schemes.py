@@ -53,10 +53,10 @@ def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
     for a, b in zip(live, reloaded.score(groups), strict=True):
         np.testing.assert_allclose(a.scores, b.scores, rtol=1e-5, atol=1e-5)
     report = evaluate(trained.scorer, trained.validation, train=trained.train).report
-    assert report["accuracy"]["n"] > 50
+    assert report.accuracy.n > 50
     targets = {"fp32": tmp_path / "model.onnx", "int8": tmp_path / "model.int8.onnx"}
-    tables = export(trained.folder, targets, rows=trained.validation, on_loss="allow")
-    assert tables["fp32"]["max_difference"] <= 1e-4
+    parities = export(trained.folder, targets, rows=trained.validation, on_loss="allow")
+    assert parities["fp32"].max_difference <= 1e-4
     graph = onnx.load(targets["int8"]).graph
     quantized = {i.name: i.data_type for i in graph.initializer}
     assert {node.op_type for node in graph.node} & {"MatMulIntegerToFloat", "MatMulNBits"}

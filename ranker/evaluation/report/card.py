@@ -9,8 +9,8 @@ from typing import Any, Final
 from ranker.config import RunConfig
 from ranker.config.models import ArmoRMConfig, PointwiseConfig
 from ranker.config.run import HELD_OUT_ROWS
-from ranker.evaluation.evaluate import Report
-from ranker.evaluation.report.tables import headline
+from ranker.evaluation.model_report import ModelReport
+from ranker.evaluation.report.tables import Rows, headline
 from ranker.extras import require
 
 NAME: Final = "README.md"
@@ -23,10 +23,8 @@ VALIDATION: Final = """## Validation
 On the validation rows, by which the checkpoint was chosen: expect less on new rows. No test rows were given
 (`data.test`)."""
 
-Rows = Sequence[tuple[str, str]]
 
-
-def write(folder: Path, config: RunConfig, report: Report, facts: Rows) -> None:
+def write(folder: Path, config: RunConfig, report: ModelReport, facts: Rows) -> None:
     """Write the card of the checkpoint in ``folder``.
 
     Args:
@@ -52,10 +50,13 @@ def write(folder: Path, config: RunConfig, report: Report, facts: Rows) -> None:
                 dataset_name=named,
                 metric_type=metric,
                 metric_name=label,
-                metric_value=round(report[metric]["value"], 4),
+                metric_value=round(estimate.value, 4),
             )
-            for metric, label in (("accuracy", "pairwise accuracy"), ("log_loss", "log-loss (nats)"))
-            if report[metric]["n"]
+            for metric, label, estimate in (
+                ("accuracy", "pairwise accuracy", report.accuracy),
+                ("log_loss", "log-loss (nats)", report.log_loss),
+            )
+            if estimate.n
         ],
     )
     hub.ModelCard(f"---\n{data.to_yaml()}\n---\n{_text(name, config, report, facts)}").save(folder / NAME)
@@ -66,7 +67,7 @@ def _is_here(backbone: str) -> bool:
     return backbone == "offline" or Path(backbone).exists()
 
 
-def _text(name: str, config: RunConfig, report: Report, facts: Rows) -> str:
+def _text(name: str, config: RunConfig, report: ModelReport, facts: Rows) -> str:
     model, training = config.model, config.training
     rows: list[tuple[str, Any]] = [
         ("model type", model.type),

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from ranker.evaluation import plots
-from ranker.evaluation.evaluate import Evaluation, Report
+from ranker.evaluation.evaluate import Evaluation
+from ranker.evaluation.model_report import CalibrationBin
+from ranker.evaluation.statistics.best_of_n import BestOfN
+from ranker.evaluation.statistics.length import LengthBias
 from ranker.extras import require
+from ranker.metrics import Estimate
 
 BARS: Final = 30
 """Most subsets in a plot; the tables hold all of them."""
 
 CHARACTERS: Final = 32
 """Most characters of a name beside an axis."""
-
-Values = Mapping[str, Any]
 
 
 def charts(evaluation: Evaluation) -> dict[str, str]:
@@ -31,33 +33,34 @@ def _figures(evaluation: Evaluation) -> dict[str, Any]:
     report = evaluation.report
     drawn = {
         "Margins": plots.margins(evaluation.comparisons),
-        "Calibration": _reliability(report["calibration"]["bins"]),
-        "Length": _bars({name: report["length_bias"][key] for name, key in LENGTHS.items()}, "accuracy"),
+        "Calibration": _reliability(report.calibration.bins),
+        "Length": _bars(_by_length(report.length_bias), "accuracy"),
     }
-    if report["best_of_n"]:
-        drawn["Best of n"] = _best_of_n(report["best_of_n"])
-    if len(report["subsets"]) > 1:
-        drawn["Subsets"] = _bars(report["subsets"], "accuracy")
-    if len(report["kinds"]) > 1:
-        drawn["Win matrix"] = _matrix(report)
-    if report.get("robustness"):
-        wins = {name: values["wins"] for name, values in report["robustness"].items()}
+    if report.best_of_n:
+        drawn["Best of n"] = _best_of_n(report.best_of_n)
+    if len(report.subsets) > 1:
+        drawn["Subsets"] = _bars(report.subsets, "accuracy")
+    if len(report.kinds) > 1:
+        drawn["Win matrix"] = _matrix(report.kinds)
+    if report.robustness:
+        wins = {name: effect.wins for name, effect in report.robustness.items()}
         drawn["Robustness"] = _bars(wins, "share that beats the original")
     return drawn
 
 
-LENGTHS: Final = {
-    "better answer is longer": "longer",
-    "as long": "equal",
-    "shorter": "shorter",
-    "expected at equal length": "controlled",
-}
+def _by_length(bias: LengthBias) -> dict[str, Estimate]:
+    return {
+        "better answer is longer": bias.longer,
+        "as long": bias.equal,
+        "shorter": bias.shorter,
+        "expected at equal length": bias.controlled,
+    }
 
 
-def _reliability(bins: list[dict[str, Any]]) -> Any:
+def _reliability(bins: Sequence[CalibrationBin]) -> Any:
     figure, axis = plots.figure(1)
     axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    axis.plot([b["predicted"] for b in bins], [b["observed"] for b in bins], "o-")
+    axis.plot([b.predicted for b in bins], [b.observed for b in bins], "o-")
     axis.set_xlabel("probability that an answer is better, by the model")
     axis.set_ylabel("share in which it is preferred")
     axis.set_xlim(0, 1)
@@ -65,39 +68,49 @@ def _reliability(bins: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def _bars(values: Mapping[str, Values], label: str) -> Any:
-    shown = {k: v for k, v in values.items() if v["value"] == v["value"]}
-    names = sorted(shown, key=lambda name: -shown[name]["n"])[:BARS][::-1] if len(shown) > BARS else [*shown][::-1]
+def _bars(estimates: Mapping[str, Estimate], label: str) -> Any:
+    shown = {name: estimate for name, estimate in estimates.items() if estimate.value == estimate.value}
+    names = sorted(shown, key=lambda name: -shown[name].n)[:BARS][::-1] if len(shown) > BARS else [*shown][::-1]
     figure, axis = plots.figure(1, height=1.2 + 0.28 * len(names))
-    centre = np.array([shown[name]["value"] for name in names])
-    reach = [np.abs(centre - np.array([shown[name][end] for name in names])) for end in ("low", "high")]
+    centre = np.array([shown[name].value for name in names])
+    reach = [
+        np.abs(centre - [shown[name].low for name in names]),
+        np.abs(centre - [shown[name].high for name in names]),
+    ]
     axis.errorbar(centre, range(len(names)), xerr=reach, fmt="o", capsize=2)
     axis.axvline(0.5, color="grey", linewidth=0.8)
-    axis.set_yticks(range(len(names)), [f"{_short(name)} (n={shown[name]['n']})" for name in names])
+    axis.set_yticks(range(len(names)), [f"{_short(name)} (n={shown[name].n})" for name in names])
     axis.set_xlabel(label)
     axis.set_xlim(-0.02, 1.02)
     return figure
 
 
-def _best_of_n(points: list[dict[str, Any]]) -> Any:
+def _best_of_n(points: Sequence[BestOfN]) -> Any:
     figure, axis = plots.figure(1)
-    sizes = [point["n"] for point in points]
-    for key, label in (("oracle", "best by the labels"), ("chosen", "best by the model"), ("random", "any")):
-        axis.plot(sizes, [point[key]["value"] for point in points], "o-", label=label)
-        axis.fill_between(sizes, *([point[key][end] for point in points] for end in ("low", "high")), alpha=0.15)
+    sizes = [point.n for point in points]
+    curves = {
+        "best by the labels": [point.oracle for point in points],
+        "best by the model": [point.chosen for point in points],
+        "any": [point.random for point in points],
+    }
+    for label, curve in curves.items():
+        axis.plot(sizes, [estimate.value for estimate in curve], "o-", label=label)
+        axis.fill_between(
+            sizes, [estimate.low for estimate in curve], [estimate.high for estimate in curve], alpha=0.15
+        )
     axis.set_xscale("log", base=2)
-    axis.set_xticks(sizes, [f"{point['n']}\n(n={point['chosen']['n']})" for point in points])
+    axis.set_xticks(sizes, [f"{point.n}\n(n={point.chosen.n})" for point in points])
     axis.set_xlabel("answers to choose from")
     axis.set_ylabel("label of the chosen answer")
     axis.legend()
     return figure
 
 
-def _matrix(report: Report) -> Any:
+def _matrix(shares: Mapping[str, Estimate]) -> Any:
     """Accuracy by the kinds of the better (row) and the other answer (column)."""
-    pairs = {tuple(name.split(" > ")): values for name, values in report["kinds"].items()}
+    pairs = {tuple(name.split(" > ")): share.value for name, share in shares.items()}
     kinds = sorted({kind for pair in pairs for kind in pair})
-    table = np.array([[pairs.get((a, b), {"value": np.nan})["value"] for b in kinds] for a in kinds], np.float64)
+    table = np.array([[pairs.get((a, b), np.nan) for b in kinds] for a in kinds], np.float64)
     size = 1.6 + 0.55 * len(kinds)
     figure, axis = plots.figure(1, height=size, width=size + 1.6)
     image = axis.imshow(table, vmin=0, vmax=1, cmap="RdYlGn")

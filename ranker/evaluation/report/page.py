@@ -10,7 +10,7 @@ import numpy as np
 
 from ranker.evaluation.evaluate import Evaluation
 from ranker.evaluation.report.charts import charts
-from ranker.evaluation.report.tables import headline
+from ranker.evaluation.report.tables import Rows, headline
 from ranker.metrics import leads
 from ranker.records import Preference
 from ranker.text.templates import render_prompt
@@ -31,14 +31,10 @@ details { margin: .6rem 0; } pre { white-space: pre-wrap; background: #f6f8fa; p
 @media (prefers-color-scheme: dark) { svg { background: white; } }
 """
 
-Rows = Sequence[tuple[str, str]]
-
 
 def html(title: str, evaluations: Mapping[str, Evaluation], compared: Rows) -> str:
     """The page: a table of all models, what differs between them, and per model plots and the worst errors."""
-    parts = [f"<h1>{escape(title)}</h1>", _table(_columns(evaluations), [*evaluations])]
-    if compared:
-        parts += ["<h2>Compared</h2>", _table([(name, [text]) for name, text in compared], ["difference in accuracy"])]
+    parts = [f"<h1>{escape(title)}</h1>", tables(evaluations, compared)]
     for name, evaluation in evaluations.items():
         drawn = "".join(
             f"<figure><figcaption>{escape(chart)}</figcaption>{svg}</figure>"
@@ -50,6 +46,14 @@ def html(title: str, evaluations: Mapping[str, Evaluation], compared: Rows) -> s
     return (
         f"<!doctype html><html lang=en><head>{head}<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
     )
+
+
+def tables(evaluations: Mapping[str, Evaluation], compared: Rows) -> str:
+    """The tables of the page without its plots and errors."""
+    parts = [_table(_columns(evaluations), [*evaluations])]
+    if compared:
+        parts += ["<h2>Compared</h2>", _table([(name, [text]) for name, text in compared], ["difference in accuracy"])]
+    return "".join(parts)
 
 
 def markdown(title: str, evaluations: Mapping[str, Evaluation], compared: Rows) -> str:
@@ -77,9 +81,9 @@ def worst(evaluation: Evaluation) -> list[tuple[Preference, int, int, float]]:
 
 def _columns(evaluations: Mapping[str, Evaluation]) -> list[tuple[str, list[str]]]:
     """Rows of all models' headlines, in the order in which they first appear."""
-    tables = [dict(headline(evaluation.report)) for evaluation in evaluations.values()]
-    names = dict.fromkeys(name for table in tables for name in table)
-    return [(name, [table.get(name, "") for table in tables]) for name in names]
+    columns = [dict(headline(evaluation.report)) for evaluation in evaluations.values()]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, [column.get(name, "") for column in columns]) for name in names]
 
 
 def _table(rows: Sequence[tuple[str, Sequence[str]]], head: Sequence[str]) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
 
-from ranker.evaluation.evaluate import Report
+from ranker.evaluation.model_report import ModelReport
+from ranker.evaluation.statistics.calibration import Temperature
+from ranker.evaluation.statistics.length import LengthBias
 from ranker.evaluation.statistics.paired import Paired
-from ranker.metrics import Estimate, Share
 
-LENGTH_ROWS: Final = (
-    ("correlation within prompts", "correlation"),
-    ("accuracy where the better is longer", "longer"),
-    ("accuracy where it is shorter", "shorter"),
-    ("accuracy at equal length", "controlled"),
-)
+Rows = Sequence[tuple[str, str]]
+"""A table of two columns: names and texts."""
+
+
+def plain_text(title: str, rows: Rows) -> str:
+    """A table as lines of text under its title."""
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
 
 def compared(result: Paired | None, first: str, second: str) -> str:
@@ -26,57 +29,59 @@ def compared(result: Paired | None, first: str, second: str) -> str:
     )
 
 
-def headline(report: Report) -> list[tuple[str, str]]:
+def headline(report: ModelReport) -> list[tuple[str, str]]:
     """The report's main numbers as (name, text) rows."""
+    swap = report.label_swap
     rows = [
-        ("comparisons, prompts", f"{report['comparisons']} of {report['prompts']} prompts"),
-        ("accuracy", str(Share(**report["accuracy"]))),
-        *((f"  {name.replace('_', ' ')}", str(_share(b))) for name, b in report["baselines"].items()),
-        ("ties predicted", str(report["ties"])),
-        ("order flips", str(Share(**report["order_flips"]))),
-        ("cyclic triads", str(Share(**report["cyclic_triads"]))),
-        ("log-loss (nats)", str(Estimate(**report["log_loss"]))),
-        ("Brier score", str(Estimate(**report["brier"]))),
-        ("mean margin (logits)", str(Estimate(**report["mean_margin"]))),
-        ("calibration error", str(Estimate(**report["calibration"]["error"]))),
-        *_temperature_row(report["calibration"]["temperature"]),
-        *((f"length: {name}", str(Estimate(**report["length_bias"][key]))) for name, key in LENGTH_ROWS),
+        ("comparisons, prompts", f"{report.comparisons} of {report.prompts} prompts"),
+        ("accuracy", str(report.accuracy)),
+        *((f"  {name.replace('_', ' ')}", str(baseline.accuracy)) for name, baseline in report.baselines.items()),
+        ("ties predicted", str(report.ties)),
+        ("order flips", str(report.order_flips)),
+        ("cyclic triads", str(report.cyclic_triads)),
+        ("log-loss (nats)", str(report.log_loss)),
+        ("Brier score", str(report.brier)),
+        ("mean margin (logits)", str(report.mean_margin)),
+        ("calibration error", str(report.calibration.error)),
+        *_temperature_row(report.calibration.temperature),
+        *_length_rows(report.length_bias),
         *_list_rows(report),
-        ("labels tied", str(report["labelled_ties"])),
-        ("labels swapped", f"{report['label_swap']['accuracy']:.3f} (expected {report['label_swap']['expected']:.3f})"),
+        ("labels tied", str(report.labelled_ties)),
+        ("labels swapped", f"{swap.accuracy:.3f} (expected {swap.expected:.3f})"),
     ]
-    for name, values in report.get("robustness", {}).items():
-        rows.append(
-            (f"edited to {name}: wins", f"{Share(**values['wins'])}, lead {values['shift']['value']:+.2f} logits")
-        )
-    for name in ("subsets", "kinds"):
-        if len(report[name]) > 1:
-            rows += [(f"{name[:-1]}: {key}", str(Share(**value))) for key, value in report[name].items()]
+    for name, effect in report.robustness.items():
+        rows.append((f"edited to {name}: wins", f"{effect.wins}, lead {effect.shift.value:+.2f} logits"))
+    for name, shares in (("subset", report.subsets), ("kind", report.kinds)):
+        if len(shares) > 1:
+            rows += [(f"{name}: {key}", str(share)) for key, share in shares.items()]
     return rows
 
 
-def _temperature_row(fitted: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _temperature_row(fitted: Temperature | None) -> list[tuple[str, str]]:
     if fitted is None:
         return []
-    change = f"log-loss {fitted['before']:.3f} to {fitted['after']:.3f} on the other half (n={fitted['n']})"
-    return [("temperature", f"{fitted['value']:.2f}, {change}{', not usable' if fitted['problem'] else ''}")]
+    change = f"log-loss {fitted.before:.3f} to {fitted.after:.3f} on the other half (n={fitted.n})"
+    return [("temperature", f"{fitted.value:.2f}, {change}{', not usable' if fitted.problem else ''}")]
 
 
-def _list_rows(report: Report) -> list[tuple[str, str]]:
+def _length_rows(bias: LengthBias) -> list[tuple[str, str]]:
+    return [
+        ("length: correlation within prompts", str(bias.correlation)),
+        ("length: accuracy where the better is longer", str(bias.longer)),
+        ("length: accuracy where it is shorter", str(bias.shorter)),
+        ("length: accuracy at equal length", str(bias.controlled)),
+    ]
+
+
+def _list_rows(report: ModelReport) -> list[tuple[str, str]]:
     rows = []
-    for name, values in (("", report["agreement"]), *report["aspects"].items()):
+    for name, values in (("", report.agreement), *report.aspects.items()):
         if values is not None:
             label = f" ({name})" if name else ""
-            rows.append((f"Kendall tau-b per prompt{label}", str(Estimate(**values["tau_b"]))))
-    if report["agreement"] is not None:
-        rows.append(("NDCG per prompt", str(Estimate(**report["agreement"]["ndcg"]))))
-    for point in report["best_of_n"][1:]:
-        chosen, oracle, random = (Estimate(**point[key]) for key in ("chosen", "oracle", "random"))
-        rows.append(
-            (f"best of {point['n']}: label", f"{chosen}; best there {oracle.value:.3f}, any {random.value:.3f}")
-        )
+            rows.append((f"Kendall tau-b per prompt{label}", str(values.tau_b)))
+    if report.agreement is not None:
+        rows.append(("NDCG per prompt", str(report.agreement.ndcg)))
+    for point in report.best_of_n[1:]:
+        others = f"best there {point.oracle.value:.3f}, any {point.random.value:.3f}"
+        rows.append((f"best of {point.n}: label", f"{point.chosen}; {others}"))
     return rows
-
-
-def _share(values: dict[str, Any]) -> Share:
-    return Share(*(values[name] for name in ("value", "low", "high", "n")))

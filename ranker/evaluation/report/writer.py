@@ -16,8 +16,10 @@ import pyarrow.parquet as parquet
 
 from ranker.data.files import finite
 from ranker.errors import DataError
-from ranker.evaluation.evaluate import SCHEMA_VERSION, Evaluation, Report
+from ranker.evaluation.evaluate import Evaluation
+from ranker.evaluation.model_report import SCHEMA_VERSION
 from ranker.evaluation.report import page
+from ranker.evaluation.report.tables import Rows
 from ranker.metrics import Comparisons
 from ranker.text.templates import clean, render_prompt
 
@@ -25,10 +27,12 @@ logger = logging.getLogger(__name__)
 
 METRICS: Final = "metrics.json"
 EXAMPLES: Final = "examples.parquet"
+PAGE: Final = "report.html"
+MARKDOWN: Final = "report.md"
 
 
 def write(
-    folder: Path, title: str, evaluations: Mapping[str, Evaluation], compared: page.Rows, facts: Mapping[str, Any]
+    folder: Path, title: str, evaluations: Mapping[str, Evaluation], compared: Rows, facts: Mapping[str, Any]
 ) -> None:
     """All files of a report: ``metrics.json``, ``examples.parquet``, ``report.html`` and ``report.md``.
 
@@ -39,22 +43,28 @@ def write(
         compared: differences between models, as rows of text.
         facts: further entries of ``metrics.json``.
     """
-    reports = {name: evaluation.report for name, evaluation in evaluations.items()}
+    reports = {name: evaluation.report.to_dict() for name, evaluation in evaluations.items()}
     metrics = {"schema_version": SCHEMA_VERSION, **facts, "models": reports, "compared": dict(compared)}
     write_report(metrics, folder / METRICS)
     write_examples(evaluations, folder / EXAMPLES)
-    (folder / "report.html").write_text(clean(page.html(title, evaluations, compared)), encoding="utf-8")
-    (folder / "report.md").write_text(clean(page.markdown(title, evaluations, compared)), encoding="utf-8")
+    (folder / PAGE).write_text(clean(page.html(title, evaluations, compared)), encoding="utf-8")
+    (folder / MARKDOWN).write_text(clean(page.markdown(title, evaluations, compared)), encoding="utf-8")
 
 
-def write_report(report: Report, path: Path) -> None:
-    """Write the report as JSON; NaN becomes null."""
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Write the JSON object of a report; NaN becomes null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(finite(report), indent=2, ensure_ascii=False, allow_nan=False)
     path.write_text(clean(text) + "\n", encoding="utf-8")
 
 
 def write_examples(evaluations: Mapping[str, Evaluation], path: Path) -> None:
+    """Write ``examples`` as Parquet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(examples(evaluations), path)
+
+
+def examples(evaluations: Mapping[str, Evaluation]) -> pa.Table:
     """One row per model and labelled comparison.
 
     Columns: ``model``, ``key`` (of prompt and both answers), ``group`` (row number of the data), ``id``, ``subset``,
@@ -83,8 +93,7 @@ def write_examples(evaluations: Mapping[str, Evaluation], path: Path) -> None:
                 }
             )
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pa.concat_tables(tables), path)
+    return pa.concat_tables(tables)
 
 
 def keys(evaluation: Evaluation) -> list[str]:

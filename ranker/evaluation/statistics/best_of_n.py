@@ -15,7 +15,7 @@ from ranker.scoring.protocol import GroupScores
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class BestOfN:
     """The gold score of the best of ``n`` by the model, of the best by the gold score, and of a random answer.
 
     ``kl`` is the divergence of best-of-n from the policy in nats, log n - (n - 1) / n (arXiv 2009.01325).
@@ -33,7 +33,7 @@ def best_of_n(
     results: Sequence[GroupScores],
     sizes: Sequence[int],
     prompts: NDArray[np.intp] | None = None,
-) -> list[Point]:
+) -> list[BestOfN]:
     """The curve over ``sizes``; groups with fewer candidates than n, an error, or a missing gold score are left out.
 
     Args:
@@ -54,7 +54,7 @@ def best_of_n(
         chosen = mean(np.array([expected(g, s, n) for g, s in rows]), numbers[kept])
         oracle = mean(np.array([expected(g, g, n) for g, _ in rows]), numbers[kept])
         random = mean(np.array([g.mean() for g, _ in rows]), numbers[kept])
-        points.append(Point(n, float(np.log(n) - (n - 1) / n), chosen, oracle, random))
+        points.append(BestOfN(n, float(np.log(n) - (n - 1) / n), chosen, oracle, random))
     return points
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ranker.data.files import read_rows
 from ranker.errors import DataError
-from ranker.evaluation.evaluate import SCHEMA_VERSION
+from ranker.evaluation.model_report import SCHEMA_VERSION
 from ranker.evaluation.report.writer import METRICS, write_report
 from ranker.evaluation.statistics.bootstrap import interval, resampled
 from ranker.evaluation.suites.readers import SUITES, Item, Suite

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -37,7 +38,7 @@ def rows(count=40):
 def evaluations():
     data = rows()
     first = evaluate(Fixed(lambda _, c: len(c) / 20), data)
-    first.report["robustness"] = robustness(Comparing(), data)
+    first = replace(first, report=replace(first.report, robustness=robustness(Comparing(), data)))
     return {"first": first, "sec|ond": evaluate(Fixed(lambda _, c: -len(c) / 20), data)}
 
 
@@ -90,7 +91,7 @@ def test_a_headline_says_everything_with_its_n(evaluations):
 
 def write(evaluations, folder):
     writer.write_examples(evaluations, folder / writer.EXAMPLES)
-    reports = {name: e.report for name, e in evaluations.items()}
+    reports = {name: e.report.to_dict() for name, e in evaluations.items()}
     writer.write_report({"schema_version": 2, "models": reports}, folder / writer.METRICS)
     return folder / writer.METRICS
 
@@ -103,7 +104,7 @@ def test_a_baseline_is_known_by_its_texts_wherever_they_stand(evaluations, tmp_p
     for field in ("logits", "targets", "groups", "indices"):
         np.testing.assert_array_equal(getattr(found, field), getattr(first.comparisons, field))
     difference = paired(found, second.comparisons)
-    accuracies = [e.report["accuracy"]["value"] for e in evaluations.values()]
+    accuracies = [e.report.accuracy.value for e in evaluations.values()]
     assert difference.difference.value == pytest.approx(accuracies[1] - accuracies[0])
     assert ("significantly worse" in compared(difference, "first", "second")) == difference.worse
     assert not caplog.text
@@ -185,31 +186,31 @@ def test_the_preferred_answer_is_the_best_by_the_labels_that_are_known():
 
     robustness(Seen(), [Preference("p", ("a", "b", "c"), ((1.0, nan), (nan, nan), (2.0, nan)))])
     assert set(seen) == {"c"}
-    assert robustness(Comparing(), [Preference("p", ("a", "b"), ((nan,), (nan,)))])["empty"]["wins"]["n"] == 0
+    assert robustness(Comparing(), [Preference("p", ("a", "b"), ((nan,), (nan,)))])["empty"].wins.n == 0
 
 
 def test_aspects_are_told_apart_by_name():
     first = Preference("p", ("a", "bb", "ccc"), ((1.0, 9.0), (2.0, 8.0), (3.0, 7.0)), tasks=("x", "y"))
     second = Preference("p", ("a", "bb", "ccc"), ((9.0,), (8.0,), (7.0,)), tasks=("y",))
-    found = evaluate(Fixed(lambda _, c: len(c)), [first, second]).report["aspects"]
-    assert found["x"]["tau_b"]["value"] == pytest.approx(1)
-    assert found["y"]["tau_b"]["value"] == pytest.approx(-1)
-    assert (found["x"]["tau_b"]["n"], found["y"]["tau_b"]["n"]) == (1, 2)
+    aspects = evaluate(Fixed(lambda _, c: len(c)), [first, second]).report.aspects
+    assert aspects["x"].tau_b.value == pytest.approx(1)
+    assert aspects["y"].tau_b.value == pytest.approx(-1)
+    assert (aspects["x"].tau_b.n, aspects["y"].tau_b.n) == (1, 2)
 
 
 def test_kinds_follow_the_target_of_all_aspects():
     nan = float("nan")
     row = Preference("p", ("a", "bb"), ((nan, 3.0), (1.0, 1.0)), tasks=("x", "y"), kinds=("good", "bad"))
-    assert [*evaluate(Fixed(lambda _, c: len(c)), [row]).report["kinds"]] == ["good > bad"]
+    assert [*evaluate(Fixed(lambda _, c: len(c)), [row]).report.kinds] == ["good > bad"]
 
 
 def test_edits_of_the_preferred_answer_are_compared_with_it():
-    found = robustness(Comparing(), rows(10))
-    assert set(found) == {*WORSE, *SAME}
-    assert found["empty"]["wins"]["value"] == 0
-    assert found["twice"]["wins"]["value"] == 1
-    assert found["praise of itself"]["shift"]["value"] > 1000
-    assert found["empty"]["wins"]["n"] == 10
+    effects = robustness(Comparing(), rows(10))
+    assert set(effects) == {*WORSE, *SAME}
+    assert effects["empty"].wins.value == 0
+    assert effects["twice"].wins.value == 1
+    assert effects["praise of itself"].shift.value > 1000
+    assert effects["empty"].wins.n == 10
     best = rows(1)[0]
     texts = []
 

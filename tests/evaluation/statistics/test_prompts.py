@@ -103,6 +103,6 @@ def test_a_report_says_how_many_prompts_there_were_and_correlates_within_them():
     ]  # fmt: skip
     scores = {"a": 0.0, "bb": 2.0, "ccc": 1.0, "dddd": 3.0}
     report = evaluate(Fixed(scores.__getitem__), rows).report
-    assert (report["comparisons"], report["prompts"], report["groups"]) == (6, 1, 6)
-    assert report["length_bias"]["correlation"]["value"] == pytest.approx(0.8), "over the four answers of the prompt"
-    assert report["length_bias"]["correlation"]["n"] == 1
+    assert (report.comparisons, report.prompts, report.groups) == (6, 1, 6)
+    assert report.length_bias.correlation.value == pytest.approx(0.8), "over the four answers of the prompt"
+    assert report.length_bias.correlation.n == 1
