@@ -37,9 +37,9 @@ def inspect_checkpoint(
         CheckpointError: there is nothing to inspect.
 
     Example:
-        >>> report = ranker.inspect_checkpoint("my-reward-model")
-        >>> report.format, report.readable, [problem.repair for problem in report.problems]
-        ('HF sequence classification', True, [])
+        >>> report = ranker.inspect_checkpoint("checkpoint")
+        >>> report.format, report.readable, report.problems
+        ('ranker pairwise', True, ())
     """
     require("safetensors")
     from ranker.checkpoints import hub

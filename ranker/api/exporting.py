@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, get_args
 
 from ranker.api.rows import RowsLike, name_of, preferences_of
 from ranker.config import ExportPrecision
@@ -12,9 +12,6 @@ from ranker.extras import require
 
 if TYPE_CHECKING:
     from ranker.export.parity import ParityReport
-
-SAMPLE_ROWS: Final = "the built-in sample (give your own rows with --data)"
-"""What an export is measured on where no rows are given."""
 
 
 def export_onnx(
@@ -46,7 +43,8 @@ def export_onnx(
         CheckpointError: the checkpoint is incomplete.
 
     Example:
-        >>> ranker.export_onnx("runs/pairrm/checkpoint", "model.int8.onnx", precision="int8").tau_b > 0.98
+        >>> report = ranker.export_onnx("checkpoint", "exported.onnx", rows="data/rows.jsonl")
+        >>> report.max_difference < 1e-4
         True
     """
     if precision not in get_args(ExportPrecision):
@@ -54,13 +52,14 @@ def export_onnx(
         raise ConfigError(f"precision: expected {', '.join(known)}, got '{precision}'{nearest(precision, known)}")
     require("onnx")
     from ranker.checkpoints import hub
+    from ranker.export.parity import SAMPLE
     from ranker.export.write import export
 
     reports = export(
         hub.local(str(checkpoint)),
         {precision: Path(path)},
         rows=preferences_of("sample:validation" if rows is None else rows),
-        data=SAMPLE_ROWS if rows is None else name_of(rows),
+        data=SAMPLE if rows is None else name_of(rows),
         on_loss="allow" if allow_loss else "refuse",
     )
     return reports[precision]

@@ -78,8 +78,9 @@ def filter_files(
         InterruptedRunError: Ctrl-C or SIGTERM; finished parts are kept.
 
     Example:
-        >>> ranker.filter_files("data/*.jsonl", "model.onnx", "kept", keep_top=0.1, output_rows="pairs").written
-        240
+        >>> status = ranker.filter_files("data/*.jsonl", "model.onnx", "kept", keep_top=0.5, output_rows="pairs")
+        >>> status.read, 0 < status.written < 240, status.errors
+        (240, True, 0)
     """
     from ranker.jobs import job
 

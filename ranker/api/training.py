@@ -101,7 +101,9 @@ def train(
 
     Example:
         >>> pairs = [{"prompt": f"{i} + 1?", "chosen": f"{i + 1}", "rejected": f"{i + 2}"} for i in range(40)]
-        >>> result = ranker.train("pairrm", model=backbone, data=pairs, output_dir=folder)
+        >>> result = ranker.train(
+        ...     "pairrm", model="offline", data=pairs, output_dir="runs/sums", export={"precisions": ["fp32"]}
+        ... )
         >>> result.load().rank("3 + 1?", ["5", "4"]).order.shape
         (2,)
     """

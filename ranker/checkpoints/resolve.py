@@ -28,9 +28,9 @@ def resolve(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool 
         CheckpointError: a format that is not read, a head that is not there, or a backbone that is not supported.
     """
     values = _config(folder)
-    own = recognise(Files(values, frozenset(), {}))
-    if isinstance(own, OwnFormat):
-        return own.load_own(folder, values)
+    format_of_config = recognise(Files(values, frozenset(), {}))
+    if isinstance(format_of_config, OwnFormat):
+        return format_of_config.load_own(folder, values)
     report = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
     fatal = next((problem for problem in report.problems if problem.fatal), None)
     if fatal is not None:

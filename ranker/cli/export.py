@@ -23,8 +23,8 @@ def main(
     from rich.console import Console
 
     from ranker.api import export_onnx
-    from ranker.cli.terminal import parity_rows, show
+    from ranker.cli.terminal import show
 
     name: Any = precision  # checked by the call
     parity = export_onnx(checkpoint, output, precision=name, rows=data, allow_loss=allow_loss)
-    show(Console(), f"{output} against {checkpoint}", parity_rows(parity))
+    show(Console(), f"{output} against {checkpoint}", parity.rows())

@@ -68,7 +68,7 @@ def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool 
     from rich.console import Console
 
     from ranker.api import train
-    from ranker.cli.terminal import parity_rows, show
+    from ranker.cli.terminal import show
     from ranker.evaluation.report.tables import headline
     from ranker.signals import number_of
     from ranker.training.launch import launched
@@ -100,7 +100,7 @@ def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool 
         for evaluation in result.evaluation.evaluations.values():
             show(console, result.evaluation.data, headline(evaluation.report))
     for path, parity in result.exports.items():
-        show(console, f"{path.name} against the torch model", parity_rows(parity))
+        show(console, f"{path.name} against the torch model", parity.rows())
     written = ", ".join(map(str, result.exports)) or "no exported file"
     console.print(f"checkpoint {result.checkpoint}, report {result.report}, {written}", highlight=False)
 

@@ -48,7 +48,8 @@ class JobStatus:
         errors: rows that could not be scored.
 
     Example:
-        >>> JobStatus(parts=1, read=100, written=90) + JobStatus(parts=1, read=50, written=50, errors=1)
+        >>> first = ranker.JobStatus(parts=1, read=100, written=90)
+        >>> first + ranker.JobStatus(parts=1, read=50, written=50, errors=1)
         JobStatus(parts=2, read=150, written=140, errors=1)
     """
 

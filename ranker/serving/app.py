@@ -7,19 +7,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from ranker.serving.batcher import RefusedError
-from ranker.serving.bodies import ERRORS, CheckedRoute
+from ranker.serving.bodies import ERRORS
 from ranker.serving.guard import Guard
 from ranker.serving.limits import Keys, UnprocessableError
-from ranker.serving.routes import health, native, rerank, rewards, vllm
-from ranker.serving.server import Server, fastapi
+from ranker.serving.routes import health, rerank, rewards, v1, vllm
+from ranker.serving.server import Server
 
-LAST: Final = 2.0
+LAST_BATCH_S: Final = 2.0
 """Seconds for the last batch, after everything else has ended."""
 
-ROUTES: Final = (native, rerank, vllm, rewards, health)
+ROUTERS: Final = (v1.router, rerank.router, vllm.router, rewards.router, health.router)
 
 
 class Problem(BaseModel):
@@ -39,36 +42,42 @@ REFUSALS: Final = {
 }
 
 
-def application(server: Server, keys: Keys) -> Any:
-    """The ASGI application of a server."""
+def application(server: Server, keys: Keys) -> FastAPI:
+    """The ASGI application of a server.
+
+    Example:
+        >>> app = application(Server(ranker.load("model.onnx").scorer, "model.onnx", Limits()), Keys([]))
+        >>> TestClient(app).post("/v1/rank", json={"prompt": "Say hi", "candidates": ["Hi!", "No."]}).json()
+    """
 
     @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(server.batcher.drain, LAST)  # accepted requests have had their drain_seconds
+        await asyncio.to_thread(server.batcher.drain, LAST_BATCH_S)  # accepted requests have had their drain_seconds
 
-    known: Any = {status: {"model": Problem, "description": reason} for status, reason in REFUSALS.items()}
-    app = fastapi.FastAPI(title="ranker", version="1", lifespan=lifespan, responses=known)
-    app.router.route_class = CheckedRoute
+    responses: dict[int | str, dict[str, Any]] = {
+        status: {"model": Problem, "description": reason} for status, reason in REFUSALS.items()
+    }
+    app = FastAPI(title="ranker", version="1", lifespan=lifespan, responses=responses)
     app.add_middleware(Guard, server=server, keys=keys)
-    app.add_exception_handler(RefusedError, _refused)
-    app.add_exception_handler(UnprocessableError, _unprocessable)
-    app.add_exception_handler(fastapi.exceptions.RequestValidationError, _invalid)
-    for routes in ROUTES:
-        routes.add(app, server)
+    app.exception_handler(RefusedError)(_refused)
+    app.exception_handler(UnprocessableError)(_unprocessable)
+    app.exception_handler(RequestValidationError)(_invalid)
+    for router in ROUTERS:
+        app.include_router(router(server))
     return app
 
 
-async def _refused(request: Any, error: Any) -> Any:
-    return fastapi.responses.JSONResponse({"detail": str(error)}, error.status, error.headers)
+async def _refused(request: Request, error: RefusedError) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, error.status, error.headers)
 
 
-async def _unprocessable(request: Any, error: Any) -> Any:
+async def _unprocessable(request: Request, error: UnprocessableError) -> JSONResponse:
     detail = [{"type": "value_error", "loc": error.where, "msg": error.reason}]
-    return fastapi.responses.JSONResponse({"detail": detail}, 422)
+    return JSONResponse({"detail": detail}, 422)
 
 
-async def _invalid(request: Any, error: Any) -> Any:
+async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
     """FastAPI's 422 without the request's content: texts are not echoed, and may hold characters that JSON cannot."""
     detail = [{name: problem[name] for name in ("type", "loc", "msg")} for problem in error.errors()[:ERRORS]]
-    return fastapi.responses.JSONResponse({"detail": detail}, 422)
+    return JSONResponse({"detail": detail}, 422)

@@ -19,7 +19,7 @@ from ranker.scoring.protocol import GroupScores, Scorer
 BATCH_ITEMS: Final = 256
 """Most groups of a batch; the pipeline cuts a batch into passes by tokens."""
 
-COMPANY: Final = 8
+MIN_PARALLEL_ITEMS: Final = 8
 """Groups at which an idle lane starts while another computes; fewer groups wait, because small batches cost more."""
 
 LATE: Final = "the deadline passed while the request was waiting"
@@ -54,7 +54,10 @@ class DrainingError(RefusedError):
 
 @dataclass(slots=True)
 class Work:
-    """Groups of one request and the future of their results; work with a cancelled future is dropped."""
+    """Groups of one request and the future of their results.
+
+    ``deadline`` is in seconds of ``time.monotonic``. Work with a cancelled future is dropped.
+    """
 
     groups: Sequence[Group]
     deadline: float
@@ -72,6 +75,10 @@ class Batcher:
         queue_items: most groups in the queue; ``submit`` refuses more.
         lanes: number of threads. With two, one batch is computed while responses of the other are sent and new requests
             are read; the scorer must be thread-safe.
+
+    Example:
+        >>> batcher = Batcher(ranker.load("model.onnx").scorer)
+        >>> batcher.submit([Group("Say hi", ("Hi!", "No."))], seconds=30).result()[0].scores
     """
 
     def __init__(self, scorer: Scorer, *, queue_items: int = 4096, lanes: int = 1) -> None:
@@ -108,7 +115,10 @@ class Batcher:
         return all(lane.is_alive() for lane in self._lanes) and not self._draining
 
     def submit(self, groups: Sequence[Group], *, seconds: float) -> Future[list[GroupScores]]:
-        """Put groups in the queue; results are in order. Cancel the future when the results are no longer needed.
+        """Put groups in the queue; the future holds one result per group, in order.
+
+        Cancel the future when the results are no longer needed. After ``seconds`` in the queue it fails with
+        ``DeadlineError``.
 
         Raises:
             OverloadedError: they do not fit in the queue.
@@ -126,7 +136,7 @@ class Batcher:
         return work.future
 
     def drain(self, seconds: float) -> bool:
-        """Refuse more work and finish the queue; whether that was done in time."""
+        """Refuse more work and finish the queue; False when that takes longer than ``seconds``."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()
@@ -164,7 +174,7 @@ class Batcher:
         with self._changed:
             self._idle += 1
             self._changed.notify()
-            while not self._queue or (self._idle < len(self._lanes) and self._items < COMPANY):
+            while not self._queue or (self._idle < len(self._lanes) and self._items < MIN_PARALLEL_ITEMS):
                 if self._draining and not self._queue:
                     return []
                 self._changed.wait()

@@ -1,4 +1,4 @@
-"""Before a request reaches a route: its key, its size, and its time."""
+"""Checks of a request before it reaches a route: its key, its size and its time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 import json
 import math
 import time
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ranker.serving.limits import Keys
 from ranker.serving.server import Server
@@ -25,7 +28,7 @@ class Guard:
     queue refuses a request before its body is parsed, so that overload costs little.
     """
 
-    def __init__(self, app: Any, *, server: Server, keys: Keys) -> None:
+    def __init__(self, app: ASGIApp, *, server: Server, keys: Keys) -> None:
         self.app = app
         self.keys = keys
         self.limits = server.limits
@@ -33,8 +36,8 @@ class Guard:
         self.batcher = server.batcher
         self.running = 0
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """One request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, and count it with its route, status and seconds."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -45,7 +48,7 @@ class Guard:
         started = time.perf_counter()
         status = 500
 
-        async def noted(message: Any) -> None:
+        async def send_and_note_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -53,52 +56,51 @@ class Guard:
 
         self.running += 1
         try:
-            await self._guarded(scope, receive, noted)
+            await self._guarded(scope, receive, send_and_note_status)
         finally:
             self.running -= 1
-            route = getattr(scope.get("route"), "path", "none")  # never a path that a client invents
+            route = getattr(scope.get("route"), "path", "none")  # a route's template: clients cannot add labels
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
-    async def _guarded(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
         authorization = headers.get(b"authorization", b"").decode("latin-1")
         if scope["path"] not in OPEN and not self.keys.allow(authorization):
-            scheme = (
-                b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"
-            )  # browsers only ask for a password on Basic
-            await _answer(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
+            # A browser asks its user for a password only where the scheme is Basic.
+            scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"
+            await _refuse(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
             return
         if self.running > self.limits.max_concurrent_requests and scope["path"] not in OPEN:
-            await _answer(send, 503, f"expected at most {self.limits.max_concurrent_requests} requests at once")
+            await _refuse(send, 503, f"expected at most {self.limits.max_concurrent_requests} requests at once")
             return
         try:
             async with asyncio.timeout(self.limits.request_timeout_s):
                 body = await self._body(receive)
         except TimeoutError:
-            await _answer(send, 408, f"expected the whole body within {self.limits.request_timeout_s:g} s")
+            await _refuse(send, 408, f"expected the whole body within {self.limits.request_timeout_s:g} s")
             return
         if body is None:
             return
         if len(body) > self.limits.payload_limit:
-            await _answer(send, 413, f"expected a body of at most {self.limits.payload_limit} bytes")
+            await _refuse(send, 413, f"expected a body of at most {self.limits.payload_limit} bytes")
             return
         if self.batcher.full and scope["method"] == "POST" and not scope["path"].startswith(PAGE):
             wait = [(b"retry-after", str(math.ceil(self.batcher.seconds)).encode())]
-            await _answer(send, 429, "the queue is full; see Retry-After", wait)
+            await _refuse(send, 429, "the queue is full; see Retry-After", wait)
             return
-        replayed = False
+        body_was_sent = False
 
-        async def replay() -> Any:
-            nonlocal replayed
-            if replayed:
+        async def receive_read_body() -> Message:
+            nonlocal body_was_sent
+            if body_was_sent:
                 return await receive()
-            replayed = True
+            body_was_sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, replay, send)
+        await self.app(scope, receive_read_body, send)
 
-    async def _body(self, receive: Any) -> bytes | None:
+    async def _body(self, receive: Receive) -> bytes | None:
         """The body, at most one message longer than the limit; None when the client has disconnected."""
         body = bytearray()
         more = True
@@ -111,7 +113,7 @@ class Guard:
         return bytes(body)
 
 
-async def _answer(send: Any, status: int, detail: str, headers: Any = ()) -> None:
+async def _refuse(send: Send, status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     body = json.dumps({"detail": detail}).encode()
     length = (b"content-length", str(len(body)).encode())
     await send(

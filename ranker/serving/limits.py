@@ -14,29 +14,39 @@ from ranker.errors import ConfigError
 
 
 class Limits(BaseModel):
-    """Bounds of one request and of the server."""
+    """Bounds of one request and of the server; ``ranker serve --limit name=value`` sets one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    payload_limit: int = Field(2 << 20, ge=1024)
-    max_client_batch_size: int = Field(512, ge=1, le=65_536, description="groups of one request")
-    candidates: int = Field(256, ge=1, le=65_536, description="of one group")
+    payload_limit: int = Field(2 << 20, ge=1024, description="bytes of a body; beyond, 413")
+    max_client_batch_size: int = Field(512, ge=1, le=65_536, description="groups of one request; beyond, 422")
+    candidates: int = Field(256, ge=1, le=65_536, description="of one group; beyond, 422")
     readings: int = Field(
-        32_768, ge=1, description="of the model for one request; ordered pairs count, where it reads them"
+        32_768,
+        ge=1,
+        description="rows that the model reads for one request: candidates, or ordered pairs of them; beyond, 422",
     )
-    characters: int = Field(400_000, ge=1, description="of one text")
+    characters: int = Field(400_000, ge=1, description="of one text; beyond, 422")
     queue_items: int = Field(4096, ge=1, description="groups that may wait; beyond, 429")
-    request_timeout_s: float = Field(30.0, gt=0, description="that a request may wait; beyond, 504")
-    drain_seconds: int = Field(30, gt=0, description="for accepted requests, after the signal to stop")
-    max_concurrent_requests: int = Field(1024, ge=1, description="at once, including waiting ones; beyond, 503")
+    request_timeout_s: float = Field(30.0, gt=0, description="seconds that a request may wait; beyond, 504")
+    drain_seconds: int = Field(30, gt=0, description="seconds to finish accepted requests after SIGTERM")
+    max_concurrent_requests: int = Field(
+        1024, ge=1, description="requests at once, including waiting ones; beyond, 503"
+    )
 
 
 class UnprocessableError(Exception):
-    """422: the body is valid JSON but cannot be scored; ``where`` is the path of names and numbers to the problem."""
+    """422: the body is valid JSON but cannot be scored.
+
+    Args:
+        where: the field at fault, as names and indices from the top of the body: ``["items", 3]``.
+        reason: what was expected and what came.
+    """
 
     def __init__(self, where: Sequence[str | int], reason: str) -> None:
         super().__init__(reason)
-        self.where, self.reason = ["body", *where], reason
+        self.where = ["body", *where]
+        self.reason = reason
 
 
 class Keys:
@@ -47,7 +57,11 @@ class Keys:
 
     @classmethod
     def read(cls, path: str | None, environment: str | None) -> Keys:
-        """From a file of one key a line, and from the value of a variable, separated by commas.
+        """Keys of a file and of an environment variable.
+
+        Args:
+            path: a file with one key per line; lines that start with ``#`` are comments.
+            environment: the variable's value: keys, separated by commas.
 
         Raises:
             ConfigError: the file is missing or holds no key.
@@ -78,9 +92,8 @@ class Keys:
         if scheme.lower() == "basic":
             key = _password(key)
         digest = hashlib.sha256(key.strip().encode()).digest()
-        matches = [
-            hmac.compare_digest(digest, known_hash) for known_hash in self._hashes
-        ]  # compare all, so that the time does not depend on which one matches
+        # Compare all keys, so that the time does not depend on which one matches.
+        matches = [hmac.compare_digest(digest, key_hash) for key_hash in self._hashes]
         return scheme.lower() in ("bearer", "basic") and any(matches)
 
 

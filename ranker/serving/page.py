@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, Final
+
+from fastapi import FastAPI
 
 from ranker.extras import require
 from ranker.records import Group
@@ -22,10 +25,14 @@ SHOWN: Final = 3
 """Answer boxes that are visible at first."""
 
 
-def mount(app: Any, server: Server) -> Any:
-    """The application with the page in it. The page loads nothing from other hosts and keeps no texts."""
+def mount(app: FastAPI, server: Server) -> FastAPI:
+    """The application with the page in it. The page loads nothing from other hosts and keeps no texts.
+
+    Raises:
+        MissingExtraError: gradio, the ``ui`` extra, is not installed.
+    """
     gradio = require("gradio")
-    return gradio.mount_gradio_app(
+    mounted: FastAPI = gradio.mount_gradio_app(
         app,
         _blocks(gradio, server),
         path=PAGE,
@@ -33,9 +40,12 @@ def mount(app: Any, server: Server) -> Any:
         footer_links=[],
         run_history=False,
     )
+    return mounted
 
 
-def _blocks(gradio: Any, server: Server) -> Any:
+def _blocks(gradio: ModuleType, server: Server) -> Any:
+    """The page's components, as gradio's ``Blocks``."""
+
     async def rank(prompt: str | None, *texts: str | None) -> tuple[str, str, str, str]:
         prompt = prompt or ""
         filled = [text for text in texts if text and text.strip()]

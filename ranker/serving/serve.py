@@ -1,4 +1,7 @@
-"""A model behind HTTP until the process is told to stop."""
+"""``ranker serve``: a model behind HTTP until the process is told to stop.
+
+Import this module lazily: it needs the ``serve`` extra, and says so where the extra is missing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +20,22 @@ from rich.console import Console
 from ranker.errors import ConfigError, nearest
 from ranker.extras import require
 from ranker.loading import load
-from ranker.scoring.protocol import Scorer
-from ranker.serving.app import application
 from ranker.serving.limits import Keys, Limits, check_host
-from ranker.serving.server import Server
+
+try:
+    import uvicorn
+
+    from ranker.serving import page
+    from ranker.serving.app import application
+    from ranker.serving.server import Server
+except ModuleNotFoundError as error:
+    require(error.name or "uvicorn")  # the error that names the extra
+    raise
 
 logger = logging.getLogger(__name__)
 
 KEYS = "RANKER_API_KEYS"
-"""The variable that may hold keys, separated by commas."""
+"""The environment variable that may hold keys, separated by commas."""
 
 
 def serve(
@@ -41,26 +50,39 @@ def serve(
     name: str | None,
     **options: Any,
 ) -> None:
-    """Serve a model; SIGTERM and SIGINT finish what was taken, within ``drain_seconds``, and end with exit code 0.
+    """Serve a model until SIGTERM or SIGINT.
+
+    After the signal, accepted requests are finished within ``drain_seconds``; the exit code is then 0.
+
+    Args:
+        model: what ``ranker.load`` reads.
+        host: the address to listen on; another than loopback needs keys, or ``insecure``.
+        port: the port; 0 takes a free one.
+        api_keys: a file with one key per line; the variable ``RANKER_API_KEYS`` may hold keys too.
+        insecure: whether to listen on another host without keys.
+        limit: entries ``name=value`` with the fields of ``Limits``.
+        ui: whether the page is at ``/ui`` (the ``ui`` extra).
+        name: the model's name in responses; default the file's.
+        options: those of ``ranker.load``.
 
     Raises:
         ConfigError: an unknown limit, a port that is taken, or a host beyond this machine without keys.
         ModelFileError, CheckpointError: as in ``ranker.load``.
+        MissingExtraError: ``ui`` without gradio.
     """
-    keys, limits = Keys.read(api_keys, os.environ.get(KEYS)), limits_of(limit)
+    keys = Keys.read(api_keys, os.environ.get(KEYS))
+    limits = limits_of(limit)
     check_host(host, keys, insecure)
-    uvicorn = require("uvicorn")
-    scorer = load(model, **options).scorer
-    server = Server(scorer, name or Path(model).name, limits, facts_of(scorer))
+    server = Server(load(model, **options).scorer, name or Path(model).name, limits)
     app = application(server, keys)
     if ui:
-        app = require("ranker.serving.page").mount(app, server)
+        app = page.mount(app, server)
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=limits.drain_seconds, server_header=False
     )
     with _listening(host, port) as listener:
-        for ended in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(ended, lambda number, frame: None)  # uvicorn raises them again when it has drained
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda number, frame: None)  # uvicorn raises them again when it has drained
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         Console(stderr=True, soft_wrap=True).print(f"ranker: serving {model} on {address}", highlight=False)
         uvicorn.Server(config).run(sockets=[listener])
@@ -81,25 +103,24 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 def limits_of(entries: Sequence[str]) -> Limits:
-    """``--limit name=value`` as limits.
+    """Entries ``name=value`` of ``--limit`` as limits.
+
+    Example:
+        >>> limits_of(["queue_items=40"]).queue_items
+        40
 
     Raises:
         ConfigError: an unknown name, or a value out of its bounds.
     """
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     for entry in entries:
         name, _, value = entry.partition("=")
         if name not in Limits.model_fields:
             known = list(Limits.model_fields)
             raise ConfigError(f"--limit {entry}: expected a limit's name and value{nearest(name, known)}")
-        given[name] = value
+        values[name] = value
     try:
-        return Limits.model_validate(given)
+        return Limits.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         raise ConfigError(f"--limit {problem['loc'][0]}={problem['input']}: {problem['msg']}") from error
-
-
-def facts_of(scorer: Scorer) -> dict[str, Any]:
-    """What ``/info`` says of a model besides its name and the server's limits."""
-    return asdict(scorer.info)

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ranker.extras import require
+from fastapi import HTTPException, Request
+
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, Scorer
 from ranker.serving.batcher import LATE, Batcher, DeadlineError
@@ -14,7 +15,7 @@ from ranker.serving.limits import Limits, UnprocessableError
 from ranker.serving.metrics import Metrics
 
 PATIENCE: Final = 0.25
-"""Seconds after which a server checks whether the client is still connected."""
+"""Seconds that a request waits before the server watches for a disconnect of its client."""
 
 LANES: Final = 2
 """Threads that call a scorer with parallel passes; measured against 1 and 3."""
@@ -24,9 +25,6 @@ COMPARES: Final = (
     "(/v1/score, /rerank, or equal prompts in /get_reward and /score), or serve a pointwise model"
 )
 
-fastapi = require("fastapi")
-Request = fastapi.Request
-
 
 class Server:
     """Scores the groups of all requests with one model.
@@ -35,23 +33,30 @@ class Server:
         scorer: the model.
         name: the model's name in responses.
         limits: of a request and of the queue.
-        facts: further entries of ``/info``.
+
+    Example:
+        >>> server = Server(ranker.load("model.onnx").scorer, "model.onnx", Limits())
+        >>> app = application(server, Keys([]))
     """
 
-    def __init__(self, scorer: Scorer, name: str, limits: Limits, facts: dict[str, Any]) -> None:
-        self.scorer, self.name, self.limits, self.facts = scorer, name, limits, facts
+    def __init__(self, scorer: Scorer, name: str, limits: Limits) -> None:
+        self.scorer = scorer
+        self.name = name
+        self.limits = limits
         self.metrics = Metrics()
         lanes = LANES if scorer.info.parallel_passes > 1 else 1
         self.batcher = Batcher(scorer, queue_items=limits.queue_items, lanes=lanes)
         self.metrics.watch(lambda: self.batcher.queue_length)
 
-    async def score(self, request: Any, groups: Sequence[Group], *, alone: bool = False) -> list[GroupScores]:
-        """Results of groups, after those in the queue; groups of a client that has disconnected are dropped.
+    async def score(self, request: Request, groups: Sequence[Group], *, alone: bool = False) -> list[GroupScores]:
+        """One result per group, in order, computed after the groups in the queue.
+
+        The groups are dropped when the request's client disconnects.
 
         Args:
             request: the request, whose client is watched.
             groups: the groups to score.
-            alone: whether the wire format holds one answer per prompt, so that its score must not be relative.
+            alone: whether a group of one answer is refused for a model whose scores are relative.
 
         Raises:
             UnprocessableError: a request beyond the limits, or single answers for a model that compares.
@@ -69,15 +74,17 @@ class Server:
         patience = min(PATIENCE, self.limits.request_timeout_s)
         await asyncio.wait({future}, timeout=patience)
         if not future.done():
-            gone = asyncio.ensure_future(request.receive())  # the body was read: the next message is a disconnect
+            # The body was read already, so the next message can only be a disconnect.
+            disconnect = asyncio.ensure_future(request.receive())
+            either: set[asyncio.Future[Any]] = {future, disconnect}
             rest = self.limits.request_timeout_s - patience
             try:
-                await asyncio.wait({future, gone}, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
-                left = gone.done()
+                await asyncio.wait(either, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+                client_left = disconnect.done()
             finally:
-                gone.cancel()
+                disconnect.cancel()
             if not future.done() and work.cancel():
-                raise fastapi.HTTPException(499, "the client has gone") if left else DeadlineError(LATE)
+                raise HTTPException(499, "the client has gone") if client_left else DeadlineError(LATE)
         results = await future
         self.metrics.errors.inc(sum(result.error is not None for result in results))
         return results

@@ -3,16 +3,21 @@
 import asyncio
 import json
 import math
+import subprocess
+import sys
 import threading
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
 import ranker
+from ranker.scoring.protocol import ScorerInfo
 from ranker.serving.app import application
 from ranker.serving.limits import Keys, Limits, check_host
 from ranker.serving.server import Server
+from tests.conftest import ROOT
 from tests.support.scorers import info_of
 
 ANSWERS = ["a saw", "b hammer", "pear"]
@@ -26,7 +31,7 @@ def loaded(model):
 @pytest.fixture(scope="module")
 def client(loaded):
     limits = Limits(max_client_batch_size=4, candidates=5, characters=1000, payload_limit=20_000)
-    with TestClient(application(Server(loaded.scorer, "m", limits, {}), Keys([]))) as found:
+    with TestClient(application(Server(loaded.scorer, "m", limits), Keys([]))) as found:
         yield found
 
 
@@ -90,7 +95,7 @@ def test_odd_texts_are_scored(client, text):
 
 
 def test_keys_cover_every_route_but_health(loaded):
-    server = Server(loaded.scorer, "m", Limits(), {})
+    server = Server(loaded.scorer, "m", Limits())
     with TestClient(application(server, Keys(["secret", "other"]))) as client:
         for route in ("/v1/score", "/metrics", "/info", "/docs", "/openapi.json", "/none"):
             assert client.get(route).status_code == 401
@@ -99,12 +104,20 @@ def test_keys_cover_every_route_but_health(loaded):
         assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
 
 
-def test_metrics_and_info(client):
+def test_metrics_count_requests_by_route_and_status(client):
     client.post("/v1/score", json={"prompt": "p", "candidates": ["a"]})
     text = client.get("/metrics").text
     assert 'ranker_requests_total{route="/v1/score",status="200"}' in text
     assert "ranker_queue_items 0.0" in text
-    assert client.get("/info").json()["limits"]["max_client_batch_size"] == 4
+
+
+def test_info_gives_the_model_its_limits_and_every_field_of_the_scorer(client, loaded):
+    info = client.get("/info").json()
+    assert info.pop("model") == "m"
+    assert info.pop("limits")["max_client_batch_size"] == 4
+    assert info == json.loads(json.dumps(asdict(loaded.scorer.info)))
+    schema = client.get("/openapi.json").json()["components"]["schemas"]["ModelInfo"]
+    assert set(schema["required"]) == {"model", "limits", *(field.name for field in fields(ScorerInfo))}
 
 
 def test_another_host_needs_a_key():
@@ -116,7 +129,7 @@ def test_another_host_needs_a_key():
 
 
 def test_a_slow_body_and_a_websocket_are_refused(loaded):
-    app = application(Server(loaded.scorer, "m", Limits(request_timeout_s=0.05), {}), Keys([]))
+    app = application(Server(loaded.scorer, "m", Limits(request_timeout_s=0.05)), Keys([]))
     slow = [{"type": "http.request", "body": b"{", "more_body": True}]
     assert asyncio.run(said(app, slow))["status"] == 408
     found = asyncio.run(said(app, [{"type": "websocket.connect"}], kind="websocket"))
@@ -153,7 +166,7 @@ def test_a_client_that_left_or_waited_too_long_is_not_worked_for(loaded, leaves,
             gate.wait(10)
             return loaded.scorer.score(groups)
 
-    app = application(Server(Held(), "m", Limits(request_timeout_s=0.6), {}), Keys([]))
+    app = application(Server(Held(), "m", Limits(request_timeout_s=0.6)), Keys([]))
 
     async def ask(prompt, then):
         body = json.dumps({"prompt": prompt, "candidates": ANSWERS}).encode()
@@ -173,10 +186,15 @@ def test_a_client_that_left_or_waited_too_long_is_not_worked_for(loaded, leaves,
 
 
 WRONG = {
-    "/rerank": b'{"query": "q", "documents": [%s]}', "/v1/score": b'{"items": [%s]}', "/predict": b'{"inputs": [%s]}',
-    "/score": b'{"text_1": "a", "text_2": [%s]}', "/classify": b'{"input": [%s]}', "/pooling": b'{"messages": [%s]}',
-    "/get_reward": b'{"query": [%s]}', "/v1/score/evaluation": b'{"messages": [%s]}',
-}  # fmt: skip
+    "/rerank": b'{"query": "q", "documents": [%s]}',
+    "/v1/score": b'{"items": [%s]}',
+    "/predict": b'{"inputs": [%s]}',
+    "/score": b'{"text_1": "a", "text_2": [%s]}',
+    "/classify": b'{"input": [%s]}',
+    "/pooling": b'{"messages": [%s]}',
+    "/get_reward": b'{"query": [%s]}',
+    "/v1/score/evaluation": b'{"messages": [%s]}',
+}
 
 
 @pytest.mark.parametrize("route", WRONG)
@@ -185,12 +203,10 @@ def test_a_body_of_wrong_elements_is_refused_beside_the_loop_with_few_errors(loa
     from ranker.serving import bodies
 
     threads = []
-    checked = bodies._checked
-    monkeypatch.setattr(
-        bodies, "_checked", lambda *own: threads.append(threading.current_thread().name) or checked(*own)
-    )
+    check = bodies._check
+    monkeypatch.setattr(bodies, "_check", lambda *args: threads.append(threading.current_thread().name) or check(*args))
     body = WRONG[route] % b",".join([b"1"] * 900_000)
-    with TestClient(application(Server(loaded.scorer, "m", Limits(), {}), Keys([]))) as client:
+    with TestClient(application(Server(loaded.scorer, "m", Limits()), Keys([]))) as client:
         answer = client.post(route, content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert 1 <= len(answer.json()["detail"]) <= 10
@@ -202,10 +218,29 @@ def test_a_body_of_wrong_elements_is_refused_beside_the_loop_with_few_errors(loa
 def test_lists_have_a_longest_length(loaded):
     limits = Limits(payload_limit=2 << 20)
     many = b'{"query": "", "documents": [' + b'"",' * 70_000 + b'""]}'
-    with TestClient(application(Server(loaded.scorer, "m", limits, {}), Keys([]))) as roomy:
+    with TestClient(application(Server(loaded.scorer, "m", limits), Keys([]))) as roomy:
         answer = roomy.post("/rerank", content=many, headers={"content-type": "application/json"})
     assert answer.status_code == 422
     assert "at most 65536 items" in answer.text
+
+
+@pytest.mark.parametrize(
+    "body", [b'"documents": ["a \\ud83d", "b"]', b'"texts": ["a \\ud83d", "b"], "return_text": true']
+)
+def test_a_lone_surrogate_comes_back_as_it_was_sent(client, body):
+    answer = client.post("/rerank", content=b'{"query": "q", %s}' % body, headers={"content-type": "application/json"})
+    assert answer.status_code == 200
+    assert b"a \\ud83d" in answer.content
+
+
+@pytest.mark.parametrize("missing", ["fastapi", "prometheus_client", "uvicorn"])
+def test_a_missing_package_of_the_server_names_the_extra(missing):
+    code = (
+        f"import sys\nsys.modules[{missing!r}] = None\nfrom ranker.errors import MissingExtraError\n"
+        "try:\n    import ranker.serving.serve\nexcept MissingExtraError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == f"'{missing}' is not installed; run: pip install 'ranker-toolkit[serve]'\n", done.stderr
 
 
 def test_a_lone_surrogate_is_scored_and_not_refused(client):

@@ -10,7 +10,14 @@ import pytest
 from ranker.records import Group
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.scoring.protocol import GroupScores
-from ranker.serving.batcher import BATCH_ITEMS, COMPANY, Batcher, DeadlineError, DrainingError, OverloadedError
+from ranker.serving.batcher import (
+    BATCH_ITEMS,
+    MIN_PARALLEL_ITEMS,
+    Batcher,
+    DeadlineError,
+    DrainingError,
+    OverloadedError,
+)
 from tests.support.scorers import info_of
 
 
@@ -132,15 +139,15 @@ def test_a_second_lane_starts_beside_the_first_when_enough_waits():
     try:
         batcher.submit([group(1)], seconds=9)
         time.sleep(0.1)
-        few = [batcher.submit([group(2)], seconds=9) for _ in range(COMPANY - 1)]
+        few = [batcher.submit([group(2)], seconds=9) for _ in range(MIN_PARALLEL_ITEMS - 1)]
         time.sleep(0.1)
         assert begun == [1]
         last = batcher.submit([group(3)], seconds=9)
         time.sleep(0.1)
-        assert begun == [1, COMPANY]
+        assert begun == [1, MIN_PARALLEL_ITEMS]
         scorer.gate.set()
         assert last.result(5)[0].scores.tolist() == [3]
-        assert [f.result(5)[0].scores.tolist() for f in few] == [[2]] * (COMPANY - 1)
+        assert [f.result(5)[0].scores.tolist() for f in few] == [[2]] * (MIN_PARALLEL_ITEMS - 1)
     finally:
         scorer.gate.set()
         assert batcher.drain(5)

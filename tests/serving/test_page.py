@@ -50,7 +50,7 @@ def test_snippets_run():
 
 @pytest.fixture
 def address(model):
-    server = Server(ranker.load(model).scorer, "m", Limits(), {})
+    server = Server(ranker.load(model).scorer, "m", Limits())
     app = mount(application(server, Keys(["secret"])), server)
     running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=running.run, daemon=True)

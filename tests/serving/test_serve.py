@@ -24,8 +24,11 @@ from tests.conftest import ROOT
 def start(model, *args, env=None):
     process = subprocess.Popen(
         [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), "--port", "0", *args],
-        stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | (env or {}),
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | (env or {}),
+    )
     said = ""
     for line in process.stderr:
         said += line
@@ -114,8 +117,11 @@ def test_a_port_that_is_taken_is_said(model):
         port = str(other.getsockname()[1])
         done = subprocess.run(
             [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), "--port", port],
-            capture_output=True, text=True, cwd=ROOT, timeout=60,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=60,
+        )
     assert done.returncode == 2
     assert f"--port {port}: Address already in use; choose another port" in done.stderr
 

@@ -21,7 +21,7 @@ def loaded(pointwise):
 
 @pytest.fixture(scope="module")
 def client(loaded):
-    with TestClient(application(Server(loaded.scorer, "m", Limits(), {}), Keys([]))) as found:
+    with TestClient(application(Server(loaded.scorer, "m", Limits()), Keys([]))) as found:
         yield found
 
 
@@ -41,6 +41,9 @@ def test_tei_predict_reads_texts_pairs_and_lists_of_them(client, loaded):
     assert lone == [label | {"score": pytest.approx(sigmoid(alone))}]
     both = client.post("/predict", json={"inputs": [["a saw"], ["p", "pear"]], "raw_scores": True}).json()
     assert [own[0]["score"] for own in both] == pytest.approx([float(alone), float(pair)], abs=1e-5)
+    mixed = client.post("/predict", json={"inputs": [["a saw"], "a saw"]}).json()
+    assert mixed[0] == mixed[1] == [label | {"score": pytest.approx(sigmoid(alone))}]
+    assert client.post("/predict", json={"inputs": ["a", ["b"]]}).status_code == 422
     wrong = client.post("/predict", json={"inputs": [["a"], ["a", "b", "c"]]})
     assert wrong.status_code == 422
     assert wrong.json()["detail"][0]["loc"] == ["body", "inputs", 1]
@@ -93,15 +96,18 @@ def test_vllm_rerank_has_its_defaults(client, loaded):
 def test_a_model_that_compares_refuses_a_lone_answer_and_reads_equal_prompts_together(model):
     compares = ranker.load(model)
     assert compares.scorer.info.scores_are_relative
-    with TestClient(application(Server(compares.scorer, "m", Limits(), {}), Keys([]))) as client:
+    with TestClient(application(Server(compares.scorer, "m", Limits()), Keys([]))) as client:
         lone = {"query": ["p: a"], "prompts": ["p: "]}
         refused = client.post("/get_reward", json=lone)
         assert refused.status_code == 422
         assert "serve a pointwise model" in refused.text
         for route, body in (
-            ("/predict", {"inputs": "a"}), ("/classify", {"input": "a"}), ("/pooling", {"input": ["a", "b"]}),
-            ("/v1/score/evaluation", {"messages": ["a"]}), ("/score", {"text_1": ["p", "q"], "text_2": ["a", "b"]}),
-        ):  # fmt: skip
+            ("/predict", {"inputs": "a"}),
+            ("/classify", {"input": "a"}),
+            ("/pooling", {"input": ["a", "b"]}),
+            ("/v1/score/evaluation", {"messages": ["a"]}),
+            ("/score", {"text_1": ["p", "q"], "text_2": ["a", "b"]}),
+        ):
             assert client.post(route, json=body).status_code == 422, route
         several = {"query": ["p: a", "q: c", "p: b", "q: d"], "prompts": ["p: ", "q: ", "p: ", "q: "]}
         rewards = client.post("/get_reward", json=several).json()["rewards"]
@@ -134,7 +140,7 @@ def test_items_that_fail_are_named_or_reported(model):
             return [failed(g, "the model gave NaN") if g.prompt == "bad" else next(good) for g in groups]
 
     items = [{"prompt": "p", "candidates": ["a"]}, {"prompt": "bad", "candidates": ["a", "b"]}]
-    with TestClient(application(Server(Failing(), "m", Limits(), {}), Keys([]))) as client:
+    with TestClient(application(Server(Failing(), "m", Limits()), Keys([]))) as client:
         refused = client.post("/v1/score", json={"items": items})
         assert refused.status_code == 422
         assert refused.json()["detail"] == [

@@ -242,9 +242,8 @@ def test_a_run_of_one_step_trains(tiny_backbone, tmp_path):
 
 
 def test_a_failed_export_loses_no_report(tiny_backbone, tmp_path, monkeypatch):
-    from ranker.commands import train as verb
-
     import ranker.export.write as command
+    from ranker.cli import train as cli
 
     def fails(*args, **kwargs):
         raise MemoryError("the export failed")
@@ -252,16 +251,16 @@ def test_a_failed_export_loses_no_report(tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "export", fails)
     overrides = settings(tiny_backbone, tmp_path / "run", "data.max_train_samples=12", "export.precisions=[fp32]")
     with pytest.raises(MemoryError, match="the export failed"):
-        verb.run("pairrm", overrides, print_config=False, dry_run=False, resume=False)
+        cli.run(load_config("pairrm", overrides), "")
     assert {"report.html", "report.md", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert (tmp_path / "run" / "checkpoint" / "README.md").is_file()
 
 
 def test_validation_rows_are_never_called_held_out(tiny_backbone, tmp_path, capsys):
-    from ranker.commands import train as verb
+    from ranker.cli import train as cli
 
     overrides = settings(tiny_backbone, tmp_path / "run", "data.max_train_samples=12", "export.precisions=[fp32]")
-    verb.run("pairrm", overrides, print_config=False, dry_run=False, resume=False)
+    cli.run(load_config("pairrm", overrides), "")
     card = (tmp_path / "run" / "checkpoint" / "README.md").read_text()
     shown = capsys.readouterr().out
     for text in (card, shown, (tmp_path / "run" / "report.md").read_text()):
@@ -271,7 +270,7 @@ def test_validation_rows_are_never_called_held_out(tiny_backbone, tmp_path, caps
     assert "by which the checkpoint was chosen" in card
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["split"] == "validation"
     named = [*overrides, f"data.test=[{ROOT / 'data' / 'validation.jsonl'}]", f"output_dir={tmp_path / 'named'}"]
-    verb.run("pairrm", named, print_config=False, dry_run=False, resume=False)
+    cli.run(load_config("pairrm", named), "")
     assert "## Held-out evaluation" in (tmp_path / "named" / "checkpoint" / "README.md").read_text()
 
 

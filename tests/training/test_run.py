@@ -91,13 +91,12 @@ def test_an_unknown_backbone_is_named(tmp_path):
 
 def test_a_run_leaves_a_model_a_report_and_a_card(tiny_backbone, tmp_path, monkeypatch, capsys):
     from huggingface_hub import ModelCard
-    from ranker.commands import train as command
 
+    from ranker.cli import train as cli
     from ranker.evaluation.report import writer
 
     config = tiny_config(tiny_backbone, tmp_path / "run")
-    monkeypatch.setattr(command, "load_config", lambda *_: config)
-    command.run("pairrm", [], print_config=False, dry_run=False, resume=False)
+    cli.run(config, "")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names >= {"checkpoint", "model.onnx", "report.html", "report.md", "metrics.json", "examples.parquet"}
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
 
-from ranker.serving.server import Server, fastapi
+from fastapi import APIRouter, HTTPException
+from fastapi.responses import JSONResponse, PlainTextResponse
+from pydantic import BaseModel, Field
+
+from ranker.scoring.protocol import Calibration
+from ranker.serving.limits import Limits
+from ranker.serving.server import Server
 
 
-def add(app: Any, server: Server) -> None:
-    """Add the routes."""
+class ModelInfo(BaseModel):
+    """The served model, its limits and where it runs; the fields of ``ScorerInfo`` beside the name and the limits."""
 
-    @app.get("/livez")
-    async def livez() -> Any:
+    model: str
+    limits: Limits
+    layout: str = Field(description="how the model reads candidates")
+    precision: str = Field(description="of the backbone's numbers")
+    device: str
+    max_length: int = Field(description="tokens")
+    scores_are_relative: bool = Field(description="scores compare the candidates of one prompt only")
+    order_free: bool = Field(description="the order of the candidates cannot change their scores")
+    average_orders: bool = Field(description="both orders of a pair are read, where the order matters")
+    parallel_passes: int = Field(description="forward passes that run at once")
+    calibration: Calibration
+    providers: tuple[str, ...] = Field(description="onnxruntime's names of the devices; empty for a checkpoint")
+    graph_sha256: str = Field(description="hash of the graph; empty for a checkpoint")
+
+
+def router(server: Server) -> APIRouter:
+    """The routes; their requests have no bodies."""
+    routes = APIRouter()
+
+    @routes.get("/livez")
+    async def livez() -> JSONResponse:
         """Whether the process answers."""
-        return {"status": "ok"}
+        return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", responses={503: {"description": "draining"}})
-    @app.get("/health", responses={503: {"description": "draining"}})
-    async def readyz() -> Any:
+    @routes.get("/readyz", responses={503: {"description": "draining"}})
+    @routes.get("/health", responses={503: {"description": "draining"}})
+    async def readyz() -> JSONResponse:
         """Whether requests are accepted; 503 while draining, or when the engine has died."""
         if not server.batcher.alive:
-            raise fastapi.HTTPException(503, "draining")
-        return {"status": "ready"}
+            raise HTTPException(503, "draining")
+        return JSONResponse({"status": "ready"})
 
-    @app.get("/info")
-    async def info() -> Any:
+    @routes.get("/info")
+    async def info() -> ModelInfo:
         """The model, its limits and where it runs."""
-        return {"model": server.name, "limits": server.limits.model_dump(), **server.facts}
+        return ModelInfo(model=server.name, limits=server.limits, **asdict(server.scorer.info))
 
-    @app.get("/metrics", response_class=fastapi.responses.PlainTextResponse)
-    async def metrics() -> Any:
+    @routes.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> PlainTextResponse:
         """Prometheus' text format."""
-        return fastapi.responses.PlainTextResponse(server.metrics.text(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(server.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    return routes

@@ -6,16 +6,17 @@ Sources: vllm/entrypoints/pooling of vLLM 0.33, router/src/http of text-embeddin
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from ranker.metrics import sigmoid
 from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
+from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Many, Shape, Text, scores_of
-from ranker.serving.server import Request, Server
+from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, scores_of
+from ranker.serving.server import Server
 
 LABEL = "LABEL_0"
 """The label of classifiers with one output."""
@@ -47,51 +48,73 @@ class PredictRequest(Shape):
     raw_scores: bool = False
 
 
-def add(app: Any, server: Server) -> None:
-    """Add the routes."""
+def router(server: Server) -> APIRouter:
+    """The routes, whose bodies are checked outside the event loop."""
+    routes = APIRouter(route_class=CheckedRoute)
 
-    @app.post("/rerank")
-    @app.post("/v1/rerank")
-    @app.post("/v2/rerank")
-    async def rerank(body: RerankRequest, request: Request) -> Any:
+    @routes.post("/rerank")
+    @routes.post("/v1/rerank")
+    @routes.post("/v2/rerank")
+    async def rerank(body: RerankRequest, request: Request) -> JSONText:
         """Documents, best first."""
         documents = body.texts if body.texts is not None else body.documents
         if documents is None:
             raise UnprocessableError(["documents"], "expected documents, or texts")
-        texts = [d if isinstance(d, str) else d.text for d in documents]
+        texts = [document if isinstance(document, str) else document.text for document in documents]
         (scores,) = scores_of(await server.score(request, [Group(body.query, tuple(texts))]))
         order = rank_scores(scores).order[: body.top_n or None].tolist()
         value = float if body.raw_scores or not body.use_activation else sigmoid
         if body.texts is not None:
-            return [
-                {"index": i, "score": value(scores[i])} | ({"text": texts[i]} if body.return_text else {})
-                for i in order
-            ]
+            return JSONText(
+                [
+                    {"index": i, "score": value(scores[i])} | ({"text": texts[i]} if body.return_text else {})
+                    for i in order
+                ]
+            )
         results = [
             {"index": i, "relevance_score": value(scores[i])}
             | ({"document": {"text": texts[i]}} if body.return_documents else {})
             for i in order
         ]
-        return {"id": f"rerank-{uuid.uuid4().hex}", "model": server.name, "results": results}
+        return JSONText({"id": f"rerank-{uuid.uuid4().hex}", "model": server.name, "results": results})
 
-    @app.post("/predict")
-    async def predict(body: PredictRequest, request: Request) -> Any:
+    @routes.post("/predict")
+    async def predict(body: PredictRequest, request: Request) -> JSONText:
         """TEI's classification: one list of one label per input; a lone input gets the inner list."""
-        single = isinstance(body.inputs, str) or (bool(body.inputs) and isinstance(body.inputs[0], str))
-        if single and not isinstance(body.inputs, str) and not all(isinstance(text, str) for text in body.inputs):
-            raise UnprocessableError(["inputs"], "expected texts, or lists of one or two texts, not both")
-        inputs = [body.inputs] if single else body.inputs
-        groups = [_pair(item, number) for number, item in enumerate(inputs)]
+        is_lone_input = isinstance(body.inputs, str) or (bool(body.inputs) and isinstance(body.inputs[0], str))
+        groups = [_group(texts, number) for number, texts in enumerate(_inputs(body.inputs))]
         value = float if body.raw_scores else sigmoid
         classes = [
             [{"score": value(scores[0]), "label": LABEL}]
             for scores in scores_of(await server.score(request, groups, alone=True), ["inputs"])
         ]
-        return classes[0] if single else classes
+        return JSONText(classes[0] if is_lone_input else classes)
+
+    return routes
 
 
-def _pair(item: Any, number: int) -> Group:
-    texts = [item] if isinstance(item, str) else item
+def _inputs(inputs: str | list[str | list[str]]) -> list[list[str]]:
+    """Each input as a list of its texts. A list that begins with a text is one input; other lists hold one each.
+
+    Raises:
+        UnprocessableError: a list that begins with a text and holds lists too.
+    """
+    if isinstance(inputs, str):
+        return [[inputs]]
+    if not inputs or not isinstance(inputs[0], str):
+        return [[item] if isinstance(item, str) else item for item in inputs]
+    texts = [item for item in inputs if isinstance(item, str)]
+    if len(texts) < len(inputs):
+        raise UnprocessableError(["inputs"], "expected texts, or lists of one or two texts, not both")
+    return [texts]
+
+
+def _group(texts: list[str], number: int) -> Group:
+    """An answer without a prompt, or a prompt and its answer.
+
+    Raises:
+        UnprocessableError: another number of texts.
+    """
     if len(texts) not in (1, 2):
         raise UnprocessableError(["inputs", number], f"expected one text, or a pair, got {len(texts)}")
     return Group(texts[0] if len(texts) == 2 else "", (texts[-1],))

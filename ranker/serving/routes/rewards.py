@@ -9,14 +9,16 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from ranker.integrations.openrlhf import response
 from ranker.metrics import sigmoid
 from ranker.records import Group
+from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Many, Shape, Text, scores_of, together
-from ranker.serving.server import Request, Server
+from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, scores_of, together
+from ranker.serving.server import Server
 
 
 class RewardRequest(Shape):
@@ -33,23 +35,26 @@ class EvaluationRequest(Shape):
     messages: Many[Text] = Field(min_length=1)
 
 
-def add(app: Any, server: Server) -> None:
-    """Add the routes."""
+def router(server: Server) -> APIRouter:
+    """The routes, whose bodies are checked outside the event loop."""
+    routes = APIRouter(route_class=CheckedRoute)
 
-    @app.post("/get_reward")
-    async def get_reward(body: RewardRequest, request: Request) -> Any:
+    @routes.post("/get_reward")
+    async def get_reward(body: RewardRequest, request: Request) -> JSONText:
         """OpenRLHF's: ``rewards`` are raw logits, ``scores`` their logistic. Equal prompts are read together."""
         prompts = body.prompts or [""] * len(body.query)
         if len(prompts) != len(body.query):
             raise UnprocessableError(["prompts"], f"expected one per query ({len(body.query)}), got {len(prompts)}")
         answers = [response(query, prompt) for query, prompt in zip(body.query, prompts, strict=True)]
         rewards = await together(server, request, prompts, answers, "query")
-        return {"rewards": rewards, "scores": list(map(sigmoid, rewards)), "extra_logs": {}}
+        return JSONText({"rewards": rewards, "scores": list(map(sigmoid, rewards)), "extra_logs": {}})
 
-    @app.post("/v1/score/evaluation")
-    async def evaluation(body: EvaluationRequest, request: Request) -> Any:
+    @routes.post("/v1/score/evaluation")
+    async def evaluation(body: EvaluationRequest, request: Request) -> JSONText:
         """LLaMA-Factory's."""
         results = await server.score(request, [Group("", (text,)) for text in body.messages], alone=True)
         scores = [float(row[0]) for row in scores_of(results, ["messages"])]
         name = f"scoreval-{uuid.uuid4().hex}"
-        return {"id": name, "object": "score.evaluation", "model": server.name, "scores": scores}
+        return JSONText({"id": name, "object": "score.evaluation", "model": server.name, "scores": scores})
+
+    return routes

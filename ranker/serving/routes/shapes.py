@@ -1,10 +1,13 @@
-"""Parts that the wire formats share: texts, turns, and the numbers of results."""
+"""Parts that the wire formats share: texts, turns, responses, and the numbers of results."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
+from fastapi import Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from ranker.records import Group, Message, Prompt
@@ -13,12 +16,24 @@ from ranker.serving.limits import UnprocessableError
 from ranker.serving.server import Server
 
 T = TypeVar("T")
-MOST: Final = 65_536
+MAX_ENTRIES: Final = 65_536
 """Most entries of a list in a body."""
 
 Text = Annotated[str, StringConstraints(strict=True)]
-Many = Annotated[list[T], Field(max_length=MOST, fail_fast=True)]
+Many = Annotated[list[T], Field(max_length=MAX_ENTRIES, fail_fast=True)]
 """A list whose first wrong entry is the only one that is reported: a body of wrong entries costs no more than one."""
+
+
+class JSONText(JSONResponse):
+    """A JSON response that may repeat texts of the request.
+
+    Half of a surrogate pair, as in a text that was cut within an emoji, is written as its JSON escape.
+    """
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of the body; NaN is an error."""
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace")
 
 
 class Shape(BaseModel):
@@ -54,10 +69,10 @@ def conversation(turns: Turns, where: Sequence[str | int]) -> Group:
 
 
 def scores_of(results: Sequence[GroupScores], where: Sequence[str | int] = ()) -> list[Floats]:
-    """The scores of all results.
+    """The scores of all results: one array (candidates,) of logits per group.
 
     Raises:
-        UnprocessableError: one could not be scored; its number follows ``where`` in the error's location.
+        UnprocessableError: a group could not be scored; its number follows ``where`` in the error's location.
     """
     for number, result in enumerate(results):
         if result.error is not None:
@@ -66,9 +81,16 @@ def scores_of(results: Sequence[GroupScores], where: Sequence[str | int] = ()) -
 
 
 async def together(
-    server: Server, request: Any, prompts: Sequence[str], answers: Sequence[str], where: str
+    server: Server, request: Request, prompts: Sequence[str], answers: Sequence[str], where: str
 ) -> list[float]:
-    """Scores of (prompt, answer) pairs, those of equal prompts as one group; ``where`` is the answers' field.
+    """Scores (pairs,) of (prompt, answer) pairs, in logits; the answers to equal prompts are scored as one group.
+
+    Args:
+        server: the model.
+        request: the request, whose client is watched.
+        prompts: one per pair.
+        answers: one per pair.
+        where: the body's field that holds the answers, for errors.
 
     Raises:
         UnprocessableError: one could not be scored.

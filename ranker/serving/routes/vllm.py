@@ -9,14 +9,16 @@ import time
 import uuid
 from typing import Any
 
+from fastapi import APIRouter, Request
 from pydantic import AliasChoices, Field
 
 from ranker.metrics import sigmoid
 from ranker.records import Group
+from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.rerank import LABEL
-from ranker.serving.routes.shapes import Many, Shape, Text, Turns, conversation, scores_of, together
-from ranker.serving.server import Request, Server
+from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, Turns, conversation, scores_of, together
+from ranker.serving.server import Server
 
 Texts = Text | Many[Text]
 
@@ -37,48 +39,52 @@ class PoolingRequest(Shape):
     use_activation: bool | None = None
 
 
-def add(app: Any, server: Server) -> None:
-    """Add the routes."""
+def router(server: Server) -> APIRouter:
+    """The routes, whose bodies are checked outside the event loop."""
+    routes = APIRouter(route_class=CheckedRoute)
 
-    @app.post("/score")
-    async def score(body: ScoreRequest, request: Request) -> Any:
+    @routes.post("/score")
+    async def score(body: ScoreRequest, request: Request) -> JSONText:
         """One score per pair."""
-        first, second = _list(body.text_1), _list(body.text_2)
+        first = _texts(body.text_1)
+        second = _texts(body.text_2)
         first = first * len(second) if len(first) == 1 else first
         if len(first) != len(second):
             raise UnprocessableError(["text_2"], f"expected one text_1, or as many as text_2 ({len(second)})")
         value = sigmoid if body.use_activation else float
         scores = [value(score) for score in await together(server, request, first, second, "text_2")]
         data = [{"index": number, "object": "score", "score": score} for number, score in enumerate(scores)]
-        return _answer("score", data)
+        return answer("score", data)
 
-    @app.post("/classify")
-    async def classify(body: PoolingRequest, request: Request) -> Any:
+    @routes.post("/classify")
+    async def classify(body: PoolingRequest, request: Request) -> JSONText:
         """The probability of one label, as vLLM gives for models of one output."""
-        scores = await _scores(request, _inputs(body), body.use_activation is not False)
+        scores = await scores_of_inputs(request, _inputs(body), body.use_activation is not False)
         data = [
             {"index": number, "label": LABEL, "probs": [score], "num_classes": 1} for number, score in enumerate(scores)
         ]
-        return _answer("classify", data)
+        return answer("classify", data)
 
-    @app.post("/pooling")
-    async def pooling(body: PoolingRequest, request: Request) -> Any:
+    @routes.post("/pooling")
+    async def pooling(body: PoolingRequest, request: Request) -> JSONText:
         """The raw logit, as reward models give."""
-        scores = await _scores(request, _inputs(body), body.use_activation is True)
+        scores = await scores_of_inputs(request, _inputs(body), body.use_activation is True)
         data = [{"index": number, "object": "pooling", "data": [score]} for number, score in enumerate(scores)]
-        return _answer("pool", data)
+        return answer("pool", data)
 
-    async def _scores(request: Any, groups: list[Group], activate: bool) -> list[float]:
+    async def scores_of_inputs(request: Request, groups: list[Group], activate: bool) -> list[float]:
         value = sigmoid if activate else float
         results = await server.score(request, groups, alone=True)
         return [value(row[0]) for row in scores_of(results, ["input"])]
 
-    def _answer(kind: str, data: list[dict[str, Any]]) -> dict[str, Any]:
+    def answer(kind: str, data: list[dict[str, Any]]) -> JSONText:
         name = f"{kind}-{uuid.uuid4().hex}"
-        return {"id": name, "object": "list", "created": int(time.time()), "model": server.name, "data": data}
+        return JSONText({"id": name, "object": "list", "created": int(time.time()), "model": server.name, "data": data})
+
+    return routes
 
 
-def _list(texts: str | list[str]) -> list[str]:
+def _texts(texts: str | list[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else texts
 
 
@@ -87,4 +93,4 @@ def _inputs(body: PoolingRequest) -> list[Group]:
         return [conversation(body.messages, ["messages"])]
     if body.input is None:
         raise UnprocessableError(["input"], "expected input, or messages")
-    return [Group("", (text,)) for text in _list(body.input)]
+    return [Group("", (text,)) for text in _texts(body.input)]

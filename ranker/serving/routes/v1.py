@@ -1,17 +1,20 @@
-"""``/v1/score``, ``/v1/rank`` and ``/v1/compare``: this package's routes, for prompts with any number of candidates."""
+"""``/v1/score``, ``/v1/rank`` and ``/v1/compare``: this package's own API, version 1.
+
+A prompt may have any number of candidates. Scores are raw logits.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
+from fastapi import APIRouter, Request
 from pydantic import Field
 
 from ranker.batch_scorer import columns_of
 from ranker.metrics import sigmoid
 from ranker.records import Group
+from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.shapes import Many, Shape, Text, Turns, prompt_of, scores_of
-from ranker.serving.server import Request, Server
+from ranker.serving.server import Server
 
 
 class Item(Shape):
@@ -64,25 +67,29 @@ class CompareResponse(Shape):
     probability: float
 
 
-def add(app: Any, server: Server) -> None:
-    """Add the routes."""
+def router(server: Server) -> APIRouter:
+    """The routes, whose bodies are checked outside the event loop."""
+    routes = APIRouter(route_class=CheckedRoute)
 
-    @app.post("/v1/score", response_model=ScoreResponse)
-    @app.post("/v1/rank", response_model=ScoreResponse)
+    @routes.post("/v1/score", response_model=ScoreResponse)
+    @routes.post("/v1/rank", response_model=ScoreResponse)
     async def score(body: ScoreRequest, request: Request) -> ScoreResponse:
         """Scores, ranks and order of each item's candidates."""
         if body.items is None and (body.prompt is None or body.candidates is None):
             raise UnprocessableError(["items"], "expected prompt and candidates, or items with them")
         items = [Item(prompt=body.prompt or "", candidates=body.candidates or [])] if body.items is None else body.items
-        results = await server.score(request, [Group(prompt_of(i.prompt), tuple(i.candidates)) for i in items])
+        groups = [Group(prompt_of(item.prompt), tuple(item.candidates)) for item in items]
+        results = await server.score(request, groups)
         if not body.partial:
             scores_of(results, ["items"])
         return ScoreResponse(model=server.name, results=[Scored(**columns_of(result)) for result in results])
 
-    @app.post("/v1/compare", response_model=CompareResponse)
+    @routes.post("/v1/compare", response_model=CompareResponse)
     async def compare(body: CompareRequest, request: Request) -> CompareResponse:
         """Log-odds that ``a`` is better than ``b``."""
         results = await server.score(request, [Group(prompt_of(body.prompt), (body.a, body.b))])
-        first, second = map(float, scores_of(results)[0])
+        first, second = scores_of(results)[0].tolist()
         probability = sigmoid((first - second) / server.scorer.info.calibration.temperature)
         return CompareResponse(model=server.name, logit=first - second, probability=probability)
+
+    return routes
