@@ -84,7 +84,7 @@ def signature(name: str, function: Any) -> str:
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not keyword_only:
             keyword_only = True
             parameters.append("*")
-        parameters.append(str(parameter))
+        parameters.append(written(parameter))
     result = inspect.signature(function).return_annotation
     returns = "" if result is inspect.Signature.empty else f" -> {result}"
     inside = ", ".join(parameters)
@@ -92,6 +92,15 @@ def signature(name: str, function: Any) -> str:
     if len(call) > 100:
         call = f"{name}(\n" + "".join(f"    {parameter},\n" for parameter in parameters) + f"){returns}"
     return f"```python\n{call}\n```\n\n"
+
+
+def written(parameter: inspect.Parameter) -> str:
+    """A parameter with its type and default, as in the source."""
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    text = f"{stars}{parameter.name}"
+    if parameter.annotation is not inspect.Parameter.empty:
+        text += f": {parameter.annotation}"
+    return text if parameter.default is inspect.Parameter.empty else f"{text} = {parameter.default!r}"
 
 
 def prose(item: Any) -> str:
@@ -115,7 +124,7 @@ def prose(item: Any) -> str:
             lines.append(textwrap.dedent(line) if section == "Returns" else line.removeprefix("    "))
     if section == "Example":
         lines.append("```")
-    return "\n".join(inline(line) for line in lines).strip() + "\n\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(inline(line) for line in lines)).strip() + "\n\n"
 
 
 def inline(line: str) -> str:

@@ -52,10 +52,12 @@ class Ranker:
 
     Example:
         >>> model = ranker.load("model.onnx")
-        >>> model.rank("What is 2 + 2?", ["It is 5.", "It is 4."]).order.tolist()
-        [1, 0]
-        >>> model.compare([{"role": "user", "content": "What is 2 + 2?"}], "It is 4.", "It is 5.", probability=True)
-        0.93
+        >>> ranking = model.rank("What is 2 + 2?", ["It is 5.", "It is 4.", "Four."])
+        >>> sorted(ranking.order.tolist()), ranking.scores.shape
+        ([0, 1, 2], (3,))
+        >>> messages = [{"role": "user", "content": "What is 2 + 2?"}]
+        >>> 0 < model.compare(messages, "It is 4.", "It is 5.", probability=True) < 1
+        True
     """
 
     def __init__(self, scorer: Scorer, name: str = "") -> None:

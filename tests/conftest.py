@@ -192,15 +192,13 @@ def _exported(folder: Path, layout: str) -> Path:
     return folder / "model.onnx"
 
 
-@pytest.fixture(scope="session")
-def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_tiny_backbone(folder: Path, positions: int = 160) -> Path:
     """A folder with a random BERT and its tokenizer, as a hub checkpoint would be."""
     from transformers import AutoModel, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("backbone")
     torch.manual_seed(0)
-    config = PairwiseConfig(backbone=backbone_config("bert")).backbone_config()
-    AutoModel.from_config(config).save_pretrained(folder)
+    inner = backbone_config("bert") | {"max_position_embeddings": positions}
+    AutoModel.from_config(PairwiseConfig(backbone=inner).backbone_config()).save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(tokenizer_json()),
         pad_token="[PAD]",
@@ -210,3 +208,15 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         mask_token="[MASK]",
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny backbone of 160 positions."""
+    return save_tiny_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="session")
+def long_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny backbone of 512 positions, for recipes as they are."""
+    return save_tiny_backbone(tmp_path_factory.mktemp("long"), 512)

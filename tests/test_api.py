@@ -21,7 +21,7 @@ NAMES = [name for name in ranker.__all__ if name not in (*EXCEPTIONS, "__version
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory, model, tiny_backbone):
+def workplace(tmp_path_factory, model):
     """A folder as the page describes it: a model.onnx, its checkpoint, rows, and a backbone."""
     folder = tmp_path_factory.mktemp("api")
     shutil.copy(model, folder / "model.onnx")
@@ -66,19 +66,19 @@ def doctests():
 
 
 @pytest.mark.parametrize("test", list(doctests()), ids=lambda test: test.name)
-def test_the_examples_of_the_page_run(test, workplace, tiny_backbone, monkeypatch):
+def test_the_examples_of_the_page_run(test, workplace, long_backbone, monkeypatch):
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr("ranker.models.build.offline_backbone", lambda: str(tiny_backbone))
+    monkeypatch.setattr("ranker.models.build.offline_backbone", lambda: str(long_backbone))
     test.globs = {"ranker": ranker, "model": ranker.load("model.onnx"), **vars(ranker.records)}
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     output = []
     assert doctest.DocTestRunner(optionflags=flags).run(test, out=output.append).failed == 0, "".join(output)
 
 
-def test_the_example_script_runs_and_is_short(tmp_path, tiny_backbone):
+def test_the_example_script_runs_and_is_short(tmp_path, long_backbone):
     script = ROOT / "examples" / "own_pairs.py"
     assert len(script.read_text().splitlines()) < 60
-    done = subprocess.run([sys.executable, script, str(tiny_backbone)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, script, str(long_backbone)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
         "checkpoint", "order", "P(first is better)", "accuracy", "parity", "read",

@@ -48,9 +48,9 @@ def evaluate(
         DataError: a bad row, or there is no such baseline.
 
     Example:
-        >>> rows = [{"prompt": "2 + 2?", "chosen": "4", "rejected": "5"}, {"prompt": "Hi", "chosen": "Hi!", "rejected": "No"}]
+        >>> rows = [{"prompt": f"{i} + 1?", "chosen": f"{i + 1}", "rejected": f"{i}"} for i in range(9)]
         >>> ranker.evaluate("model.onnx", rows).accuracy.n
-        2
+        9
     """
     from ranker.evaluation.evaluation_report import evaluate_models
 

@@ -40,7 +40,7 @@ def filter_files(
     workers: int | None = None,
     address: str | None = None,
     threads: int | None = None,
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int], object] | None = None,
     **options: Any,
 ) -> JobStatus:
     """Score files of any size into a folder, and keep what is worth keeping.
@@ -100,7 +100,9 @@ def filter_files(
         raise ConfigError(f"expected engine local, or ray for workers and address, got '{engine}'")
     scorer = BatchScorer(os.fspath(model), columns=columns, prefix=prefix, threads=threads, **options)
     selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
-    common: dict[str, Any] = {"part_rows": part_rows, "selection": selection, "work": work, "progress": progress}
+    common: dict[str, Any] = {"part_rows": part_rows, "selection": selection, "work": work}
+    if progress is not None:
+        common["progress"] = progress
     try:
         if keep_top is None:
             return job.score(scorer, sources, folder, **common)
@@ -121,7 +123,7 @@ def score_file(
     prefilter: str | Path | None = None,
     keep: int = 8,
     max_error_rate: float = 1.0,
-    progress: Callable[[int], object] = lambda rows: None,
+    progress: Callable[[int], object] | None = None,
     **options: Any,
 ) -> StreamResult:
     """Score, rank or compare the candidates of every row of a file; ``-`` is standard input or output.
@@ -164,5 +166,5 @@ def score_file(
         prefilter=first,
         keep=keep,
         max_error_rate=max_error_rate,
-        progress=progress,
+        progress=progress or (lambda rows: None),
     )

@@ -34,9 +34,9 @@ def load_config(recipe: str | Path, overrides: Sequence[str] | Mapping[str, Any]
         ConfigError: naming every unknown key with the nearest known one, and every value that does not fit.
 
     Example:
-        >>> load_config("pairrm", ["training.loss=list_mle"]).training.loss.type
+        >>> ranker.load_config("pairrm", ["training.loss=list_mle"]).training.loss.type
         'list_mle'
-        >>> load_config("encoder-regress", {"training.loss": {"type": "huber", "delta": 2.0}}).training.loss.delta
+        >>> ranker.load_config("encoder-regress", {"training.loss": {"type": "huber", "delta": 2.0}}).training.loss.delta
         2.0
     """
     path = recipes().get(str(recipe), Path(recipe))

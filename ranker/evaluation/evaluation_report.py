@@ -35,7 +35,7 @@ class EvaluationReport:
     Example:
         >>> report = ranker.evaluate({"old": "model.onnx", "new": "model.onnx"}, "data/rows.jsonl")
         >>> print(report["new"].accuracy)  # value [95 % interval] (n comparisons)
-        0.... [0...., 0....] (n=...)
+        0... [0..., 0...] (n=...)
         >>> report.differences["old", "new"].worse
         False
         >>> report.save("reports/new")

@@ -113,13 +113,11 @@ class ModelReport:
         robustness: the effect of edits by their names; empty where it was not measured.
 
     Example:
-        >>> report = evaluate(model.scorer, rows).report
-        >>> print(report.accuracy)
-        0.781 [0.752, 0.807] (n=2142)
-        >>> print(report.baselines["bag_of_words"].accuracy)
-        0.495 [0.462, 0.529] (n=2142)
-        >>> report.accuracy.low > report.baselines["bag_of_words"].accuracy.high
+        >>> report = ranker.evaluate("model.onnx", "data/rows.jsonl")["model.onnx"]
+        >>> report.accuracy.low < report.accuracy.value < report.accuracy.high
         True
+        >>> print(report.baselines["longer_wins"].accuracy)
+        0... [0..., 0...] (n=...)
     """
 
     groups: int
