@@ -46,10 +46,10 @@ def header(name: str) -> dict[str, str]:
     fields: dict[str, str] = {"title": comment[0]}
     last = "title"
     for line in comment[1:]:
-        found = re.match(rf"({'|'.join(FIELDS)}):\s*(.*)", line)
-        if found:
-            last = found[1]
-            fields[last] = found[2]
+        field = re.match(rf"({'|'.join(FIELDS)}):\s*(.*)", line)
+        if field:
+            last = field[1]
+            fields[last] = field[2]
         elif line and last != "Launch":
             fields[last] += f" {line}"
     return fields
@@ -70,8 +70,7 @@ def figure(name: str, figures: dict[str, dict]) -> str:
     """Accuracy with interval and count, and the best baseline."""
     if name not in figures:
         return "not shown here"
-    found = figures[name]
-    a, best = found["accuracy"], found["baseline"]
+    a, best = figures[name]["accuracy"], figures[name]["baseline"]
     return (
         f"{a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}] (n={a['n']}); "
         f"{best['name'].replace('_', ' ')} {best['value']:.3f} [{best['low']:.3f}, {best['high']:.3f}]"
@@ -108,10 +107,10 @@ def with_figures(results: str) -> str:
     """The results with the table of all schemes as the slow tests left it."""
     figures = json.loads(FIGURES.read_text(encoding="utf-8"))
     rows = []
-    for name, found in figures.items():
-        shares = [found["accuracy"], found["baseline"]]
+    for name, figure_of in figures.items():
+        shares = [figure_of["accuracy"], figure_of["baseline"]]
         cells = [f"{s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]" for s in shares]
-        rows.append(f"| `{name}` | {cells[0]} | {found['accuracy']['n']} | {cells[1]} |")
+        rows.append(f"| `{name}` | {cells[0]} | {figure_of['accuracy']['n']} | {cells[1]} |")
     head, rest = results.split(RESULTS, 1)
     return f"{head}{RESULTS}{chr(10).join(rows)}\n\n{rest.split(chr(10) * 2, 1)[1]}"
 

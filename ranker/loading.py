@@ -313,21 +313,21 @@ def load(
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
     common = {"max_tokens_per_forward": max_tokens_per_forward, "average_orders": average_orders}
-    file = _exported_file(Path(path), revision, token)
-    if file is not None:
+    source = _located(Path(path), allow_pickle, revision, token)
+    if source.is_file():
         if precision != "fp32":
-            raise ConfigError(f"{file}: a model.onnx has the precision it was exported in; load its checkpoint in bf16")
+            raise ConfigError(
+                f"{source}: a model.onnx has the precision it was exported in; load its checkpoint in bf16"
+            )
         if padding_free:
-            raise ConfigError(f"{file}: a model.onnx reads padded rows; load its checkpoint padding_free")
-        return Ranker(_onnx_scorer(file, device=device, threads=threads, **common), str(path))
+            raise ConfigError(f"{source}: a model.onnx reads padded rows; load its checkpoint padding_free")
+        return Ranker(_onnx_scorer(source, device=device, threads=threads, **common), str(path))
     if device == "tensorrt":
         raise ConfigError(f"{path}: TensorRT runs a model.onnx; export the checkpoint with --precision fp16")
-    hub = require("ranker.checkpoints.hub")
-    folder = hub.local(str(path), allow_pickle=allow_pickle, revision=revision, token=token)
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
     if device_map is not None:
         options["device_map"] = device_map
-    model, tokenizer = _torch_model(folder, device, threads, quantization, options)
+    model, tokenizer = _torch_model(source, device, threads, quantization, options)
     bf16 = precision == "bf16"
     if bf16 and model.device.type == "cpu" and not processor_has("avx512_bf16", "amx_bf16", "bf16"):
         logger.warning("this CPU has no bf16 instructions, so bf16 is slower than fp32 here")
@@ -346,11 +346,12 @@ def _onnx_scorer(file: Path, **options: Any) -> OnnxScorer:
     return scorer
 
 
-def _exported_file(path: Path, revision: str | None, token: str | None) -> Path | None:
-    """The ``model.onnx`` to load, or None where it is a checkpoint.
+def _located(path: Path, allow_pickle: bool, revision: str | None, token: str | None) -> Path:
+    """The ``model.onnx`` or the checkpoint folder to load, fetched from the hub where it is a name.
 
     Raises:
         ModelFileError: a file that is not there.
+        CheckpointError: as in ``ranker.checkpoints.hub.local``.
     """
     if path.is_file():
         return path
@@ -358,17 +359,33 @@ def _exported_file(path: Path, revision: str | None, token: str | None) -> Path 
         raise ModelFileError(f"{path}: found no file or folder; check the path")
     torch_free = importlib.util.find_spec("torch") is None
     if path.is_dir():
-        inside = path / EXPORTED
-        return inside if inside.is_file() and (torch_free or not (path / "config.json").is_file()) else None
-    if not torch_free:
-        return None
+        exported = path / EXPORTED
+        return exported if exported.is_file() and (torch_free or not _is_checkpoint(path)) else path
+    if torch_free:
+        return _fetched_file(path, revision, token)
+    folder: Path = require("ranker.checkpoints.hub").local(
+        str(path), allow_pickle=allow_pickle, revision=revision, token=token
+    )
+    return folder if _is_checkpoint(folder) else _fetched_file(path, revision, token)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
+def _fetched_file(name: Path, revision: str | None, token: str | None) -> Path:
+    """The exported file of a repository of the hub.
+
+    Raises:
+        ModelFileError: the hub has none.
+    """
     try:
-        return Path(require("huggingface_hub").hf_hub_download(str(path), EXPORTED, revision=revision, token=token))
+        return Path(require("huggingface_hub").hf_hub_download(str(name), EXPORTED, revision=revision, token=token))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelFileError(
-            f"{path}: found no file or folder, and the hub gives no {EXPORTED} of that name ({reason:.120}). Without "
-            "torch only exported files are loaded; for its checkpoint run: pip install 'ranker-toolkit[train]'"
+            f"{name}: found no file or folder, and the hub gives no {EXPORTED} of that name ({reason:.120}); check the "
+            "name and the network. Without torch only exported files are loaded: pip install 'ranker-toolkit[train]'"
         ) from error
 
 

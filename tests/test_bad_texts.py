@@ -23,7 +23,7 @@ ROWS = [{"prompt": text, "candidates": [text, "b", text + "c"]} for text in TEXT
 
 @pytest.fixture
 def app(model):
-    return application(Server(ranker.load(model).scorer, "m", Limits(), {}), Keys([]))
+    return application(Server(ranker.load(model).scorer, "m", Limits()), Keys([]))
 
 
 def check(scores, error):

@@ -36,7 +36,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] | Mapping[str, Any]
     Example:
         >>> ranker.load_config("pairrm", ["training.loss=list_mle"]).training.loss.type
         'list_mle'
-        >>> ranker.load_config("encoder-regress", {"training.loss": {"type": "huber", "delta": 2.0}}).training.loss.delta
+        >>> ranker.load_config("encoder-regress", {"training.loss": {"type": "huber", "delta": 2}}).training.loss.delta
         2.0
     """
     path = recipes().get(str(recipe), Path(recipe))

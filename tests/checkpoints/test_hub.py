@@ -1,5 +1,7 @@
 """Names on the hub, against a hub that is a folder: nothing here reaches a network."""
 
+import importlib.util
+import shutil
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -9,7 +11,7 @@ from safetensors import safe_open
 
 import ranker
 from ranker.checkpoints import hub
-from ranker.errors import CheckpointError
+from ranker.errors import CheckpointError, ModelFileError
 from tests.checkpoints.layouts import decoder
 from tests.models.test_reward import ANSWERS, PROMPT
 
@@ -95,3 +97,40 @@ def test_a_checkpoint_and_its_exports_are_uploaded_to_a_private_repository(tmp_p
     ]
     with pytest.raises(CheckpointError, match=r"org/down: not uploaded \(no route to host\); run: hf upload org/down"):
         hub.push("org/down", tmp_path / "checkpoint", [])
+
+
+@pytest.fixture
+def exported_only(tmp_path, monkeypatch, model):
+    """A hub whose org/exported holds a model.onnx and no checkpoint; the calls that were made."""
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "README.md").write_text("only a file")
+    calls = []
+
+    def hf_hub_download(name, file, **options):
+        calls.append((name, file, options))
+        if name != "org/exported":
+            raise huggingface_hub.errors.EntryNotFoundError(f"no {file} in {name}")
+        return str(model)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(tmp_path / "snapshot"))
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    return calls
+
+
+def test_a_repository_with_only_an_exported_file_is_loaded(exported_only):
+    loaded = ranker.load("org/exported", revision="v2", token="hf_secret")
+    assert loaded.info.providers
+    assert exported_only == [("org/exported", "model.onnx", {"revision": "v2", "token": "hf_secret"})]
+
+
+def test_a_repository_without_torch_is_its_exported_file(exported_only, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name))
+    assert ranker.load("org/exported").info.providers
+    with pytest.raises(ModelFileError, match=r"the hub gives no model\.onnx of that name .* 'ranker-toolkit\[train\]'"):
+        ranker.load("org/other")
+
+
+def test_a_folder_with_only_an_exported_file_is_loaded(model, tmp_path):
+    shutil.copy(model, tmp_path / "model.onnx")
+    assert ranker.load(tmp_path).info.providers
