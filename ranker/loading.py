@@ -379,9 +379,10 @@ def _fetched_file(name: Path, revision: str | None, token: str | None) -> Path:
     Raises:
         ModelFileError: the hub has none.
     """
+    hub = require("huggingface_hub")
     try:
-        return Path(require("huggingface_hub").hf_hub_download(str(name), EXPORTED, revision=revision, token=token))
-    except (OSError, ValueError) as error:
+        return Path(hub.hf_hub_download(str(name), EXPORTED, revision=revision, token=token))
+    except (OSError, ValueError, hub.errors.EntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelFileError(
             f"{name}: found no file or folder, and the hub gives no {EXPORTED} of that name ({reason:.120}); check the "
