@@ -12,11 +12,12 @@ INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-compile
 RESUME = $(if $(filter --% output_dir=%,$(SET)),,$(if $(wildcard runs/$(1)/steps/checkpoint-*),--resume))
 
 ALL := not gpu and not network and not slow
+ONLY ?= $(ALL)
 
 # Nothing of these is fetched from the model hub.
-test test-all check test-slow train-pairrm bench: export HF_HUB_OFFLINE ?= 1
+test test-all check train-pairrm bench: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup setup-dev check format test test-all test-slow train-pairrm bench bench-serving docs constraints clean
+.PHONY: help setup setup-dev check format test test-all test-hub train-pairrm bench bench-serving docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -46,11 +47,11 @@ train-%: setup ## train, evaluate and export any recipe, by its name (see docs/s
 test: setup-dev ## run the tests (no network, no GPU)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-all: setup-dev ## run the tests with all their cases (a quarter of an hour)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ALL)'
+test-all: setup-dev ## run the tests with all their cases (a quarter of an hour); ONLY=slow proves instead that every recipe learns
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ONLY)'
 
-test-slow: setup-dev ## prove that the schemes learn (minutes)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
+test-hub: setup-dev ## run the tests that need the network: datasets and models of the hub
+	$(BIN)/python -m pytest -q -m network
 
 bench: setup-dev .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside CrossEncoder, LLM-Blender and others
 	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry --offline
