@@ -33,7 +33,6 @@ PAD, UNK, CLS, SEP = range(4)
 ALGORITHMS = ("wordpiece", "bpe", "unigram", "unigram-nfkc")
 FAMILIES = ("bert", "roberta", "electra", "deberta-v2", "modernbert")
 LAYOUTS = ("shared_prompt", "set_encoder", "pointwise", "ordered_pair")
-PAIRWISE_LAYOUTS = ("shared_prompt", "set_encoder", "ordered_pair")
 
 torch.set_num_threads(1)
 

@@ -34,9 +34,16 @@ def test_the_python_block_runs(model):
     assert [line.split(":")[0] for line in output.splitlines()] == [line.split(":")[0] for line in shown.splitlines()]
 
 
+def test_the_training_block_trains_and_ranks(long_backbone, tmp_path):
+    code = BLOCKS[1].replace('"offline"', repr(str(long_backbone)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"0\.\d+ \[0\.\d+, [01]\.\d+\] \(n=\d+\)\n\[[12] [12]\]", done.stdout), done.stdout
+
+
 def test_the_reward_block_runs(model):
-    assert len(BLOCKS) == 2
-    assert len(json.loads(run_block(model, 1))) == 3
+    assert len(BLOCKS) == 3
+    assert len(json.loads(run_block(model, 2))) == 3
 
 
 def test_the_filter_commands_run(model, tmp_path):
@@ -73,6 +80,9 @@ def test_commands_and_links_exist():
     verbs = set(get_command(app).list_commands(None))
     assert set(re.findall(r"ranker (\w+) ", README)) <= verbs
     for link in re.findall(r"\]\(([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists(), link
+        heads = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], link
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)", README)) <= targets

@@ -48,20 +48,24 @@ class ListLossConfig(Section):
     type: ListLossName
 
 
-class RegressionLossConfig(Section):
+class AnswerLossConfig(Section):
+    """What losses of single answers share: rows need labels, and no comparison."""
+
+
+class RegressionLossConfig(AnswerLossConfig):
     """A loss of single answers against their labels."""
 
     type: RegressionLossName
 
 
-class HuberLossConfig(Section):
+class HuberLossConfig(AnswerLossConfig):
     """Squared error that becomes linear."""
 
     type: Literal["huber"]
     delta: float = Field(1.0, gt=0, description="the error from which the loss is linear")
 
 
-class CrossEntropyLossConfig(Section):
+class CrossEntropyLossConfig(AnswerLossConfig):
     """Two classes, reject and accept; the model has two outputs and its score is their log-odds."""
 
     type: Literal["cross_entropy"]

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from ranker.config.losses import ComparisonLossConfig, CrossEntropyLossConfig, LossConfig, PairLossConfig
 from ranker.config.models import ArmoRMConfig, ModelConfig, PointwiseConfig, SetEncoderConfig
 from ranker.config.section import ExportPrecision, Precision, Quantization, Section
+from ranker.layouts import LAYOUTS
 from ranker.layouts.layout import Output
 
 SAMPLE: Final = "sample"
@@ -38,6 +39,7 @@ class DataConfig(Section):
     on_error: Literal["raise", "skip"] = "raise"
     max_train_samples: int | None = Field(None, ge=1, description="most training groups of each source, for trials")
     max_eval_samples: int | None = Field(None, ge=1, description="most validation groups")
+    max_test_samples: int | None = Field(None, ge=1, description="most test groups")
     streaming: bool = Field(False, description="read datasets of the hub row by row; use with max_train_samples")
     deduplicate: Literal["none", "exact", "near"] = Field("none", description="drop repeated training rows")
     train_eval_overlap: Literal["ignore", "warn", "drop", "raise"] = Field(
@@ -157,7 +159,7 @@ class RunConfig(Section):
             raise ValueError(f"model.type '{model.type}' trains with {', '.join(model.losses)}; got '{loss.type}'")
         if isinstance(loss, CrossEntropyLossConfig) and isinstance(model, PointwiseConfig) and model.aspects:
             raise ValueError("training.loss 'cross_entropy' has the classes reject and accept; remove model.aspects")
-        ordered = ("ordered_pair", "steamshp")
+        ordered = [name for name, layout in LAYOUTS.items() if not layout.order_free]
         if isinstance(loss, PairLossConfig) and loss.order_consistency and model.type not in ordered:
             raise ValueError(
                 f"training.loss.order_consistency is for model.type {' or '.join(ordered)}; the scores of "

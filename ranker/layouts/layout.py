@@ -31,7 +31,9 @@ Cell = tuple[int, int]
 class Row:
     """One sequence of the model's input; all arrays but ``readout`` are (sequence,).
 
-    ``blocks`` numbers the block of each token (0 the prompt, 1.. the candidates). ``readout`` holds the positions that
+    ``blocks`` numbers the block of each token: 0 the prompt, 1.. the candidates; encoders with token types read blocks
+    above 0 as type 1. A layout may put another text first, but prefix sharing and token-level losses need the prompt in
+    block 0. ``readout`` holds the positions that
     the head reads, and ``candidates`` whose scores come out, in the same order.
     """
 

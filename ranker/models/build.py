@@ -10,6 +10,7 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.config import ModelConfig
+from ranker.config.models import ArmoRMConfig, BaseModelConfig, PairwiseConfig, PointwiseConfig, SteamSHPConfig
 from ranker.errors import ConfigError
 from ranker.extras import offline_backbone
 from ranker.layouts import Output
@@ -40,15 +41,14 @@ def _steamshp(name: str, config: Any, output: Output, options: Mapping[str, Any]
     return steamshp.from_backbone(name, **settings, **options)
 
 
-BUILDERS: Final[dict[str, Callable[[str, Any, Output, Mapping[str, Any]], Built]]] = {
-    "pointwise": _pointwise,
-    "set_encoder": _pairwise,
-    "shared_prompt": _pairwise,
-    "ordered_pair": _pairwise,
-    "armorm": _armorm,
-    "steamshp": _steamshp,
+BUILDERS: Final[dict[type[BaseModelConfig], Callable[[str, Any, Output, Mapping[str, Any]], Built]]] = {
+    PointwiseConfig: _pointwise,
+    PairwiseConfig: _pairwise,
+    ArmoRMConfig: _armorm,
+    SteamSHPConfig: _steamshp,
 }
-"""By ``model.type``: (name of the backbone, the type's settings, what the outputs mean, options) -> the new model."""
+"""By the settings' class or its base: (name of the backbone, the settings, what the outputs mean, options) -> the
+model. Every layout of the pairwise encoder has a subclass of ``PairwiseConfig``."""
 
 
 def new_model(
@@ -65,8 +65,9 @@ def new_model(
         ConfigError: the backbone is neither a folder nor a hub name, or a setting does not fit it.
         CheckpointError: its family is not supported.
     """
+    builder = next(BUILDERS[cls] for cls in type(config).__mro__ if cls in BUILDERS)
     try:
-        return BUILDERS[config.type](backbone_path(config.name_or_path), config, output, options or {})
+        return builder(backbone_path(config.name_or_path), config, output, options or {})
     except OSError as error:
         raise unreachable(config.name_or_path, error) from error
 

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ranker.config import MODEL_TYPES
 from ranker.errors import ModelFileError
 from ranker.layouts import AnyLayout
 from ranker.runtime import modelfile
@@ -20,9 +21,6 @@ MANIFEST_KEY: Final = "ranker.manifest"
 TOKENIZER_KEY: Final = "ranker.tokenizer.json"
 DIGEST_KEY: Final = "ranker.manifest.sha256"
 
-ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair", "armorm", "steamshp"]
-"""As ``model.type`` of a training run names them."""
-
 
 class Manifest(BaseModel):
     """Facts about the graph. Hashes are SHA-256 in hex."""
@@ -30,7 +28,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = FORMAT_VERSION
-    type: ModelType
+    type: str = Field(description="as model.type of a training run names it")
     text: AnyLayout
     labels: tuple[str, ...]
     output: str = "raw fp32 logits, higher is better; a difference of two is the log-odds of preference"
@@ -43,6 +41,13 @@ class Manifest(BaseModel):
     parity: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     calibration: Calibration = Calibration()
+
+    @field_validator("type")
+    @classmethod
+    def _known_type(cls, value: str) -> str:
+        if value not in MODEL_TYPES:
+            raise ValueError(f"expected {', '.join(MODEL_TYPES)}, got '{value}'")
+        return value
 
 
 def metadata(manifest: Manifest, tokenizer: str) -> dict[str, str]:

@@ -9,12 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ranker.config import RunConfig
-from ranker.config.losses import (
-    CrossEntropyLossConfig,
-    HuberLossConfig,
-    RegressionLossConfig,
-    TokenPairwiseLossConfig,
-)
+from ranker.config.losses import AnswerLossConfig, TokenPairwiseLossConfig
 from ranker.config.models import PointwiseConfig
 from ranker.data.load import load_preferences, mixed
 from ranker.data.overlap import Sameness, duplicates, leaks
@@ -27,9 +22,6 @@ logger = logging.getLogger(__name__)
 HELD_OUT_SHARE: Final = 0.05
 HELD_OUT_MOST: Final = 1000
 """Training prompts that become the validation rows where ``data.validation`` names none."""
-
-ANSWER_LOSSES: Final = (RegressionLossConfig, HuberLossConfig, CrossEntropyLossConfig)
-"""Losses that need no comparison."""
 
 
 def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Preference]]:
@@ -44,7 +36,7 @@ def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Pr
     """
     data = config.data
     options: dict[str, Any] = {"columns": data.columns, "on_error": data.on_error, "streaming": data.streaming}
-    single = isinstance(config.training.loss, ANSWER_LOSSES)
+    single = isinstance(config.training.loss, AnswerLossConfig)
     parts = [
         load_preferences([source], limit=data.max_train_samples, single=single, **options).preferences
         for source in data.train
@@ -56,7 +48,9 @@ def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Pr
         logger.warning(
             "data.validation is not set: %d rows of data.train are held out as validation rows", len(validation)
         )
-    test = load_preferences(data.test, **options).preferences if data.test else validation
+    test = validation
+    if data.test:
+        test = load_preferences(data.test, limit=data.max_test_samples, **options).preferences
     if data.deduplicate != "none":
         parts = without_repeats(parts, data.deduplicate, data.similarity)
     training = mixed(parts, data.weights or (1.0,) * len(parts), config.training.seed)

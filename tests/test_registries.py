@@ -1,0 +1,30 @@
+"""A family has one member per name: registries, settings, tests and docs agree."""
+
+import pytest
+
+from ranker.config import MODEL_TYPES
+from ranker.config.models import PairwiseConfig
+from ranker.layouts import LAYOUTS
+from ranker.models.readouts import READOUTS
+from tests import conftest
+
+DOCS = {name: (conftest.ROOT / name).read_text() for name in ("README.md", "docs/architecture.md", "docs/glossary.md")}
+
+
+def test_every_layout_has_a_model_type_and_the_other_way_round():
+    assert set(LAYOUTS) | {"armorm"} == set(MODEL_TYPES), "armorm reads pointwise rows"
+
+
+def test_every_layout_of_the_pairwise_encoder_has_a_readout():
+    pairwise = {name for name, cls in MODEL_TYPES.items() if issubclass(cls, PairwiseConfig)}
+    assert {LAYOUTS[name] for name in pairwise} == set(READOUTS)
+
+
+def test_the_tests_run_for_every_layout():
+    assert set(conftest.LAYOUTS) == set(LAYOUTS) - {"steamshp"}, "tests/conftest.py"
+
+
+@pytest.mark.parametrize("name", [*MODEL_TYPES])
+@pytest.mark.parametrize("page", [*DOCS])
+def test_every_model_type_is_in_the_docs(name, page):
+    assert f"`{name}`" in DOCS[page], page
