@@ -1,6 +1,9 @@
 """datatrove: a filter that keeps documents by their score.
 
-    LocalPipelineExecutor([JsonlReader("in"), RankerFilter("model.onnx", 0.5, prompt="question"), JsonlWriter("out")])
+    from ranker.integrations.datatrove import RankerFilter
+
+    keep = RankerFilter("model.onnx", 0.5, columns={"prompt": "question"})
+    LocalPipelineExecutor([JsonlReader("in"), keep, JsonlWriter("out")]).run()
 
 Source: pipeline/filters/base_filter.py of datatrove 0.10.
 """
@@ -8,74 +11,93 @@ Source: pipeline/filters/base_filter.py of datatrove 0.10.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from ranker.batch_scorer import BatchScorer
-from ranker.data.formats import parse_group
+from ranker.data.formats import Columns, parse_group
 from ranker.errors import ConfigError, DataError
+from ranker.integrations.arguments import add_columns, load_batch_scorer, prompt_column
+from ranker.loading import Ranker
 from ranker.records import BadRow, Group
 
-BELOW = "ranker_below_threshold"
-FAILED = "ranker_failed"
+BELOW: Final = "ranker_below_threshold"
+"""Why a document is dropped whose score is below the threshold."""
+
+FAILED: Final = "ranker_failed"
+"""Why a document is dropped that could not be scored."""
 
 
 class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
-    """Keeps a document whose text scores at least ``threshold`` (logits); the score goes to its metadata.
+    """Keeps a document whose text scores at least ``threshold`` logits.
 
-    A document that cannot be scored is dropped with the reason ``ranker_failed`` and its error in the metadata, so an
+    The columns of ``BatchScorer`` go to the document's metadata: ``ranker_scores`` is a list of one logit. A document
+    that cannot be scored is dropped with the reason ``ranker_failed`` and its error in the metadata, so an
     ``exclusion_writer`` loses nothing.
 
     Args:
-        model: a ``BatchScorer``, or its ``model``; each task loads it with its first documents.
-        threshold: the lowest score that is kept.
-        prompt: the metadata field with the prompt that the text answers. Default: only the text is read.
+        model: what ``ranker.load`` reads; each task loads it with its first documents. A loaded model is for one
+            process only.
+        threshold: the lowest score that is kept, in logits.
+        columns: ``{"prompt": NAME}``, the metadata field with the prompt that the text answers. Default: only the text
+            is read.
+        prefix: of the names that are added to the metadata.
         exclusion_writer: where dropped documents go.
         batch_size: documents that are scored together.
         options: those of ``ranker.load``.
+
+    Raises:
+        ConfigError: an option that ``ranker.load`` does not have, or a column for anything but the prompt.
+
+    Example:
+        >>> keep = RankerFilter("model.onnx", 0.5, columns={"prompt": "question"})
+        >>> documents = [Document(text="Hi!", id="1", metadata={"question": "Say hi"})]
+        >>> [document.metadata["ranker_scores"] for document in keep.run(documents)]
     """
 
     name = "ranker"
 
     def __init__(
         self,
-        model: Any,
+        model: str | Path | Ranker,
         threshold: float,
         *,
-        prompt: str | None = None,
+        columns: Columns | None = None,
+        prefix: str = "ranker_",
         exclusion_writer: Any = None,
         batch_size: int = 256,
         **options: Any,
     ) -> None:
         super().__init__(exclusion_writer, batch_size)
-        self.scorer = model if isinstance(model, BatchScorer) else BatchScorer(model, **options)
-        self.threshold, self.prompt = threshold, prompt
+        self.scorer = load_batch_scorer("RankerFilter", model, options, prefix=prefix)
+        self.prompt_column = prompt_column("RankerFilter", columns)
+        self.threshold = threshold
 
     def filter(self, doc: Any) -> bool | tuple[bool, str]:
         """Whether a document is kept, or False and why not."""
         return self.filter_batch([doc])[0]
 
     def filter_batch(self, batch: Sequence[Any]) -> list[bool | tuple[bool, str]]:
-        """The same for many documents.
+        """``filter`` of many documents.
 
         Raises:
-            ConfigError: the model compares answers, so that the score of a single text has no meaning.
+            ConfigError: the model's scores are relative, so that the score of a single text has no meaning, or a
+                document's metadata has one of the added names.
         """
         if self.scorer.scorer.info.scores_are_relative:
             raise ConfigError(f"{self.scorer.model}: compares answers to one prompt; use a pointwise model")
-        prefix, kept = self.scorer.prefix, list[bool | tuple[bool, str]]()
-        for doc, result in zip(batch, self.scorer.score(list(map(self._group, batch))), strict=True):
+        decisions: list[bool | tuple[bool, str]] = []
+        for doc, result in zip(batch, self.scorer.score([self._group(doc) for doc in batch]), strict=True):
+            add_columns(doc.metadata, self.scorer.results(result), self.scorer.prefix)
             if result.error is not None:
-                doc.metadata[f"{prefix}error"] = result.error
-                kept.append((False, FAILED))
-                continue
-            score = doc.metadata[f"{prefix}score"] = float(result.scores[0])
-            kept.append(score >= self.threshold or (False, BELOW))
-        return kept
+                decisions.append((False, FAILED))
+            else:
+                decisions.append(bool(result.scores[0] >= self.threshold) or (False, BELOW))
+        return decisions
 
     def _group(self, doc: Any) -> Group | BadRow:
-        prompt = "" if self.prompt is None else doc.metadata.get(self.prompt)
+        prompt = "" if self.prompt_column is None else doc.metadata.get(self.prompt_column)
         try:
             return parse_group({"prompt": prompt, "candidates": [doc.text]}, f"document {doc.id}")
         except DataError as error:

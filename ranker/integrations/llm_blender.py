@@ -1,4 +1,9 @@
-"""LLM-Blender's ``Blender`` (llm-blender 0.0.2) with any model of this package.
+"""LLM-Blender's ``Blender`` (llm-blender 0.0.2) over any model of ours, for scripts that were written for it.
+
+    from ranker.integrations.llm_blender import Blender
+
+    blender = Blender("model.onnx")
+    blender.rank(["Say hi"], [["Hi!", "No."]])  # [[1, 2]]
 
 | LLM-Blender | here | what differs |
 |---|---|---|
@@ -13,16 +18,20 @@ Sources: llm_blender/blender/blender.py and pair_ranker of LLM-Blender; arXiv 23
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.errors import ConfigError
-from ranker.integrations.arguments import refuse
-from ranker.loading import Ranker, load
+from ranker.errors import ConfigError, ScoringError
+from ranker.integrations.arguments import batches, load_ranker, refuse
+from ranker.loading import Ranker
+from ranker.ranking.ranks import Ranking
+from ranker.scoring.protocol import Floats
 
+T = TypeVar("T")
 Mode = Literal["[A,B]+[B,A]", "[A,B]", "[B,A]"]
 RefMode = Literal["longest", "shortest", "median_length", "first", "last"]
 Conversation = Sequence[Mapping[str, str]]
@@ -32,22 +41,39 @@ OPENING: Final = "Finish the following coversation in each i-th turn by filling 
 
 
 class Blender:
-    """The ranking half of LLM-Blender, for scripts that were written for it.
+    """The ranking half of LLM-Blender.
 
-    ``batch_size`` and ``disable_tqdm`` are accepted and ignored: batches are cut by tokens, and scores do not depend on
-    them. Arguments that are not supported raise ``ConfigError``.
+    In every call, ``batch_size`` is the most inputs that the model gets at once; by default it gets all of them and
+    cuts its batches by tokens. Scores do not depend on it. ``disable_tqdm`` hides the progress bar on standard error.
+    Arguments that are not supported raise ``ConfigError``.
 
     Args:
-        model: a model to load at once, as ``loadranker`` does.
+        model: a loaded model, or what ``ranker.load`` reads. Default: ``loadranker`` loads it.
         options: those of ``ranker.load``.
+
+    Raises:
+        ConfigError: an option that ``ranker.load`` does not have.
+
+    Example:
+        >>> blender = Blender("model.onnx")
+        >>> blender.rank(["Say hi"], [["Hi!", "No."]], disable_tqdm=True).tolist()
+        [[1, 2]]
     """
 
-    def __init__(self, model: str | None = None, **options: Any) -> None:
-        self._ranker: Ranker | None = load(model, **options) if model is not None else None
+    def __init__(self, model: str | Path | Ranker | None = None, **options: Any) -> None:
+        if model is None and options:
+            raise ConfigError(f"Blender: expected a model for the options {', '.join(options)}")
+        self._ranker = None if model is None else load_ranker("Blender", model, options)
 
-    def loadranker(self, ranker_path: str, device: str | None = None, **options: Any) -> None:
-        """Load a model of any kind that ``ranker.load`` reads; options are those of ``ranker.load``."""
-        self._ranker = load(ranker_path, device=device or "auto", **options)  # type: ignore[arg-type]
+    def loadranker(self, ranker_path: str | Path | Ranker, device: str | None = None, **options: Any) -> None:
+        """Load a model of any kind that ``ranker.load`` reads; ``device`` is another of its options.
+
+        Raises:
+            ConfigError: an option that ``ranker.load`` does not have.
+        """
+        if device is not None:
+            options["device"] = device
+        self._ranker = load_ranker("Blender.loadranker", ranker_path, options)
 
     @property
     def ranker(self) -> Ranker:
@@ -72,14 +98,27 @@ class Blender:
     ) -> NDArray[Any]:
         """Ranks (inputs, N) as int32, 1 the best, or fp32 scores; ragged candidates give an array of arrays.
 
-        Scores of a model in the published layout are LLM-Blender's: the mean over columns of M - M^T, where M holds the
-        logits of all ordered pairs.
+        Scores of a model with the layout ``ordered_pair`` are LLM-Blender's: the mean over columns of M - M^T, where M
+        holds the logits of all ordered pairs.
+
+        Raises:
+            ConfigError: not one list of candidates and one instruction per input, or an argument that is not supported.
+            ScoringError: candidates could not be scored.
         """
         refuse("Blender.rank", unsupported)
-        prompts = _sources(inputs, instructions)
+        prompts = _prompts(inputs, instructions, candidates)
+
+        def scores_of(part: slice) -> list[Floats]:
+            return self.ranker.score_batch(prompts[part], candidates[part])
+
+        def rankings_of(part: slice) -> list[Ranking]:
+            return self.ranker.rank_batch(prompts[part], candidates[part])
+
         if return_scores:
-            return _array([2 * scores for scores in self.ranker.score_batch(prompts, candidates)], np.float32)
-        return _array([ranking.ranks for ranking in self.ranker.rank_batch(prompts, candidates)], np.int32)
+            scores = self._in_batches(len(prompts), batch_size, disable_tqdm, scores_of)
+            return _array([2 * row for row in scores], np.float32)
+        rankings = self._in_batches(len(prompts), batch_size, disable_tqdm, rankings_of)
+        return _array([ranking.ranks for ranking in rankings], np.int32)
 
     def compare(
         self,
@@ -93,21 +132,45 @@ class Blender:
         disable_tqdm: bool = False,
         **unsupported: Any,
     ) -> NDArray[Any]:
-        """Whether A is better (inputs,), or the logits: the sum of both orders, as in LLM-Blender.
+        """Whether A is better (inputs,), or the fp32 logits: the sum of both orders, as in LLM-Blender.
 
-        ``[A,B]`` and ``[B,A]`` give half of that sum, because models here give the mean of both orders. The logits of
-        ``[B,A]`` say how much better B is, as in LLM-Blender; without ``return_logits`` the result says in every mode
-        whether A is better.
+        ``[A,B]`` reads A first only, ``[B,A]`` reads B first only. A model that averages both orders refuses these two:
+        load it with ``average_orders=False``. The logits of ``[B,A]`` say how much better B is, as in LLM-Blender;
+        without ``return_logits`` the result says in every mode whether A is better.
 
         Raises:
-            ConfigError: an unknown mode.
+            ConfigError: an unknown mode, or one order of a model that averages both.
+            ScoringError: a pair could not be scored.
         """
         refuse("Blender.compare", unsupported)
-        factors: dict[str, float] = {"[A,B]+[B,A]": 2.0, "[A,B]": 1.0, "[B,A]": -1.0}
-        if mode not in factors:
-            raise ConfigError(f"expected mode {', '.join(factors)}; got '{mode}'")
-        logits = self.ranker.compare_batch(_sources(inputs, instructions), candidates_A, candidates_B)
-        return logits * np.float32(factors[mode]) if return_logits else logits > 0
+        if mode not in get_args(Mode):
+            raise ConfigError(f"expected mode {', '.join(get_args(Mode))}; got '{mode}'")
+        info = self.ranker.info
+        if mode != "[A,B]+[B,A]" and not info.order_free and info.average_orders:
+            raise ConfigError(
+                f"Blender.compare does not honour mode '{mode}' of a model that averages both orders; load it with "
+                "average_orders=False, or use '[A,B]+[B,A]'"
+            )
+        prompts = _prompts(inputs, instructions, candidates_A, candidates_B)
+
+        def logits_of(first: Sequence[str], second: Sequence[str]) -> Floats:
+            """How much better the first text is (inputs,), where the model reads it first."""
+            logits = self._in_batches(
+                len(prompts),
+                batch_size,
+                disable_tqdm,
+                lambda part: self.ranker.compare_batch(prompts[part], first[part], second[part]),
+            )
+            return np.array(logits, np.float32)
+
+        if mode == "[B,A]":
+            logits = logits_of(candidates_B, candidates_A)
+            return logits if return_logits else logits < 0
+        logits = logits_of(candidates_A, candidates_B)
+        if mode == "[A,B]+[B,A]":
+            reads_one_order = not info.order_free and not info.average_orders
+            logits = logits - logits_of(candidates_B, candidates_A) if reads_one_order else 2 * logits
+        return logits if return_logits else logits > 0
 
     def compare_conversations(
         self,
@@ -125,9 +188,23 @@ class Blender:
             ConfigError: conversations of different lengths or user turns, or that do not alternate.
         """
         refuse("Blender.compare_conversations", unsupported)
-        rendered = [_conversation(a, b, i) for i, (a, b) in enumerate(_same(conversations_a, conversations_b))]
-        inputs, first, second = (list(part) for part in zip(*rendered, strict=True)) if rendered else ([], [], [])
-        return self.compare(inputs, first, second, return_logits=return_logits, mode=mode)
+        if len(conversations_a) != len(conversations_b):
+            raise ConfigError(
+                f"expected as many conversations a as b, got {len(conversations_a)} and {len(conversations_b)}"
+            )
+        rendered = [
+            _conversation(a, b, number)
+            for number, (a, b) in enumerate(zip(conversations_a, conversations_b, strict=True))
+        ]
+        return self.compare(
+            [prompt for prompt, _, _ in rendered],
+            [first for _, first, _ in rendered],
+            [second for _, _, second in rendered],
+            batch_size=batch_size,
+            return_logits=return_logits,
+            mode=mode,
+            disable_tqdm=disable_tqdm,
+        )
 
     def rank_with_ref(
         self,
@@ -144,20 +221,27 @@ class Blender:
     ) -> NDArray[Any]:
         """Ranks or scores of candidates by how much better each is than a reference.
 
-        ``mode`` is another name of ``ref_mode``, used in LLM-Blender's documentation. Scores are the sum of both
-        orders, as in ``compare``.
+        ``mode`` is another name of ``ref_mode``, used in LLM-Blender's documentation. ``ref_candidates``, one text per
+        input, are references that are not chosen from the candidates. Scores are the sum of both orders, as in
+        ``compare``.
 
         Raises:
-            ConfigError: an unknown way to choose the reference.
+            ConfigError: an unknown way to choose the reference, or not one reference per input.
+            ScoringError: a candidate could not be compared.
         """
         refuse("Blender.rank_with_ref", unsupported)
         choose = REFERENCES.get(mode or ref_mode)
         if choose is None:
             raise ConfigError(f"expected ref_mode {', '.join(REFERENCES)}; got '{mode or ref_mode}'")
         references = list(ref_candidates) if ref_candidates is not None else [choose(group) for group in candidates]
-        scores = [
-            2 * s for s in self.ranker.rank_with_reference_batch(_sources(inputs, instructions), candidates, references)
-        ]
+        prompts = _prompts(inputs, instructions, candidates, references)
+        logits = self._in_batches(
+            len(prompts),
+            batch_size,
+            disable_tqdm,
+            lambda part: self.ranker.rank_with_reference_batch(prompts[part], candidates[part], references[part]),
+        )
+        scores = [2 * row for row in logits]
         if return_scores:
             return _array(scores, np.float32)
         return _array([1 + (row[None, :] > row[:, None]).sum(axis=1) for row in scores], np.int32)
@@ -175,17 +259,22 @@ class Blender:
     ) -> list[Any]:
         """The best candidate of each input, or all of them, best first.
 
+        ``bubble`` is a seeded knockout of N - 1 comparisons, ``full`` scores all candidates.
+
         Raises:
             ConfigError: an unknown type of comparison.
+            ScoringError: candidates could not be scored.
         """
         refuse("Blender.get_best_of_n", unsupported)
         if pairrm_cmp_type not in ("bubble", "full"):
             raise ConfigError(f"expected pairrm_cmp_type bubble or full, got '{pairrm_cmp_type}'")
-        prompts = _sources(inputs, instructions)
-        rankings = (
-            self.ranker.rank_batch(prompts, candidates, schedule="knockout")
-            if pairrm_cmp_type == "bubble" and not return_all
-            else self.ranker.rank_batch(prompts, candidates)
+        prompts = _prompts(inputs, instructions, candidates)
+        schedule: Literal["knockout"] | None = "knockout" if pairrm_cmp_type == "bubble" and not return_all else None
+        rankings = self._in_batches(
+            len(prompts),
+            batch_size,
+            disable_tqdm,
+            lambda part: self.ranker.rank_batch(prompts[part], candidates[part], schedule=schedule),
         )
         ordered = [[group[i] for i in ranking.order] for group, ranking in zip(candidates, rankings, strict=True)]
         return ordered if return_all else [group[0] for group in ordered]
@@ -199,10 +288,30 @@ class Blender:
         disable_tqdm: bool = False,
         **unsupported: Any,
     ) -> list[str]:
-        """The worst candidate of each input."""
+        """The worst candidate of each input.
+
+        Raises:
+            ScoringError: candidates could not be scored.
+        """
         refuse("Blender.get_worst_of_n", unsupported)
-        rankings = self.ranker.rank_batch(_sources(inputs, instructions), candidates)
+        prompts = _prompts(inputs, instructions, candidates)
+        rankings = self._in_batches(
+            len(prompts), batch_size, disable_tqdm, lambda part: self.ranker.rank_batch(prompts[part], candidates[part])
+        )
         return [group[ranking.order[-1]] for group, ranking in zip(candidates, rankings, strict=True)]
+
+    @staticmethod
+    def _in_batches(
+        count: int, batch_size: int | None, disable_tqdm: bool, solve: Callable[[slice], Iterable[T]]
+    ) -> list[T]:
+        """One result per input; ``solve`` gets at most ``batch_size`` inputs at once."""
+        results: list[T] = []
+        for part in batches([1] * count, batch_size, progress=not disable_tqdm):
+            try:
+                results.extend(solve(part))
+            except ScoringError as error:
+                raise ScoringError(f"inputs {part.start} to {part.stop - 1}: {error}") from error
+        return results
 
 
 REFERENCES: Final[dict[str, Callable[[Sequence[str]], str]]] = {
@@ -214,12 +323,21 @@ REFERENCES: Final[dict[str, Callable[[Sequence[str]], str]]] = {
 }
 
 
-def _sources(inputs: Sequence[str], instructions: Sequence[str] | None) -> list[Any]:
-    """Each instruction joined with its input, without a separator, as in LLM-Blender."""
+def _prompts(inputs: Sequence[str], instructions: Sequence[str] | None, *others: Sequence[Any]) -> list[str]:
+    """Each instruction joined with its input, without a separator, as in LLM-Blender.
+
+    Raises:
+        ConfigError: instructions, or one of the other arguments, that are not one per input.
+    """
+    if instructions is not None and len(instructions) != len(inputs):
+        raise ConfigError(f"expected one instruction per input ({len(inputs)}), got {len(instructions)}")
+    for other in others:
+        if isinstance(other, str) or len(other) != len(inputs):
+            raise ConfigError(
+                f"expected one entry of candidates and references per input ({len(inputs)}), got {len(other)}"
+            )
     if instructions is None:
         return list(inputs)
-    if len(instructions) != len(inputs):
-        raise ConfigError(f"expected one instruction per input ({len(inputs)}), got {len(instructions)}")
     return [instruction + text for instruction, text in zip(instructions, inputs, strict=True)]
 
 
@@ -230,12 +348,6 @@ def _array(rows: Sequence[Any], dtype: type) -> NDArray[Any]:
     for i, row in enumerate(rows):
         ragged[i] = np.asarray(row, dtype)
     return ragged
-
-
-def _same(a: Sequence[Conversation], b: Sequence[Conversation]) -> list[tuple[Conversation, Conversation]]:
-    if len(a) != len(b):
-        raise ConfigError(f"expected as many conversations a as b, got {len(a)} and {len(b)}")
-    return list(zip(a, b, strict=True))
 
 
 def _conversation(a: Conversation, b: Conversation, number: int) -> tuple[str, str, str]:

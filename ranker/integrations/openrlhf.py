@@ -1,23 +1,26 @@
-"""OpenRLHF's reward function file: ``--reward.remote_url my_reward.py``.
+"""OpenRLHF: a file with a reward function, for ``--reward.remote_url my_reward.py``.
 
     # my_reward.py
     from ranker.integrations.openrlhf import reward_function
 
     reward_func = reward_function("model.onnx")
 
-OpenRLHF gives queries as rendered text, prompt and response in one, and calls the function with one sample or several.
+OpenRLHF passes queries as rendered text, prompt and response in one. It calls the function with one sample or several.
 Source: openrlhf/utils/agent.py of OpenRLHF 0.11.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ranker.extras import require
+from ranker.integrations.arguments import refuse
 from ranker.integrations.rewards import GroupRewards, Mode
+from ranker.loading import Ranker
 from ranker.metrics import sigmoid
 
 ENDINGS: Final = (
@@ -34,23 +37,39 @@ ENDINGS: Final = (
 """Tokens of chat templates and padding at the end of a response."""
 
 
-def reward_function(model: Any, *, mode: Mode = "score", **options: Any) -> Callable[..., dict[str, Any]]:
+def reward_function(
+    model: str | Path | Ranker, *, mode: Mode = "score", **options: Any
+) -> Callable[..., dict[str, Any]]:
     """A ``reward_func(queries, prompts, labels)`` for OpenRLHF.
 
-    ``rewards`` are those of ``GroupRewards``; ``scores``, which OpenRLHF filters by, are their logistic in [0, 1]. A
-    response that could not be scored has reward 0 and score 0, and is counted in ``extra_logs``. OpenRLHF 0.11 passes
-    one response per call, which only a pointwise model in the mode ``score`` can score; anything else raises
-    ``ConfigError``.
+    It returns fp32 tensors (queries,): ``rewards``, those of ``GroupRewards``, and ``scores``, their logistic in
+    [0, 1], by which OpenRLHF filters. A response that could not be scored has reward 0 and score 0, and is counted in
+    ``extra_logs``. OpenRLHF 0.11 passes one response per call, so it needs a pointwise model in mode ``score``.
+    ``labels`` are not read. Any other argument of the call is refused.
+
+    Args:
+        model: as in ``GroupRewards``.
+        mode: as in ``GroupRewards``.
+        options: those of ``ranker.load``.
+
+    Raises:
+        ConfigError: as in ``GroupRewards``; the function raises it for a lone response where rewards are relative.
+
+    Example:
+        >>> reward_func = reward_function("model.onnx")
+        >>> reward_func(["Say hi: Hi!</s>"], ["Say hi: "], [None])["rewards"]
     """
     rewards = GroupRewards(model, mode=mode, **options)
 
     def reward_func(
         queries: Sequence[str], prompts: Sequence[str], labels: Any = None, **kwargs: Any
     ) -> dict[str, Any]:
+        refuse("OpenRLHF's reward_func", kwargs)
         torch = require("torch")
-        raw = rewards(list(prompts), [response(q, p) for q, p in zip(queries, prompts, strict=True)])
-        failed = np.isnan(raw)
-        values = np.where(failed, 0.0, raw)
+        responses = [response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
+        raw_rewards = rewards(list(prompts), responses)
+        failed = np.isnan(raw_rewards)
+        values = np.where(failed, 0.0, raw_rewards)
         scores = np.where(failed, 0.0, sigmoid(values))
         return {
             "rewards": torch.tensor(values, dtype=torch.float32),
@@ -62,7 +81,12 @@ def reward_function(model: Any, *, mode: Mode = "score", **options: Any) -> Call
 
 
 def response(query: str, prompt: str) -> str:
-    """The part of a query after its prompt, without ``ENDINGS``."""
+    """The part of a query after its prompt, without the ``ENDINGS`` and spaces at its end.
+
+    Example:
+        >>> response("Say hi: Hi!</s>", "Say hi: ")
+        'Hi!'
+    """
     start = len(prompt) if query.startswith(prompt) else 0
     end = len(query)
     while end > start:

@@ -1,18 +1,21 @@
-"""Rewards of one RLHF batch: completions of equal prompts are a group, in whatever form the trainer passes them."""
+"""Rewards of one RLHF batch; the completions of equal prompts are a group."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.batch_scorer import BatchScorer, plain
+from ranker.batch_scorer import plain
 from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
+from ranker.integrations.arguments import load_batch_scorer
+from ranker.loading import Ranker
 from ranker.ranking.aggregation import Comparisons, bradley_terry, win_rate
 from ranker.records import Group, Prompt
 from ranker.scoring.protocol import GroupScores
@@ -32,37 +35,40 @@ RULES: Final = {"win_rate": win_rate, "bradley_terry": bradley_terry}
 class GroupRewards:
     """Rewards from a ranker or reward model, NaN where a completion could not be scored.
 
-    ``score`` gives raw logits, standardised where the model is calibrated; of a pairwise model they are relative to the
-    prompt's other completions, which is what group-normalising trainers use. ``win_rate`` and ``bradley_terry``
-    aggregate a completion's comparisons with the other completions of its prompt.
+    In mode ``score`` a reward is the raw logit, standardised where the model is calibrated; where scores are relative,
+    it compares the completion with the prompt's other completions, which is what group-normalising trainers use. In
+    mode ``win_rate`` it is the share of the prompt's other completions that it beats, minus the group's mean. In mode
+    ``bradley_terry`` it is a strength in logits, fitted to all pairs of the prompt's completions.
 
     Args:
-        model: what ``BatchScorer`` takes, or one.
-        mode: one of the three.
+        model: what ``ranker.load`` reads, loaded with the first completions; or a loaded model.
+        mode: ``score``, ``win_rate`` or ``bradley_terry``.
         options: those of ``ranker.load``.
 
     Raises:
-        ConfigError: an unknown mode.
+        ConfigError: an unknown mode, or an option that ``ranker.load`` does not have.
+
+    Example:
+        >>> GroupRewards("model.onnx")(["Say hi", "Say hi"], ["Hi!", "No."])
+        array([7.25416946, 6.67177916])
     """
 
-    def __init__(self, model: Any, *, mode: Mode = "score", **options: Any) -> None:
+    def __init__(self, model: str | Path | Ranker, *, mode: Mode = "score", **options: Any) -> None:
         if mode not in MODES:
             raise ConfigError(f"expected mode {', '.join(MODES)}, got '{mode}'")
-        self.scorer = model if isinstance(model, BatchScorer) else BatchScorer(model, **options)
+        self.scorer = load_batch_scorer("GroupRewards", model, options)
         self.mode = mode
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Floats:
-        """One reward per completion, in order.
+        """Rewards (completions,), in order. Completions without a reward are counted and logged with the reasons.
 
         Args:
             prompts: the prompt of each completion, as text or chat messages; equal prompts need not be adjacent.
             completions: texts, or chat messages that end with the assistant's.
 
-        Completions that could not be scored are counted and logged with the reasons.
-
         Raises:
             ConfigError: not one prompt per completion, or a single completion of a prompt where rewards are relative to
-                the prompt's other completions (a pairwise model, or another mode than ``score``).
+                the prompt's other completions (``scores_are_relative``, or another mode than ``score``).
         """
         if len(prompts) != len(completions):
             raise ConfigError(f"expected one prompt per completion ({len(completions)}), got {len(prompts)}")
@@ -96,9 +102,9 @@ class GroupRewards:
     def _report(reasons: dict[int, str], total: int) -> None:
         """Count the completions without a reward and log the most frequent reasons."""
         if reasons:
-            counted = Counter(reasons.values()).most_common(REASONS)
-            first = "; ".join(f"{count} x {reason}" for reason, count in counted)
-            logger.warning("%d of %d completions have no reward: %s", len(reasons), total, first)
+            frequent = Counter(reasons.values()).most_common(REASONS)
+            summary = "; ".join(f"{count} x {reason}" for reason, count in frequent)
+            logger.warning("%d of %d completions have no reward: %s", len(reasons), total, summary)
 
     @staticmethod
     def _leave_out_lone(members: dict[Prompt, list[tuple[int, str]]], reasons: dict[int, str]) -> None:
@@ -124,8 +130,8 @@ class GroupRewards:
         n = len(result.scores)
         if result.error is not None:
             return np.full(n, np.nan)
-        seen = Comparisons(n)
+        comparisons = Comparisons(n)
         first, second = np.triu_indices(n, 1)
         pairs = list(zip(first.tolist(), second.tolist(), strict=True))
-        seen.add(pairs, result.scores[first] - result.scores[second])
-        return RULES[self.mode](seen).scores
+        comparisons.add(pairs, result.scores[first] - result.scores[second])
+        return RULES[self.mode](comparisons).scores

@@ -1,5 +1,9 @@
 """TRL: a reward function for GRPO and RLOO, and the pairwise judge that TRL removed in 1.1.0.
 
+    from ranker.integrations.trl import reward_function
+
+    GRPOTrainer(model=..., reward_funcs=[reward_function("model.onnx")], train_dataset=...).train()
+
 | TRL's ``PairRMJudge`` | here | what differs |
 |---|---|---|
 | ``judge`` | ``PairRMJudge.judge`` | -1 where a pair could not be compared, as in TRL's other judges |
@@ -18,8 +22,9 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from ranker.errors import ConfigError
+from ranker.integrations.arguments import load_ranker
 from ranker.integrations.rewards import GroupRewards, Mode
-from ranker.loading import Ranker, load
+from ranker.loading import Ranker
 from ranker.metrics import sigmoid
 from ranker.records import Group
 
@@ -30,10 +35,17 @@ class PairRMJudge:
     Args:
         model: a loaded model, or what ``ranker.load`` reads.
         options: those of ``ranker.load``.
+
+    Raises:
+        ConfigError: an option that ``ranker.load`` does not have.
+
+    Example:
+        >>> PairRMJudge("model.onnx").judge(["Say hi"], [["Hi!", "No."]])
+        [0]
     """
 
-    def __init__(self, model: Ranker | str | Path, **options: Any) -> None:
-        self.ranker = model if isinstance(model, Ranker) else load(model, **options)
+    def __init__(self, model: str | Path | Ranker, **options: Any) -> None:
+        self.ranker = load_ranker("PairRMJudge", model, options)
 
     @overload
     def judge(
@@ -68,7 +80,8 @@ class PairRMJudge:
             prompts: one text each.
             completions: two per prompt.
             shuffle_order: whether the two are read in an order drawn with a fixed seed; order-free models need none.
-            return_scores: give the probability that the first is better instead, NaN for pairs that failed.
+            return_scores: whether the probability that the first is better is returned instead; NaN for pairs that
+                failed.
             temperature: divides the sum of both orders' logits before the sigmoid.
 
         Raises:
@@ -77,12 +90,12 @@ class PairRMJudge:
         if len(prompts) != len(completions) or any(len(pair) != 2 for pair in completions):
             raise ConfigError("expected exactly two completions of every prompt")
         draw = random.Random(0)
-        turned = [shuffle_order and draw.random() < 0.5 for _ in prompts]
+        swapped = [shuffle_order and draw.random() < 0.5 for _ in prompts]
         pairs = [
-            Group(prompt, (pair[1], pair[0]) if turn else (pair[0], pair[1]))
-            for prompt, pair, turn in zip(prompts, completions, turned, strict=True)
+            Group(prompt, (pair[1], pair[0]) if swap else (pair[0], pair[1]))
+            for prompt, pair, swap in zip(prompts, completions, swapped, strict=True)
         ]
-        logits = self.ranker.scorer.compare(pairs).astype(np.float64) * np.where(turned, -1, 1)
+        logits = self.ranker.scorer.compare(pairs).astype(np.float64) * np.where(swapped, -1, 1)
         if return_scores:
             with np.errstate(invalid="ignore"):
                 return [float(p) for p in sigmoid(2 * logits / temperature)]
@@ -90,18 +103,27 @@ class PairRMJudge:
 
 
 def reward_function(
-    model: Any, *, mode: Mode = "score", name: str = "ranker", **options: Any
+    model: str | Path | Ranker, *, mode: Mode = "score", name: str = "ranker", **options: Any
 ) -> Callable[..., list[float | None]]:
     """A reward function for ``GRPOTrainer`` and ``RLOOTrainer``: ``reward_funcs=[reward_function("model.onnx")]``.
 
-    It is called with ``prompts`` and ``completions``, texts or messages, and gives one reward per completion; None
-    where a completion could not be scored, which TRL leaves out. Completions of equal prompts are a group.
+    It is called with ``prompts`` and ``completions``, texts or messages, and returns one reward per completion; None
+    where a completion could not be scored, which TRL leaves out. Completions of equal prompts are a group. What else
+    TRL passes (the dataset's other columns, the trainer's state) is not read.
 
     Args:
-        model: what ``GroupRewards`` takes.
-        mode: ``score``, ``win_rate`` or ``bradley_terry``.
+        model: as in ``GroupRewards``.
+        mode: as in ``GroupRewards``.
         name: TRL logs the reward under this name.
         options: those of ``ranker.load``.
+
+    Raises:
+        ConfigError: as in ``GroupRewards``.
+
+    Example:
+        >>> reward = reward_function("model.onnx", name="helpful")
+        >>> reward(prompts=["Say hi", "Say hi"], completions=["Hi!", "No."])
+        [7.254169464111328, 6.671779155731201]
     """
     rewards = GroupRewards(model, mode=mode, **options)
 

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ranker.errors import ConfigError, nearest
-from ranker.extras import require
+from ranker.extras import EXTRA_OF, require
 from ranker.loading import load
 from ranker.serving.limits import Keys, Limits, check_host
 
@@ -29,7 +29,8 @@ try:
     from ranker.serving.app import application
     from ranker.serving.server import Server
 except ModuleNotFoundError as error:
-    require(error.name or "uvicorn")  # the error that names the extra
+    if error.name in EXTRA_OF:
+        require(error.name)  # raises the error that names the extra
     raise
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,16 @@ def policy():
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[SEP]", "bos_token": "[CLS]"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer_json()), **names)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=2, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
         bos_token_id=tokenizer.bos_token_id,
-    )  # fmt: skip
+    )
     return LlamaForCausalLM(config), tokenizer
 
 
@@ -44,13 +50,22 @@ def test_steps_on_our_rewards(model, policy, tmp_path, algorithm, mode):
         model=network,
         reward_funcs=[watched],
         args=config(
-            output_dir=str(tmp_path), per_device_train_batch_size=8, num_generations=4, max_completion_length=6,
-            max_steps=2, learning_rate=0.1, beta=0.0, report_to=[], use_cpu=True, bf16=False, logging_steps=1,
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=8,
+            num_generations=4,
+            max_completion_length=6,
+            max_steps=2,
+            learning_rate=0.1,
+            beta=0.0,
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            logging_steps=1,
             save_strategy="no",
         ),
         train_dataset=datasets.Dataset.from_list([{"prompt": "which are tools"}, {"prompt": "say hi"}] * 4),
         processing_class=tokenizer,
-    )  # fmt: skip
+    )
     trainer.train()
     assert len(seen) == 2
     prompts, completions, found = seen[0]

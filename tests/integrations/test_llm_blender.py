@@ -17,9 +17,7 @@ CANDIDATES = [["hammer, saw", "apple", "pear or hammer", "saw"], ["8", "24 legs"
 
 @pytest.fixture(scope="module")
 def blender():
-    found = Blender()
-    found._ranker = Ranker(TorchScorer(*tiny("ordered_pair")))
-    return found
+    return Blender(Ranker(TorchScorer(*tiny("ordered_pair"))))
 
 
 def matrix(blender, prompt, candidates):
@@ -56,10 +54,46 @@ def test_compare_is_the_sum_of_both_orders(blender):
         m = matrix(blender, prompt, [one, other])
         assert logit == pytest.approx(m[0, 1] - m[1, 0], abs=1e-4)
     np.testing.assert_array_equal(blender.compare(INPUTS, a, b), logits > 0)
-    np.testing.assert_array_equal(blender.compare(INPUTS, a, b, mode="[B,A]"), logits > 0)
-    np.testing.assert_allclose(blender.compare(INPUTS, a, b, return_logits=True, mode="[B,A]"), -logits / 2, rtol=1e-5)
     with pytest.raises(ConfigError, match="expected mode"):
         blender.compare(INPUTS, a, b, mode="[A]")
+
+
+def test_one_order_is_read_by_a_model_that_reads_one_order_and_refused_by_others(blender):
+    one_order = Blender(Ranker(TorchScorer(*tiny("ordered_pair"), average_orders=False)))
+    a, b = ([group[i] for group in CANDIDATES] for i in (0, 1))
+    matrices = [matrix(blender, *own) for own in zip(INPUTS, zip(a, b, strict=True), strict=True)]
+    expected = {
+        "[A,B]": [m[0, 1] for m in matrices],
+        "[B,A]": [m[1, 0] for m in matrices],
+        "[A,B]+[B,A]": [m[0, 1] - m[1, 0] for m in matrices],
+    }
+    for mode, logits in expected.items():
+        np.testing.assert_allclose(one_order.compare(INPUTS, a, b, return_logits=True, mode=mode), logits, atol=1e-4)
+        a_is_better = np.array(logits) < 0 if mode == "[B,A]" else np.array(logits) > 0
+        np.testing.assert_array_equal(one_order.compare(INPUTS, a, b, mode=mode), a_is_better)
+    for mode in ("[A,B]", "[B,A]"):
+        with pytest.raises(ConfigError, match="averages both orders; load it with average_orders=False"):
+            blender.compare(INPUTS, a, b, mode=mode)
+
+
+def test_an_order_free_model_has_half_the_sum_in_either_order(pointwise):
+    blender = Blender(pointwise)
+    a, b = ([group[i] for group in CANDIDATES] for i in (0, 1))
+    both = blender.compare(INPUTS, a, b, return_logits=True)
+    np.testing.assert_allclose(blender.compare(INPUTS, a, b, return_logits=True, mode="[A,B]"), both / 2, atol=1e-5)
+    np.testing.assert_allclose(blender.compare(INPUTS, a, b, return_logits=True, mode="[B,A]"), -both / 2, atol=1e-5)
+    np.testing.assert_array_equal(blender.compare(INPUTS, a, b, mode="[B,A]"), both > 0)
+
+
+def test_arguments_that_are_not_one_per_input_are_refused(blender):
+    for call in (
+        lambda: blender.rank(INPUTS, [*CANDIDATES, ["a"]]),
+        lambda: blender.compare(INPUTS, ["a", "b"], ["a"]),
+        lambda: blender.rank_with_ref(INPUTS, CANDIDATES, ref_candidates=["a"]),
+        lambda: blender.get_best_of_n(INPUTS[:1], CANDIDATES),
+    ):
+        with pytest.raises(ConfigError, match="expected one entry of candidates and references per input"):
+            call()
 
 
 def test_instructions_come_before_their_inputs_without_a_gap(blender):
@@ -105,10 +139,11 @@ def test_ragged_candidates_are_legal(blender):
 
 def test_conversations_are_rendered_as_pairrm_was_trained(blender, monkeypatch):
     seen = {}
-    monkeypatch.setattr(Blender, "compare", lambda self, *args, **options: seen.update(args=args))
+    monkeypatch.setattr(Blender, "compare", lambda self, *args, **options: seen.update(args=args, options=options))
     a = [{"role": "USER", "content": "Hi"}, {"role": "ASSISTANT", "content": "Hello"}] * 2
     b = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "No"}] * 2
-    blender.compare_conversations([a], [b])
+    blender.compare_conversations([a], [b], batch_size=4, disable_tqdm=True)
+    assert (seen["options"]["batch_size"], seen["options"]["disable_tqdm"]) == (4, True)
     inputs, first, second = seen["args"]
     assert inputs == [
         "Finish the following coversation in each i-th turn by filling in <Response i> with your response.\n"

@@ -59,7 +59,7 @@ def test_datatrove_keeps_what_scores_and_writes_what_does_not(pointwise, model, 
     LocalPipelineExecutor(
         [
             JsonlReader(str(tmp_path / "in")),
-            RankerFilter(pointwise, middle, prompt="question", exclusion_writer=dropped, batch_size=16),
+            RankerFilter(pointwise, middle, columns={"prompt": "question"}, exclusion_writer=dropped, batch_size=16),
             JsonlWriter(str(tmp_path / "out"), compression=None),
         ],
         tasks=2,
@@ -73,14 +73,14 @@ def test_datatrove_keeps_what_scores_and_writes_what_does_not(pointwise, model, 
 
     kept = read("out")
     assert {row["id"] for row in kept} == {str(i) for i, score in enumerate(scores) if score >= middle}
-    assert all(math.isclose(row["metadata"]["ranker_score"], scores[int(row["id"])], abs_tol=1e-5) for row in kept)
+    assert all(math.isclose(row["metadata"]["ranker_scores"][0], scores[int(row["id"])], abs_tol=1e-5) for row in kept)
     assert {row["metadata"]["filter_reason"] for row in read("dropped")} == {"ranker_below_threshold"}
     assert len(kept) + len(read("dropped")) == 40
     with pytest.raises(ranker.errors.ConfigError, match="compares answers to one prompt"):
         RankerFilter(model, 0.0).filter(Document(text="a", id="1"))
 
 
-def test_distilabel_gets_the_columns_of_pairrm_for_ragged_rows(model):
+def test_distilabel_ranks_ragged_rows(model):
     rows = [{"input": row["prompt"], "candidates": row["candidates"]} for row in ROWS[:5]]
     rows.append({"input": "q", "candidates": ["a", 3]})
     step = RankerStep(name="rank", model=str(model), pipeline=Pipeline(name="alone"))
@@ -89,10 +89,10 @@ def test_distilabel_gets_the_columns_of_pairrm_for_ragged_rows(model):
     loaded = ranker.load(model)
     for row in found[:5]:
         ranking = loaded.rank(row["input"], row["candidates"])
-        assert row["ranks"] == ranking.ranks.tolist()
-        assert row["ranked_candidates"] == [row["candidates"][i] for i in ranking.order]
-        assert row["ratings"] == pytest.approx(ranking.scores.tolist(), abs=1e-5)
-    assert found[5]["ranks"] is None
+        assert row["ranker_ranks"] == ranking.ranks.tolist()
+        assert row["ranker_order"] == ranking.order.tolist()
+        assert row["ranker_scores"] == pytest.approx(ranking.scores.tolist(), abs=1e-5)
+    assert found[5]["ranker_ranks"] is None
     assert "candidates" in found[5]["ranker_error"]
 
 
@@ -105,9 +105,9 @@ from ranker.integrations.distilabel import RankerStep
 if __name__ == "__main__":
     with Pipeline(name="test") as pipeline:
         load = LoadDataFromDicts(data=json.loads(sys.argv[2]))
-        load >> RankerStep(model=sys.argv[1], input_batch_size=8)
+        load >> RankerStep(model=sys.argv[1], input_batch_size=8, threads=1)
     found = pipeline.run(use_cache=False)["default"]["train"]
-    print("RANKS", json.dumps([row["ranks"] for row in found]))
+    print("RANKS", json.dumps([row["ranker_ranks"] for row in found]))
 """
 
 
@@ -117,8 +117,11 @@ def test_distilabel_runs_it_in_a_pipeline(model, tmp_path):
     rows = [{"input": row["prompt"], "candidates": row["candidates"]} for row in ROWS]
     done = subprocess.run(
         [sys.executable, tmp_path / "pipeline.py", model, json.dumps(rows)],
-        capture_output=True, text=True, timeout=120, cwd=ROOT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+    )
     (ranks,) = [
         json.loads(line.removeprefix("RANKS ")) for line in done.stdout.splitlines() if line.startswith("RANKS")
     ]

@@ -63,14 +63,14 @@ def test_openrlhf_gets_tensors_and_the_response_without_its_template(model, expe
 
 def test_verl_reads_the_prompt_where_the_dataset_put_it(model, pointwise, expected):
     infos = [{"question": p} for p in PROMPTS]
-    batch = verl.batch_function(model, prompt="question")
+    batch = verl.batch_reward_function(model, columns={"prompt": "question"})
     np.testing.assert_allclose(batch([""] * 5, ANSWERS, [None] * 5, infos), expected, atol=1e-5)
     alone = float(ranker.load(pointwise).score("p", ["a saw"])[0])
-    one = verl.function(pointwise, prompt="question")
+    one = verl.reward_function(pointwise, columns={"prompt": "question"})
     assert one("", "a saw", None, {"question": "p"}) == pytest.approx(alone, abs=1e-5)
-    assert verl.batch_function(model)([""] * 3, ["a", None, "b"], [None] * 3, [{"prompt": "p"}] * 3)[1] == 0
+    assert verl.batch_reward_function(model)([""] * 3, ["a", None, "b"], [None] * 3, [{"prompt": "p"}] * 3)[1] == 0
     with pytest.raises(DataError, match=r"sample 1: field 'extra_info\.prompt': expected the prompt"):
-        verl.batch_function(model)(["", ""], ["a", "b"], [None] * 2, [{"prompt": "p"}, None])
+        verl.batch_reward_function(model)(["", ""], ["a", "b"], [None] * 2, [{"prompt": "p"}, None])
 
 
 def test_cross_encoder_calls(model):
@@ -103,16 +103,21 @@ def test_cross_encoder_arguments_are_honoured_or_refused_by_name(pointwise):
             call(prompt="query: ", apply_softmax=True, prompt_name=None)
 
 
-def test_every_argument_of_the_library_is_known_or_refused():
-    import inspect
-
-    from sentence_transformers import CrossEncoder as Theirs
-
-    for name in ("predict", "rank"):
-        theirs = inspect.signature(getattr(Theirs, name)).parameters
-        ours = inspect.signature(getattr(CrossEncoder, name)).parameters
-        assert "unsupported" in ours
-        assert {"activation_fn", "batch_size", "show_progress_bar"} <= ours.keys() & theirs.keys()
+def test_an_activation_is_applied_to_logits_of_one_output_as_the_library_does(pointwise):
+    encoder = CrossEncoder(pointwise)
+    pairs = [("p", "a saw"), ("q", "c"), ("p", "hammer")]
+    logits = encoder.predict(pairs)
+    np.testing.assert_array_equal(encoder.predict(pairs, activation_fn=torch.nn.Identity()), logits)
+    np.testing.assert_array_equal(encoder.predict(pairs, activation_fn=torch.nn.Softmax(dim=-1)), [1, 1, 1])
+    trained = torch.nn.Linear(1, 1)
+    expected = logits * trained.weight.item() + trained.bias.item()
+    np.testing.assert_allclose(encoder.predict(pairs, activation_fn=trained), expected, atol=1e-5)
+    hits = encoder.rank("p", ["a saw", "hammer", "pear"], activation_fn=torch.neg)
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    assert [hit["corpus_id"] for hit in hits] == np.argsort(
+        encoder.predict([("p", d) for d in ("a saw", "hammer", "pear")])
+    ).tolist()
+    assert encoder.rank("p", []) == []
 
 
 def test_a_lone_answer_to_a_model_that_compares_is_warned_of_once(model, pointwise, caplog):
@@ -136,10 +141,11 @@ def test_rewards_that_are_missing_are_counted_with_their_reasons(model, caplog):
     assert "1 x prompt: expected text or a list of messages, got int" in line
 
 
-def test_a_batch_scorer_may_be_shared(model):
-    scorer = BatchScorer(model)
-    GroupRewards(scorer)(["p", "p"], ["a", "b"])
-    assert GroupRewards(scorer).scorer is scorer
+def test_a_loaded_model_may_be_shared(model):
+    loaded = ranker.load(model)
+    rewards = GroupRewards(loaded)
+    assert rewards.scorer.scorer is GroupRewards(loaded, mode="win_rate").scorer.scorer is loaded.scorer
+    np.testing.assert_allclose(rewards(["p", "p"], ["a", "b"]), loaded.score("p", ["a", "b"]), atol=1e-6)
 
 
 def test_sentence_transformers_evaluates_our_model(model):
