@@ -63,6 +63,13 @@ def test_a_row_of_long_texts_fits_the_length(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_row_of_the_smallest_length_fits_it(name):
+    packed = layout(name, max_length=16, prompt_reserve=8).pack(LONG, [LONG, LONG])
+    blocks = 3 if name == "shared_prompt" else 1
+    assert {len(row.ids) for row in packed.rows} == {16 * blocks}
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_truncation_of_a_prompt_keeps_its_newest_tokens(name):
     packed = layout(name).pack(LONG, [ids(*range(200, 300)), ids(7)])
     assert packed.prompt_truncated

@@ -1,6 +1,7 @@
 """How texts share the tokens of a row."""
 
 import numpy as np
+import pytest
 
 from ranker.layouts.truncation import split_budget
 
@@ -23,6 +24,11 @@ def test_what_a_short_answer_leaves_goes_to_the_longer():
 
 def test_a_prompt_below_the_reserve_leaves_its_rest_to_the_answers():
     assert split_budget(100, 4, [200], 10) == (4, [96])
+
+
+@pytest.mark.parametrize(("total", "kept"), [(7, 7), (0, 0), (-5, 0)])
+def test_a_total_below_the_reserve_is_the_prompts(total, kept):
+    assert split_budget(total, 90, [20, 20], 10) == (kept, [0, 0])
 
 
 def test_tokens_kept_never_exceed_the_total_and_leave_none_unused():
