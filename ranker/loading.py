@@ -426,10 +426,9 @@ def _group(prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Group:
     answers = tuple(_answer(candidate, f"candidates[{number}]") for number, candidate in enumerate(candidates))
     if isinstance(prompt, str):
         return Group(prompt, answers)
-    if isinstance(prompt, Sequence) and all(isinstance(message, Message) for message in prompt):
-        return Group(tuple(prompt), answers)  # type: ignore[arg-type]
+    mappings = [asdict(m) if isinstance(m, Message) else m for m in prompt] if isinstance(prompt, Sequence) else prompt
     try:
-        return Group(fields.messages(prompt, "prompt", "prompt"), answers)
+        return Group(fields.messages(mappings, "prompt", "prompt"), answers)
     except DataError as error:
         raise ConfigError(
             f"expected a prompt as text or as messages {{'role', 'content'}}: {error.field}: {error.reason}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -47,7 +48,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] | Mapping[str, Any]
     values = _mapping(path)
     changes = overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides)
     for key, value in changes:
-        _apply(values, key, value)
+        _apply(values, key, deepcopy(value))  # a later change may set a key inside it
     return parse_config(values)
 
 
@@ -71,7 +72,7 @@ def dump_config(config: RunConfig) -> str:
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected sections model, data, training; got {type(values).__name__}")

@@ -51,7 +51,7 @@ class DataConfig(Section):
     @classmethod
     def _sample_has_its_own_held_out_rows(cls, values: Any) -> Any:
         """Only for the sample: rows of one's own are never evaluated on it."""
-        if not isinstance(values, dict) or values.get("validation") or tuple(values.get("train") or ()) != (SAMPLE,):
+        if not isinstance(values, dict) or values.get("validation") or values.get("train") not in ([SAMPLE], (SAMPLE,)):
             return values
         test = values.get("test") or (f"{SAMPLE}:test",)
         return {**values, "validation": (f"{SAMPLE}:validation",), "test": test}

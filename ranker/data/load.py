@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -106,9 +107,9 @@ def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed:
     """Rows of several sources, repeated by weight: 1 once, 0.5 a random half, 2 twice.
 
     Raises:
-        ConfigError: not one weight per source, or a negative one.
+        ConfigError: not one weight per source, or one that is negative or not finite.
     """
-    if len(weights) != len(parts) or any(weight < 0 for weight in weights):
+    if len(weights) != len(parts) or not all(0 <= weight < math.inf for weight in weights):
         raise ConfigError(f"expected one weight >= 0 per source of data.train ({len(parts)}), got {list(weights)}")
     rng = random.Random(seed)
     rows: list[Preference] = []

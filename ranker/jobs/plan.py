@@ -91,7 +91,7 @@ def expanded(patterns: Sequence[str]) -> list[str]:
     """
     paths: dict[str, None] = {}
     for pattern in patterns:
-        names = _matching(pattern) if glob.has_magic(pattern) else [pattern]
+        names = _matching(pattern) if glob.has_magic(pattern) and not os.path.exists(pattern) else [pattern]
         if not names:
             raise DataError(pattern, "input", "expected at least one file of this pattern, found none")
         paths.update(dict.fromkeys(name if remote(name) else os.path.abspath(name) for name in names))

@@ -9,7 +9,8 @@ def split_budget(total: int, prompt: int, candidates: Sequence[int], reserve: in
     """Tokens kept of a prompt and of each candidate that share ``total`` tokens.
 
     Candidates come first: the prompt yields down to ``reserve`` before any candidate is cut. Candidates that must be
-    cut share the remaining tokens equally, and what a short one leaves goes to the longer ones.
+    cut share the remaining tokens equally, and what a short one leaves goes to the longer ones. A total below the
+    reserve is the prompt's.
 
     Example:
         >>> split_budget(100, 80, [50], reserve=20)
@@ -18,7 +19,7 @@ def split_budget(total: int, prompt: int, candidates: Sequence[int], reserve: in
         (20, [10, 70])
     """
     kept = list(candidates)
-    room = total - min(prompt, reserve)
+    room = max(0, total - min(prompt, reserve))
     if sum(kept) > room:
         kept = [0] * len(candidates)
         shortest_first = sorted(range(len(candidates)), key=lambda i: candidates[i])
@@ -27,4 +28,4 @@ def split_budget(total: int, prompt: int, candidates: Sequence[int], reserve: in
             i = shortest_first.pop(0)
             kept[i] = min(candidates[i], share)
             room -= kept[i]
-    return min(prompt, total - sum(kept)), kept
+    return min(prompt, max(0, total - sum(kept))), kept

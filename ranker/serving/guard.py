@@ -81,6 +81,7 @@ class Guard:
             await _refuse(send, 408, f"expected the whole body within {self.limits.request_timeout_s:g} s")
             return
         if body is None:
+            await _refuse(send, 499, "the client has gone")  # nobody reads it; the status is counted
             return
         if len(body) > self.limits.payload_limit:
             await _refuse(send, 413, f"expected a body of at most {self.limits.payload_limit} bytes")

@@ -13,6 +13,7 @@ from ranker.errors import ConfigError
 from ranker.records import Message, Prompt
 
 SENTINELS: Final = ("\u2983one\u2984", "\u2983two\u2984", "\u2983three\u2984", "\u2983four\u2984")
+UNFAITHFUL: Final = "expected a chat template that keeps the content of user and assistant turns as it is, each once"
 Render = Callable[[list[dict[str, str]]], str]
 
 
@@ -24,17 +25,19 @@ def template_parts(render: Render, encode: Callable[[str], Sequence[int]]) -> di
         encode: from trusted text to ids, special tokens recognised, none added.
 
     Raises:
-        ConfigError: the template drops or changes the content of turns.
+        ConfigError: the template drops, changes or repeats the content of turns.
     """
     roles = ("user", "assistant", "user", "assistant")
     text = render([{"role": role, "content": content} for role, content in zip(roles, SENTINELS, strict=True)])
     pieces = []
     for sentinel in SENTINELS:
         piece, separator, text = text.partition(sentinel)
+        pieces.append(piece)
         if not separator:
-            raise ConfigError("expected a chat template that keeps the content of user and assistant turns as it is")
-        pieces.append(tuple(encode(piece)))
-    prefix, between, turn, _ = pieces
+            raise ConfigError(UNFAITHFUL)
+    if any(sentinel in piece for piece in [*pieces, text] for sentinel in SENTINELS):
+        raise ConfigError(UNFAITHFUL)  # the content of a turn would become structure
+    prefix, between, turn = (tuple(encode(piece)) for piece in pieces[:3])
     return {"prefix": prefix, "between": between, "turn": turn, "suffix": tuple(encode(text))}
 
 

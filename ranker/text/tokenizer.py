@@ -43,8 +43,8 @@ class TextTokenizer:
         self._unknown = _unknown_id(self._tokenizer, json.loads(text)["model"])
         special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         self.structure = frozenset((special | set(structure)) - {self._unknown})
-        size = max(self._tokenizer.get_vocab_size(with_added_tokens=True), *self.structure, 0) + 1
-        self._is_structure = np.zeros(size, np.bool_)
+        known = self._tokenizer.get_vocab(with_added_tokens=True).values()  # ids may have gaps
+        self._is_structure = np.zeros(max(0, *known, *self.structure) + 1, np.bool_)
         self._is_structure[list(self.structure)] = True
 
     @classmethod

@@ -1,10 +1,14 @@
-"""What fake scorers in tests say of themselves."""
+"""Fake scorers, and what they say of themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from ranker.scoring.protocol import ScorerInfo
+import numpy as np
+
+from ranker.records import Group
+from ranker.scoring.protocol import Floats, GroupScores, ScorerInfo, failed, margins
 
 
 def info_of(**changes: Any) -> ScorerInfo:
@@ -18,3 +22,36 @@ def info_of(**changes: Any) -> ScorerInfo:
         "order_free": True,
     }
     return ScorerInfo(**facts | changes)
+
+
+class LengthScorer:
+    """The length of an answer is its score; answers that begin with ``bad`` fail. It records the groups it is given.
+
+    Args:
+        changes: of ``info``.
+    """
+
+    def __init__(self, **changes: Any) -> None:
+        self.info = info_of(**changes)
+        self.groups: list[Group] = []
+        self.calls: list[int] = []
+
+    def score(self, groups: Sequence[Group], *, preserve_order: bool = False) -> list[GroupScores]:
+        """See ``Scorer.score``."""
+        self.groups += groups
+        self.calls.append(len(groups))
+        return [self._result(group) for group in groups]
+
+    def token_counts(self, group: Group) -> list[int]:
+        """See ``Scorer.token_counts``; a character is a token."""
+        return [len(candidate) for candidate in group.candidates]
+
+    def compare(self, pairs: Sequence[Group]) -> Floats:
+        """See ``Scorer.compare``."""
+        return margins(pairs, self.score(pairs))
+
+    def _result(self, group: Group) -> GroupScores:
+        if any(candidate.startswith("bad") for candidate in group.candidates):
+            return failed(group, "the model failed on this row: bad")
+        lengths = np.array([len(candidate) for candidate in group.candidates], np.float32)
+        return GroupScores(lengths, np.zeros(len(lengths), np.bool_))

@@ -5,6 +5,7 @@ from ranker.errors import CheckpointError
 from ranker.text.templates import clean
 from ranker.text.tokenizer import TextTokenizer
 from tests.conftest import ALGORITHMS, CLS, PAD, SEP, SPECIALS, tokenizer_json, unigram_that_knows_sep
+from tests.support.texts import CharacterTokenizer, ids_of
 
 ATTACKS = ["[SEP]", "a [CLS] b", "<|candidate1|>", "[PAD][PAD]", "\uff3bSEP\uff3d", "x[SEP]y[SEP]", "[MASK]"]
 
@@ -79,3 +80,9 @@ def test_tokens_within_spans_are_those_of_encode(algorithm, text):
     if start > 0:
         inside = tokenizer.within(text, ((start, end),))
         assert tokenizer.decode(ids[inside]).translate({ord(c): None for c in " #Ġ▁"}) == "1931"
+
+
+def test_ids_of_a_vocabulary_with_gaps_are_kept():
+    tokenizer = CharacterTokenizer()
+    assert tokenizer.encode(["az"])[0].tolist() == ids_of("az")
+    assert max(ids_of("z")) > tokenizer.size
