@@ -89,6 +89,7 @@ format: setup-dev ## apply the formatter and the safe fixes
 docs: setup-dev ## write the generated documents
 	$(BIN)/python docs/schemes.py
 	$(BIN)/python docs/api.py
+	$(BIN)/python docs/settings.py
 	$(BIN)/python docs/checkpoints.py
 
 constraints: setup-dev ## write constraints.txt from what is installed

@@ -31,12 +31,11 @@ Every reward-model scheme is a recipe: `ranker train NAME`, or `make train-NAME`
 reloads with the same scores, evaluates, exports to one `model.onnx` and scores. This file is written by `make docs`; a
 test fails when it and the code differ.
 
-*Held-out accuracy* is what the recipe's slow test (`make test-all ONLY=slow`) reached, with its 95 % interval, beside the
-best
-of the baselines random, longer wins and bag of words on the same rows of the sample. Encoders start from the packaged
-MiniLM, decoders from random weights of three layers, because the tests use no model hub: the figures prove that a
-scheme learns and do not compare schemes. `armorm` starts from a trained `encoder-bradley-terry`, `steamshp` from two
-MiniLMs joined to an encoder-decoder, whose cross-attention and first words are new.
+*Held-out accuracy* is what the recipe's slow test (`make test-all ONLY=slow`) reached, with its 95 % interval, beside
+the best of the baselines random, longer wins and bag of words on the same rows of the sample. Encoders start from the
+packaged MiniLM, decoders from random weights of three layers, because the tests use no model hub: the figures prove
+that a scheme learns and do not compare schemes. `armorm` starts from a trained `encoder-bradley-terry`, `steamshp` from
+two MiniLMs joined to an encoder-decoder, whose cross-attention and first words are new.
 """
 
 

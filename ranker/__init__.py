@@ -52,16 +52,19 @@ if TYPE_CHECKING:
     from ranker.ranking.ranks import Ranking
     from ranker.records import BadRow, Group, Message, Preference
     from ranker.scoring.protocol import Calibration, GroupScores, Scorer, ScorerInfo
-    from ranker.training.losses import Loss
+    from ranker.training.interrupts import TrainingStopped
+    from ranker.training.losses import AnswerLoss, ComparisonLoss, ListLoss, Loss
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "BatchScorer": "batch_scorer",
+    "AnswerLoss": "training.losses",
     "BadRow": "records",
+    "BatchScorer": "batch_scorer",
     "Calibration": "scoring.protocol",
     "CheckpointError": "errors",
     "CheckpointReport": "checkpoints.report",
+    "ComparisonLoss": "training.losses",
     "ConfigError": "errors",
     "DataError": "errors",
     "EvaluationReport": "evaluation.evaluation_report",
@@ -71,6 +74,7 @@ _HOME = {
     "InterruptedRunError": "errors",
     "JobError": "errors",
     "JobStatus": "jobs.job",
+    "ListLoss": "training.losses",
     "Loss": "training.losses",
     "Message": "records",
     "MissingExtraError": "errors",
@@ -87,6 +91,7 @@ _HOME = {
     "ScorerInfo": "scoring.protocol",
     "ScoringError": "errors",
     "TrainResult": "api",
+    "TrainingStopped": "training.interrupts",
     "convert": "api",
     "evaluate": "api",
     "export_onnx": "api",
@@ -102,11 +107,13 @@ _HOME = {
 """Where each public name lives."""
 
 __all__ = [
+    "AnswerLoss",
     "BadRow",
     "BatchScorer",
     "Calibration",
     "CheckpointError",
     "CheckpointReport",
+    "ComparisonLoss",
     "ConfigError",
     "DataError",
     "EvaluationReport",
@@ -116,6 +123,7 @@ __all__ = [
     "InterruptedRunError",
     "JobError",
     "JobStatus",
+    "ListLoss",
     "Loss",
     "Message",
     "MissingExtraError",
@@ -132,6 +140,7 @@ __all__ = [
     "ScorerInfo",
     "ScoringError",
     "TrainResult",
+    "TrainingStopped",
     "__version__",
     "convert",
     "evaluate",

@@ -59,6 +59,8 @@ def draft_of(folder: Path) -> Path:
 def replace_folder(draft: Path, folder: Path) -> None:
     """Flush ``draft`` to disk and rename it to ``folder``; a folder that is already there is removed afterwards."""
     for path in [*draft.rglob("*"), draft]:
+        if path.is_file() and os.name == "posix":
+            path.chmod(path.stat().st_mode | 0o666 & ~_umask())  # safetensors writes files for their owner only
         if path.is_file() or os.name == "posix":  # elsewhere a folder cannot be opened
             sync(path)
     replaced = folder.with_name(f".{folder.name}{REPLACED}")
@@ -69,6 +71,13 @@ def replace_folder(draft: Path, folder: Path) -> None:
     if os.name == "posix":
         sync(folder.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _beside(path: Path) -> Path:

@@ -11,8 +11,9 @@ from typing import Any, Final
 import numpy as np
 
 from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group
-from ranker.errors import ConfigError, DataError, ModelFileError
-from ranker.loading import load
+from ranker.errors import ConfigError, DataError, ModelFileError, nearest
+from ranker.extras import require
+from ranker.loading import LOAD_OPTIONS, load
 from ranker.metrics import top_margin
 from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import ranked
@@ -54,6 +55,11 @@ class BatchScorer:
     ) -> None:
         if not prefix:
             raise ConfigError("expected a prefix for the columns that are added, got none; for example ranker_")
+        for name in options:
+            if name not in LOAD_OPTIONS:
+                raise ConfigError(
+                    f"unknown option '{name}'; options are those of ranker.load{nearest(name, LOAD_OPTIONS)}"
+                )
         self.model = str(model)
         self.columns = dict(check_columns(columns or {}))
         self.prefix = prefix
@@ -79,6 +85,30 @@ class BatchScorer:
                     raise ModelFileError(f"{self.model}: changed since this scorer was made; make it again")
                 self._scorer = load(self.model, **self.options).scorer
             return self._scorer
+
+    def features(self, dataset: Any) -> Any:
+        """The features of a ``datasets.Dataset`` with the columns that are added: ``dataset.map(..., features=...)``.
+
+        Without them ``datasets`` takes the types of the added columns from the first rows, where ``error`` is null.
+
+        Example:
+            >>> from datasets import Dataset
+            >>> rows = Dataset.from_list([{"prompt": "Say hi", "candidates": ["Hi!", "No."]}])
+            >>> scorer = ranker.BatchScorer("model.onnx")
+            >>> rows.map(scorer, batched=True, features=scorer.features(rows)).column_names[-1]
+            'ranker_error'
+        """
+        library = require("datasets")
+        many = getattr(library, "List", library.Sequence)
+        types = {
+            "scores": many(library.Value("float64")),
+            "ranks": many(library.Value("int64")),
+            "order": many(library.Value("int64")),
+            "margin": library.Value("float64"),
+            "truncated": many(library.Value("bool")),
+            "error": library.Value("string"),
+        }
+        return library.Features({**dataset.features, **{self.prefix + name: types[name] for name in RESULTS}})
 
     def __call__(self, batch: Batch) -> dict[str, list[Any]]:
         """The batch's columns as lists, and those of ``RESULTS`` with the prefix.

@@ -9,7 +9,6 @@ RankerError                 anything this package refuses; ``exit_code`` is what
 |-- ParityError             an export whose scores differ from the source model beyond the stated limit    (4)
 |-- JobError                a folder that holds another job than the one that was asked for                 (5)
 |-- RegressionError         a model that is significantly worse than the one it was compared with            (5)
-|-- InterruptedRunError     work that Ctrl-C or SIGTERM stopped; what was done is kept            (130 or 143)
 |-- ScoringError            a model that gave NaN or infinity                                              (1)
 `-- ExportError             a model that could not be turned into a graph                                  (1)
 """
@@ -85,10 +84,11 @@ class RegressionError(RankerError):
     exit_code = 5
 
 
-class InterruptedRunError(RankerError):
+class InterruptedRunError(KeyboardInterrupt):
     """Work that Ctrl-C or SIGTERM stopped. The message says what is kept and how to continue.
 
-    ``exit_code`` is what shells expect: 128 and the signal's number.
+    A ``KeyboardInterrupt``, so that no ``except Exception`` takes it for a failure. ``exit_code`` is what shells
+    expect: 128 and the signal's number.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -346,6 +347,10 @@ def _onnx_scorer(file: Path, **options: Any) -> OnnxScorer:
     return scorer
 
 
+LOAD_OPTIONS: Final = tuple(name for name in inspect.signature(load).parameters if name != "path")
+"""Keyword arguments of ``load``."""
+
+
 def _located(path: Path, allow_pickle: bool, revision: str | None, token: str | None) -> Path:
     """The ``model.onnx`` or the checkpoint folder to load, fetched from the hub where it is a name.
 
@@ -417,7 +422,13 @@ def _groups(prompts: Sequence[PromptLike], candidates: Sequence[Sequence[AnswerL
         raise ConfigError("expected a list of prompts, got one text; the call without _batch takes one prompt")
     if isinstance(candidates, str) or len(prompts) != len(candidates):
         raise ConfigError(f"expected one list of candidates per prompt ({len(prompts)}), got {len(candidates)}")
-    return [_group(prompt, answers) for prompt, answers in zip(prompts, candidates, strict=True)]
+    groups: list[Group] = []
+    for number, (prompt, answers) in enumerate(zip(prompts, candidates, strict=True)):
+        try:
+            groups.append(_group(prompt, answers))
+        except ConfigError as error:
+            raise error if len(prompts) == 1 else ConfigError(f"prompt {number}: {error}") from error
+    return groups
 
 
 def _group(prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Group:

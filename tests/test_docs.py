@@ -1,6 +1,7 @@
 """The documents that are generated say what the code says."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -45,3 +46,18 @@ def test_the_schemes_of_the_field_are_all_there():
         "log-sigmoid", "log-exp", "token-level pairwise", "regressed and gated", "answers A or B", "ranked lists",
     ):  # fmt: skip
         assert scheme in named
+
+
+def test_the_page_of_settings_is_the_configuration():
+    spec = importlib.util.spec_from_file_location("settings_page", ROOT / "docs" / "settings.py")
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    assert (ROOT / "docs" / "settings.md").read_text() == page.document(), "run: make docs"
+
+
+def test_the_loss_of_the_training_guide_trains(long_backbone, tmp_path, monkeypatch, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ranker.models.build.offline_backbone", lambda: str(long_backbone))
+    exec(compile(code, "training.md", "exec"), {"__name__": "example"})
+    assert "TrainResult(checkpoint='runs/hinge/checkpoint'" in capsys.readouterr().out

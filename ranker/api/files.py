@@ -84,6 +84,8 @@ def filter_files(
     """
     from ranker.jobs import job
 
+    if keep_top is not None and not isinstance(keep_top, float | int):
+        raise ConfigError(f"keep_top: expected a share in (0, 1], for example 0.1, got {keep_top!r:.40}")
     sources = [str(source) for source in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     folder = Path(output)
     work: Work | None = None

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ranker import atomic
+from ranker.data.files import finite
 from ranker.data.formats import Columns, UnusedColumns, parse_preference
-from ranker.data.load import load_preferences
-from ranker.errors import ConfigError
+from ranker.data.load import load_preferences, merged_answers
+from ranker.errors import ConfigError, DataError
 from ranker.records import Preference
 
 RowsLike = str | Path | Iterable[Mapping[str, Any]]
@@ -18,7 +19,7 @@ RowsLike = str | Path | Iterable[Mapping[str, Any]]
 
 
 def preferences_of(rows: RowsLike, columns: Columns | None = None) -> list[Preference]:
-    """Labelled records.
+    """Labelled records that hold a comparison; single answers to one prompt are one record.
 
     Raises:
         DataError: a bad row, named by its number.
@@ -29,7 +30,26 @@ def preferences_of(rows: RowsLike, columns: Columns | None = None) -> list[Prefe
     unused = UnusedColumns()
     records = [parse_preference(row, f"row {number}", columns, unused) for number, row in enumerate(_mappings(rows))]
     unused.say()
+    records = [record for record in merged_answers(records) if any(_known(target) for _, _, target in record.pairs())]
+    if not records:
+        raise DataError("rows", "rows", "expected at least one labelled comparison, got none")
     return records
+
+
+def _known(target: Sequence[float]) -> bool:
+    return any(value == value for value in target)
+
+
+def checked_rows(rows: Iterable[Mapping[str, Any]], kind: str, columns: Columns | None = None) -> list[dict[str, Any]]:
+    """Rows in memory, each of which is a labelled record.
+
+    Raises:
+        DataError: a bad row, named by its kind and number.
+    """
+    checked = [dict(row) for row in _mappings(rows)]
+    for number, row in enumerate(checked):
+        parse_preference(row, f"{kind} row {number}", columns)
+    return checked
 
 
 def name_of(rows: RowsLike) -> str:
@@ -44,7 +64,7 @@ def write_rows(rows: Iterable[Mapping[str, Any]], path: Path) -> Path:
         ConfigError: not rows, or a value that no JSON can hold.
     """
     try:
-        lines = [json.dumps(dict(row), ensure_ascii=False) for row in _mappings(rows)]
+        lines = [json.dumps(finite(dict(row)), ensure_ascii=False) for row in _mappings(rows)]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"expected rows of texts, numbers and lists ({error})") from error
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,14 +77,21 @@ def is_rows(value: Any) -> bool:
     if isinstance(value, str | Path | Mapping):
         return False
     if isinstance(value, Sequence):
-        return bool(value) and all(isinstance(row, Mapping) for row in value)
-    return hasattr(value, "column_names")
+        return bool(value) and not all(isinstance(source, str | Path) for source in value)
+    return hasattr(value, "column_names") or _is_frame(value)
+
+
+def _is_frame(value: Any) -> bool:
+    """Whether a value is a pandas DataFrame, which is iterated by its columns."""
+    return hasattr(value, "to_dict") and hasattr(value, "columns") and not isinstance(value, Mapping)
 
 
 def _mappings(rows: Any) -> Iterable[Mapping[str, Any]]:
+    if _is_frame(rows):
+        rows = rows.to_dict("records")
     if isinstance(rows, Mapping) or not isinstance(rows, Iterable):
         raise ConfigError(f"expected a file, a dataset's name or a list of rows, got {type(rows).__name__}")
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise ConfigError(f"row {number}: expected a mapping of columns, got {type(row).__name__}")
+            raise ConfigError(f"row {number}: expected a mapping of columns to values, got {type(row).__name__}")
         yield row

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ranker.api.rows import is_rows, write_rows
+from ranker.api.rows import checked_rows, is_rows, write_rows
 from ranker.config import ExportPrecision, RunConfig, load_config
 from ranker.config.run import HELD_OUT_ROWS
 from ranker.errors import ConfigError
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRAIN_ROWS = "train-rows.jsonl"
-"""Where rows that were given in memory lie, in ``output_dir``."""
+DataLike = str | Path | Sequence[str | Path] | Iterable[Mapping[str, Any]] | Mapping[str, Any]
+"""Files, dataset names, or rows in memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TrainResult:
     """What a run leaves.
 
@@ -45,6 +45,13 @@ class TrainResult:
     history: list[dict[str, Any]]
     evaluation: EvaluationReport | None = None
     exports: Mapping[Path, ParityReport] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        accuracy = None if self.evaluation is None else str(self.evaluation.accuracy)
+        files = [str(path) for path in self.exports]
+        return (
+            f"TrainResult(checkpoint='{self.checkpoint}', steps={self.steps}, accuracy={accuracy!r}, exports={files})"
+        )
 
     @property
     def report(self) -> Path:
@@ -67,7 +74,9 @@ def train(
     config: str | Path | RunConfig = "pairrm",
     *,
     model: str | Path | None = None,
-    data: str | Path | Sequence[str | Path] | Iterable[Mapping[str, Any]] | None = None,
+    data: DataLike | None = None,
+    validation: DataLike | None = None,
+    test: DataLike | None = None,
     output_dir: str | Path | None = None,
     loss: str | Mapping[str, Any] | Loss | None = None,
     callbacks: Sequence[TrainerCallback] = (),
@@ -81,7 +90,10 @@ def train(
     Args:
         config: a recipe's name (``ranker train --list``), a YAML file, or a ``RunConfig``.
         model: the backbone: a hub name, a folder, or ``offline`` (the packaged MiniLM encoder).
-        data: training rows: a file, a dataset's name, several of them, or rows in memory (dicts, a ``Dataset``).
+        data: training rows: a file, a dataset's name, several of them, or rows in memory (dicts, a ``Dataset``, a
+            ``DataFrame``); or the whole section ``data`` as a mapping.
+        validation: rows that choose the checkpoint, in the same forms; without them some training prompts are held out.
+        test: rows that the final report is about; without them the validation rows.
         output_dir: the folder of checkpoints, report and exports.
         loss: a loss by its name, with its settings, or an object of a subclass of ``ranker.training.losses.Loss``.
         callbacks: transformers' callbacks, called besides the built-in ones.
@@ -107,18 +119,25 @@ def train(
         >>> result.load().rank("3 + 1?", ["5", "4"]).order.shape
         (2,)
     """
-    object_loss = None if loss is None or isinstance(loss, str | Mapping) else loss
+    object_loss = None if loss is None or isinstance(loss, str | Mapping) else _checked_loss(loss)
+    if not (model is None or isinstance(model, str | Path)):
+        raise ConfigError(f"model: expected a hub name, a folder or 'offline', got {model!r:.60}")
     changes = _changes(
         {"model.name_or_path": None if model is None else str(model), "output_dir": output_dir},
         None if object_loss is not None else loss,
         overrides,
     )
+    if isinstance(data, Mapping):
+        changes |= {f"data.{key}": value for key, value in data.items()}
+        data = None
+    sources = {"train": data, "validation": validation, "test": test}
+    sources = {name: rows for name, rows in sources.items() if rows is not None}
     if isinstance(config, RunConfig):
-        if changes or data is not None:
+        if changes or sources:
             raise ConfigError("a RunConfig is complete; make another with load_config, or pass the recipe's name")
         settings = config
     else:
-        settings = load_config(config, changes | _data_changes(config, data, changes))
+        settings = load_config(config, changes | _data_changes(config, sources, changes))
     return _run(settings, object_loss, callbacks, resume, overwrite, log or logger.info)
 
 
@@ -133,16 +152,33 @@ def _changes(named: Mapping[str, Any], loss: Any, overrides: Mapping[str, Any]) 
     return changes if loss is None else changes | {"training.loss": loss}
 
 
-def _data_changes(config: str | Path, data: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    if data is None:
-        return {}
-    if is_rows(data):
-        folder = Path(changes.get("output_dir", load_config(config).output_dir))
-        data = write_rows(data, folder / TRAIN_ROWS)
-    sources = [data] if isinstance(data, str | Path) else list(data)
-    if not sources or not all(isinstance(source, str | Path) for source in sources):
-        raise ConfigError("data: expected files, dataset names or at least one row, got none")
-    return {"data.train": [str(source) for source in sources]}
+def _data_changes(config: str | Path, sources: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of each kind as settings; rows in memory are written into the run's folder."""
+    settings: dict[str, Any] = {}
+    for kind, rows in sources.items():
+        if is_rows(rows):
+            folder = Path(changes.get("output_dir", load_config(config).output_dir))
+            rows = write_rows(checked_rows(rows, kind, changes.get("data.columns")), folder / f"{kind}-rows.jsonl")
+        files = [rows] if isinstance(rows, str | Path) else list(rows)
+        if not files:
+            raise ConfigError(f"{kind} rows: expected files, dataset names or at least one row, got none")
+        settings[f"data.{kind}"] = [str(file) for file in files]
+    return settings
+
+
+def _checked_loss(loss: Any) -> Loss:
+    """A loss object.
+
+    Raises:
+        ConfigError: a class, a function or anything else.
+    """
+    from ranker.training.losses import Loss
+
+    if isinstance(loss, Loss):
+        return loss
+    raise ConfigError(
+        f"loss: expected a loss's name, its settings, or an object of a subclass of ranker.Loss, got {loss!r:.80}"
+    )
 
 
 def _run(

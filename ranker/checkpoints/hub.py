@@ -43,7 +43,8 @@ def local(
     """
     path = Path(name_or_path)
     if path.exists():
-        return path
+        run = path / "checkpoint"  # a run's folder is taken for the checkpoint in it
+        return run if (run / "config.json").is_file() and not (path / "config.json").is_file() else path
     if not NAME.fullmatch(name_or_path):
         raise CheckpointError(f"{name_or_path or 'no path'}: found no file or folder; check the path")
     patterns = [*TEXTS, *(WEIGHTS if weights else ()), *(PICKLES if weights and allow_pickle else ())]

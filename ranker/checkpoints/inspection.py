@@ -39,6 +39,10 @@ def inspect(
     Raises:
         CheckpointError: the folder does not exist, holds neither a configuration nor weights, or not that head.
     """
+    if folder.is_file():
+        raise CheckpointError(
+            f"{folder}: expected a checkpoint folder, got a file; ranker.load(path).info describes a model.onnx"
+        )
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: expected a folder with a checkpoint, found none; check the path")
     names = frozenset(path.name for path in folder.iterdir())

@@ -20,7 +20,10 @@ def main(
     folder: Annotated[str, typer.Option("--output", "-o", help="a folder; parts that are there are not done again")],
     keep: Annotated[str | None, typer.Option(help="an expression, e.g. 'score > 0.5 and not truncated'")] = None,
     keep_top: Annotated[
-        str | None, typer.Option(help="the best share, e.g. 10%: by score, with models that compare by margin")
+        str | None,
+        typer.Option(
+            help="the best share, e.g. 10%: by score, or by margin if the model compares the answers of a prompt"
+        ),
     ] = None,
     best_of: Annotated[bool, typer.Option("--best-of", help="add the best candidate as best")] = False,
     pairs: Annotated[bool, typer.Option("--pairs", help="the best and the worst candidate, for DPO")] = False,
@@ -83,6 +86,7 @@ def main(
         ("parts done here", str(status.parts)),
         ("rows read, written, in all", f"{totals.read}, {totals.written}"),
         ("rows with an error", f"{totals.errors}" + (f"; the first: {totals.first_error}" if totals.errors else "")),
+        ("rows left out by the selection", str(totals.read - totals.written - totals.errors)),
         ("job", f"finished; see {target / 'summary.html'}" if (target / SUCCESS).exists() else unfinished),
     ]
     show(Console(stderr=True), folder, rows)

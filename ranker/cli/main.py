@@ -39,6 +39,14 @@ COMMANDS: Final[dict[str, str]] = {
 """The commands, in the order of the help, and their modules in this package. Each module has a function ``main``."""
 
 
+class CommandStoppedError(Exception):
+    """A command that a signal ended; an ``Exception``, because click turns a ``KeyboardInterrupt`` into "Aborted!"."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Commands(TyperGroup):
     """The commands; one that a signal ends says so in one line."""
 
@@ -58,12 +66,14 @@ class Commands(TyperGroup):
         """Run a command.
 
         Raises:
-            InterruptedRunError: Ctrl-C or SIGTERM, and the command has nothing more to say of it.
+            CommandStoppedError: Ctrl-C or SIGTERM.
         """
         try:
             return super().invoke(ctx)
+        except InterruptedRunError as error:
+            raise CommandStoppedError(str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
-            raise InterruptedRunError(f"stopped by {str(error) or 'Ctrl-C'}", number_of(error)) from error
+            raise CommandStoppedError(f"stopped by {str(error) or 'Ctrl-C'}", 128 + number_of(error)) from error
 
 
 app = typer.Typer(
@@ -97,13 +107,14 @@ def main() -> None:
         signal.signal(number, stop)
     try:
         app()
-    except RankerError as error:
-        if isinstance(error, InterruptedRunError):
+    except (RankerError, CommandStoppedError) as error:
+        stopped = isinstance(error, CommandStoppedError)
+        if stopped:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)  # the process ends; another one would only break its clean-up
         if os.environ.get("RANKER_DEBUG"):
             raise
-        kind = "" if isinstance(error, InterruptedRunError) else "error: "
+        kind = "" if stopped else "error: "
         typer.echo(f"ranker: {kind}{error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:

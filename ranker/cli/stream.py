@@ -19,7 +19,7 @@ def run(operation: Operation, model: str, source: str, target: str, *, quiet: bo
     bar = tqdm(desc=operation, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
     with bar:
         result = score_file(model, source, target, operation=operation, progress=bar.update, **options)
-    if not quiet:
+    if not quiet or result.errors:
         first = f"; the first: {result.first_error}" if result.errors else ""
         Console(stderr=True, soft_wrap=True).print(
             f"ranker: {result.rows} rows, {result.errors} with an error{first}", highlight=False, markup=False

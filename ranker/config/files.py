@@ -134,7 +134,15 @@ def _explain(detail: Any) -> str:
     homes = [known for known, cls in MODEL_TYPES.items() if names[-1] in cls.model_fields] if tag in MODEL_TYPES else []
     if homes:
         return f"'{name}': model.type '{tag}' has no such setting; it belongs to {', '.join(homes)}"
-    return f"unknown key '{name}'{nearest(names[-1], parent.model_fields if parent is not None else {})}"
+    places = [f"{key}.{names[-1]}" for key, fields in _sections().items() if names[-1] in fields]
+    hint = f"; did you mean '{places[0]}'?" if places else ""
+    return f"unknown key '{name}'{hint or nearest(names[-1], parent.model_fields if parent is not None else {})}"
+
+
+def _sections() -> dict[str, set[str]]:
+    """The keys of every section of a run."""
+    classes = {key: _class_of(field.annotation) for key, field in RunConfig.model_fields.items()}
+    return {key: set(cls.model_fields) for key, cls in classes.items() if cls is not None}
 
 
 def _class_of(annotation: Any) -> type[BaseModel] | None:

@@ -22,7 +22,7 @@ class BaseModelConfig(Section):
     """The losses that it trains with."""
 
     type: str
-    name_or_path: str = Field("offline", description="hub name or folder; 'offline' is the packaged MiniLM encoder")
+    name_or_path: str = Field(description="hub name or folder; 'offline' is the packaged MiniLM encoder")
     max_length: int = Field(512, ge=16, description="tokens of a row; of shared_prompt, of a block")
     prompt_reserve: int = Field(64, ge=1, description="tokens the prompt keeps before an answer is cut")
 

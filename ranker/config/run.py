@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ranker.config.losses import ComparisonLossConfig, CrossEntropyLossConfig, LossConfig, PairLossConfig
-from ranker.config.models import ArmoRMConfig, ModelConfig, PointwiseConfig, SetEncoderConfig
-from ranker.config.section import ExportPrecision, Precision, Quantization, Section
+from ranker.config.models import ArmoRMConfig, ModelConfig, PointwiseConfig
+from ranker.config.section import ExportPrecision, Names, Precision, Quantization, Section, several
 from ranker.layouts import LAYOUTS
 from ranker.layouts.layout import Output
 
@@ -23,17 +23,15 @@ HELD_OUT_ROWS: Final = "held out of data.train"
 class DataConfig(Section):
     """Where rows come from."""
 
-    train: tuple[str, ...] = Field(description="files, dataset names (name:split), or sample: the packaged rows")
-    aspects: tuple[str, ...] = Field((), description="armorm: rows with scores per aspect; train holds the preferences")
+    train: Names = Field(description="files, dataset names (name:split), or sample: the packaged rows")
+    aspects: Names = Field((), description="armorm: rows with scores per aspect; train holds the preferences")
     aspect_columns: dict[str, str] = Field({}, description="the same as columns, for the rows of aspects")
-    validation: tuple[str, ...] = Field(
+    validation: Names = Field(
         (),
         description="rows that choose the checkpoint and decide early stopping; without them a twentieth of the "
-        "training prompts is held out (of sample, its own validation rows)",
+        "training prompts is held out, of few a fifth (of sample, its own validation rows)",
     )
-    test: tuple[str, ...] = Field(
-        (), description="held-out rows, reported at the end; without them validation is reported"
-    )
+    test: Names = Field((), description="held-out rows, reported at the end; without them validation is reported")
     weights: tuple[float, ...] = Field((), description="how often each source of train is taken; empty: once each")
     columns: dict[str, str] = Field({}, description="names of the columns where they differ from the known ones")
     on_error: Literal["raise", "skip"] = "raise"
@@ -85,7 +83,7 @@ class TrainingConfig(Section):
     activation_checkpointing: bool = False
     padding_free: bool = Field(False, description="read rows without padding, by variable-length attention")
     torch_compile: bool = Field(False, description="torch.compile: slow to start, faster on long runs on GPU")
-    report_to: tuple[str, ...] = Field(("tensorboard",), description="where transformers logs to; [] for nowhere")
+    report_to: Names = Field(("tensorboard",), description="where transformers logs to; [] for nowhere")
     logging_steps: int = Field(20, ge=1)
     seed: int = 0
 
@@ -105,7 +103,7 @@ class TrainingConfig(Section):
 class ExportConfig(Section):
     """What is exported after training."""
 
-    precisions: tuple[ExportPrecision, ...] = ("fp32", "int8")
+    precisions: Annotated[tuple[ExportPrecision, ...], BeforeValidator(several)] = ("fp32", "int8")
     push_to_hub: str | None = Field(None, description="owner/name of a repository, made private if new")
 
 
@@ -115,9 +113,7 @@ class LoraConfig(Section):
     r: int = Field(16, ge=1, description="rank of the updates")
     lora_alpha: float = Field(32.0, gt=0)
     lora_dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: tuple[str, ...] = Field(
-        (), description="last names of the linear layers; empty: all of the backbone"
-    )
+    target_modules: Names = Field((), description="last names of the linear layers; empty: all of the backbone")
     quantization: Quantization = Field("none", description="of the frozen weights; needs bitsandbytes")
     continue_from: str | None = Field(None, description="folder of an adapter whose training continues")
 
@@ -126,7 +122,7 @@ class RunConfig(Section):
     """A whole run; the sections of a recipe."""
 
     output_dir: str = Field(description="folder of checkpoints, metrics and exports")
-    model: ModelConfig = SetEncoderConfig()
+    model: ModelConfig
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
     lora: LoraConfig | None = Field(None, description="adapters instead of all weights; absent: all weights train")

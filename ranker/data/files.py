@@ -93,7 +93,12 @@ def write_rows(path: str) -> Iterator[IO[str]]:
         return
     target = Path(path).resolve()
     if target.suffix not in OUTPUTS:
-        raise DataError(path, "output", f"expected a name ending in {', '.join(OUTPUTS)}; JSON lines are written")
+        raise DataError(
+            path,
+            "output",
+            f"expected a name ending in {', '.join(filter(None, OUTPUTS))}, or none; JSON lines are written "
+            "(ranker filter writes Parquet)",
+        )
     if target.exists() and not target.is_file():  # a pipe or a device cannot be replaced
         with target.open("w", encoding="utf-8", newline="\n") as device:
             yield device

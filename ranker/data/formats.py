@@ -47,7 +47,7 @@ KNOWN: Final = (
 CHECKED: Final = ("prompt", "instruction", "input", "query", "question")
 """Columns that must agree with the turns of ``chosen`` and ``rejected`` where these hold the prompt."""
 
-FACTS: Final = ("id", "subset", "family", "source", "kinds", "reference")
+FACTS: Final = ("id", "subset", "family", "source", "kinds", "reference", "style")
 """Columns of text about a row that the model does not read."""
 
 LABELS: Final = ("scores", "score", "label", "accept")
@@ -141,7 +141,8 @@ def _group(row: ReadRow, where: str) -> Group:
         where,
         "columns",
         "expected prompt and candidates, chosen and rejected, a response, or messages; "
-        f"got {', '.join(row) or 'nothing'}; name them with --column prompt=COLUMN, candidates=COLUMN",
+        f"got {', '.join(row) or 'nothing'}; name them with columns={{'prompt': COLUMN, 'candidates': COLUMN}}, on the "
+        "command line --column prompt=COLUMN --column candidates=COLUMN",
     )
 
 
@@ -184,8 +185,8 @@ def _labelled(row: ReadRow, where: str) -> Preference:
         where,
         "columns",
         "expected chosen and rejected, candidates and scores, or a response and a score; "
-        f"got {', '.join(row) or 'nothing'}; name them with --column chosen=COLUMN, in training with "
-        "data.columns.chosen=COLUMN",
+        f"got {', '.join(row) or 'nothing'}; name them with columns={{'chosen': COLUMN}}, on the command line "
+        "--column chosen=COLUMN, in training data.columns.chosen=COLUMN",
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -35,11 +35,18 @@ class Loaded:
 
     def add(self, preference: Preference, single: bool) -> None:
         """Keep a record, or count it as unusable when it holds no comparison (with ``single``: no label)."""
-        labels = preference.labels() if single else [target for _, _, target in preference.pairs()]
+        lone = single or len(preference.candidates) == 1  # others of its prompt may follow
+        labels = preference.labels() if lone else [target for _, _, target in preference.pairs()]
         if any(value == value for values in labels for value in values):
             self.preferences.append(preference)
         else:
             self.unusable += 1
+
+    def drop_incomparable(self) -> None:
+        """Count and leave out answers that stayed alone with their prompt."""
+        kept = [preference for preference in self.preferences if len(preference.candidates) > 1]
+        self.unusable += len(self.preferences) - len(kept)
+        self.preferences = kept
 
     def skip(self, error: DataError) -> None:
         """Count a bad row and keep the first few reasons."""
@@ -68,7 +75,8 @@ def load_preferences(
         columns: names of the columns where they differ from the known ones.
         on_error: ``raise`` stops at the first bad row, ``skip`` counts it.
         limit: most records in total.
-        single: labels of single answers are enough; no comparison is needed.
+        single: labels of single answers are enough; no comparison is needed. Otherwise single answers to one prompt
+            become one list.
         streaming: read datasets of the hub row by row, so that with ``limit`` only used rows are fetched.
 
     Raises:
@@ -87,6 +95,9 @@ def load_preferences(
                 raise
             loaded.skip(error)
     unused.say()
+    if not single:
+        loaded.preferences = merged_answers(loaded.preferences)
+        loaded.drop_incomparable()
     if loaded.skipped:
         logger.warning("%d bad rows skipped, the first: %s", loaded.skipped, loaded.reasons[0])
     if loaded.unusable:
@@ -95,6 +106,33 @@ def load_preferences(
         reason = loaded.reasons[0] if loaded.reasons else f"{loaded.unusable} rows had no comparison"
         raise DataError(", ".join(sources), "rows", f"expected at least one labelled comparison, got none ({reason})")
     return loaded
+
+
+def merged_answers(preferences: Sequence[Preference]) -> list[Preference]:
+    """Single answers to one prompt as one list, so that they can be compared; other records stay as they are.
+
+    A list stands where its first answer stood. Answers whose labels have other names are not merged.
+    """
+    lists: dict[tuple[str, tuple[str, ...]], list[Preference]] = {}
+    order: list[list[Preference]] = []
+    for preference in preferences:
+        if len(preference.candidates) != 1:
+            order.append([preference])
+            continue
+        key = (repr(preference.prompt), preference.tasks)
+        if key not in lists:
+            order.append(lists.setdefault(key, []))
+        lists[key].append(preference)
+    return [part[0] if len(part) == 1 else _merged(part) for part in order]
+
+
+def _merged(answers: Sequence[Preference]) -> Preference:
+    return replace(
+        answers[0],
+        candidates=tuple(answer.candidates[0] for answer in answers),
+        scores=tuple(answer.scores[0] for answer in answers),
+        spans=(),
+    )
 
 
 def _preference(row: Row | BadRow, where: str, columns: Columns | None, unused: UnusedColumns) -> Preference:

@@ -18,9 +18,10 @@ from ranker.extras import require
 from ranker.metrics import Share
 from ranker.records import Preference
 from ranker.scoring.protocol import Scorer
+from ranker.text.templates import render_prompt
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class EvaluationReport:
     """Models evaluated on the same rows.
 
@@ -80,6 +81,10 @@ class EvaluationReport:
             tables.append(plain_text("difference in accuracy", self.difference_rows()))
         return "\n\n".join(tables)
 
+    def __repr__(self) -> str:
+        figures = ", ".join(f"'{name}': '{self[name].accuracy}'" for name in self)
+        return f"EvaluationReport(data='{self.data}', accuracy={{{figures}}})"
+
     def _repr_html_(self) -> str:
         return page.tables(self.evaluations, self.difference_rows())
 
@@ -95,19 +100,29 @@ class EvaluationReport:
 
         Columns are those of ``examples.parquet``: ``model``, ``key`` (of prompt and both answers), ``group`` (row
         number of the data), ``id``, ``subset``, ``left`` and ``right`` (candidates), ``target`` (probability that the
-        left one is better), ``logit``, ``truncated`` (either answer).
+        left one is better), ``logit``, ``truncated`` (either answer); then ``prompt``, ``left_text``, ``right_text``,
+        and ``credit``: 1 for a right decision, 0.5 for a tie, 0 for a wrong one, NaN where the labels are tied.
 
         Example:
             >>> frame = ranker.evaluate("model.onnx", "data/rows.jsonl").to_pandas()
-            >>> wrong = frame[(frame.logit > 0) != (frame.target > 0.5)]
-            >>> len(wrong) < len(frame)
-            True
+            >>> mistakes = frame[frame.credit == 0]
+            >>> mistakes[["prompt", "left_text", "right_text", "logit"]].shape[1]
+            4
 
         Raises:
             MissingExtraError: pandas is not installed.
         """
         require("pandas")
-        return writer.examples(self.evaluations).to_pandas()
+        frame = writer.examples(self.evaluations).to_pandas()
+        rows = {name: evaluation.preferences for name, evaluation in self.evaluations.items()}
+        compared = [rows[model][group] for model, group in zip(frame.model, frame.group, strict=True)]
+        frame["prompt"] = [render_prompt(row.prompt) for row in compared]
+        for side in ("left", "right"):
+            frame[f"{side}_text"] = [row.candidates[i] for row, i in zip(compared, frame[side], strict=True)]
+        decided = frame.target != 0.5
+        right = (frame.logit > 0) == (frame.target > 0.5)
+        frame["credit"] = right.astype(float).mask(frame.logit == 0, 0.5).where(decided)
+        return frame
 
     def save(self, folder: str | Path) -> Path:
         """Write ``metrics.json``, ``examples.parquet``, ``report.html`` and ``report.md``.

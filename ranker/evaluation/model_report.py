@@ -82,7 +82,7 @@ class Baseline:
         return asdict(self.accuracy) | loss | ({"reason": self.reason} if self.reason else {})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ModelReport:
     """The figures of one model. Losses are in nats, margins in logits; intervals are over prompts.
 
@@ -144,6 +144,9 @@ class ModelReport:
     kinds: Mapping[str, Share]
     baselines: Mapping[str, Baseline]
     robustness: Mapping[str, EditEffect] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"ModelReport(accuracy='{self.accuracy}', comparisons={self.comparisons}, prompts={self.prompts})"
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of ``metrics.json``; ``robustness`` is left out where it was not measured."""

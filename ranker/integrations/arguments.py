@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +11,8 @@ from tqdm import tqdm
 from ranker.batch_scorer import BatchScorer
 from ranker.data.formats import Columns
 from ranker.errors import ConfigError, nearest
-from ranker.loading import Ranker, load
+from ranker.loading import LOAD_OPTIONS, Ranker, load
 from ranker.scoring.protocol import Scorer
-
-OPTIONS: Final = tuple(name for name in inspect.signature(load).parameters if name != "path")
-"""Keyword arguments of ``ranker.load``."""
 
 BATCH: Final = 512
 """Candidates between two steps of a progress bar, where no batch size is given."""
@@ -83,9 +79,9 @@ def check_options(call: str, model: object, options: Mapping[str, Any]) -> None:
         ConfigError: naming the option.
     """
     for name in options:
-        if name not in OPTIONS:
+        if name not in LOAD_OPTIONS:
             raise ConfigError(
-                f"{call} does not honour {name}; its options are those of ranker.load{nearest(name, OPTIONS)}"
+                f"{call} does not honour {name}; its options are those of ranker.load{nearest(name, LOAD_OPTIONS)}"
             )
     if options and isinstance(model, Ranker):
         raise ConfigError(f"{call}: the model is loaded already; give {', '.join(options)} to ranker.load")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import logging as transformers_logging
 
 from ranker.config import ModelConfig
 from ranker.config.models import ArmoRMConfig, BaseModelConfig, PairwiseConfig, PointwiseConfig, SteamSHPConfig
@@ -67,9 +69,21 @@ def new_model(
     """
     builder = next(BUILDERS[cls] for cls in type(config).__mro__ if cls in BUILDERS)
     try:
-        return builder(backbone_path(config.name_or_path), config, output, options or {})
+        with without_load_report():
+            return builder(backbone_path(config.name_or_path), config, output, options or {})
     except OSError as error:
         raise unreachable(config.name_or_path, error) from error
+
+
+@contextmanager
+def without_load_report() -> Iterator[None]:
+    """Without the library's report of new and unused tensors: a new head is said in one line, by who asked for it."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def backbone_path(name_or_path: str) -> str:
@@ -100,5 +114,5 @@ def unreachable(name_or_path: str, error: OSError) -> ConfigError:
     reason = str(error).splitlines()[0]
     return ConfigError(
         f"model.name_or_path '{name_or_path}': expected a folder or a name on the model hub ({reason:.200}); without "
-        "the hub, train on the packaged encoder with --offline, or name a folder"
+        "the hub, train the packaged encoder (--offline, from Python model='offline'), or name a folder"
     )

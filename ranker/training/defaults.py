@@ -54,5 +54,10 @@ def resolved(config: RunConfig) -> Resolved:
     factor = 1 if config.lora is None else LORA_FACTOR
     rate = training.learning_rate or factor * usual.learning_rate
     tokens = training.tokens_per_step or max(usual.tokens_per_step, training.max_tokens_per_forward)
-    changed = training.model_copy(update={"learning_rate": rate, "tokens_per_step": tokens})
+    changes = {
+        "learning_rate": rate,
+        "tokens_per_step": tokens,
+        "max_tokens_per_forward": min(training.max_tokens_per_forward, tokens),  # a step has at least one pass
+    }
+    changed = training.model_copy(update=changes)
     return Resolved(config.model_copy(update={"training": changed}), rate, tokens, parameters)

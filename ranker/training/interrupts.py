@@ -23,11 +23,23 @@ class AbandonedError(Stopped):
 
 
 class TrainingStopped(Stopped):
-    """A run that stopped after a whole step; its checkpoint is in ``folder``."""
+    """A run that Ctrl-C or SIGTERM stopped after a whole step; its checkpoint is in ``folder``.
+
+    It is a ``KeyboardInterrupt``, so that no ``except Exception`` takes it for a failure. The same call of
+    ``ranker.train`` with ``resume=True`` continues the run.
+    """
 
     def __init__(self, number: int, step: int, steps: int, folder: Path) -> None:
         super().__init__(number)
-        self.step, self.steps, self.folder = step, steps, folder
+        self.step = step
+        self.steps = steps
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return (
+            f"stopped after step {self.step} of {self.steps}, saved in {self.folder}; "
+            "continue with the same call and resume=True"
+        )
 
 
 class StopRequest:

@@ -10,8 +10,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
+import yaml
 from filelock import FileLock, Timeout
 
 from ranker import atomic
@@ -89,8 +90,8 @@ def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
             raise ConfigError(f"{output}: armorm is fitted in one go and has nothing to resume; use --overwrite")
         if not checkpoints_of(output) or not (output / RECORD).is_file():
             raise ConfigError(
-                f"{output}: expected checkpoints to resume from, found none; start the run without --resume, or with "
-                "--overwrite where an earlier one left other files"
+                f"{output}: expected checkpoints to resume from, found none; start the run without --resume "
+                "(resume=True), or with --overwrite where an earlier one left other files"
             )
         _check_settings(config, output)
     elif earlier_files and not overwrite:
@@ -137,14 +138,26 @@ def _check_settings(config: RunConfig, output: Path) -> None:
     Raises:
         ConfigError: naming the settings that differ.
     """
-    text, before = dump_config(config), (output / RECORD).read_text(encoding="utf-8")
-    if text != before:
-        changed = [line.strip() for line in text.splitlines() if line not in before.splitlines()]
+    now = _flat(yaml.safe_load(dump_config(config)))
+    before = _flat(yaml.safe_load((output / RECORD).read_text(encoding="utf-8")))
+    changed = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if changed:
         raise ConfigError(
-            f"{output}: the interrupted run had other settings; differing now: "
-            f"{'; '.join(changed) or 'the order of entries'}. Resume with the same settings, delete the earlier run "
-            "with --overwrite, or choose another output_dir"
+            f"{output}: the interrupted run had other settings: {'; '.join(changed)}. Resume with the same settings, "
+            "delete the earlier run with --overwrite (overwrite=True), or choose another output_dir"
         )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
+    return flat
 
 
 def _check_sources(config: RunConfig, output: Path) -> None:

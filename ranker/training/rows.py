@@ -11,7 +11,7 @@ from typing import Any, Final
 from ranker.config import RunConfig
 from ranker.config.losses import AnswerLossConfig, TokenPairwiseLossConfig
 from ranker.config.models import PointwiseConfig
-from ranker.data.load import load_preferences, mixed
+from ranker.data.load import load_preferences, merged_answers, mixed
 from ranker.data.overlap import Sameness, duplicates, leaks
 from ranker.errors import ConfigError, DataError
 from ranker.records import Preference
@@ -20,8 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 HELD_OUT_SHARE: Final = 0.05
+HELD_OUT_LEAST: Final = 50
+HELD_OUT_OF_FEW: Final = 0.2
 HELD_OUT_MOST: Final = 1000
-"""Training prompts that become the validation rows where ``data.validation`` names none."""
+"""Training prompts that become the validation rows where ``data.validation`` names none: a twentieth, at most 1000, at
+least 50, and of few prompts a fifth."""
 
 
 def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Preference]]:
@@ -71,10 +74,11 @@ def held_out(parts: Sequence[list[Preference]], seed: int) -> tuple[list[list[Pr
     prompts = sorted({repr(row.group.prompt) for part in parts for row in part})
     if len(prompts) < 2:
         raise ConfigError("data.validation is not set and data.train has one prompt, so none can be held out; set it")
-    count = min(HELD_OUT_MOST, max(1, round(HELD_OUT_SHARE * len(prompts))))
+    least = min(HELD_OUT_LEAST, round(HELD_OUT_OF_FEW * len(prompts)))
+    count = min(HELD_OUT_MOST, max(1, least, round(HELD_OUT_SHARE * len(prompts))))
     chosen = set(random.Random(seed).sample(prompts, count))
     kept = [[row for row in part if repr(row.group.prompt) not in chosen] for part in parts]
-    rows = [row for part in parts for row in part if repr(row.group.prompt) in chosen]
+    rows = merged_answers([row for part in parts for row in part if repr(row.group.prompt) in chosen])
     validation = [row for row in rows if any(target == target for _, _, values in row.pairs() for target in values)]
     if not validation:
         raise ConfigError(

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from ranker import atomic
 from ranker.checkpoints import adapters as adapter_folders
@@ -40,7 +47,7 @@ from ranker.training.resume import PLAN, STEPS, begin_output, check_output, chec
 from ranker.training.rows import load
 from ranker.training.stages import gating, qat
 from ranker.training.start import starting_model, without_padding
-from ranker.training.trainer import RankerTrainer
+from ranker.training.trainer import SELECTED_BY, RankerTrainer
 
 logger = logging.getLogger(__name__)
 PROBES: Final = 8
@@ -236,6 +243,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     trainer.add_callback(CheckSaved(check))
     source = newest_whole(output) if resume else None
     if source is not None:
+        work.log(f"resuming from {source}")
         trainer.add_callback(EvaluatePending(trainer, source))
     with trainer.stop.watched():
         trainer.train(resume_from_checkpoint=None if source is None else str(source))
@@ -244,6 +252,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
         logger.warning(
             "%d of %d groups read had a prompt or an answer cut to model.max_length", groups.cut, groups.read
         )
+    _say_what_is_kept(trainer.state, work.log)
     final = output / "checkpoint"
     scorer = _saved(config, trainer, launch, probes, final)
     if adapter is None and not launch.sharded:
@@ -251,6 +260,11 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     if stopped is not None:  # after the last step: the model is trained and saved, what follows is not begun
         raise TrainingStopped(stopped, trainer.state.global_step, trainer.state.max_steps, final)
     return final, scorer, trainer.state.log_history, trainer.state.global_step
+
+
+def _say_what_is_kept(state: TrainerState, log: Callable[[str], object]) -> None:
+    if state.best_global_step:
+        log(f"kept step {state.best_global_step} of {state.max_steps}: the best on the validation rows")
 
 
 def _saved(
@@ -358,7 +372,7 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         save_strategy="steps",
         save_total_limit=2,
         load_best_model_at_end=not launch.sharded,  # shards cannot take whole weights back; see _sharded
-        metric_for_best_model="accuracy",
+        metric_for_best_model=SELECTED_BY,
         greater_is_better=True,
         logging_steps=training.logging_steps,
         report_to=_installed(training.report_to),

@@ -32,6 +32,11 @@ from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStop
 from ranker.training.losses import Loss
 from ranker.training.losses.loss import at
 
+SELECTED_BY = "accuracy_then_log_loss"
+TIE_BREAK = 1e-7
+"""The best checkpoint has the best validation accuracy, of equals the least log-loss: its metric is the accuracy minus
+this share of the log-loss, which decides nothing but ties."""
+
 SLICE = 256
 """Validation groups of each process between two looks at whether the run is to stop."""
 
@@ -210,8 +215,9 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         summary = pairwise_summary(self.validation, results)
         metrics = {
             f"{metric_key_prefix}_accuracy": summary.accuracy.value,
-            f"{metric_key_prefix}_loss": summary.log_loss,
+            f"{metric_key_prefix}_log_loss": summary.log_loss,
             f"{metric_key_prefix}_margin": summary.mean_margin,
+            f"{metric_key_prefix}_{SELECTED_BY}": summary.accuracy.value - TIE_BREAK * min(summary.log_loss, 1000.0),
         }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

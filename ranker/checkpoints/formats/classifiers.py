@@ -103,7 +103,9 @@ def write_for_transformers(source: Source, folder: Path) -> list[str]:
     """
     mean = str(source.config.model_type).startswith(MEAN_POOLED)
     if mean or isinstance(source.model, (PairwiseModel, GatedModel)):
-        raise refused(source, "hf", "classifiers of the library's own pooling, and encoder-decoders")
+        raise refused(
+            source, "hf", "pointwise models with the pooling that transformers computes, and encoder-decoders"
+        )
     source, notes = without_bias(source)
     values = plain_config(source, type(source.model).__name__)
     write(source, folder, KeyMap({}), values | {"ranker": source.config.ranker | {"head_bias": False}})

@@ -177,8 +177,11 @@ def decoder_config(source: Source, target: str, architecture: str) -> dict[str, 
 
 def refused(source: Source, target: str, needs: str) -> CheckpointError:
     """The error of a model that a format cannot hold."""
-    what = source.config.model_type
-    return CheckpointError(f"a {what} model cannot be written as '{target}', which holds {needs}; choose --to native")
+    kind = source.model.layout.layout if hasattr(source.model, "layout") else source.config.model_type
+    return CheckpointError(
+        f"a model of type '{kind}' cannot be written as '{target}', which holds {needs}. Only --to native holds every "
+        "model; for other libraries train a pointwise recipe (encoder-bradley-terry, decoder-bradley-terry)"
+    )
 
 
 def _positions(config: PretrainedConfig) -> int:

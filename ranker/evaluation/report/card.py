@@ -77,7 +77,6 @@ def _text(name: str, config: RunConfig, report: ModelReport, facts: Rows) -> str
         ("training rows", ", ".join(config.data.train)),
         ("validation rows", ", ".join(config.data.validation) or HELD_OUT_ROWS),
         ("test rows", ", ".join(config.data.test) or "none"),
-        ("seed", training.seed),
         *facts,
     ]
     kind = "reward model" if isinstance(model, PointwiseConfig | ArmoRMConfig) else "ranker"
