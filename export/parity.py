@@ -87,7 +87,7 @@ class ParityReport(DecisionAgreement):
     quantization: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of the manifest; ``quantization`` is left out where there is none."""
+        """The JSON object of the manifest; without ``quantization`` for fp32."""
         names = ("data", "shapes", "max_difference", *DecisionAgreement.__dataclass_fields__, "quantization")
         values = asdict(self)
         return {name: values[name] for name in names if name != "quantization" or self.quantization is not None}

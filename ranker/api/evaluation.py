@@ -44,7 +44,7 @@ def evaluate(
         The report: ``report.accuracy``, ``report[model]``, ``report.to_pandas()``, ``report.save(folder)``.
 
     Raises:
-        ConfigError: a model is named twice, or there is none.
+        ConfigError: a model is named twice, or no model is given.
         DataError: a bad row, or there is no such baseline.
 
     Example:
@@ -69,7 +69,7 @@ def scorers_of(models: ModelLike | Sequence[ModelLike] | Mapping[str, ModelLike]
     """The scorers of models by name, loaded where they are not.
 
     Raises:
-        ConfigError: a model is named twice, or there is none.
+        ConfigError: a model is named twice, or no model is given.
     """
     if isinstance(models, Mapping):
         named = list(models.items())

@@ -83,7 +83,7 @@ def inspect(
 
 
 def _head(folder: Path, files: Files, prefix: str | None) -> HeadReport | None:
-    """The head and its shape; None if there is none.
+    """The head and its shape; None for a checkpoint without a head.
 
     Raises:
         CheckpointError: it has a name that no tensor has.

@@ -77,7 +77,7 @@ def new_model(
 
 @contextmanager
 def without_load_report() -> Iterator[None]:
-    """Without the library's report of new and unused tensors: a new head is said in one line, by who asked for it."""
+    """Without the library's report of new and unused tensors; the caller warns of a new head in one line."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
