@@ -84,16 +84,16 @@ class CrossEncoder:
         for number, (query, _) in enumerate(pairs):
             members.setdefault(query, []).append(number)
         numbers = list(members.values())
-        groups = [Group(query, tuple(pairs[number][1] for number in own)) for query, own in members.items()]
+        groups = [Group(query, tuple(pairs[number][1] for number in places)) for query, places in members.items()]
         scorer = self.ranker.scorer
         if has_lone(scorer, groups):
             raise ConfigError(f"{LONE} (predict reads the documents of equal queries together)")
         logits = np.empty(len(pairs), np.float32)
         for part in batches(list(map(len, numbers)), batch_size, progress=bool(show_progress_bar)):
-            for own, result in zip(numbers[part], ranked(scorer, groups[part]), strict=True):
+            for places, result in zip(numbers[part], ranked(scorer, groups[part]), strict=True):
                 if result.error is not None:
-                    raise ScoringError(f"pair {own[0]}: {result.error}")
-                logits[own] = result.scores
+                    raise ScoringError(f"pair {places[0]}: {result.error}")
+                logits[places] = result.scores
         scores = _converted(logits, activation_fn, convert_to_numpy, convert_to_tensor)
         return scores[0] if single else scores
 

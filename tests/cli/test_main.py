@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ranker.cli import main as command_line
 from ranker.cli.main import COMMANDS, app
-from ranker.errors import CheckpointError, ConfigError, DataError, InterruptedRunError
+from ranker.errors import CheckpointError, ConfigError, DataError
 from tests.conftest import ROOT
 
 RUN = CliRunner()
@@ -113,7 +113,10 @@ def test_an_error_is_one_line_and_its_exit_code(error, code, run_main):
 
 
 def test_an_interruption_is_one_line_and_the_exit_code_of_its_signal(run_main):
-    assert run_main(InterruptedRunError("stopped by SIGTERM", 15)) == (143, "ranker: stopped by SIGTERM\n")
+    assert run_main(command_line.CommandStoppedError("stopped by SIGTERM", 143)) == (
+        143,
+        "ranker: stopped by SIGTERM\n",
+    )
 
 
 def test_debugging_shows_the_traceback(run_main):

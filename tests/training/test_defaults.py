@@ -6,6 +6,8 @@ from ranker.config.files import parse_config
 from ranker.training import defaults
 from ranker.training.defaults import LORA_FACTOR, SIZES, resolved
 
+MODEL = {"type": "set_encoder", "name_or_path": "offline"}
+
 
 @pytest.fixture
 def resolve(monkeypatch):
@@ -13,7 +15,9 @@ def resolve(monkeypatch):
 
     def of(parameters, **sections):
         monkeypatch.setattr(defaults, "backbone_parameters", lambda name: int(parameters))
-        return resolved(parse_config({"output_dir": "runs/x", "data": {"train": ["r.jsonl"]}, **sections}))
+        return resolved(
+            parse_config({"output_dir": "runs/x", "model": MODEL, "data": {"train": ["r.jsonl"]}, **sections})
+        )
 
     return of
 

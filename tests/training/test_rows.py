@@ -24,7 +24,8 @@ def prompts(rows):
 
 def run(train, **sections):
     data = {"train": train, **sections.pop("data", {})}
-    return parse_config({"output_dir": "runs/x", "data": data, **sections})
+    model = {"type": "set_encoder", "name_or_path": "offline", **sections.pop("model", {})}
+    return parse_config({"output_dir": "runs/x", "model": model, "data": data, **sections})
 
 
 @pytest.fixture
@@ -41,9 +42,23 @@ def file(tmp_path):
 
 
 def test_a_twentieth_of_the_prompts_is_held_out():
-    kept, validation = held_out([[pair(f"q{n}") for n in range(200)]], seed=0)
-    assert len(validation) == round(HELD_OUT_SHARE * 200)
-    assert len(kept[0]) == 200 - len(validation)
+    kept, validation = held_out([[pair(f"q{n}") for n in range(2000)]], seed=0)
+    assert len(validation) == round(HELD_OUT_SHARE * 2000)
+    assert len(kept[0]) == 2000 - len(validation)
+
+
+def test_of_few_prompts_a_fifth_is_held_out_and_at_most_as_many_as_of_a_thousand():
+    for prompts_, expected in ((20, 4), (200, 40), (1000, 50)):
+        _, validation = held_out([[pair(f"q{n}") for n in range(prompts_)]], seed=0)
+        assert len(validation) == expected
+
+
+def test_single_answers_to_one_prompt_validate_as_one_list():
+    rows = [
+        Preference(f"q{n}", (answer,), ((score,),)) for n in range(10) for answer, score in (("a", 1.0), ("b", 0.0))
+    ]
+    _, validation = held_out([rows], seed=0)
+    assert {row.candidates for row in validation} == {("a", "b")}
 
 
 def test_at_least_one_prompt_is_held_out():

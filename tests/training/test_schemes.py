@@ -43,7 +43,7 @@ def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
             "training.max_tokens_per_forward=1024",
             "training.tokens_per_step=2048",
             "training.eval_steps=100000",
-            *([f"data.aspects=[{ROOT / 'data' / 'train.jsonl'}]", "gate.steps=20"] if recipe == "armorm" else []),
+            *([f"data.aspects=[{ROOT / 'data' / 'train.jsonl'}]", "model.gate.steps=20"] if recipe == "armorm" else []),
         ],
     )
     trained = train(config)
