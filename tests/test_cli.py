@@ -275,8 +275,7 @@ def test_print_config_and_dry_run(tiny_backbone):
     assert dry.exit_code == 0, dry.output
     assert dry.output.count("[CLS]") >= 3
     assert "steps at a learning rate of" in dry.output
-    assert "cut: candidates" in dry.output
-    assert "prompt cut: yes" in dry.output
+    assert "cut: candidates none; prompt yes" in dry.output
 
 
 def test_export_and_eval_verbs(model, tmp_path):

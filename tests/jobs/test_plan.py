@@ -115,7 +115,8 @@ def test_the_same_job_is_resumed(folder):
 def test_a_file_with_another_time_is_the_same_job(rows, folder):
     start_or_resume(make_plan([str(rows)], 2, {}, folder), folder)
     os.utime(rows, (0, 0))
-    start_or_resume(make_plan([str(rows)], 2, {}, folder), folder)
+    plan = make_plan([str(rows)], 2, {}, folder)
+    assert start_or_resume(plan, folder) == plan
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def test_all_rows_of_a_prompt_go_to_one_side_in_every_source():
     second = [pair(f"q{n % 20}", f"c{n}") for n in range(40)]
     kept, validation = held_out([first, second], seed=0)
     assert not prompts(validation) & (prompts(kept[0]) | prompts(kept[1]))
-    assert len(validation) == 5
+    assert len(prompts(validation)) == 4
+    assert len(validation) == 20
     assert len(kept[0]) + len(kept[1]) + len(validation) == 100
 
 
@@ -116,9 +117,9 @@ def test_held_out_rows_without_a_comparison_are_refused():
 
 def test_rows_without_validation_rows_are_split(file, caplog):
     training, validation, test = load(run([file("rows.jsonl", *(f"q{n}" for n in range(40)))]))
-    assert (len(training), len(validation)) == (38, 2)
+    assert (len(training), len(validation)) == (32, 8)
     assert test is validation
-    assert "data.validation is not set: 2 rows of data.train are held out" in caplog.text
+    assert "data.validation is not set: 8 rows of data.train are held out" in caplog.text
 
 
 def test_named_rows_are_validation_and_test(file):
@@ -181,5 +182,5 @@ def test_labels_have_the_names_of_the_aspects():
 def test_a_prompt_of_messages_is_held_out_whole():
     parts = [pair((Message("user", f"q{n % 10}"),), f"a{n}") for n in range(30)]
     kept, validation = held_out([parts], seed=0)
-    assert len(validation) == 3
+    assert len(validation) == 6
     assert prompts(validation).isdisjoint(prompts(kept[0]))
