@@ -23,7 +23,7 @@ pairs = [
 ]
 train_rows, test_rows = pairs[:100], pairs[100:]
 
-# 2. Train. Without data.validation a twentieth of the prompts is held out to choose the checkpoint.
+# 2. Train. Without data.validation some of the prompts are held out to choose the checkpoint.
 result = ranker.train(
     "pairrm",
     model=BACKBONE,

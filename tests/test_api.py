@@ -81,7 +81,12 @@ def test_the_example_script_runs_and_is_short(tmp_path, long_backbone):
     done = subprocess.run([sys.executable, script, str(long_backbone)], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()] == [
-        "checkpoint", "order", "P(first is better)", "accuracy", "parity", "read",
-    ]  # fmt: skip
+        "checkpoint",
+        "order",
+        "P(first is better)",
+        "accuracy",
+        "parity",
+        "read",
+    ]
     assert (tmp_path / "runs" / "own-pairs" / "evaluation" / "report.html").is_file()
     assert list((tmp_path / "runs" / "own-pairs" / "kept").glob("part-*"))

@@ -39,10 +39,10 @@ def test_there_are_enough_of_them():
 def test_through_the_library(model):
     for result in ranker.load(model).scorer.score([Group(row["prompt"], tuple(row["candidates"])) for row in ROWS]):
         check(None if result.error else result.scores, result.error)
-    found = BatchScorer(model)({"prompt": [r["prompt"] for r in ROWS], "candidates": [r["candidates"] for r in ROWS]})
-    for scores, error in zip(found["ranker_scores"], found["ranker_error"], strict=True):
+    answer = BatchScorer(model)({"prompt": [r["prompt"] for r in ROWS], "candidates": [r["candidates"] for r in ROWS]})
+    for scores, error in zip(answer["ranker_scores"], answer["ranker_error"], strict=True):
         check(scores, error)
-    assert len(found["ranker_error"]) == len(ROWS)
+    assert len(answer["ranker_error"]) == len(ROWS)
 
 
 def test_through_the_command_line(model, tmp_path):
@@ -50,9 +50,9 @@ def test_through_the_command_line(model, tmp_path):
     out = tmp_path / "out.jsonl"
     done = ranker_cli("score", "--onnx", model, "--input", tmp_path / "in.jsonl", "--output", out)
     assert done.returncode == 0, done.stderr
-    found = [json.loads(line) for line in out.read_bytes().split(b"\n") if line]
-    assert len(found) == len(ROWS)
-    for row in found:
+    answer = [json.loads(line) for line in out.read_bytes().split(b"\n") if line]
+    assert len(answer) == len(ROWS)
+    for row in answer:
         check(row["scores"], row["error"])
     kept = ranker_cli(
         "filter", tmp_path / "in.jsonl", "--onnx", model, "-o", tmp_path / "kept", "--keep", "score > -99"
@@ -66,10 +66,10 @@ def test_through_http(app):
     with TestClient(app) as client:
         for name, row in zip(TEXTS, ROWS, strict=True):
             body = json.dumps(row | {"partial": True}).encode()
-            found = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
-            assert found.status_code in (200, 422), name
-            if found.status_code == 200:
-                (result,) = found.json()["results"]
+            answer = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
+            assert answer.status_code in (200, 422), name
+            if answer.status_code == 200:
+                (result,) = answer.json()["results"]
                 check(result["scores"], result["error"])
 
 

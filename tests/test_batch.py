@@ -18,18 +18,18 @@ BATCH = {
 
 def test_rows_come_back_in_order_with_their_columns(model):
     scorer = BatchScorer(model)
-    found = scorer(BATCH)
-    assert list(found) == [*BATCH, *("ranker_" + name for name in RESULTS)]
-    assert found["kept"] == [1, 2, 3, 4]
+    result = scorer(BATCH)
+    assert list(result) == [*BATCH, *("ranker_" + name for name in RESULTS)]
+    assert result["kept"] == [1, 2, 3, 4]
     expected = ranker.load(model).score("p", ["a", "b b"])
-    np.testing.assert_array_equal(np.array(found["ranker_scores"][0], np.float32), expected)
-    assert found["ranker_margin"][0] == pytest.approx(abs(float(expected[0] - expected[1])), abs=1e-6)
-    assert found["ranker_margin"][1] is None
-    assert found["ranker_scores"][2] == []
-    assert found["ranker_scores"][3] is None
-    assert "row 3: field 'candidates[1]': expected text, got NoneType" in found["ranker_error"][3]
+    np.testing.assert_array_equal(np.array(result["ranker_scores"][0], np.float32), expected)
+    assert result["ranker_margin"][0] == pytest.approx(abs(float(expected[0] - expected[1])), abs=1e-6)
+    assert result["ranker_margin"][1] is None
+    assert result["ranker_scores"][2] == []
+    assert result["ranker_scores"][3] is None
+    assert "row 3: field 'candidates[1]': expected text, got NoneType" in result["ranker_error"][3]
     alone = scorer({name: values[:1] for name, values in BATCH.items()})
-    assert alone["ranker_scores"][0] == pytest.approx(found["ranker_scores"][0], abs=1e-5)
+    assert alone["ranker_scores"][0] == pytest.approx(result["ranker_scores"][0], abs=1e-5)
 
 
 def test_arrays_of_numpy_and_arrow_are_read_and_never_written_to(model):

@@ -90,7 +90,7 @@ def needed(extras):
     wanted = [Requirement(r) for r in PROJECT["project"]["dependencies"]]
     for extra in extras:
         wanted += [Requirement(r) for r in PROJECT["project"]["optional-dependencies"][extra]]
-    found, seen = set(), set()
+    allowed, seen = set(), set()
     while wanted:
         name = re.sub(r"[-_.]+", "-", wanted.pop().name).lower()
         if name in seen:
@@ -101,8 +101,8 @@ def needed(extras):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 wanted.append(requirement)
         tops = {file.parts[0] for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}
-        found |= {Path(distribution.locate_file(top)) for top in tops}
-    return found
+        allowed |= {Path(distribution.locate_file(top)) for top in tops}
+    return allowed
 
 
 @pytest.fixture(scope="module")

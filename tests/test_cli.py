@@ -103,13 +103,13 @@ def test_best_of_n_and_comparisons_under_a_budget(model):
     whole = ranker_cli("best-of-n", "--onnx", model, stdin=rows)
     played = ranker_cli("best-of-n", "--onnx", model, "--budget", "30", stdin=rows)
     ranked = ranker_cli("rank", "--onnx", model, "--schedule", "knockout", stdin=rows)
-    found = [[json.loads(line) for line in done.stdout.splitlines()] for done in (whole, played, ranked)]
-    assert [row["best"] == row["candidates"][row["best_index"]] for row in found[0][:2]] == [True, True]
-    assert "expected at least one candidate" in found[0][2]["error"]
-    assert found[1][0]["comparisons"] <= 30
-    assert 0 < found[1][1]["confidence"] <= 1
-    assert (found[2][0]["comparisons"], found[2][0]["rounds"]) == (19, 5)
-    assert sorted(found[2][1]["ranked"]) == sorted(found[2][1]["candidates"])
+    stored = [[json.loads(line) for line in done.stdout.splitlines()] for done in (whole, played, ranked)]
+    assert [row["best"] == row["candidates"][row["best_index"]] for row in stored[0][:2]] == [True, True]
+    assert "expected at least one candidate" in stored[0][2]["error"]
+    assert stored[1][0]["comparisons"] <= 30
+    assert 0 < stored[1][1]["confidence"] <= 1
+    assert (stored[2][0]["comparisons"], stored[2][0]["rounds"]) == (19, 5)
+    assert sorted(stored[2][1]["ranked"]) == sorted(stored[2][1]["candidates"])
     small = ranker_cli("best-of-n", "--onnx", model, "--budget", "5", stdin=rows)
     assert "a budget of 5 comparisons is too small for 20 candidates" in small.stdout
 
@@ -132,11 +132,11 @@ def test_scores_against_a_reference(model):
 def test_a_model_that_is_asked_first(model):
     row = json.dumps({"prompt": "p", "candidates": ["a", "b b", "c c c", "d"]})
     args = ("rank", "--onnx", model, "--prefilter", model, "--keep", "2")
-    (found,) = map(json.loads, ranker_cli(*args, "--budget", "1", stdin=row).stdout.splitlines())
+    (stored,) = map(json.loads, ranker_cli(*args, "--budget", "1", stdin=row).stdout.splitlines())
     (plain,) = map(json.loads, ranker_cli("rank", "--onnx", model, stdin=row).stdout.splitlines())
-    assert found["comparisons"] == 1
-    assert set(found["order"][:2]) == set(plain["order"][:2])
-    assert found["order"][2:] == plain["order"][2:]
+    assert stored["comparisons"] == 1
+    assert set(stored["order"][:2]) == set(plain["order"][:2])
+    assert stored["order"][2:] == plain["order"][2:]
 
 
 def test_a_leaderboard_of_games(tmp_path):
@@ -185,13 +185,13 @@ def test_python_says_what_the_command_line_says(model):
 
 def test_prompts_and_candidates_may_be_messages(model):
     r = ranker.load(model)
-    said = r.score("Say hi", ["Hi!", "No."])
+    printed = r.score("Say hi", ["Hi!", "No."])
     chat = [{"role": "user", "content": "Say hi"}]
     answers = [[{"role": "assistant", "content": text}] for text in ("Hi!", "No.")]
     for prompt in (chat, [ranker.Message("user", "Say hi")], tuple([ranker.Message("user", "Say hi")])):
-        assert r.score(prompt, ["Hi!", "No."]).tolist() == said.tolist()
-    assert r.score(chat, answers).tolist() == said.tolist()
-    assert r.compare(chat, *answers) == pytest.approx(said[0] - said[1], abs=1e-6)
+        assert r.score(prompt, ["Hi!", "No."]).tolist() == printed.tolist()
+    assert r.score(chat, answers).tolist() == printed.tolist()
+    assert r.compare(chat, *answers) == pytest.approx(printed[0] - printed[1], abs=1e-6)
     assert r.rank_batch([chat, "Say hi"], [answers, answers])[0].order.tolist() == r.rank(chat, answers).order.tolist()
     with pytest.raises(ranker.ConfigError, match=r"prompt\[0\]: expected a message with role"):
         r.score([{"role": "robot", "content": "x"}], ["a"])
@@ -282,6 +282,8 @@ def test_export_and_eval_verbs(model, tmp_path):
     done = ranker_cli("export", model.parent / "checkpoint", "-o", tmp_path / "m.onnx")
     assert done.returncode == 0, done.stderr
     assert "Kendall tau-b" in done.stdout
+    assert "the built-in sample" in done.stdout
+    assert "accuracy, torch" not in done.stdout, "of rows that are not the user's it says nothing"
     done = ranker_cli("eval", tmp_path / "m.onnx", "--data", "data/validation.jsonl", "-o", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     assert "longer wins" in done.stdout
@@ -305,7 +307,7 @@ def test_a_calibration_that_does_not_hold_is_refused_and_not_written(model, tmp_
     loaded, rows = ranker.load(copy), []
     for k in range(60):  # the model is right in all of them
         chosen, rejected = sorted(
-            ("a saw", "pear pear"), key=lambda own, k=k: -loaded.compare(f"p{k}", own, "pear pear")
+            ("a saw", "pear pear"), key=lambda answer, k=k: -loaded.compare(f"p{k}", answer, "pear pear")
         )
         rows.append({"prompt": f"p{k}", "chosen": chosen, "rejected": rejected})
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -317,10 +319,7 @@ def test_a_calibration_that_does_not_hold_is_refused_and_not_written(model, tmp_
     assert (tmp_path / "m.onnx").read_bytes() == before
 
 
-def test_export_prints_no_accuracy_of_rows_that_are_not_the_users(model, tmp_path):
-    done = ranker_cli("export", model.parent / "checkpoint", "-o", tmp_path / "m.onnx")
-    assert "the built-in sample" in done.stdout
-    assert "accuracy, torch" not in done.stdout
+def test_export_prints_the_accuracy_of_the_users_rows(model, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(Path("data/validation.jsonl").read_text().splitlines()[:8]))
     done = ranker_cli("export", model.parent / "checkpoint", "-o", tmp_path / "m.onnx", "--data", rows)
@@ -351,17 +350,20 @@ def test_eval_compares_models_and_refuses_a_regression(model, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "difference in accuracy" in done.stdout
     assert {path.name for path in (tmp_path / "first").iterdir()} == {
-        "examples.parquet", "metrics.json", "report.html", "report.md"
-    }  # fmt: skip
-    found = ranker.load(other).calibration
-    assert found.n > 20
-    assert found.std > 0
-    assert found.temperature == pytest.approx(2.0, rel=0.5)
+        "examples.parquet",
+        "metrics.json",
+        "report.html",
+        "report.md",
+    }
+    stored = ranker.load(other).calibration
+    assert stored.n > 20
+    assert stored.std > 0
+    assert stored.temperature == pytest.approx(2.0, rel=0.5)
     assert "calibration written to" in done.stdout
-    assert found.data == str(tmp_path / "rows.jsonl")
+    assert stored.data == str(tmp_path / "rows.jsonl")
     pair = '{"prompt": "p", "candidates": ["x", "y y"]}'
     (compared,) = map(json.loads, ranker_cli("compare", "--onnx", other, stdin=pair).stdout.splitlines())
-    expected = 1 / (1 + math.exp(-compared["logit"] / found.temperature))
+    expected = 1 / (1 + math.exp(-compared["logit"] / stored.temperature))
     assert compared["probability"] == pytest.approx(expected, abs=1e-5)
     baseline = ("--baseline", tmp_path / "first" / "metrics.json")
     assert ranker_cli("eval", model, *rows, *baseline).returncode == 0

@@ -42,9 +42,19 @@ def test_every_recipe_says_what_it_is_and_how_to_launch_it(name):
 def test_the_schemes_of_the_field_are_all_there():
     named = " ".join(schemes.header(name)["Scheme"] for name in recipes())
     for scheme in (
-        "CLS classification", "pooled classification", "scalar regression", "paired input", "accept/reject", "scalar MSE",
-        "log-sigmoid", "log-exp", "token-level pairwise", "regressed and gated", "answers A or B", "ranked lists",
-    ):  # fmt: skip
+        "CLS classification",
+        "pooled classification",
+        "scalar regression",
+        "paired input",
+        "accept/reject",
+        "scalar MSE",
+        "log-sigmoid",
+        "log-exp",
+        "token-level pairwise",
+        "regressed and gated",
+        "answers A or B",
+        "ranked lists",
+    ):
         assert scheme in named
 
 

@@ -121,19 +121,19 @@ def test_rows_without_a_prompt_have_numbers_of_their_own():
 
 def test_comparisons_are_the_differences_of_scores():
     rows = [Preference("p", ("a", "b", "c"), ((2.0,), (1.0,), (1.0,)))]
-    found = metrics.comparisons(rows, [scored(5.0, 3.0, 2.0)])
-    assert found.logits.tolist() == [2.0, 3.0, 1.0]
-    assert found.targets.tolist() == [1.0, 1.0, 0.5]
-    assert found.indices.tolist() == [[0, 1], [0, 2], [1, 2]]
+    outcome = metrics.comparisons(rows, [scored(5.0, 3.0, 2.0)])
+    assert outcome.logits.tolist() == [2.0, 3.0, 1.0]
+    assert outcome.targets.tolist() == [1.0, 1.0, 0.5]
+    assert outcome.indices.tolist() == [[0, 1], [0, 2], [1, 2]]
 
 
 def test_comparisons_leave_out_failed_rows_and_keep_their_place():
     rows = [pair("a"), pair("b"), pair("a")]
     results = [scored(1.0, 0.0), failed(Group("b", ("a", "b")), "broken"), scored(0.0, 1.0)]
-    found = metrics.comparisons(rows, results)
-    assert found.groups.tolist() == [0, 2]
-    assert found.prompts.tolist() == [0, 0]
-    assert found.logits.tolist() == [1.0, -1.0]
+    outcome = metrics.comparisons(rows, results)
+    assert outcome.groups.tolist() == [0, 2]
+    assert outcome.prompts.tolist() == [0, 0]
+    assert outcome.logits.tolist() == [1.0, -1.0]
 
 
 def test_comparisons_leave_out_missing_labels():
@@ -147,14 +147,14 @@ def test_the_target_of_several_tasks_is_the_share_that_prefers_the_left():
 
 
 def test_comparisons_of_nothing_are_empty():
-    found = metrics.comparisons([], [])
-    assert found.indices.shape == (0, 2)
-    assert len(found.prompts) == 0
+    outcome = metrics.comparisons([], [])
+    assert outcome.indices.shape == (0, 2)
+    assert len(outcome.prompts) == 0
 
 
 def test_credit_of_a_tied_logit_is_half():
-    found = metrics.credit(compared([2.0, -2.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0]))
-    assert found.tolist() == [1.0, 0.0, 0.5, 0.0]
+    outcome = metrics.credit(compared([2.0, -2.0, 0.0, 1.0], [1.0, 1.0, 1.0, 0.0]))
+    assert outcome.tolist() == [1.0, 0.0, 0.5, 0.0]
 
 
 def test_accuracy_counts_ties_half():

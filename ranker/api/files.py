@@ -130,7 +130,8 @@ def score_file(
 ) -> StreamResult:
     """Score, rank or compare the candidates of every row of a file; ``-`` is standard input or output.
 
-    Every input column is kept. A bad row keeps its place, with null results and the reason in ``error``.
+    Every input column is kept. A bad row keeps its place, with null results and the reason in ``error``. A line that is
+    not a JSON object is kept as text in the column ``input``; blank lines are skipped.
 
     Args:
         model: what ``ranker.load`` reads.

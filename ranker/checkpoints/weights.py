@@ -161,7 +161,7 @@ def check(
     for name in sorted(set(wanted) - set(tensors)):
         raise CheckpointError(
             f"{files[0]}: tensor '{names.stored_name(name)}' is missing, so it would be newly initialised and the "
-            "scores noise; take the checkpoint that still holds it, or train one with: ranker train pairrm"
+            "scores noise; use an earlier checkpoint that still has it, or train one with: ranker train pairrm"
         )
     for name in sorted(name for name in set(tensors) - set(wanted) - set(tied) if not name.endswith(BUFFERS)):
         raise CheckpointError(f"{place[name]}: unexpected tensor '{name}'; config.json describes another model")

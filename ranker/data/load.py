@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -22,6 +23,7 @@ from ranker.records import BadRow, Preference
 logger = logging.getLogger(__name__)
 
 OnError = Literal["raise", "skip"]
+AnswerKey = tuple[str, tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -32,15 +34,24 @@ class Loaded:
     skipped: int = 0
     reasons: list[str] = field(default_factory=list)
     unusable: int = 0
+    usable: int = 0
+    """Records kept so far, without single answers whose prompt has no other answer yet."""
+    answers: Counter[AnswerKey] = field(default_factory=Counter)
 
     def add(self, preference: Preference, single: bool) -> None:
         """Keep a record, or count it as unusable when it holds no comparison (with ``single``: no label)."""
         lone = single or len(preference.candidates) == 1  # others of its prompt may follow
         labels = preference.labels() if lone else [target for _, _, target in preference.pairs()]
-        if any(value == value for values in labels for value in values):
-            self.preferences.append(preference)
-        else:
+        if not any(value == value for values in labels for value in values):
             self.unusable += 1
+            return
+        self.preferences.append(preference)
+        if single or not lone:
+            self.usable += 1
+        else:
+            key = _answer_key(preference)
+            self.answers[key] += 1
+            self.usable += {1: 0, 2: 2}.get(self.answers[key], 1)
 
     def drop_incomparable(self) -> None:
         """Count and leave out answers that stayed alone with their prompt."""
@@ -74,7 +85,8 @@ def load_preferences(
             and ``sample:test``, the rows that come with the package.
         columns: names of the columns where they differ from the known ones.
         on_error: ``raise`` stops at the first bad row, ``skip`` counts it.
-        limit: most records in total.
+        limit: most rows in total. Rows that are left out do not count; single answers count once there are two to
+            their prompt.
         single: labels of single answers are enough; no comparison is needed. Otherwise single answers to one prompt
             become one list.
         streaming: read datasets of the hub row by row, so that with ``limit`` only used rows are fetched.
@@ -86,7 +98,7 @@ def load_preferences(
     loaded = Loaded()
     unused = UnusedColumns()
     for where, row in chain.from_iterable(_rows(source, streaming) for source in sources):
-        if limit is not None and len(loaded.preferences) >= limit:
+        if limit is not None and loaded.usable >= limit:
             break
         try:
             loaded.add(_preference(row, where, columns, unused), single)
@@ -113,17 +125,22 @@ def merged_answers(preferences: Sequence[Preference]) -> list[Preference]:
 
     A list stands where its first answer stood. Answers whose labels have other names are not merged.
     """
-    lists: dict[tuple[str, tuple[str, ...]], list[Preference]] = {}
+    lists: dict[AnswerKey, list[Preference]] = {}
     order: list[list[Preference]] = []
     for preference in preferences:
         if len(preference.candidates) != 1:
             order.append([preference])
             continue
-        key = (repr(preference.prompt), preference.tasks)
+        key = _answer_key(preference)
         if key not in lists:
             order.append(lists.setdefault(key, []))
         lists[key].append(preference)
     return [part[0] if len(part) == 1 else _merged(part) for part in order]
+
+
+def _answer_key(preference: Preference) -> AnswerKey:
+    """Equal for single answers that belong to one list."""
+    return repr(preference.prompt), preference.tasks
 
 
 def _merged(answers: Sequence[Preference]) -> Preference:

@@ -207,11 +207,14 @@ def armorm(tmp_path):
     backbone = AutoModel.from_pretrained(folder).eval()
     torch.manual_seed(2)
     added = {
-        "regression_layer.weight": torch.randn(5, 32), "reward_transform_matrix": torch.randn(5, 5),
-        "gating.layers.0.weight": torch.randn(16, 32), "gating.layers.0.bias": torch.randn(16),
-        "gating.layers.1.weight": torch.randn(5, 16), "gating.layers.1.bias": torch.randn(5),
+        "regression_layer.weight": torch.randn(5, 32),
+        "reward_transform_matrix": torch.randn(5, 5),
+        "gating.layers.0.weight": torch.randn(16, 32),
+        "gating.layers.0.bias": torch.randn(16),
+        "gating.layers.1.weight": torch.randn(5, 16),
+        "gating.layers.1.bias": torch.randn(5),
         "gating.logit_scale": torch.tensor([1.5]),
-    }  # fmt: skip
+    }
     tensors = {f"model.{name}": tensor for name, tensor in backbone.state_dict().items()} | added
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
@@ -233,7 +236,7 @@ def armorm(tmp_path):
     return TinyCheckpoint(folder, np.array(expected), "regression_layer.weight")
 
 
-def pairrm(tmp_path, own=False):
+def pairrm(tmp_path, original=False):
     """Against LLM-Blender's forward written out: three segments, one head on [source; candidate], left minus right."""
     from transformers import DebertaV2Config, DebertaV2Model
 
@@ -241,16 +244,30 @@ def pairrm(tmp_path, own=False):
     torch.manual_seed(3)
     hidden, rows = 128, 604
     settings = {
-        "vocab_size": rows, "hidden_size": hidden, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
-        "relative_attention": True, "position_buckets": 8, "pos_att_type": ["p2c", "c2p"], "share_att_key": True,
-        "norm_rel_ebd": "layer_norm", "position_biased_input": False, "max_relative_positions": -1, "type_vocab_size": 0,
-        "layer_norm_eps": 1e-7, "initializer_range": 0.2, "pad_token_id": 0,
-    }  # fmt: skip
+        "vocab_size": rows,
+        "hidden_size": hidden,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "max_relative_positions": -1,
+        "type_vocab_size": 0,
+        "layer_norm_eps": 1e-7,
+        "initializer_range": 0.2,
+        "pad_token_id": 0,
+    }
     backbone = DebertaV2Model(DebertaV2Config(**settings)).eval()
     head = {
-        "head_layer.1.weight": torch.randn(hidden, 2 * hidden), "head_layer.1.bias": torch.randn(hidden),
-        "head_layer.4.weight": torch.randn(3, hidden), "head_layer.4.bias": torch.randn(3),
-    }  # fmt: skip
+        "head_layer.1.weight": torch.randn(hidden, 2 * hidden),
+        "head_layer.1.bias": torch.randn(hidden),
+        "head_layer.4.weight": torch.randn(3, hidden),
+        "head_layer.4.bias": torch.randn(3),
+    }
     tensors = {f"pretrained_model.{name}": tensor for name, tensor in backbone.state_dict().items()} | head
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -264,7 +281,7 @@ def pairrm(tmp_path, own=False):
         "n_tasks": 3,
         "drop_out": 0.05,
     } | settings
-    if own:
+    if original:
         config = {
             "ranker_type": "pairranker",
             "model_type": "deberta",

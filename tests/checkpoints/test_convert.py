@@ -72,7 +72,7 @@ def test_there_and_back_is_equal_to_the_bit(name, tmp_path):
     for file in ("model.safetensors", *(["value_head.safetensors"] if "Factory" in name else [])):
         then, now = load_file(folder / file), load_file(tmp_path / "back" / file)
         then = {key.replace("value_head.", "score."): tensor for key, tensor in then.items()}  # its name of today
-        assert set(then) - set(now) <= {"lm_head.weight"}, "the language-model head is said not to be kept"
+        assert set(then) - set(now) <= {"lm_head.weight"}, "only the language-model head may be dropped"
         for key, tensor in now.items():
             assert torch.equal(tensor, then[key]), key
             assert tensor.dtype == then[key].dtype

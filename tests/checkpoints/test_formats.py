@@ -90,9 +90,9 @@ def test_a_plain_t5_is_steamshp(tmp_path):
     np.testing.assert_allclose(ranker.load(tmp_path / "converted").score(PROMPT, list(ANSWERS)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("own", [False, True], ids=["PairRM-hf", "PairRM"])
-def test_pairrm_in_both_its_layouts(own, tmp_path):
-    checkpoint = pairrm(tmp_path, own)
+@pytest.mark.parametrize("original", [False, True], ids=["PairRM-hf", "PairRM"])
+def test_pairrm_in_both_its_layouts(original, tmp_path):
+    checkpoint = pairrm(tmp_path, original)
     np.testing.assert_allclose(
         ranker.load(checkpoint.folder).score(PROMPT, list(ANSWERS)), checkpoint.scores, rtol=1e-4, atol=1e-4
     )
@@ -103,7 +103,7 @@ def test_pairrm_in_both_its_layouts(own, tmp_path):
 
 @pytest.mark.parametrize("spelling", ["maxlength", "max_length"])
 def test_pair_ranker_is_a_pickle_and_spells_its_lengths_in_two_ways(spelling, tmp_path):
-    checkpoint = pairrm(tmp_path, own=True)
+    checkpoint = pairrm(tmp_path, original=True)
     lengths = {f"source_{spelling}": 128, f"candidate_{spelling}": 96}
     configured(checkpoint.folder, **lengths)
     torch.save(load_file(checkpoint.folder / checkpoint.file), checkpoint.folder / "pytorch_model.bin")
@@ -140,7 +140,7 @@ def test_what_has_no_head_or_is_not_known_is_refused_with_the_repair(tmp_path):
     tensors = load_file(folder / "model.safetensors")
     del tensors["score.weight"]
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match="no head was found.*still holds it.*ranker inspect"):
+    with pytest.raises(CheckpointError, match="no head was found.*still has the head.*ranker inspect"):
         ranker.load(folder)
     config = json.loads((folder / "config.json").read_text()) | {"architectures": ["LlamaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config))

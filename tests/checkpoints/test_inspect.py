@@ -38,33 +38,65 @@ def write(folder, config, shapes, *, file="model.safetensors", tokenizer=None):
 FORMATS = {
     "HF sequence classification": (LLAMA, BACKBONE | {"score.weight": (1, H)}, "score", "last_nonpad"),
     "OpenRLHF": (
-        {"model_type": "llama", "architectures": ["RewardModel"], "value_head_prefix": "value_head", "mean": 0.1, "std": 2.0} | ONE,
-        BACKBONE | {"value_head.weight": (1, H)}, "value_head", "last_token",
+        {
+            "model_type": "llama",
+            "architectures": ["RewardModel"],
+            "value_head_prefix": "value_head",
+            "mean": 0.1,
+            "std": 2.0,
+        }
+        | ONE,
+        BACKBONE | {"value_head.weight": (1, H)},
+        "value_head",
+        "last_token",
     ),
     "HF token classification": (
         LLAMA | {"architectures": ["LlamaForTokenClassification"]},
-        BACKBONE | {"score.weight": (1, H), "score.bias": (1,)}, "score", "last_token",
+        BACKBONE | {"score.weight": (1, H), "score.bias": (1,)},
+        "score",
+        "last_token",
     ),
-    "trlx": ({"model_type": "gptj"}, {"transformer.wte.weight": (600, H), "v_head.weight": (1, H)}, "v_head", "last_nonpad"),
+    "trlx": (
+        {"model_type": "gptj"},
+        {"transformer.wte.weight": (600, H), "v_head.weight": (1, H)},
+        "v_head",
+        "last_nonpad",
+    ),
     "LLM-Blender PairRM": (
         {"model_type": "deberta-v2", "architectures": ["DebertaV2PairRM"]},
-        {"pretrained_model.embeddings.word_embeddings.weight": (600, H), "head_layer.1.weight": (H, 2 * H),
-         "head_layer.4.weight": (7, H)}, "head_layer.4", "markers",
+        {
+            "pretrained_model.embeddings.word_embeddings.weight": (600, H),
+            "head_layer.1.weight": (H, 2 * H),
+            "head_layer.4.weight": (7, H),
+        },
+        "head_layer.4",
+        "markers",
     ),
     "ArmoRM": (
         {"model_type": "llama", "architectures": ["LlamaForRewardModelWithGating"]},
-        BACKBONE | {"regression_layer.weight": (19, H), "reward_transform_matrix": (19, 19), "gating.layers.0.weight": (4, H)},
-        "regression_layer", "last_nonpad",
+        BACKBONE
+        | {"regression_layer.weight": (19, H), "reward_transform_matrix": (19, 19), "gating.layers.0.weight": (4, H)},
+        "regression_layer",
+        "last_nonpad",
     ),
     "sentence-transformers CrossEncoder": (
-        {"model_type": "bert", "architectures": ["BertForSequenceClassification"],
-         "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}} | ONE,
-        BERT | {"classifier.weight": (1, H), "classifier.bias": (1,)}, "classifier", "first_token",
+        {
+            "model_type": "bert",
+            "architectures": ["BertForSequenceClassification"],
+            "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"},
+        }
+        | ONE,
+        BERT | {"classifier.weight": (1, H), "classifier.bias": (1,)},
+        "classifier",
+        "first_token",
     ),
     "T5 (SteamSHP)": (
-        {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]}, {"shared.weight": (600, H)}, None, "answer_token",
+        {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"]},
+        {"shared.weight": (600, H)},
+        None,
+        "answer_token",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -108,17 +140,31 @@ def broken(tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "what", "repair"),
     [
-        ({"config": {k: v for k, v in LLAMA.items() if k != "id2label"}},
-         r"says 2 outputs \(its default\), the head 'score' has 1", '"id2label": {"0": "reward"}'),
+        (
+            {"config": {k: v for k, v in LLAMA.items() if k != "id2label"}},
+            r"says 2 outputs \(its default\), the head 'score' has 1",
+            '"id2label": {"0": "reward"}',
+        ),
         ({"config": LLAMA | {"id2label": {"0": "A", "1": "B"}}}, "says 2 outputs, the head", "id2label"),
-        ({"shapes": BACKBONE}, "no head was found", "take the checkpoint that still holds it"),
-        ({"shapes": BACKBONE | {"my_score_layer.weight": (1, H)}}, "no head was found", "candidates: my_score_layer.weight"),
+        ({"shapes": BACKBONE}, "no head was found", "use an earlier checkpoint that still has the head"),
+        (
+            {"shapes": BACKBONE | {"my_score_layer.weight": (1, H)}},
+            "no head was found",
+            "candidates: my_score_layer.weight",
+        ),
         ({"shapes": BACKBONE | {"score.weight": (1, 0)}}, r"'score.weight' is empty \(shape \[1, 0\]\)", "gathered"),
-        ({"shapes": BACKBONE | {"model.embed_tokens.weight": (50, H), "score.weight": (1, H)}},
-         "the tokenizer has 600 ids, the embeddings 50 rows", "saved with these weights"),
-        ({"tokenizer": {"pad_token": "[SEP]", "eos_token": "[SEP]"}}, "padding is the end-of-text token", "pad_token_id"),
+        (
+            {"shapes": BACKBONE | {"model.embed_tokens.weight": (50, H), "score.weight": (1, H)}},
+            "the tokenizer has 600 ids, the embeddings 50 rows",
+            "saved with these weights",
+        ),
+        (
+            {"tokenizer": {"pad_token": "[SEP]", "eos_token": "[SEP]"}},
+            "padding is the end-of-text token",
+            "pad_token_id",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_broken_is_named_with_its_repair(changes, what, repair, tmp_path):
     import re
 

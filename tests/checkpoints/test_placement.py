@@ -37,9 +37,16 @@ def test_a_quantized_backbone_keeps_its_head(kind, tmp_path):
     folder = tmp_path / "wide"  # bitsandbytes' blocks on a CPU are 64 wide
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=600, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=4,
-        intermediate_size=128, max_position_embeddings=160, pad_token_id=0, num_labels=1,
-    )  # fmt: skip
+        vocab_size=600,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=128,
+        max_position_embeddings=160,
+        pad_token_id=0,
+        num_labels=1,
+    )
     LlamaForSequenceClassification(config).save_pretrained(folder)
     save_tokenizer(folder, "llama", tokenizer_json())
     expected = ranker.load(folder).score(PROMPT, list(ANSWERS))

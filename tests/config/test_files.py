@@ -6,7 +6,8 @@ from ranker.config import dump_config, load_config, recipes
 from ranker.config.files import CONFIG_BYTES, parse_config
 from ranker.errors import ConfigError
 
-MINIMAL = "output_dir: runs/x\ndata: {train: [rows.jsonl]}\n"
+MODEL = "model: {type: set_encoder, name_or_path: offline}\n"
+MINIMAL = MODEL + "output_dir: runs/x\ndata: {train: [rows.jsonl]}\n"
 
 
 @pytest.fixture
@@ -65,8 +66,8 @@ def test_a_file_that_is_too_large_is_not_read(config):
 
 
 def test_a_text_override_is_yaml(config):
-    found = config(overrides=["training.learning_rate=1e-5", "data.train=[a, b]", "training.seed=3"])
-    assert (found.training.learning_rate, found.data.train, found.training.seed) == (1e-5, ("a", "b"), 3)
+    settings = config(overrides=["training.learning_rate=1e-5", "data.train=[a, b]", "training.seed=3"])
+    assert (settings.training.learning_rate, settings.data.train, settings.training.seed) == (1e-5, ("a", "b"), 3)
 
 
 def test_a_text_override_may_hold_equals_signs(config):
@@ -74,8 +75,8 @@ def test_a_text_override_may_hold_equals_signs(config):
 
 
 def test_a_mapping_override_is_a_value(config):
-    found = config(overrides={"training.seed": 3, "data.train": ("a", "b")})
-    assert (found.training.seed, found.data.train) == (3, ("a", "b"))
+    settings = config(overrides={"training.seed": 3, "data.train": ("a", "b")})
+    assert (settings.training.seed, settings.data.train) == (3, ("a", "b"))
 
 
 def test_the_last_override_of_a_key_counts(config):
@@ -106,8 +107,8 @@ def test_an_override_below_a_value_is_refused(config):
 
 
 def test_a_setting_of_a_named_loss_adds_to_the_name(config):
-    text = MINIMAL + "model: {type: pointwise}\ntraining: {loss: huber}\n"
-    loss = config(text, ["training.loss.delta=2"]).training.loss
+    text = MINIMAL + "training: {loss: huber}\n"
+    loss = config(text, ["model.type=pointwise", "training.loss.delta=2"]).training.loss
     assert (loss.type, loss.delta) == ("huber", 2.0)
 
 
@@ -173,8 +174,9 @@ def test_an_unknown_model_type_is_answered_with_the_nearest(config):
 
 
 def test_a_model_without_a_type_is_answered_with_the_types(config):
+    text = MINIMAL.replace("type: set_encoder, ", "")
     with pytest.raises(ConfigError, match=r"'model\.type': no value; known: armorm, .*steamshp"):
-        config(overrides=["model.max_length=64"])
+        config(text, ["model.max_length=64"])
 
 
 def test_an_unknown_loss_is_answered_with_the_nearest(config):
@@ -210,4 +212,16 @@ def test_a_rule_between_settings_names_their_section(config):
 
 
 def test_nested_mappings_are_a_configuration():
-    assert parse_config({"output_dir": "x", "data": {"train": ["a"]}}).model.type == "set_encoder"
+    sections = {"data": {"train": ["a"]}, "model": {"type": "set_encoder", "name_or_path": "offline"}}
+    assert parse_config({"output_dir": "x", **sections}).model.type == "set_encoder"
+
+
+def test_a_configuration_without_a_model_is_refused_by_the_key():
+    with pytest.raises(ConfigError, match="'model': Field required"):
+        parse_config({"output_dir": "x", "data": {"train": ["a"]}})
+
+
+def test_a_model_without_a_backbone_is_refused_by_the_key():
+    sections = {"data": {"train": ["a"]}, "model": {"type": "set_encoder"}}
+    with pytest.raises(ConfigError, match=r"'model\.name_or_path': Field required"):
+        parse_config({"output_dir": "x", **sections})

@@ -6,14 +6,18 @@ from pydantic import TypeAdapter, ValidationError
 from ranker.config import MODEL_TYPES, ModelConfig
 from ranker.layouts import LAYOUTS
 
-MODEL = TypeAdapter(ModelConfig)
+
+def model(name, **values):
+    """Validated settings of a model type on the packaged encoder."""
+    return TypeAdapter(ModelConfig).validate_python({"type": name, "name_or_path": "offline", **values})
+
+
 REQUIRED = {"armorm": {"aspects": ["helpful"]}}
 
 
 @pytest.mark.parametrize("name", MODEL_TYPES)
 def test_a_type_gives_the_settings_of_its_class(name):
-    model = MODEL.validate_python({"type": name, **REQUIRED.get(name, {})})
-    assert type(model) is MODEL_TYPES[name]
+    assert type(model(name, **REQUIRED.get(name, {}))) is MODEL_TYPES[name]
 
 
 def test_every_layout_is_a_model_type():
@@ -27,32 +31,32 @@ def test_every_model_trains_with_some_loss(name):
 
 def test_settings_of_another_type_are_refused():
     with pytest.raises(ValidationError, match="num_labels"):
-        MODEL.validate_python({"type": "pointwise", "num_labels": 2})
+        model("pointwise", num_labels=2)
 
 
 @pytest.mark.parametrize("name", ["pointwise", "armorm"])
 def test_aspects_are_sorted(name):
-    assert MODEL.validate_python({"type": name, "aspects": ["b", "c", "a"]}).aspects == ("a", "b", "c")
+    assert model(name, aspects=["b", "c", "a"]).aspects == ("a", "b", "c")
 
 
 def test_armorm_needs_aspects():
     with pytest.raises(ValidationError, match="aspects"):
-        MODEL.validate_python({"type": "armorm"})
+        model("armorm")
 
 
 def test_the_verbosity_of_the_gate_is_one_of_the_aspects():
     gate = {"verbosity": "long"}
-    assert MODEL.validate_python({"type": "armorm", "aspects": ["long"], "gate": gate}).gate.verbosity == "long"
+    assert model("armorm", aspects=["long"], gate=gate).gate.verbosity == "long"
     with pytest.raises(ValidationError, match=r"gate\.verbosity 'long' is not in model\.aspects"):
-        MODEL.validate_python({"type": "armorm", "aspects": ["short"], "gate": gate})
+        model("armorm", aspects=["short"], gate=gate)
 
 
 def test_a_reserve_beyond_half_of_the_length_is_refused():
-    assert MODEL.validate_python({"type": "pointwise", "max_length": 128, "prompt_reserve": 64}).prompt_reserve == 64
+    assert model("pointwise", max_length=128, prompt_reserve=64).prompt_reserve == 64
     with pytest.raises(ValidationError, match="expected prompt_reserve at most half of max_length 128"):
-        MODEL.validate_python({"type": "pointwise", "max_length": 128, "prompt_reserve": 65})
+        model("pointwise", max_length=128, prompt_reserve=65)
 
 
 def test_settings_are_immutable():
     with pytest.raises(ValidationError, match="frozen"):
-        MODEL.validate_python({"type": "pointwise"}).max_length = 64
+        model("pointwise").max_length = 64

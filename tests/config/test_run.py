@@ -7,7 +7,8 @@ from ranker.errors import ConfigError
 
 
 def run(**sections):
-    return parse_config({"output_dir": "runs/x", "data": {"train": ["rows.jsonl"]}, **sections})
+    model = {"name_or_path": "offline"} | sections.pop("model", {"type": "set_encoder"})
+    return parse_config({"output_dir": "runs/x", "model": model, "data": {"train": ["rows.jsonl"]}, **sections})
 
 
 def data(**values):
@@ -20,8 +21,8 @@ def test_the_sample_is_validated_and_tested_on_its_own_rows():
 
 
 def test_rows_of_ones_own_are_not_validated_on_the_sample():
-    own = data(train=["rows.jsonl"])
-    assert (own.validation, own.test) == ((), ())
+    settings = data(train=["rows.jsonl"])
+    assert (settings.validation, settings.test) == ((), ())
 
 
 def test_the_sample_among_other_sources_has_no_validation_rows():
@@ -38,7 +39,11 @@ def test_test_rows_that_are_named_stay():
     assert (named.validation, named.test) == (("sample:validation",), ("mine.jsonl",))
 
 
-@pytest.mark.parametrize("train", ["rows.jsonl", 5, {"a": 1}, None])
+def test_one_source_may_be_written_without_brackets():
+    assert data(train="rows.jsonl").train == ("rows.jsonl",)
+
+
+@pytest.mark.parametrize("train", [5, {"a": 1}, None])
 def test_train_that_is_no_list_is_refused(train):
     with pytest.raises(ConfigError, match=r"'data\.train': Input should be a valid tuple"):
         data(train=train)

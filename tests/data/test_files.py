@@ -152,8 +152,8 @@ def test_rows_are_read_where_fsspec_finds_them(tmp_path, name):
         with write_rows(str(local)) as out:
             out.writelines(json.dumps(row) + "\n" for row in rows)
     fsspec.filesystem("memory").pipe(f"/bucket/{name}", local.read_bytes())
-    found = list(read_rows(f"memory://bucket/{name}"))
-    assert [row for _, row in found] == rows
-    assert found[2][0] == f"memory://bucket/{name}:3"
+    loaded_rows = list(read_rows(f"memory://bucket/{name}"))
+    assert [row for _, row in loaded_rows] == rows
+    assert loaded_rows[2][0] == f"memory://bucket/{name}:3"
     with pytest.raises(DataError, match="expected an existing file"):
         list(read_rows("memory://bucket/none.jsonl"))

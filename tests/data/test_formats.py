@@ -85,8 +85,9 @@ def test_a_conversation_that_has_its_answer_is_no_prompt():
 def test_a_single_message_is_an_answer():
     row = {
         "conversations": [{"from": "human", "value": "Hi"}],
-        "chosen": {"from": "gpt", "value": "yes"}, "rejected": {"role": "assistant", "content": "no"},
-    }  # fmt: skip
+        "chosen": {"from": "gpt", "value": "yes"},
+        "rejected": {"role": "assistant", "content": "no"},
+    }
     assert parse_group(row, "f:1") == Group((Message("user", "Hi"),), ("yes", "no"))
 
 
@@ -104,8 +105,8 @@ def test_speakers_of_the_wrong_type_are_named():
 
 
 def test_pairs_of_turns_are_a_history():
-    found = parse_group({"history": [["Hi", "Hello"]], "chosen": "a", "rejected": "b"}, "f:1")
-    assert found.prompt == CHAT[:2]
+    group = parse_group({"history": [["Hi", "Hello"]], "chosen": "a", "rejected": "b"}, "f:1")
+    assert group.prompt == CHAT[:2]
 
 
 def test_whole_transcripts_hold_their_prompt():
@@ -140,8 +141,9 @@ def test_columns_of_text_that_are_not_used_are_named_once_per_file(caplog):
     unused.say()
     unused.say()
     assert [record.getMessage() for record in caplog.records] == [
-        "one.jsonl: columns not used: system", "two.jsonl: columns not used: tags",
-    ]  # fmt: skip
+        "one.jsonl: columns not used: system",
+        "two.jsonl: columns not used: tags",
+    ]
 
 
 def test_a_column_that_another_one_replaces_is_named(caplog):

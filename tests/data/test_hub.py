@@ -14,46 +14,83 @@ RATED = {a: {"Rating": "4", "Rationale": ""} for a in known_datasets.ULTRAFEEDBA
 ROWS = {
     "hh-rlhf": {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: No"},
     "ultrafeedback": {
-        "instruction": "Hi", "source": "evol", "models": [], "completions": [
+        "instruction": "Hi",
+        "source": "evol",
+        "models": [],
+        "completions": [
             {"response": "Hello", "annotations": RATED},
             {"response": "No", "annotations": RATED | {"honesty": {"Rating": "N/A"}, "truthfulness": {"Rating": "1"}}},
         ],
     },
     "ultrafeedback-binarized": CONVERSATIONS | {"prompt": "Hi", "score_chosen": 8.0, "score_rejected": 2.0},
     "helpsteer3": {
-        "domain": "general", "language": "english", "context": [USER], "response1": "No", "response2": "Hello",
-        "overall_preference": 2, "individual_preference": [],
+        "domain": "general",
+        "language": "english",
+        "context": [USER],
+        "response1": "No",
+        "response2": "Hello",
+        "overall_preference": 2,
+        "individual_preference": [],
     },
-    "shp": {"history": "Hi", "human_ref_A": "No", "human_ref_B": "Hello", "labels": 0, "score_ratio": 2.0, "domain": "askhr"},
+    "shp": {
+        "history": "Hi",
+        "human_ref_A": "No",
+        "human_ref_B": "Hello",
+        "labels": 0,
+        "score_ratio": 2.0,
+        "domain": "askhr",
+    },
     "mixinstruct": {
-        "id": "1", "instruction": "", "input": "Hi", "output": "Hello", "candidates": [
+        "id": "1",
+        "instruction": "",
+        "input": "Hi",
+        "output": "Hello",
+        "candidates": [
             {"decoder_method": "top_p", "model": "a", "text": "Hello", "scores": {"bleu": 0.9}},
             {"decoder_method": "top_p", "model": "b", "text": "No", "scores": {"bleu": 0.1}},
         ],
     },
     "unified-feedback": {
-        "id": "1", "conv_A": [USER, {"role": "assistant", "content": "No"}], "conv_B": [USER, ANSWER], "conv_A_rating": 0.0,
-        "conv_B_rating": 1.0, "num_turns": 1, "source": "argilla",
+        "id": "1",
+        "conv_A": [USER, {"role": "assistant", "content": "No"}],
+        "conv_B": [USER, ANSWER],
+        "conv_A_rating": 0.0,
+        "conv_B_rating": 1.0,
+        "num_turns": 1,
+        "source": "argilla",
     },
     "webgpt-comparisons": {
-        "question": {"full_text": "Hi", "id": "1"}, "quotes_0": {}, "answer_0": "Hello", "score_0": 0.5, "quotes_1": {},
-        "answer_1": "No", "score_1": -0.5,
+        "question": {"full_text": "Hi", "id": "1"},
+        "quotes_0": {},
+        "answer_0": "Hello",
+        "score_0": 0.5,
+        "quotes_1": {},
+        "answer_1": "No",
+        "score_1": -0.5,
     },
     "summarize-from-feedback": {
         "info": {"id": "1", "post": "Hi", "title": None, "subreddit": "tifu", "site": None, "article": None},
-        "summaries": [{"text": " No", "policy": "a"}, {"text": " Hello", "policy": "b"}], "choice": 1, "worker": "w",
+        "summaries": [{"text": " No", "policy": "a"}, {"text": " Hello", "policy": "b"}],
+        "choice": 1,
+        "worker": "w",
     },
     "preference-700k": CONVERSATIONS,
     "skywork-reward-preference": CONVERSATIONS | {"source": "magpie"},
     "pku-saferlhf": {
-        "prompt": "Hi", "response_0": "No", "response_1": "Hello", "better_response_id": 1, "safer_response_id": 0,
+        "prompt": "Hi",
+        "response_0": "No",
+        "response_1": "Hello",
+        "better_response_id": 1,
+        "safer_response_id": 0,
     },
     "nectar": {
-        "prompt": "\n\nHuman: Hi\n\nAssistant: ", "answers": [
-            {"answer": "No", "model": "a", "rank": 7.0}, {"answer": "Hello", "model": "b", "rank": 1.0}],
-        "turns": 1, "num_responses": 2, "source": [],
+        "prompt": "\n\nHuman: Hi\n\nAssistant: ",
+        "answers": [{"answer": "No", "model": "a", "rank": 7.0}, {"answer": "Hello", "model": "b", "rank": 1.0}],
+        "turns": 1,
+        "num_responses": 2,
+        "source": [],
     },
-}  # fmt: skip
+}
 HELPSTEER2 = [
     {"prompt": "Hi", "response": r, "helpfulness": h, "correctness": 4, "coherence": 4, "complexity": 1, "verbosity": 0}
     for r, h in (("No", 0), ("Hello", 3))

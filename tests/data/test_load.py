@@ -100,8 +100,16 @@ def test_rows_after_the_limit_are_not_read(file):
 
 
 def test_rows_that_are_left_out_do_not_count_towards_the_limit(file):
-    loaded = load_preferences([file(SINGLE, GOOD, SINGLE, GOOD)], limit=2)
+    lone = [{**SINGLE, "prompt": prompt} for prompt in ("q1", "q2")]
+    loaded = load_preferences([file(lone[0], GOOD, lone[1], GOOD, GOOD)], limit=2)
     assert (len(loaded.preferences), loaded.unusable) == (2, 2)
+
+
+def test_single_answers_count_towards_the_limit_once_there_are_two_to_their_prompt(file):
+    rows = [{**SINGLE, "prompt": prompt} for prompt in ("q1", "q2", "q1", "q1", "q2")]
+    loaded = load_preferences([file(*rows)], limit=3)
+    assert [len(preference.candidates) for preference in loaded.preferences] == [3]
+    assert loaded.unusable == 1
 
 
 def test_single_answers_hold_no_comparison(file, caplog):

@@ -77,8 +77,8 @@ def test_styles_are_used_evenly():
 
 def test_arithmetic_is_right():
     for row in SPLITS["train"]:
-        found = re.match(r"Work out the sum and the (difference|product) of (\d+) and (\d+)", row["prompt"])
-        if found:
-            a, b = int(found[2]), int(found[3])
+        match = re.match(r"Work out the sum and the (difference|product) of (\d+) and (\d+)", row["prompt"])
+        if match:
+            a, b = int(match[2]), int(match[3])
             reply = row["candidates"][row["kinds"].index("right")]
-            assert {a + b, a - b if found[1] == "difference" else a * b} <= set(map(int, re.findall(r"\d+", reply)))
+            assert {a + b, a - b if match[1] == "difference" else a * b} <= set(map(int, re.findall(r"\d+", reply)))

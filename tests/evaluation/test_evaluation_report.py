@@ -63,11 +63,11 @@ def test_the_text_holds_the_main_numbers_and_the_differences(report):
     assert report._repr_html_().startswith("<table>")
 
 
-def test_a_data_frame_has_the_rows_of_the_examples_file(report, tmp_path):
+def test_a_data_frame_has_the_rows_of_the_examples_file_and_their_texts(report, tmp_path):
     report.save(tmp_path)
     frame = report.to_pandas()
     table = parquet.read_table(tmp_path / writer.EXAMPLES)
-    assert [*frame.columns] == table.column_names
+    assert [*frame.columns] == [*table.column_names, "prompt", "left_text", "right_text", "credit"]
     assert len(frame) == table.num_rows == 60
     assert set(frame["model"]) == {"good", "bad"}
 

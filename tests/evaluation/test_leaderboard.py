@@ -23,7 +23,7 @@ def played(count=400):
 
 def test_ratings_are_the_maximum_likelihood_of_bradley_and_terry():
     rows = played()
-    found = leaderboard(rows)
+    ratings = leaderboard(rows)
     names = sorted(STRENGTHS)
 
     def loss(free):
@@ -37,23 +37,23 @@ def test_ratings_are_the_maximum_likelihood_of_bradley_and_terry():
 
     free = minimize(loss, np.zeros(2)).x
     expected = dict(zip(names, CENTRE + SCALE * np.append(free, -free.sum()), strict=True))
-    assert [*found] == ["strong", "middle", "weak"]
-    for name, estimate in found.items():
+    assert [*ratings] == ["strong", "middle", "weak"]
+    for name, estimate in ratings.items():
         assert estimate.value == pytest.approx(expected[name], abs=0.5)
         assert estimate.low < estimate.value < estimate.high
-    assert sum(e.n for e in found.values()) == 2 * len(rows)
+    assert sum(e.n for e in ratings.values()) == 2 * len(rows)
 
 
 def test_probabilities_of_a_judge_do_as_well_as_verdicts():
-    found = leaderboard([Game("a", "b", 0.5, str(i)) for i in range(30)])
-    assert found["a"].value - found["b"].value == pytest.approx(SCALE * 0.5, rel=1e-2)
+    ratings = leaderboard([Game("a", "b", 0.5, str(i)) for i in range(30)])
+    assert ratings["a"].value - ratings["b"].value == pytest.approx(SCALE * 0.5, rel=1e-2)
 
 
 def test_a_model_that_a_draw_misses_moves_no_one():
     rows = [Game("x", "y", 30.0 if i % 3 else -30.0, str(i)) for i in range(60)] + [Game("z", "x", 30.0, "last")]
-    found = leaderboard(rows)
-    assert found["x"].high - found["x"].low < 350
-    assert found["z"].low > 1000
+    ratings = leaderboard(rows)
+    assert ratings["x"].high - ratings["x"].low < 350
+    assert ratings["z"].low > 1000
     assert [game.prompt for game in games([("f:1", {"model_a": "x", "model_b": "y", "logit": 1, "id": None})])] == [
         "f:1"
     ]
@@ -61,10 +61,13 @@ def test_a_model_that_a_draw_misses_moves_no_one():
 
 @pytest.mark.parametrize(
     ("row", "field"),
-    [({"model_a": "x"}, "model_b"), ({"model_a": "x", "model_b": "y", "winner": "z"}, "winner"),
-     ({"model_a": "x", "model_b": "y", "logit": float("nan")}, "winner"),
-     ({"model_a": "x", "model_b": "x", "logit": 1.0}, "model_b")],
-)  # fmt: skip
+    [
+        ({"model_a": "x"}, "model_b"),
+        ({"model_a": "x", "model_b": "y", "winner": "z"}, "winner"),
+        ({"model_a": "x", "model_b": "y", "logit": float("nan")}, "winner"),
+        ({"model_a": "x", "model_b": "x", "logit": 1.0}, "model_b"),
+    ],
+)
 def test_a_bad_game_is_named(row, field):
     with pytest.raises(DataError, match=f"g:3: field '{field}'"):
         games([("g:3", row)])

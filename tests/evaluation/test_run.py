@@ -77,20 +77,20 @@ def test_the_interval_knows_that_comparisons_of_a_group_hang_together():
 
 def test_ties_count_half_and_undecided_labels_not_at_all():
     rows = [pair(), pair(), pair(), pair(label=0.5)]
-    found = comparisons(rows, [scored(1, 0), scored(0, 0), scored(0, 1), scored(3, 0)])
-    assert accuracy(found) == wilson(1.5, 3)
-    assert summarise(found).ties == 1
+    compared = comparisons(rows, [scored(1, 0), scored(0, 0), scored(0, 1), scored(3, 0)])
+    assert accuracy(compared) == wilson(1.5, 3)
+    assert summarise(compared).ties == 1
 
 
 def test_losses_are_sklearns():
     rng = np.random.default_rng(0)
     logits, targets = rng.normal(size=200), rng.integers(0, 2, 200).astype(float)
     same = np.zeros(200, np.intp)
-    found = Comparisons(logits, targets, same, np.zeros((200, 2), np.intp), same)
+    compared = Comparisons(logits, targets, same, np.zeros((200, 2), np.intp), same)
     probability = 1 / (1 + np.exp(-logits))
-    assert ours(found) == pytest.approx(log_loss(targets, probability))
-    assert brier(found) == pytest.approx(brier_score_loss(targets, probability))
-    certain = Comparisons(np.array([1e4]), np.array([0.0]), same[:1], found.indices[:1], same[:1])
+    assert ours(compared) == pytest.approx(log_loss(targets, probability))
+    assert brier(compared) == pytest.approx(brier_score_loss(targets, probability))
+    certain = Comparisons(np.array([1e4]), np.array([0.0]), same[:1], compared.indices[:1], same[:1])
     assert math.isfinite(ours(certain))
 
 
@@ -129,12 +129,12 @@ def test_an_order_free_layout_that_is_not_would_be_caught(monkeypatch):
     scorer._forward = lambda arrays: forward(
         arrays | {"position_ids": np.arange(arrays["input_ids"].shape[1])[None] % 160 + 0 * arrays["position_ids"]}
     )
-    given, turned = (
+    forward_order, turned = (
         scorer.score([type(r.group)(r.prompt, r.candidates[::step]) for r in rows], preserve_order=True)
         for step in (1, -1)
     )
     assert order["n"] > 0
-    assert max(np.abs(a.scores - b.scores[::-1]).max() for a, b in zip(given, turned, strict=True)) > 1e-3
+    assert max(np.abs(a.scores - b.scores[::-1]).max() for a, b in zip(forward_order, turned, strict=True)) > 1e-3
 
 
 def test_the_published_layout_reports_its_own_flips():
@@ -239,7 +239,7 @@ def test_a_baseline_that_cannot_be_fitted_says_why_and_ends_nothing():
 def test_plots_are_written(tmp_path):
     history = [{"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.6, "accuracy": 0.6}, {"step": 2, "eval_accuracy": 0.6}]
     plots.learning_curve(history, tmp_path / "learning.png")
-    found = comparisons([pair(), pair()], [scored(1, 0), scored(0, 2)])
-    plots.save(plots.margins(found), tmp_path / "margins.png")
+    compared = comparisons([pair(), pair()], [scored(1, 0), scored(0, 2)])
+    plots.save(plots.margins(compared), tmp_path / "margins.png")
     for name in ("learning.png", "margins.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

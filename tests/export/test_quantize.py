@@ -1,6 +1,7 @@
 """int8: the formula by hand, scores whose batch matters by rounding alone, and the gate."""
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import get_args
@@ -22,6 +23,7 @@ from ranker.runtime import session
 from ranker.runtime.onnx_scorer import OnnxScorer
 from tests.conftest import tiny
 from tests.export.test_export import ROWS
+from tests.support.selection import cases
 
 dot_products = pytest.mark.skipif(
     session.int8_warning() is not None, reason="8-bit products saturate on a processor without dot products"
@@ -42,10 +44,12 @@ def two_products(folder):
     ]
     shape = ["batch", "sequence", 6]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("y", "z", "scores")],
         [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, folder / "g.onnx")
     return folder / "g.onnx", w.astype(np.float32), v.astype(np.float32), b.astype(np.float32)
@@ -114,11 +118,11 @@ def test_a_scale_per_token_serves_outlier_tokens_better_and_smoothing_outlier_ch
     x = activations().reshape(-1, 6)
     seen = rounding.ActivationStats(x.min(axis=0), x.max(axis=0), x)
     weights = [np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)]
-    fixed, own = (rounding.rounded(seen, weights, per_token=per_token) for per_token in (False, True))
-    assert own.error < 0.5 * fixed.error
+    fixed, varying = (rounding.rounded(seen, weights, per_token=per_token) for per_token in (False, True))
+    assert varying.error < 0.5 * fixed.error
     assert fixed.smoothing[2] == max(fixed.smoothing)
-    scales = rounding.token_scales(x / own.smoothing, own.zero_point)
-    steps = np.round(x / own.smoothing / scales) + own.zero_point
+    scales = rounding.token_scales(x / varying.smoothing, varying.zero_point)
+    steps = np.round(x / varying.smoothing / scales) + varying.zero_point
     assert steps.min() >= 0
     assert steps.max() <= 255
 
@@ -278,8 +282,11 @@ def test_what_is_left_stays_fp32_and_the_head_always(tmp_path):
     assert "model.head/MatMul" in [node.name for node in onnx.load(tmp_path / "q.onnx").graph.node]
     quantizer.write(tmp_path / "left.onnx", keep_fp32=["x"])
     assert [node.name for node in onnx.load(tmp_path / "left.onnx").graph.node] == [
-        "first", "bias", "second", "model.head/MatMul",
-    ]  # fmt: skip
+        "first",
+        "bias",
+        "second",
+        "model.head/MatMul",
+    ]
 
 
 def test_calibration_sees_the_ends_of_every_channel_and_keeps_the_ends_of_rows(tmp_path):
@@ -356,15 +363,14 @@ def test_a_parity_report_as_text_has_one_number_per_line():
     assert "accuracy" not in str(losing(data=parity.SAMPLE)), "of the built-in sample it says nothing about the model"
 
 
-def test_what_loses_too_much_is_refused_skipped_or_allowed(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("on_loss", cases(get_args(OnLoss), "refuse".__eq__))
+def test_what_loses_too_much_is_refused_skipped_or_allowed(on_loss, tmp_path, monkeypatch, caplog):
     native.save(*tiny("set_encoder"), tmp_path / "checkpoint")
     monkeypatch.setattr(parity, "TAU", 1.1)
-    with pytest.raises(ParityError, match="int8 loses too much"):
-        export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS)
-    with caplog.at_level(logging.WARNING):
-        assert export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="skip") == {}
-    assert "m.onnx: int8 loses too much" in caplog.text
-    assert not (tmp_path / "m.onnx").exists()
-    assert "int8" in export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
-    assert (tmp_path / "m.onnx").exists()
-    assert get_args(OnLoss) == ("refuse", "skip", "allow")
+    target = tmp_path / "m.onnx"
+    refusal = pytest.raises(ParityError, match="int8 loses too much") if on_loss == "refuse" else nullcontext()
+    reports = {}
+    with refusal, caplog.at_level(logging.WARNING):
+        reports = export(tmp_path / "checkpoint", {"int8": target}, rows=ROWS, on_loss=on_loss)
+    assert ("m.onnx: int8 loses too much" in caplog.text) == (on_loss == "skip")
+    assert target.exists() == bool(reports) == (on_loss == "allow")

@@ -40,9 +40,9 @@ def test_steps_on_our_rewards(model, policy, tmp_path, algorithm, mode):
     reward, seen = trl.reward_function(model, mode=mode, name="helpful"), []
 
     def watched(prompts, completions, **kwargs):
-        found = reward(prompts, completions, **kwargs)
-        seen.append((list(prompts), list(completions), found))
-        return found
+        returned = reward(prompts, completions, **kwargs)
+        seen.append((list(prompts), list(completions), returned))
+        return returned
 
     watched.__name__ = reward.__name__
     before = {name: value.clone() for name, value in network.named_parameters()}
@@ -68,16 +68,16 @@ def test_steps_on_our_rewards(model, policy, tmp_path, algorithm, mode):
     )
     trainer.train()
     assert len(seen) == 2
-    prompts, completions, found = seen[0]
+    prompts, completions, returned = seen[0]
     assert len(set(prompts)) == 2
     for prompt in set(prompts):
         place = [i for i, other in enumerate(prompts) if other == prompt]
         scores = ranker.load(model).score(prompt, [completions[i] for i in place])
-        rewards = np.array(found)[place]
+        rewards = np.array(returned)[place]
         if mode == "score":
             np.testing.assert_allclose(rewards, scores, atol=1e-5)
         for i, j in np.argwhere(scores[:, None] > scores[None, :] + 1e-4):
             assert rewards[i] > rewards[j]
     logged = [row for row in trainer.state.log_history if "rewards/helpful/mean" in row]
-    assert logged[0]["rewards/helpful/mean"] == pytest.approx(np.mean(found), abs=1e-4)
+    assert logged[0]["rewards/helpful/mean"] == pytest.approx(np.mean(returned), abs=1e-4)
     assert any((value != before[name]).any() for name, value in network.named_parameters())

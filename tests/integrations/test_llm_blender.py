@@ -26,24 +26,24 @@ def matrix(blender, prompt, candidates):
     from ranker.records import Group
 
     packed = scorer.pipeline.pack(scorer.pipeline.tokenize([Group(prompt, tuple(candidates))])[0])
-    found = np.zeros((len(candidates), len(candidates)))
+    pair_logits = np.zeros((len(candidates), len(candidates)))
     for unit in batching.units([packed]):
         import torch
 
         with torch.inference_mode():
             logits = scorer._forward(batching.collate(scorer.model.layout, [unit])).mean(-1)
-        found[unit.rows[0].candidates] = logits[0, 0] - logits[0, 1]
-    return found
+        pair_logits[unit.rows[0].candidates] = logits[0, 0] - logits[0, 1]
+    return pair_logits
 
 
 def test_rank_is_its_mean_over_columns(blender):
     scores = blender.rank(INPUTS, CANDIDATES, return_scores=True)
     ranks = blender.rank(INPUTS, CANDIDATES, batch_size=8, disable_tqdm=True)
     assert (scores.dtype, ranks.dtype) == (np.float32, np.int32)
-    for prompt, group, own, places in zip(INPUTS, CANDIDATES, scores, ranks, strict=True):
+    for prompt, group, values, places in zip(INPUTS, CANDIDATES, scores, ranks, strict=True):
         m = matrix(blender, prompt, group)
         expected = (m - m.T).mean(axis=-1)
-        np.testing.assert_allclose(own, expected, atol=1e-4)
+        np.testing.assert_allclose(values, expected, atol=1e-4)
         assert places.tolist() == [1 + int((expected > one).sum()) for one in expected]
 
 
@@ -61,7 +61,7 @@ def test_compare_is_the_sum_of_both_orders(blender):
 def test_one_order_is_read_by_a_model_that_reads_one_order_and_refused_by_others(blender):
     one_order = Blender(Ranker(TorchScorer(*tiny("ordered_pair"), average_orders=False)))
     a, b = ([group[i] for group in CANDIDATES] for i in (0, 1))
-    matrices = [matrix(blender, *own) for own in zip(INPUTS, zip(a, b, strict=True), strict=True)]
+    matrices = [matrix(blender, *values) for values in zip(INPUTS, zip(a, b, strict=True), strict=True)]
     expected = {
         "[A,B]": [m[0, 1] for m in matrices],
         "[B,A]": [m[1, 0] for m in matrices],
@@ -107,9 +107,9 @@ def test_instructions_come_before_their_inputs_without_a_gap(blender):
 @pytest.mark.parametrize("mode", sorted(llm_blender.REFERENCES))
 def test_scores_against_one_reference(blender, mode):
     scores = blender.rank_with_ref(INPUTS, CANDIDATES, return_scores=True, mode=mode)
-    for prompt, group, own in zip(INPUTS, CANDIDATES, scores, strict=True):
+    for prompt, group, values in zip(INPUTS, CANDIDATES, scores, strict=True):
         reference = llm_blender.REFERENCES[mode](group)
-        for candidate, score in zip(group, own, strict=True):
+        for candidate, score in zip(group, values, strict=True):
             if candidate != reference:
                 m = matrix(blender, prompt, [candidate, reference])
                 assert score == pytest.approx(m[0, 1] - m[1, 0], abs=1e-4)
@@ -121,8 +121,8 @@ def test_scores_against_one_reference(blender, mode):
 
 def test_best_and_worst(blender):
     ranks = blender.rank(INPUTS, CANDIDATES)
-    best = [group[int(np.argmin(own))] for group, own in zip(CANDIDATES, ranks, strict=True)]
-    worst = [group[int(np.argmax(own))] for group, own in zip(CANDIDATES, ranks, strict=True)]
+    best = [group[int(np.argmin(values))] for group, values in zip(CANDIDATES, ranks, strict=True)]
+    worst = [group[int(np.argmax(values))] for group, values in zip(CANDIDATES, ranks, strict=True)]
     assert blender.get_best_of_n(INPUTS, CANDIDATES, pairrm_cmp_type="full") == best
     assert blender.get_worst_of_n(INPUTS, CANDIDATES) == worst
     assert [group[0] for group in blender.get_best_of_n(INPUTS, CANDIDATES, return_all=True)] == best
@@ -134,7 +134,7 @@ def test_best_and_worst(blender):
 
 def test_ragged_candidates_are_legal(blender):
     ranks = blender.rank(INPUTS, [CANDIDATES[0], CANDIDATES[1][:2]])
-    assert [len(own) for own in ranks] == [4, 2]
+    assert [len(values) for values in ranks] == [4, 2]
 
 
 def test_conversations_are_rendered_as_pairrm_was_trained(blender, monkeypatch):

@@ -85,15 +85,15 @@ def test_distilabel_ranks_ragged_rows(model):
     rows.append({"input": "q", "candidates": ["a", 3]})
     step = RankerStep(name="rank", model=str(model), pipeline=Pipeline(name="alone"))
     step.load()
-    (found,) = step.process([dict(row) for row in rows])
+    (result,) = step.process([dict(row) for row in rows])
     loaded = ranker.load(model)
-    for row in found[:5]:
+    for row in result[:5]:
         ranking = loaded.rank(row["input"], row["candidates"])
         assert row["ranker_ranks"] == ranking.ranks.tolist()
         assert row["ranker_order"] == ranking.order.tolist()
         assert row["ranker_scores"] == pytest.approx(ranking.scores.tolist(), abs=1e-5)
-    assert found[5]["ranker_ranks"] is None
-    assert "candidates" in found[5]["ranker_error"]
+    assert result[5]["ranker_ranks"] is None
+    assert "candidates" in result[5]["ranker_error"]
 
 
 PIPELINE = """

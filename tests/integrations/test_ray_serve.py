@@ -32,9 +32,9 @@ def test_the_deployment_of_the_guide_ranks(model, tmp_path, monkeypatch):
                 return json.load(answer)
 
         with ThreadPoolExecutor(6) as clients:
-            found = list(clients.map(ask, items))
+            answers = list(clients.map(ask, items))
         loaded = ranker.load(model)
-        assert found == [loaded.rank(i["prompt"], i["candidates"]).order.tolist() for i in items]
+        assert answers == [loaded.rank(i["prompt"], i["candidates"]).order.tolist() for i in items]
     finally:
         serve.shutdown()
         ray.shutdown()

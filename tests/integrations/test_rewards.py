@@ -29,11 +29,11 @@ def test_completions_of_equal_prompts_are_a_group(model, expected):
 
 def test_comparisons_within_the_group(model, expected):
     rates = GroupRewards(model, mode="win_rate")(PROMPTS, ANSWERS)
-    own = expected[[0, 2, 4]]
-    wins = [(own[i] > np.delete(own, i)).mean() for i in range(3)]
+    group_scores = expected[[0, 2, 4]]
+    wins = [(group_scores[i] > np.delete(group_scores, i)).mean() for i in range(3)]
     np.testing.assert_allclose(rates[[0, 2, 4]], np.array(wins) - np.mean(wins), atol=1e-6)
     strengths = GroupRewards(model, mode="bradley_terry")(PROMPTS, ANSWERS)
-    np.testing.assert_allclose(strengths[[0, 2, 4]], own - own.mean(), atol=0.02)
+    np.testing.assert_allclose(strengths[[0, 2, 4]], group_scores - group_scores.mean(), atol=0.02)
     with pytest.raises(ConfigError, match="expected mode score, win_rate, bradley_terry, got 'elo'"):
         GroupRewards(model, mode="elo")
 
@@ -43,9 +43,9 @@ def test_trl_gets_plain_floats_of_messages_and_none_for_what_fails(model, expect
     assert reward.__name__ == "helpful"
     chats = [[{"role": "user", "content": p}] for p in PROMPTS]
     turns = [[{"role": "assistant", "content": a}] for a in ANSWERS]
-    found = reward(prompts=chats, completions=turns, completion_ids=None, trainer_state=None)
+    returned = reward(prompts=chats, completions=turns, completion_ids=None, trainer_state=None)
     loaded = ranker.load(model).score((Message("user", "p"),), ["a saw", "b hammer", "pear"])
-    np.testing.assert_allclose([found[0], found[2], found[4]], loaded, atol=1e-5)
+    np.testing.assert_allclose([returned[0], returned[2], returned[4]], loaded, atol=1e-5)
     assert reward(prompts=["p", "p"], completions=["a", None])[1] is None
     with pytest.raises(ConfigError, match="one prompt per completion"):
         reward(prompts=["p"], completions=[])
@@ -54,10 +54,10 @@ def test_trl_gets_plain_floats_of_messages_and_none_for_what_fails(model, expect
 def test_openrlhf_gets_tensors_and_the_response_without_its_template(model, expected):
     reward = openrlhf.reward_function(model)
     queries = [f"{p}{a}<|im_end|>\n" for p, a in zip(PROMPTS, ANSWERS, strict=True)]
-    found = reward(queries, PROMPTS, [None] * 5)
-    np.testing.assert_allclose(found["rewards"].numpy(), expected, atol=1e-5)
-    torch.testing.assert_close(found["scores"], torch.sigmoid(found["rewards"]), atol=1e-6, rtol=1e-6)
-    assert found["extra_logs"]["ranker_failed"].sum() == 0
+    returned = reward(queries, PROMPTS, [None] * 5)
+    np.testing.assert_allclose(returned["rewards"].numpy(), expected, atol=1e-5)
+    torch.testing.assert_close(returned["scores"], torch.sigmoid(returned["rewards"]), atol=1e-6, rtol=1e-6)
+    assert returned["extra_logs"]["ranker_failed"].sum() == 0
     assert openrlhf.response("Hi there</s><pad><pad>", "Hi") == " there"
 
 
@@ -98,7 +98,10 @@ def test_cross_encoder_arguments_are_honoured_or_refused_by_name(pointwise):
     assert [float(score) for score in encoder.predict(pairs, convert_to_numpy=False)] == pytest.approx(logits.tolist())
     ranked = encoder.rank("p", ["a saw", "hammer"], activation_fn=torch.nn.Sigmoid())
     assert all(0 < row["score"] < 1 for row in ranked)
-    for call in (lambda **own: encoder.predict(pairs, **own), lambda **own: encoder.rank("p", ["a"], **own)):
+    for call in (
+        lambda **options: encoder.predict(pairs, **options),
+        lambda **options: encoder.rank("p", ["a"], **options),
+    ):
         with pytest.raises(ConfigError, match="does not honour prompt, apply_softmax; leave it out"):
             call(prompt="query: ", apply_softmax=True, prompt_name=None)
 
@@ -134,8 +137,8 @@ def test_a_lone_answer_to_a_model_that_compares_is_warned_of_once(model, pointwi
 
 
 def test_rewards_that_are_missing_are_counted_with_their_reasons(model, caplog):
-    found = trl.reward_function(model)(prompts=["p", "p", "p", 3], completions=["a", None, "b", "c"])
-    assert [value is None for value in found] == [False, True, False, True]
+    returned = trl.reward_function(model)(prompts=["p", "p", "p", 3], completions=["a", None, "b", "c"])
+    assert [value is None for value in returned] == [False, True, False, True]
     (line,) = [message for message in caplog.messages if "no reward" in message]
     assert line.startswith("2 of 4 completions have no reward: 1 x candidates[0]: expected text, got NoneType")
     assert "1 x prompt: expected text or a list of messages, got int" in line
@@ -155,20 +158,20 @@ def test_sentence_transformers_evaluates_our_model(model):
         {"query": f"q {i}", "positive": [f"hammer {i}"], "negative": [f"pear {j}" for j in range(i, i + 4)]}
         for i in range(6)
     ]
-    found = CrossEncoderRerankingEvaluator(samples, name="test", show_progress_bar=False)(CrossEncoder(model))
+    returned = CrossEncoderRerankingEvaluator(samples, name="test", show_progress_bar=False)(CrossEncoder(model))
     loaded, reciprocal = ranker.load(model), []
     for sample in samples:
         scores = loaded.score(sample["query"], [*sample["positive"], *sample["negative"]]).tolist()
         reciprocal.append(1 / (1 + sum(score > scores[0] for score in scores[1:])))
-    assert found["test_mrr@10"] == pytest.approx(np.mean(reciprocal))
+    assert returned["test_mrr@10"] == pytest.approx(np.mean(reciprocal))
 
 
 def test_a_completion_alone_with_its_prompt_is_refused_where_only_comparisons_mean_something(model, pointwise):
     for rewards in (GroupRewards(model), GroupRewards(pointwise, mode="win_rate")):
         with pytest.raises(ConfigError, match="completion 1: expected at least two completions of its prompt"):
             rewards(["p", "q", "p"], ["a", "b", "c"])
-        found = rewards(["p", "q", "p", "q"], ["a", "b", "c", None])
-        assert np.isnan(found).tolist() == [False, True, False, True], "its group was there, and could not be read"
+        returned = rewards(["p", "q", "p", "q"], ["a", "b", "c", None])
+        assert np.isnan(returned).tolist() == [False, True, False, True], "its group was there, and could not be read"
     assert np.isfinite(GroupRewards(pointwise)(["p", "q"], ["a", "b"])).all()
 
 

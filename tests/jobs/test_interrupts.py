@@ -32,8 +32,8 @@ def test_a_stopped_filter_says_what_is_done_and_leaves_no_temporary_file(signals
         again = [sys.executable, "-m", "ranker", *map(str, command)]
         done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        found = [json.loads(line) for path in sorted((tmp_path / "out").glob("part-*")) for line in path.open()]
-        assert [row["prompt"] for row in found] == [f"p{number}" for number in range(12_000)]
+        scored_rows = [json.loads(line) for path in sorted((tmp_path / "out").glob("part-*")) for line in path.open()]
+        assert [row["prompt"] for row in scored_rows] == [f"p{number}" for number in range(12_000)]
 
 
 def test_a_stopped_score_leaves_no_temporary_file(model, tmp_path):

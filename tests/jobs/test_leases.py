@@ -18,10 +18,10 @@ def path(tmp_path):
 @pytest.fixture
 def lease(path):
     """A lease that is taken, and released after the test."""
-    taken = Lease(path)
-    assert taken.take()
-    yield taken
-    taken.release()
+    held = Lease(path)
+    assert held.take()
+    yield held
+    held.release()
 
 
 def set_age(path, seconds):

@@ -31,27 +31,27 @@ def lines(tmp_path):
 
 
 def read(folder):
-    found = []
+    rows_read = []
     for path in sorted(folder.glob("part-*")):
         if path.suffix == ".parquet":
-            found += parquet.read_table(path, page_checksum_verification=True).to_pylist()
+            rows_read += parquet.read_table(path, page_checksum_verification=True).to_pylist()
         else:
-            found += [json.loads(line) for line in path.read_text().splitlines()]
-    return found
+            rows_read += [json.loads(line) for line in path.read_text().splitlines()]
+    return rows_read
 
 
 def test_every_row_once_in_order_and_bad_ones_in_their_places(model, lines, tmp_path):
     done = job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=9)
     assert (done.parts, done.read, done.written, done.errors) == (5, 42, 42, 2)
-    found = read(tmp_path / "out")
-    assert [row.get("id") for row in found] == [*range(40), None, None]
+    rows_read = read(tmp_path / "out")
+    assert [row.get("id") for row in rows_read] == [*range(40), None, None]
     whole = BatchScorer(model)(
         {"prompt": [r["prompt"] for r in ROWS[:40]], "candidates": [r["candidates"] for r in ROWS[:40]]}
     )
-    for row, scores in zip(found, whole["ranker_scores"], strict=False):
+    for row, scores in zip(rows_read, whole["ranker_scores"], strict=False):
         assert row["ranker_scores"] == pytest.approx(scores, abs=1e-5)
-    assert found[40]["input"].strip() == "no json"
-    assert "expected a JSON object" in found[40]["ranker_error"]
+    assert rows_read[40]["input"].strip() == "no json"
+    assert "expected a JSON object" in rows_read[40]["ranker_error"]
     assert (tmp_path / "out" / "_SUCCESS").exists()
     notes = [json.loads(line) for line in (tmp_path / "out" / "_manifest.jsonl").read_text().splitlines()]
     for note in notes:
@@ -131,9 +131,9 @@ def test_a_lease_is_one_workers_and_is_kept_fresh(tmp_path, monkeypatch):
     path = tmp_path / ".part-000000.lease"
     first = leases.Lease(path)
     assert first.take()
-    begun = path.stat().st_mtime
+    modified = path.stat().st_mtime
     time.sleep(0.3)
-    assert path.stat().st_mtime > begun
+    assert path.stat().st_mtime > modified
     path.write_text("another-machine 1 2 x\n")
     first.release()
     assert path.exists(), "another's lease is not given back"
@@ -272,9 +272,13 @@ def test_the_best_share_is_kept_of_all_parts_together(pointwise, tmp_path, kind)
 def test_the_part_of_a_dead_worker_is_free_at_once(model, lines, tmp_path):
     (tmp_path / "out").mkdir()
     dead = subprocess.run(
-        [sys.executable, "-c", "import sys, pathlib; from ranker.jobs.leases import Lease\n"
-         "assert Lease(pathlib.Path(sys.argv[1])).take()", tmp_path / "out" / ".part-000000.lease"]
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib; from ranker.jobs.leases import Lease\nassert Lease(pathlib.Path(sys.argv[1])).take()",
+            tmp_path / "out" / ".part-000000.lease",
+        ]
+    )
     assert dead.returncode == 0
     assert job.score(BatchScorer(model), [str(lines)], tmp_path / "out", part_rows=20).parts == 3
 
@@ -283,13 +287,13 @@ def test_a_summary_counts_what_became_of_the_rows(model, lines, tmp_path):
     job.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=7)
     best = [max(row["ranker_scores"]) for row in read(tmp_path / "all") if row["ranker_scores"]]
     job.score(BatchScorer(model), [str(lines)], tmp_path / "kept", part_rows=7, selection=Selection("score > 0"))
-    found = summary.counted(tmp_path / "kept")
-    assert (found.read, found.errors, found.scored) == (42, 2, len(best))
-    assert found.written == sum(score > 0 for score in best)
-    assert found.quantile(0.5) == pytest.approx(np.quantile(best, 0.5, method="lower"), rel=0.07, abs=0.01)
+    status = summary.counted(tmp_path / "kept")
+    assert (status.read, status.errors, status.scored) == (42, 2, len(best))
+    assert status.written == sum(score > 0 for score in best)
+    assert status.quantile(0.5) == pytest.approx(np.quantile(best, 0.5, method="lower"), rel=0.07, abs=0.01)
     page = (tmp_path / "kept" / "summary.html").read_text()
     assert f"n = {len(best)}" in page
-    assert f"| rows written | {found.written} " in (tmp_path / "kept" / "summary.md").read_text()
+    assert f"| rows written | {status.written} " in (tmp_path / "kept" / "summary.md").read_text()
 
 
 def test_input_may_lie_where_fsspec_finds_it_and_output_may_not(model, lines, tmp_path):

@@ -20,9 +20,13 @@ def armorm(tmp_path, family="llama", pooling="first_token", **kwargs):
     torch.manual_seed(0)
     folder = save_backbone(tmp_path / "backbone", family, **kwargs)
     model, tokenizer = gated.from_backbone(
-        str(folder), aspects=NAMES, gate=GateConfig(hidden=16, temperature=0.5), pooling=pooling, max_length=128,
+        str(folder),
+        aspects=NAMES,
+        gate=GateConfig(hidden=16, temperature=0.5),
+        pooling=pooling,
+        max_length=128,
         prompt_reserve=16,
-    )  # fmt: skip
+    )
     model.reward_transform_matrix.data[2] = torch.tensor([-0.2, -0.5, 0.0])
     return model.eval(), TorchScorer(model, tokenizer)
 

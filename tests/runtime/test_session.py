@@ -67,7 +67,7 @@ def test_tensorrt_keeps_its_engines_and_falls_back_to_nothing_silently(monkeypat
     opened = fake_runtime(monkeypatch, everything)
     session.open_session(tmp_path, device="tensorrt")
     (name, settings), *rest = opened["providers"]
-    assert [name, *(own if isinstance(own, str) else own[0] for own in rest)] == everything
+    assert [name, *(provider if isinstance(provider, str) else provider[0] for provider in rest)] == everything
     assert settings["trt_engine_cache_enable"]
     assert settings["trt_engine_cache_path"] == str(tmp_path / "ranker-toolkit" / "tensorrt")
     fake_runtime(monkeypatch, everything, got=[session.CUDA, session.CPU])

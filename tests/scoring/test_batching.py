@@ -55,14 +55,14 @@ def test_batches_are_enough_for_every_worker(workers):
 
 def test_units_of_rows_that_exchange_states_are_groups():
     text = layout("set_encoder")
-    found = units([text.pack(ids(10), [ids(20), ids(21)]), text.pack(ids(10), [ids(20)])])
-    assert [(unit.group, len(unit.rows)) for unit in found] == [(0, 2), (1, 1)]
+    planned = units([text.pack(ids(10), [ids(20), ids(21)]), text.pack(ids(10), [ids(20)])])
+    assert [(unit.group, len(unit.rows)) for unit in planned] == [(0, 2), (1, 1)]
 
 
 def test_units_of_other_rows_are_rows():
     text = layout("pointwise")
-    found = units([text.pack(ids(10), [ids(20), ids(21)]), text.pack(ids(10), [ids(20)])])
-    assert [(unit.group, len(unit.rows)) for unit in found] == [(0, 1), (0, 1), (1, 1)]
+    planned = units([text.pack(ids(10), [ids(20), ids(21)]), text.pack(ids(10), [ids(20)])])
+    assert [(unit.group, len(unit.rows)) for unit in planned] == [(0, 1), (0, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("name", ["set_encoder", "pointwise"])

@@ -110,8 +110,8 @@ def test_a_failing_batch_is_halved_down_to_the_failing_row():
 def test_the_others_of_a_failing_batch_keep_their_scores():
     groups = [Group("p", (f"answer {i}",)) for i in range(8)]
     expected = scores(groups)
-    found = scores([*groups, Group("p", ("answer !",))], SumOfTokens(fails=has_bad))
-    assert found[:8] == expected
+    actual = scores([*groups, Group("p", ("answer !",))], SumOfTokens(fails=has_bad))
+    assert actual[:8] == expected
 
 
 def test_a_row_that_fails_is_an_error_of_its_group_with_the_reason():
@@ -217,18 +217,18 @@ def test_many_groups_are_read_slice_by_slice_in_order_with_a_budget_found_on_the
     groups = [Group(f"prompt {i % 7}", (f"answer {i}", f"{i} " * (i % 5 + 1))) for i in range(3 * CHUNK_GROUPS)]
     forward = SumOfTokens()
     budget = TokenBudget((64, 256))
-    found = scores(groups, forward, tokens=budget)
+    actual = scores(groups, forward, tokens=budget)
     assert budget.settled
     assert max(arrays["input_ids"].size for arrays in forward.batches) <= 256
-    assert found == scores(groups)
+    assert actual == scores(groups)
 
 
 def test_parallel_passes_are_used_where_there_is_enough_work():
     single, several = SumOfTokens(), SumOfTokens()
-    found = scores(GROUPS, single, parallel=Engine(several, workers=2))
+    actual = scores(GROUPS, single, parallel=Engine(several, workers=2))
     assert not single.batches
     assert several.batches
-    assert found == scores(GROUPS)
+    assert actual == scores(GROUPS)
 
 
 def test_parallel_passes_are_not_used_for_little_work():
@@ -254,17 +254,17 @@ def test_parallel_map_runs_several_at_once():
 
 
 def test_the_next_item_is_prefetched_while_the_last_is_used():
-    begun = [threading.Event() for _ in range(4)]
+    started = [threading.Event() for _ in range(4)]
 
     def items():
         for i in range(3):
-            begun[i].set()
+            started[i].set()
             yield i
 
     ahead = prefetched(items())
     assert next(ahead) == 0
-    assert begun[1].wait(10)
-    assert not begun[2].is_set()
+    assert started[1].wait(10)
+    assert not started[2].is_set()
     assert list(ahead) == [1, 2]
 
 

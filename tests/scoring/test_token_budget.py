@@ -11,15 +11,15 @@ def test_the_fastest_choice_is_taken_after_each_was_tried(monkeypatch):
     seconds = {10: 3, 20: 1, 40: 2}
     now = [0.0]
     monkeypatch.setattr(token_budget.time, "perf_counter", lambda: now[0])
-    found = []
-    budget = TokenBudget((10, 20, 40), found.append)
+    budgets = []
+    budget = TokenBudget((10, 20, 40), budgets.append)
     used = []
     while not budget.settled:
         with budget.timed(budget.slice_tokens) as tokens:
             used.append(tokens)
             now[0] += seconds[tokens] * (1 + next(clock) % 2)
     assert sorted(used) == sorted([10, 20, 40] * token_budget.TRIALS)
-    assert found == [20]
+    assert budgets == [20]
     assert budget.tokens == 20
     assert budget.slice_tokens == 20 * token_budget.BATCHES
 

@@ -31,33 +31,33 @@ def loaded(model):
 @pytest.fixture(scope="module")
 def client(loaded):
     limits = Limits(max_client_batch_size=4, candidates=5, characters=1000, payload_limit=20_000)
-    with TestClient(application(Server(loaded.scorer, "m", limits), Keys([]))) as found:
-        yield found
+    with TestClient(application(Server(loaded.scorer, "m", limits), Keys([]))) as response:
+        yield response
 
 
 def test_score_gives_one_result_per_item_and_errors_beside(client, loaded):
-    found = client.post("/v1/score", json={"prompt": "p", "candidates": ANSWERS}).json()
+    response = client.post("/v1/score", json={"prompt": "p", "candidates": ANSWERS}).json()
     expected = loaded.rank("p", ANSWERS)
-    assert found["results"][0]["scores"] == pytest.approx(expected.scores.tolist(), abs=1e-5)
-    assert found["results"][0]["order"] == expected.order.tolist()
+    assert response["results"][0]["scores"] == pytest.approx(expected.scores.tolist(), abs=1e-5)
+    assert response["results"][0]["order"] == expected.order.tolist()
     items = [{"prompt": "p", "candidates": ANSWERS}, {"prompt": [{"role": "user", "content": "q"}], "candidates": []}]
     both = client.post("/v1/rank", json={"items": items}).json()["results"]
     assert [len(result["scores"]) for result in both] == [3, 0]
 
 
 def test_compare(client, loaded):
-    found = client.post("/v1/compare", json={"prompt": "p", "a": ANSWERS[0], "b": ANSWERS[1]}).json()
-    assert found["logit"] == pytest.approx(loaded.compare("p", *ANSWERS[:2]), abs=1e-5)
-    assert found["probability"] == pytest.approx(1 / (1 + math.exp(-found["logit"])), abs=1e-6)
+    response = client.post("/v1/compare", json={"prompt": "p", "a": ANSWERS[0], "b": ANSWERS[1]}).json()
+    assert response["logit"] == pytest.approx(loaded.compare("p", *ANSWERS[:2]), abs=1e-5)
+    assert response["probability"] == pytest.approx(1 / (1 + math.exp(-response["logit"])), abs=1e-6)
 
 
 @pytest.mark.parametrize("route", ["/rerank", "/v1/rerank", "/v2/rerank"])
 def test_rerank_in_the_shapes_of_cohere_and_tei(client, loaded, route):
     expected = loaded.rank("p", ANSWERS)
     body = {"model": "x", "query": "p", "documents": [ANSWERS[0], {"text": ANSWERS[1]}, ANSWERS[2]], "top_n": 2}
-    found = client.post(route, json=body | {"return_documents": True}).json()["results"]
-    assert [row["index"] for row in found] == expected.order[:2].tolist()
-    assert found[0]["document"]["text"] == ANSWERS[expected.order[0]]
+    response = client.post(route, json=body | {"return_documents": True}).json()["results"]
+    assert [row["index"] for row in response] == expected.order[:2].tolist()
+    assert response[0]["document"]["text"] == ANSWERS[expected.order[0]]
     tei = client.post(route, json={"query": "p", "texts": ANSWERS, "raw_scores": False, "return_text": True}).json()
     assert [row["index"] for row in tei] == expected.order.tolist()
     assert tei[0]["score"] == pytest.approx(float(1 / (1 + np.exp(-expected.scores.max()))), abs=1e-5)
@@ -68,7 +68,7 @@ def test_openrlhf_may_ask_for_nothing(client):
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "named"),
     [
         ({"prompt": "p"}, 422, "expected prompt and candidates"),
         ({"prompt": 3, "candidates": []}, 422, "prompt"),
@@ -79,19 +79,19 @@ def test_openrlhf_may_ask_for_nothing(client):
         ({"prompt": "p", "candidates": ["a" * 21_000]}, 413, "at most 20000 bytes"),
     ],
 )
-def test_what_is_wrong_is_said_by_its_place(client, body, status, said):
-    found = client.post("/v1/score", json=body)
-    assert found.status_code == status
-    assert said in found.text
+def test_what_is_wrong_is_said_by_its_place(client, body, status, named):
+    response = client.post("/v1/score", json=body)
+    assert response.status_code == status
+    assert named in response.text
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\x00", "\u202e", " " * 900, "[SEP]", "﷽" * 900, "𝔘" * 400])
 def test_odd_texts_are_scored(client, text):
     body = json.dumps({"prompt": text, "candidates": [text, "b"]})
-    found = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
-    assert found.status_code in (200, 422)
-    if found.status_code == 200:
-        assert all(math.isfinite(score) for score in found.json()["results"][0]["scores"])
+    response = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (200, 422)
+    if response.status_code == 200:
+        assert all(math.isfinite(score) for score in response.json()["results"][0]["scores"])
 
 
 def test_keys_cover_every_route_but_health(loaded):
@@ -131,12 +131,12 @@ def test_another_host_needs_a_key():
 def test_a_slow_body_and_a_websocket_are_refused(loaded):
     app = application(Server(loaded.scorer, "m", Limits(request_timeout_s=0.05)), Keys([]))
     slow = [{"type": "http.request", "body": b"{", "more_body": True}]
-    assert asyncio.run(said(app, slow))["status"] == 408
-    found = asyncio.run(said(app, [{"type": "websocket.connect"}], kind="websocket"))
-    assert found == {"type": "websocket.close", "code": 1008}
+    assert asyncio.run(named(app, slow))["status"] == 408
+    response = asyncio.run(named(app, [{"type": "websocket.connect"}], kind="websocket"))
+    assert response == {"type": "websocket.close", "code": 1008}
 
 
-async def said(app, messages, kind="http"):
+async def named(app, messages, kind="http"):
     """What the application says first to a client that sends these messages and then nothing."""
     sent, waiting = [], iter(messages)
 
@@ -170,16 +170,16 @@ def test_a_client_that_left_or_waited_too_long_is_not_worked_for(loaded, leaves,
 
     async def ask(prompt, then):
         body = json.dumps({"prompt": prompt, "candidates": ANSWERS}).encode()
-        return (await said(app, [{"type": "http.request", "body": body}, *then]))["status"]
+        return (await named(app, [{"type": "http.request", "body": body}, *then]))["status"]
 
     async def both():
         first = asyncio.create_task(ask("first", []))
         async with asyncio.timeout(10):
             while not calls:
                 await asyncio.sleep(0.01)
-        found = await ask("second", [{"type": "http.disconnect"}] if leaves else [])
+        response = await ask("second", [{"type": "http.disconnect"}] if leaves else [])
         gate.set()
-        return await first, found
+        return await first, response
 
     assert asyncio.run(both()) == (200, status)
     assert calls == [["first"]]

@@ -134,17 +134,17 @@ def test_draining_finishes_what_there_is_and_takes_no_more(slow):
 def test_a_second_lane_starts_beside_the_first_when_enough_waits():
     scorer = Slow()
     batcher = Batcher(scorer, lanes=2)
-    begun = []
-    score, scorer.score = scorer.score, lambda groups, **options: begun.append(len(groups)) or score(groups, **options)
+    passes = []
+    score, scorer.score = scorer.score, lambda groups, **options: passes.append(len(groups)) or score(groups, **options)
     try:
         batcher.submit([group(1)], seconds=9)
         time.sleep(0.1)
         few = [batcher.submit([group(2)], seconds=9) for _ in range(MIN_PARALLEL_ITEMS - 1)]
         time.sleep(0.1)
-        assert begun == [1]
+        assert passes == [1]
         last = batcher.submit([group(3)], seconds=9)
         time.sleep(0.1)
-        assert begun == [1, MIN_PARALLEL_ITEMS]
+        assert passes == [1, MIN_PARALLEL_ITEMS]
         scorer.gate.set()
         assert last.result(5)[0].scores.tolist() == [3]
         assert [f.result(5)[0].scores.tolist() for f in few] == [[2]] * (MIN_PARALLEL_ITEMS - 1)

@@ -26,12 +26,12 @@ def test_the_table_says_what_the_model_says_and_escapes_texts(model):
     scorer = ranker.load(model).scorer
     group = Group("p", ANSWERS)
     (result,) = scorer.score([group])
-    found = answers(scorer, group, result)
-    assert [answer.score for answer in found] == sorted(result.scores.tolist(), reverse=True)
-    assert [answer.number - 1 for answer in found] == (-result.scores).argsort(kind="stable").tolist()
-    assert found[0].odds[1] == pytest.approx(scorer_odds(found[0].score - found[1].score))
-    assert found[0].odds[1] + found[1].odds[0] == pytest.approx(1)
-    page = table(found) + heat_map(found)
+    shown = answers(scorer, group, result)
+    assert [answer.score for answer in shown] == sorted(result.scores.tolist(), reverse=True)
+    assert [answer.number - 1 for answer in shown] == (-result.scores).argsort(kind="stable").tolist()
+    assert shown[0].odds[1] == pytest.approx(scorer_odds(shown[0].score - shown[1].score))
+    assert shown[0].odds[1] + shown[1].odds[0] == pytest.approx(1)
+    page = table(shown) + heat_map(shown)
     assert "<img" not in page
     assert "&lt;img" in page
     assert "cannot change the scores" in page

@@ -29,13 +29,13 @@ def start(model, *args, env=None):
         cwd=ROOT,
         env=os.environ | (env or {}),
     )
-    said = ""
+    printed = ""
     for line in process.stderr:
-        said += line
-        if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
+        printed += line
+        if match := re.search(r"http://127\.0\.0\.1:(\d+)", line):
             threading.Thread(target=process.stderr.read, daemon=True).start()
-            return process, f"http://127.0.0.1:{found[1]}"
-    raise AssertionError(said)
+            return process, f"http://127.0.0.1:{match[1]}"
+    raise AssertionError(printed)
 
 
 def post(address, body, key=None):
@@ -58,10 +58,10 @@ def test_it_scores_as_the_library_and_drains_on_sigterm(model):
         while not any(answer.done() for answer in answers) and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        found = [answer.result() for answer in answers]
+        match = [answer.result() for answer in answers]
     assert process.wait(40) == 0
-    assert {status for status, _, _ in found} <= {200, 503}
-    done = [body for status, body, _ in found if status == 200]
+    assert {status for status, _, _ in match} <= {200, 503}
+    done = [body for status, body, _ in match if status == 200]
     assert done
     for body in done:
         assert body["model"] == "mine"
@@ -75,10 +75,10 @@ def test_keys_of_the_environment_and_a_full_queue(model):
         body = {"items": [{"prompt": "p", "candidates": ["long " * 90] * 20}] * 40}
         assert post(address, body)[0] == 401
         with ThreadPoolExecutor(12) as clients:
-            found = [f.result() for f in [clients.submit(post, address, body, "k2") for _ in range(12)]]
-        statuses = [status for status, _, _ in found]
+            match = [f.result() for f in [clients.submit(post, address, body, "k2") for _ in range(12)]]
+        statuses = [status for status, _, _ in match]
         assert set(statuses) == {200, 429}
-        refused = [headers for status, _, headers in found if status == 429]
+        refused = [headers for status, _, headers in match if status == 429]
         assert all(int(headers["Retry-After"]) >= 1 for headers in refused)
         with urllib.request.urlopen(f"{address}/readyz") as ready:
             assert ready.status == 200
@@ -88,7 +88,7 @@ def test_keys_of_the_environment_and_a_full_queue(model):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "printed"),
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0 is reachable from other machines; give keys"),
         (["--limit", "max_client_batch=3"], "did you mean 'max_client_batch_size'?"),
@@ -99,7 +99,7 @@ def test_keys_of_the_environment_and_a_full_queue(model):
         (["--api-keys", "no-such-file"], "expected a file with one API key a line"),
     ],
 )
-def test_what_is_misused_is_said_in_one_line(model, args, said):
+def test_what_is_misused_is_said_in_one_line(model, args, printed):
     done = subprocess.run(
         [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), *args],
         capture_output=True,
@@ -108,7 +108,7 @@ def test_what_is_misused_is_said_in_one_line(model, args, said):
         timeout=60,
     )
     assert done.returncode == 2
-    assert said in done.stderr
+    assert printed in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -139,7 +139,7 @@ def test_a_pass_that_outlives_the_drain_does_not_abort_the_process(model):
     items = [{"prompt": f"p {i}", "candidates": [f"answer {i} {j} " * 25 for j in range(32)]} for i in range(1500)]
     with ThreadPoolExecutor(1) as clients:
         answer = clients.submit(post, address, {"items": items})
-        while not taken(address):
+        while not is_computing(address):
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
         with suppress(OSError, http.client.HTTPException, ValueError):  # what its client sees is not the subject
@@ -147,7 +147,7 @@ def test_a_pass_that_outlives_the_drain_does_not_abort_the_process(model):
     assert process.wait(40) == 0
 
 
-def taken(address):
+def is_computing(address):
     """Whether work was taken from the queue and is being computed."""
     text = urllib.request.urlopen(f"{address}/metrics").read().decode()
     counts = {

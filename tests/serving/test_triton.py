@@ -54,14 +54,14 @@ def test_a_dynamic_batch_is_scored_as_the_library_scores(model, tmp_path, backen
     responses = served.execute(
         [request(*encoded[:3]), request(b"{bad"), request(encoded[3]), request(b'{"prompt": 1}')]
     )
-    found = [[json.loads(answer) for answer in tensors[0].as_numpy().reshape(-1)] for tensors in responses]
-    assert [len(batch) for batch in found] == [3, 1, 1, 1]
+    result = [[json.loads(answer) for answer in tensors[0].as_numpy().reshape(-1)] for tensors in responses]
+    assert [len(batch) for batch in result] == [3, 1, 1, 1]
     assert responses[0][0].as_numpy().shape == (3, 1)
     expected = ranker.load(model).score_batch([i["prompt"] for i in items], [i["candidates"] for i in items])
-    for answer, scores in zip([*found[0], *found[2]], expected, strict=True):
+    for answer, scores in zip([*result[0], *result[2]], expected, strict=True):
         assert answer["scores"] == pytest.approx(scores.tolist(), abs=1e-5)
-    assert "invalid JSON" in found[1][0]["error"]
-    assert found[3][0]["scores"] is None
+    assert "invalid JSON" in result[1][0]["error"]
+    assert result[3][0]["scores"] is None
 
 
 def test_what_is_no_model_is_refused(model, tmp_path):

@@ -21,8 +21,8 @@ def loaded(pointwise):
 
 @pytest.fixture(scope="module")
 def client(loaded):
-    with TestClient(application(Server(loaded.scorer, "m", Limits()), Keys([]))) as found:
-        yield found
+    with TestClient(application(Server(loaded.scorer, "m", Limits()), Keys([]))) as response:
+        yield response
 
 
 def sigmoid(value):
@@ -35,12 +35,12 @@ def test_tei_predict_reads_texts_pairs_and_lists_of_them(client, loaded):
     assert client.post("/predict", json={"inputs": "a saw"}).json() == [
         label | {"score": pytest.approx(sigmoid(alone))}
     ]
-    found = client.post("/predict", json={"inputs": ["p", "pear"], "raw_scores": True}).json()
-    assert found == [label | {"score": pytest.approx(float(pair), abs=1e-5)}]
+    response = client.post("/predict", json={"inputs": ["p", "pear"], "raw_scores": True}).json()
+    assert response == [label | {"score": pytest.approx(float(pair), abs=1e-5)}]
     lone = client.post("/predict", json={"inputs": ["a saw"]}).json()
     assert lone == [label | {"score": pytest.approx(sigmoid(alone))}]
     both = client.post("/predict", json={"inputs": [["a saw"], ["p", "pear"]], "raw_scores": True}).json()
-    assert [own[0]["score"] for own in both] == pytest.approx([float(alone), float(pair)], abs=1e-5)
+    assert [scored[0]["score"] for scored in both] == pytest.approx([float(alone), float(pair)], abs=1e-5)
     mixed = client.post("/predict", json={"inputs": [["a saw"], "a saw"]}).json()
     assert mixed[0] == mixed[1] == [label | {"score": pytest.approx(sigmoid(alone))}]
     assert client.post("/predict", json={"inputs": ["a", ["b"]]}).status_code == 422
@@ -52,9 +52,9 @@ def test_tei_predict_reads_texts_pairs_and_lists_of_them(client, loaded):
 def test_vllm_score_classify_and_pooling(client, loaded):
     expected = [float(loaded.score("p", [text])[0]) for text in ("a saw", "pear")]
     for first, second in (("text_1", "text_2"), ("queries", "documents"), ("data_1", "data_2"), ("queries", "items")):
-        found = client.post("/score", json={"model": "m", first: "p", second: ["a saw", "pear"]}).json()
-        assert [row["score"] for row in found["data"]] == pytest.approx([sigmoid(x) for x in expected], abs=1e-5)
-        assert [row["index"] for row in found["data"]] == [0, 1]
+        response = client.post("/score", json={"model": "m", first: "p", second: ["a saw", "pear"]}).json()
+        assert [row["score"] for row in response["data"]] == pytest.approx([sigmoid(x) for x in expected], abs=1e-5)
+        assert [row["index"] for row in response["data"]] == [0, 1]
     raw = client.post("/score", json={"text_1": ["p", "p"], "text_2": ["a saw", "pear"], "use_activation": False})
     assert [row["score"] for row in raw.json()["data"]] == pytest.approx(expected, abs=1e-5)
     assert client.post("/score", json={"text_1": ["p"] * 3, "text_2": ["a"] * 2}).status_code == 422
@@ -76,19 +76,21 @@ def test_recorded_request_of_openrlhf(client, loaded):
         "prompts": ["<|im_start|>user\nWhich are tools?<|im_end|>\n<|im_start|>assistant\n"],
         "labels": [None],
     }
-    found = client.post("/get_reward", json=body).json()
-    assert set(found) == {"rewards", "scores", "extra_logs"}
+    response = client.post("/get_reward", json=body).json()
+    assert set(response) == {"rewards", "scores", "extra_logs"}
     expected = float(loaded.score(body["prompts"][0], ["a saw"])[0])
-    assert found["rewards"] == [pytest.approx(expected, abs=1e-5)]
-    assert found["scores"] == [pytest.approx(sigmoid(expected), abs=1e-5)]
+    assert response["rewards"] == [pytest.approx(expected, abs=1e-5)]
+    assert response["scores"] == [pytest.approx(sigmoid(expected), abs=1e-5)]
 
 
 def test_vllm_rerank_has_its_defaults(client, loaded):
     ranking = loaded.rank("p", ["a saw", "pear"])
     for body in ({"top_n": 0}, {"top_n": None}, {}):
-        found = client.post("/v1/rerank", json={"query": "p", "documents": ["a saw", "pear"], **body}).json()["results"]
-        assert [row["index"] for row in found] == ranking.order.tolist()
-        assert [row["document"]["text"] for row in found] == [["a saw", "pear"][i] for i in ranking.order]
+        response = client.post("/v1/rerank", json={"query": "p", "documents": ["a saw", "pear"], **body}).json()[
+            "results"
+        ]
+        assert [row["index"] for row in response] == ranking.order.tolist()
+        assert [row["document"]["text"] for row in response] == [["a saw", "pear"][i] for i in ranking.order]
     raw = client.post("/v1/rerank", json={"query": "p", "documents": ["a saw"], "use_activation": False}).json()
     assert raw["results"][0]["relevance_score"] == pytest.approx(float(loaded.score("p", ["a saw"])[0]), abs=1e-5)
 
@@ -124,9 +126,9 @@ def test_no_items_no_results(client):
 def test_recorded_request_of_llama_factory(client, loaded):
     """As ``get_rewards_from_server`` of LLaMA-Factory 0.9 sends it."""
     body = {"model": "model", "messages": ["user: p assistant: a saw", "user: p assistant: pear"]}
-    found = client.post("/v1/score/evaluation", json=body).json()
-    assert found["object"] == "score.evaluation"
-    assert found["scores"] == pytest.approx([float(loaded.score("", [t])[0]) for t in body["messages"]], abs=1e-5)
+    response = client.post("/v1/score/evaluation", json=body).json()
+    assert response["object"] == "score.evaluation"
+    assert response["scores"] == pytest.approx([float(loaded.score("", [t])[0]) for t in body["messages"]], abs=1e-5)
 
 
 def test_items_that_fail_are_named_or_reported(model):
@@ -173,7 +175,7 @@ def test_items_that_fail_are_named_or_reported(model):
     ],
 )
 def test_what_is_no_request_is_refused_without_echo(client, body):
-    found = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
-    assert found.status_code in (400, 422)
-    json.loads(found.content)
-    assert b"input" not in found.content or b"body" in found.content
+    response = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422)
+    json.loads(response.content)
+    assert b"input" not in response.content or b"body" in response.content

@@ -35,8 +35,8 @@ def resolve(monkeypatch):
     ],
 )
 def test_the_size_decides_what_is_left_open(parameters, learning_rate, tokens_per_step, resolve):
-    found = resolve(parameters)
-    assert (found.learning_rate, found.tokens_per_step, found.parameters) == (
+    settings = resolve(parameters)
+    assert (settings.learning_rate, settings.tokens_per_step, settings.parameters) == (
         learning_rate,
         tokens_per_step,
         int(parameters),
@@ -50,8 +50,8 @@ def test_rates_fall_and_tokens_do_not_with_the_size():
 
 
 def test_settings_that_are_set_stay(resolve):
-    found = resolve(22e6, training={"learning_rate": 3e-6, "tokens_per_step": 4096})
-    assert (found.learning_rate, found.tokens_per_step) == (3e-6, 4096)
+    settings = resolve(22e6, training={"learning_rate": 3e-6, "tokens_per_step": 4096})
+    assert (settings.learning_rate, settings.tokens_per_step) == (3e-6, 4096)
 
 
 def test_the_configuration_has_what_was_filled_in(resolve):
@@ -60,9 +60,9 @@ def test_the_configuration_has_what_was_filled_in(resolve):
 
 
 def test_nothing_else_of_the_configuration_changes(resolve):
-    found = resolve(184e6, training={"seed": 7})
-    assert found.config.training.seed == 7
-    assert found.config.data.train == ("r.jsonl",)
+    settings = resolve(184e6, training={"seed": 7})
+    assert settings.config.training.seed == 7
+    assert settings.config.data.train == ("r.jsonl",)
 
 
 def test_adapters_train_at_a_higher_rate(resolve):

@@ -56,11 +56,16 @@ def test_labels_with_other_names_are_refused(tmp_path):
     config = load_config(
         "armorm",
         [
-            f"output_dir={tmp_path / 'run'}", f"model.name_or_path={backbone}", "model.max_length=128", "data.max_train_samples=4",
-            "model.aspects=[truth, style]", f"data.aspects=[{ROOT / 'data' / 'train.jsonl'}]",
-            f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+            f"output_dir={tmp_path / 'run'}",
+            f"model.name_or_path={backbone}",
+            "model.max_length=128",
+            "data.max_train_samples=4",
+            "model.aspects=[truth, style]",
+            f"data.aspects=[{ROOT / 'data' / 'train.jsonl'}]",
+            f"data.train=[{ROOT / 'data' / 'train.jsonl'}]",
+            f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
         ],
-    )  # fmt: skip
+    )
     with pytest.raises(ConfigError, match="has labels concision, correctness, format.*expected some of style, truth"):
         train(config)
 

@@ -20,16 +20,28 @@ from ranker.training.train import train
 from ranker.training.trainer import RankerTrainer
 from tests.conftest import ROOT
 from tests.support.processes import ranker_until
+from tests.support.selection import cases
 
 
 def settings(backbone, output, *overrides):
     return [
-        f"output_dir={output}", f"model.name_or_path={backbone}", "model.max_length=64", "model.prompt_reserve=16",
-        f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
-        "data.test=[]", "data.max_train_samples=60", "data.max_eval_samples=4", "training.report_to=[]",
-        "training.precision=fp32", "training.max_tokens_per_forward=512", "training.eval_steps=100000", "training.seed=3",
-        "export.precisions=[]", *overrides,
-    ]  # fmt: skip
+        f"output_dir={output}",
+        f"model.name_or_path={backbone}",
+        "model.max_length=64",
+        "model.prompt_reserve=16",
+        f"data.train=[{ROOT / 'data' / 'train.jsonl'}]",
+        f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+        "data.test=[]",
+        "data.max_train_samples=60",
+        "data.max_eval_samples=4",
+        "training.report_to=[]",
+        "training.precision=fp32",
+        "training.max_tokens_per_forward=512",
+        "training.eval_steps=100000",
+        "training.seed=3",
+        "export.precisions=[]",
+        *overrides,
+    ]
 
 
 def checkpoints(output):
@@ -86,7 +98,9 @@ def test_two_runs_at_once_in_one_folder_are_refused(tiny_backbone, tmp_path):
         assert (tmp_path / resume.LOCK).exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), cases([(signal.SIGINT, 130), (signal.SIGTERM, 143)], lambda case: case[0] == signal.SIGINT)
+)
 def test_a_signal_saves_at_once_and_prints_the_command_that_continues(number, code, tiny_backbone, tmp_path):
     overrides = settings(tiny_backbone, tmp_path / "stopped", "training.num_train_epochs=12", "model.head_dropout=0.1")
     ended = ranker_until(r" ([3-9]|\d\d+)/\d+ \[", [number, number], "train", "pairrm", *overrides)
@@ -269,7 +283,12 @@ def test_validation_rows_are_never_called_held_out(tiny_backbone, tmp_path, caps
     assert "## Validation" in card
     assert "by which the checkpoint was chosen" in card
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["split"] == "validation"
-    named = [*overrides, f"data.test=[{ROOT / 'data' / 'validation.jsonl'}]", f"output_dir={tmp_path / 'named'}"]
+    named = [
+        *overrides,
+        "export.precisions=[]",
+        f"data.test=[{ROOT / 'data' / 'validation.jsonl'}]",
+        f"output_dir={tmp_path / 'named'}",
+    ]
     cli.run(load_config("pairrm", named), "")
     assert "## Held-out evaluation" in (tmp_path / "named" / "checkpoint" / "README.md").read_text()
 

@@ -29,12 +29,23 @@ from tests.support.selection import cases
 def settings(tmp_path, name, *overrides, recipe=""):
     dropout = ["model.head_dropout=0"] if recipe == "pairrm" else []
     return [
-        f"output_dir={tmp_path / name}", f"model.name_or_path={tmp_path / 'backbone'}", "model.max_length=128",
-        f"data.train=[{ROOT / 'data' / 'train.jsonl'}]", f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
-        "data.test=[]", "data.max_train_samples=21", "data.max_eval_samples=5", "training.report_to=[]",
-        "training.precision=fp32", "training.max_tokens_per_forward=512", "training.tokens_per_step=1024", "training.eval_steps=0.5",
-        "training.learning_rate=1e-3", *dropout, *overrides,
-    ]  # fmt: skip
+        f"output_dir={tmp_path / name}",
+        f"model.name_or_path={tmp_path / 'backbone'}",
+        "model.max_length=128",
+        f"data.train=[{ROOT / 'data' / 'train.jsonl'}]",
+        f"data.validation=[{ROOT / 'data' / 'validation.jsonl'}]",
+        "data.test=[]",
+        "data.max_train_samples=21",
+        "data.max_eval_samples=5",
+        "training.report_to=[]",
+        "training.precision=fp32",
+        "training.max_tokens_per_forward=512",
+        "training.tokens_per_step=1024",
+        "training.eval_steps=0.5",
+        "training.learning_rate=1e-3",
+        *dropout,
+        *overrides,
+    ]
 
 
 def launch(recipe, overrides, env=None, module="ranker"):
@@ -50,9 +61,18 @@ def launcher(recipe, overrides, module="ranker"):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1",
-        f"--master-port={port}", "-m", module, "train", recipe, *overrides,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-addr=127.0.0.1",
+        f"--master-port={port}",
+        "-m",
+        module,
+        "train",
+        recipe,
+        *overrides,
+    ]
 
 
 def environment(more=None):
@@ -101,9 +121,12 @@ def test_two_processes_train_what_one_trains(recipe, family, tmp_path):
 
 
 FSDP2 = {
-    FSDP: "true", "FSDP_VERSION": "2", STATE_DICT: "FULL_STATE_DICT", "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
+    FSDP: "true",
+    "FSDP_VERSION": "2",
+    STATE_DICT: "FULL_STATE_DICT",
+    "FSDP_AUTO_WRAP_POLICY": "NO_WRAP",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -122,12 +145,14 @@ def test_sharded_weights_train_alike_and_are_saved_whole(recipe, family, tmp_pat
         np.testing.assert_allclose(x.scores, y.scores, atol=1e-3)
 
 
+@pytest.mark.full
 def test_sharding_that_does_not_happen_is_said(tmp_path):
     save_backbone(tmp_path / "backbone", "bert")
     with pytest.raises(AssertionError, match="does not shard here"):
         launch("pairrm", settings(tmp_path, "two"), FSDP2)
 
 
+@pytest.mark.full
 def test_a_lora_adapter_of_two_processes_holds_its_head(tmp_path):
     save_backbone(tmp_path / "backbone", "llama")
     launch("decoder-bradley-terry", [*settings(tmp_path, "two", "lora.r=4"), "export.precisions=[]"])

@@ -32,9 +32,17 @@ def small_decoder(folder):
     """A random Llama of three layers whose tokenizer knows the sample's words."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=2100, hidden_size=128, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
-        intermediate_size=256, max_position_embeddings=256, bos_token_id=2, eos_token_id=3, pad_token_id=0,
-    )  # fmt: skip
+        vocab_size=2100,
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        intermediate_size=256,
+        max_position_embeddings=256,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+    )
     AutoModel.from_config(config).save_pretrained(folder)
     save_tokenizer(folder, "llama", wordpiece_json(2000))
     return folder
@@ -59,9 +67,14 @@ def joined_encoders(folder):
 
 
 SMALL = [
-    "model.max_length=192", "model.prompt_reserve=64", "training.max_tokens_per_forward=4096", "training.tokens_per_step=4096",
-    "training.head_lr_multiplier=1", "training.activation_checkpointing=false", "training.candidates_per_prompt=[3, 4]",
-]  # fmt: skip
+    "model.max_length=192",
+    "model.prompt_reserve=64",
+    "training.max_tokens_per_forward=4096",
+    "training.tokens_per_step=4096",
+    "training.head_lr_multiplier=1",
+    "training.activation_checkpointing=false",
+    "training.candidates_per_prompt=[3, 4]",
+]
 FROM_SCRATCH = {
     "decoder-bradley-terry": ["training.learning_rate=2e-3", "training.num_train_epochs=4"],
     "decoder-log-exp": ["training.learning_rate=2e-3", "training.num_train_epochs=4"],
@@ -82,19 +95,26 @@ def settings(recipe, tmp_path):
         return [f"model.name_or_path={small_decoder(tmp_path / 'backbone')}", *SMALL, *FROM_SCRATCH[recipe]]
     if recipe == "steamshp":
         return [
-            f"model.name_or_path={joined_encoders(tmp_path / 'backbone')}", "model.max_length=256",
-            "training.max_tokens_per_forward=2048", "training.tokens_per_step=2048", "training.activation_checkpointing=false",
-            "training.learning_rate=1e-4", "training.num_train_epochs=2",
-        ]  # fmt: skip
+            f"model.name_or_path={joined_encoders(tmp_path / 'backbone')}",
+            "model.max_length=256",
+            "training.max_tokens_per_forward=2048",
+            "training.tokens_per_step=2048",
+            "training.activation_checkpointing=false",
+            "training.learning_rate=1e-4",
+            "training.num_train_epochs=2",
+        ]
     if recipe == "armorm":  # as the released model does, on the backbone of a trained reward model
         config = load_config("encoder-bradley-terry", common("encoder-bradley-terry", tmp_path / "bt"))
         rows = tmp_path / "aspects.jsonl"
         with (DATA / "train.jsonl").open() as lines:
             rows.write_text("".join(islice(lines, 300)))
         return [
-            f"model.name_or_path={train(config).folder}", "model.max_length=256", "model.gate.steps=300", "data.max_train_samples=300",
+            f"model.name_or_path={train(config).folder}",
+            "model.max_length=256",
+            "model.gate.steps=300",
+            "data.max_train_samples=300",
             f"data.aspects=[{rows}]",
-        ]  # fmt: skip
+        ]
     if recipe == "pairrm-original":  # reads one pair at a time, so it needs more of them
         return ["training.num_train_epochs=2", "training.learning_rate=1e-4", "training.loss.order_consistency=0"]
     return ["data.max_train_samples=800"]

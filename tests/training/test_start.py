@@ -17,6 +17,7 @@ from ranker.training.start import starting_model, without_padding
 from tests.checkpoints.layouts import openrlhf, pairrm
 from tests.conftest import tiny
 from tests.models.test_reward import ANSWERS, PROMPT, save_backbone, trained
+from tests.support.selection import cases
 from tests.training.test_adapters import run
 
 
@@ -39,10 +40,10 @@ def test_a_trained_model_is_gone_on_with(recipe, family, tmp_path, caplog):
 
 
 def test_the_released_pairrm_and_our_pair_rankers_are_gone_on_with(tmp_path):
-    made = pairrm(tmp_path)
-    more = ("model.num_labels=3", "model.name_or_path=" + str(made.folder))
+    checkpoint = pairrm(tmp_path)
+    more = ("model.num_labels=3", "model.name_or_path=" + str(checkpoint.folder))
     np.testing.assert_allclose(
-        scores(*starting_model(config("pairrm-original", made.folder, *more))), made.scores, atol=1e-4
+        scores(*starting_model(config("pairrm-original", checkpoint.folder, *more))), checkpoint.scores, atol=1e-4
     )
     native.save(*tiny("set_encoder"), tmp_path / "set")
     starting_model(config("pairrm", tmp_path / "set"))
@@ -57,36 +58,43 @@ def test_another_trainer_s_head_is_gone_on_with_or_started_anew_on_purpose(tmp_p
         np.abs(scores(*starting_model(config("decoder-bradley-terry", folder, "model.init_head=true"))) - old).max()
         > 1e-3
     )
-    made = openrlhf(tmp_path)
+    checkpoint = openrlhf(tmp_path)
     np.testing.assert_allclose(
-        scores(*starting_model(config("decoder-bradley-terry", made.folder))), made.scores, rtol=1e-5, atol=1e-5
+        scores(*starting_model(config("decoder-bradley-terry", checkpoint.folder))),
+        checkpoint.scores,
+        rtol=1e-5,
+        atol=1e-5,
     )
     with caplog.at_level(logging.WARNING):
-        fresh = scores(*starting_model(config("decoder-bradley-terry", made.folder, "model.init_head=true")))
+        fresh = scores(*starting_model(config("decoder-bradley-terry", checkpoint.folder, "model.init_head=true")))
     assert "new head on backbone" in caplog.text
-    assert np.abs(fresh - made.scores).max() > 1e-2
+    assert np.abs(fresh - checkpoint.scores).max() > 1e-2
 
 
 def test_a_head_of_an_unknown_name_is_not_lost_in_silence(tmp_path):
-    made = openrlhf(tmp_path)
-    file = made.folder / made.file
+    checkpoint = openrlhf(tmp_path)
+    file = checkpoint.folder / checkpoint.file
     tensors = load_file(file)
-    tensors["my_head.weight"] = tensors.pop(made.head)
+    tensors["my_head.weight"] = tensors.pop(checkpoint.head)
     save_file(tensors, file, {"format": "pt"})
-    settings = json.loads((made.folder / "config.json").read_text())
+    settings = json.loads((checkpoint.folder / "config.json").read_text())
     del settings["value_head_prefix"]
-    (made.folder / "config.json").write_text(json.dumps(settings))
+    (checkpoint.folder / "config.json").write_text(json.dumps(settings))
     with pytest.raises(
         CheckpointError, match=r"'my_head\.weight' looks like a head.*--head-prefix my_head.*init_head=true"
     ):
-        starting_model(config("decoder-bradley-terry", made.folder))
+        starting_model(config("decoder-bradley-terry", checkpoint.folder))
 
 
 @pytest.mark.parametrize(
-    ("recipe", "family"), [("encoder-bradley-terry", "bert"), ("decoder-bradley-terry", "llama"), ("pairrm", "bert")]
+    ("recipe", "family"),
+    cases(
+        [("encoder-bradley-terry", "bert"), ("decoder-bradley-terry", "llama"), ("pairrm", "bert")],
+        lambda case: case[0] == "pairrm",
+    ),
 )
 def test_training_without_padding_is_the_same_training(recipe, family, tmp_path):
-    found = {}
+    loaded = {}
     for free in ("false", "true"):
         folder = tmp_path / free
         folder.mkdir()
@@ -95,9 +103,9 @@ def test_training_without_padding_is_the_same_training(recipe, family, tmp_path)
             recipe, family, folder, *more, "lora=null", *(["model.head_dropout=0"] if recipe == "pairrm" else [])
         )
         results = done.scorer.score([p.group for p in done.validation])
-        found[free] = np.concatenate([r.scores - r.scores.mean() for r in results])  # no comparison sees their level
-    assert np.ptp(found["false"]) > 0.1
-    np.testing.assert_allclose(found["true"], found["false"], atol=1e-2 * np.ptp(found["false"]))
+        loaded[free] = np.concatenate([r.scores - r.scores.mean() for r in results])  # no comparison sees their level
+    assert np.ptp(loaded["false"]) > 0.1
+    np.testing.assert_allclose(loaded["true"], loaded["false"], atol=1e-2 * np.ptp(loaded["false"]))
 
 
 def test_what_padding_is_needed_for_is_said_before_training(tmp_path):
@@ -119,11 +127,11 @@ def test_what_padding_is_needed_for_is_said_before_training(tmp_path):
 
 
 def test_a_trained_model_in_a_pickle_is_not_taken_for_a_backbone(tmp_path):
-    made = openrlhf(tmp_path)
-    torch.save(load_file(made.folder / made.file), made.folder / "pytorch_model.bin")
-    (made.folder / made.file).unlink()
+    checkpoint = openrlhf(tmp_path)
+    torch.save(load_file(checkpoint.folder / checkpoint.file), checkpoint.folder / "pytorch_model.bin")
+    (checkpoint.folder / checkpoint.file).unlink()
     with pytest.raises(CheckpointError, match="--allow-pickle"):
-        starting_model(config("decoder-bradley-terry", made.folder))
+        starting_model(config("decoder-bradley-terry", checkpoint.folder))
 
 
 def test_what_does_not_fit_is_named(tmp_path):

@@ -92,7 +92,7 @@ class CheckpointFormat(ABC):
         return [problem for problem in problems if problem is not None]
 
     def renamed_head_problem(self, head: HeadReport) -> Problem | None:
-        """The problem that transformers has with a head of another name, in formats that it is said to read."""
+        """The problem of a head under another name, for formats that transformers reads too."""
         return None
 
     def load(self, folder: Path, values: dict[str, Any], report: CheckpointReport) -> LoadSpec:
@@ -124,7 +124,7 @@ class CheckpointFormat(ABC):
         repair = (
             f"name the head with --head-prefix, or value_head_prefix in config.json; candidates: {candidates}"
             if candidates
-            else "take the checkpoint that still holds it, for no other tensor can be one; --head-prefix names another"
+            else "use an earlier checkpoint that still has the head; if it has another name, give --head-prefix"
         )
         what = (
             f"the head, '{self.expected_head(files)}', is missing: no head was found, so one would be newly "

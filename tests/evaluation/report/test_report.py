@@ -26,12 +26,15 @@ def rows(count=40):
     rng = np.random.default_rng(0)
     return [
         Preference(
-            f"prompt {ATTACK}", tuple("x" * int(n) + ATTACK for n in rng.integers(1, 60, 4)),
-            tuple((float(s),) for s in rng.permutation(4)), id=f"row-{i}", subset="ab"[i % 2],
+            f"prompt {ATTACK}",
+            tuple("x" * int(n) + ATTACK for n in rng.integers(1, 60, 4)),
+            tuple((float(s),) for s in rng.permutation(4)),
+            id=f"row-{i}",
+            subset="ab"[i % 2],
             kinds=("good", "bad", "good", "bad"),
         )
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +67,10 @@ def test_the_page_needs_nothing_else_and_no_text_becomes_markup(evaluations):
 
 
 def test_worst_errors_are_the_most_certain_ones(evaluations):
-    found = page.worst(evaluations["first"])
-    leads = [lead for *_, lead in found]
+    result = page.worst(evaluations["first"])
+    leads = [lead for *_, lead in result]
     assert leads == sorted(leads, reverse=True)
-    for preference, better, other, lead in found:
+    for preference, better, other, lead in result:
         assert preference.scores[better] > preference.scores[other]
         lengths = [len(preference.candidates[i]) / 20 for i in (better, other)]
         assert lead == pytest.approx(lengths[1] - lengths[0], rel=1e-5)
@@ -82,11 +85,11 @@ def test_markdown_has_a_column_per_model(evaluations):
 
 
 def test_a_headline_says_everything_with_its_n(evaluations):
-    found = dict(headline(evaluations["first"].report))
+    result = dict(headline(evaluations["first"].report))
     for name in ("accuracy", "log-loss (nats)", "Kendall tau-b per prompt", "calibration error", "best of 4: label"):
-        assert "(n=" in found[name]
-        assert "[" in found[name]
-    assert found["edited to empty: wins"].startswith("0.000 [")
+        assert "(n=" in result[name]
+        assert "[" in result[name]
+    assert result["edited to empty: wins"].startswith("0.000 [")
 
 
 def write(evaluations, folder):
@@ -99,19 +102,19 @@ def write(evaluations, folder):
 def test_a_baseline_is_known_by_its_texts_wherever_they_stand(evaluations, tmp_path, caplog):
     metrics = write(evaluations, tmp_path)
     first, second = evaluations.values()
-    name, found = writer.baseline(metrics, second)
+    name, result = writer.baseline(metrics, second)
     assert name == "first"
     for field in ("logits", "targets", "groups", "indices"):
-        np.testing.assert_array_equal(getattr(found, field), getattr(first.comparisons, field))
-    difference = paired(found, second.comparisons)
+        np.testing.assert_array_equal(getattr(result, field), getattr(first.comparisons, field))
+    difference = paired(result, second.comparisons)
     accuracies = [e.report.accuracy.value for e in evaluations.values()]
     assert difference.difference.value == pytest.approx(accuracies[1] - accuracies[0])
     assert ("significantly worse" in compared(difference, "first", "second")) == difference.worse
     assert not caplog.text
     turned = evaluate(Fixed(lambda _, c: -len(c) / 20), [*rows()[::-1][:30], *new_rows()])
-    _, found = writer.baseline(metrics, turned)
+    _, result = writer.baseline(metrics, turned)
     assert "180 of 186 comparisons are in the baseline" in caplog.text
-    assert paired(found, turned.comparisons).difference.n == 180
+    assert paired(result, turned.comparisons).difference.n == 180
     with pytest.raises(DataError, match="expected comparisons of these rows, got none"):
         writer.baseline(metrics, evaluate(Fixed(lambda _, c: len(c)), new_rows()))
 
@@ -158,8 +161,8 @@ def test_odd_rows_are_reported_like_all_others(odd, tmp_path):
     broken = Fixed(lambda _, c: float("nan"))
     broken.score = lambda groups, *, preserve_order=False: [failed(g, "no") for g in groups]
     for data in ([odd], [odd, plain], [plain, odd]):
-        found = {"good": evaluate(Fixed(lambda _, c: len(c)), data), "bad": evaluate(broken, data)}
-        writer.write(tmp_path, "title \ud800", found, [], {"data": ["d"]})
+        result = {"good": evaluate(Fixed(lambda _, c: len(c)), data), "bad": evaluate(broken, data)}
+        writer.write(tmp_path, "title \ud800", result, [], {"data": ["d"]})
         assert json.loads((tmp_path / writer.METRICS).read_text())["models"]["bad"]["accuracy"]["n"] == 0
 
 

@@ -46,14 +46,14 @@ def pairs_of_a_file(seed, prompts=60):
 def test_intervals_of_pair_files_whose_prompts_repeat_hold_the_truth():
     inside, plain, means = [], [], []
     for seed in range(400):
-        found = comparisons(*pairs_of_a_file(seed))
-        share = accuracy(found)
+        compared = comparisons(*pairs_of_a_file(seed))
+        share = accuracy(compared)
         assert share.n == 60 * ROWS
         inside.append(share.low <= 0.75 <= share.high)
         independent = wilson(share.value * share.n, share.n)
         plain.append(independent.low <= 0.75 <= independent.high)
         if seed < 150:
-            mean = clustered_mean((found.logits > 0).astype(float), found.prompts, seed)
+            mean = clustered_mean((compared.logits > 0).astype(float), compared.prompts, seed)
             means.append(mean.low <= 0.75 <= mean.high)
     assert 0.90 <= np.mean(inside) <= 0.98
     assert 0.90 <= np.mean(means) <= 0.98
@@ -99,8 +99,9 @@ def test_a_report_says_how_many_prompts_there_were_and_correlates_within_them():
     answers = ["a", "bb", "ccc", "dddd"]
     rows = [
         Preference("p", (answers[j], answers[i]), ((1.0,), (0.0,)), label=1.0)
-        for i in range(4) for j in range(i + 1, 4)
-    ]  # fmt: skip
+        for i in range(4)
+        for j in range(i + 1, 4)
+    ]
     scores = {"a": 0.0, "bb": 2.0, "ccc": 1.0, "dddd": 3.0}
     report = evaluate(Fixed(scores.__getitem__), rows).report
     assert (report.comparisons, report.prompts, report.groups) == (6, 1, 6)

@@ -14,7 +14,7 @@ from ranker.records import Preference
 from ranker.scoring.protocol import GroupScores, failed
 
 
-def made(logits, targets, groups=None):
+def comparisons_of(logits, targets, groups=None):
     n = len(logits)
     groups = (np.arange(n) if groups is None else np.asarray(groups)).astype(np.intp)
     return Comparisons(np.array(logits, float), np.array(targets, float), groups, np.tile([0, 1], (n, 1)), groups)
@@ -24,7 +24,7 @@ def noisy(n=4000, temperature=1.0, seed=0):
     """Comparisons whose labels come up as often as ``sigmoid(logit / temperature)`` says."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=n) * 2
-    return made(logits, rng.random(n) < 1 / (1 + np.exp(-logits / temperature)))
+    return comparisons_of(logits, rng.random(n) < 1 / (1 + np.exp(-logits / temperature)))
 
 
 def scored(*rows):
@@ -34,10 +34,10 @@ def scored(*rows):
 def test_an_interval_of_a_mean_covers_it_as_often_as_it_says():
     inside = []
     for seed in range(100):
-        found = bootstrap.mean(np.random.default_rng(seed).exponential(size=60))
-        inside.append(found.low <= 1 <= found.high)
-        assert found.low <= found.value <= found.high
-        assert found.n == 60
+        result = bootstrap.mean(np.random.default_rng(seed).exponential(size=60))
+        inside.append(result.low <= 1 <= result.high)
+        assert result.low <= result.value <= result.high
+        assert result.n == 60
     assert 0.86 <= np.mean(inside) <= 0.99
     assert bootstrap.mean(np.array([np.nan, 2.0])).value == 2
     assert bootstrap.mean(np.zeros(0)).n == 0
@@ -54,39 +54,39 @@ def test_rows_of_a_prompt_are_drawn_together():
 
 
 def test_calibration_error_by_hand():
-    found = made([2.0, 2.0, -1.0], [1, 0, 1])
+    result = comparisons_of([2.0, 2.0, -1.0], [1, 0, 1])
     both = np.array([2.0, 2.0, -1.0, -2.0, -2.0, 1.0])
     outcome = np.array([1, 0, 1, 0, 1, 0.0])
     chance = 1 / (1 + np.exp(-both))
-    assert calibration.expected_calibration_error(found) == pytest.approx(np.abs(chance - outcome).mean())
+    assert calibration.expected_calibration_error(result) == pytest.approx(np.abs(chance - outcome).mean())
 
 
 def test_who_says_the_truth_is_calibrated_and_who_brags_is_not():
     honest, loud = noisy(), noisy(temperature=3.0)
     assert calibration.reliability(honest).error.high < 0.03
-    found = calibration.reliability(loud)
-    assert found.error.low > 0.1
-    assert found.counts.sum() == 2 * len(loud.logits)
-    assert (np.diff(found.predicted) >= 0).all()
-    np.testing.assert_allclose(found.predicted + found.predicted[::-1], 1, atol=2e-3)
+    result = calibration.reliability(loud)
+    assert result.error.low > 0.1
+    assert result.counts.sum() == 2 * len(loud.logits)
+    assert (np.diff(result.predicted) >= 0).all()
+    np.testing.assert_allclose(result.predicted + result.predicted[::-1], 1, atol=2e-3)
 
 
 def test_the_temperature_that_labels_were_made_with_is_found_on_one_half():
-    found = calibration.temperature(noisy(20000, temperature=3.0))
-    assert found.value == pytest.approx(3.0, rel=0.05)
-    assert found.after < found.before
-    assert found.n == 10000
+    result = calibration.temperature(noisy(20000, temperature=3.0))
+    assert result.value == pytest.approx(3.0, rel=0.05)
+    assert result.after < result.before
+    assert result.n == 10000
     with pytest.raises(ValueError, match="at least two prompts"):
-        calibration.temperature(made([1.0], [1]))
+        calibration.temperature(comparisons_of([1.0], [1]))
 
 
 def test_a_temperature_at_the_end_of_its_search_or_that_makes_matters_worse_has_a_problem():
     assert calibration.temperature(noisy(20000, temperature=3.0)).problem == ""
-    always_right = made(np.full(60, 2.0), np.ones(60))
+    always_right = comparisons_of(np.full(60, 2.0), np.ones(60))
     assert "found no best temperature" in calibration.temperature(always_right).problem
-    hopeless = made(np.random.default_rng(0).normal(size=600), np.random.default_rng(1).integers(0, 2, 600))
+    hopeless = comparisons_of(np.random.default_rng(0).normal(size=600), np.random.default_rng(1).integers(0, 2, 600))
     assert calibration.temperature(hopeless).problem
-    turned = made(np.full(60, 2.0), [1, 0] * 30)  # prompts of one half are right, those of the other wrong
+    turned = comparisons_of(np.full(60, 2.0), [1, 0] * 30)  # prompts of one half are right, those of the other wrong
     worse = calibration.temperature(turned)
     assert worse.after > worse.before or "no best temperature" in worse.problem
     assert worse.problem
@@ -94,8 +94,8 @@ def test_a_temperature_at_the_end_of_its_search_or_that_makes_matters_worse_has_
 
 def preferences(lengths, gold):
     return [
-        Preference(f"p{k}", tuple("x" * n for n in own), tuple((float(s),) for s in scores))
-        for k, (own, scores) in enumerate(zip(lengths, gold, strict=True))
+        Preference(f"p{k}", tuple("x" * n for n in answer_lengths), tuple((float(s),) for s in scores))
+        for k, (answer_lengths, scores) in enumerate(zip(lengths, gold, strict=True))
     ]
 
 
@@ -105,8 +105,8 @@ def test_length_bias_is_what_scipy_and_scikit_learn_say():
     gold = rng.normal(size=(300, 4))
     scores = gold + 0.02 * lengths
     rows, results = preferences(lengths, gold), scored(*scores)
-    found = comparisons(rows, results)
-    measured = length.length_bias(rows, results, found, relative=True)
+    result = comparisons(rows, results)
+    measured = length.length_bias(rows, results, result, relative=True)
     expected = np.mean([spearmanr(a, b).statistic for a, b in zip(lengths, scores, strict=True)])
     assert measured.correlation.value == pytest.approx(expected, abs=1e-6)
     assert measured.correlation.n == 300
@@ -128,8 +128,8 @@ def test_best_of_n_is_the_mean_over_all_draws():
     for n in range(1, 8):
         draws = []
         for chosen in combinations(range(7), n):
-            own = np.array(chosen)
-            best = own[scores[own] == scores[own].max()]
+            drawn = np.array(chosen)
+            best = drawn[scores[drawn] == scores[drawn].max()]
             draws.append(gold[best].mean())
         assert best_of_n.expected(gold, scores, n) == pytest.approx(np.mean(draws))
     distinct = rng.normal(size=7)
@@ -154,19 +154,19 @@ def test_agreement_is_scipys_and_scikit_learns():
     rng = np.random.default_rng(0)
     gold = rng.integers(0, 4, size=(20, 6)).astype(float)
     scores = gold + rng.normal(size=gold.shape)
-    found = agreement.agreement(
+    result = agreement.agreement(
         [*gold, [1, 1, 1], [1, 2]], [*scored(*scores, [1, 2, 3]), failed(preferences([[1, 2]], [[1, 2]])[0].group, "x")]
     )
-    assert found.tau_b.n == found.ndcg.n == 20
+    assert result.tau_b.n == result.ndcg.n == 20
     single = scores.astype(np.float32).astype(float)
-    assert found.tau_b.value == pytest.approx(
+    assert result.tau_b.value == pytest.approx(
         np.mean([kendalltau(g, s).statistic for g, s in zip(gold, single, strict=True)])
     )
-    assert found.spearman.value == pytest.approx(
+    assert result.spearman.value == pytest.approx(
         np.mean([spearmanr(g, s).statistic for g, s in zip(gold, single, strict=True)])
     )
     expected = np.mean([ndcg_score([g - g.min()], [s]) for g, s in zip(gold, single, strict=True)])
-    assert found.ndcg.value == pytest.approx(expected)
+    assert result.ndcg.value == pytest.approx(expected)
 
 
 def test_ndcg_with_equal_scores_is_scikit_learns():
@@ -175,21 +175,21 @@ def test_ndcg_with_equal_scores_is_scikit_learns():
 
 
 def test_mcnemar_counts_who_alone_was_right():
-    first = made([1, 1, -1, 1, 0, 1], [1, 1, 1, 0, 1, 0.5])
-    second = made([1, -1, 1, -1, 1, -1], [1, 1, 1, 0, 1, 0.5])
-    found = paired.paired(first, second)
-    assert (found.first_only, found.second_only) == (1, 3)
-    assert found.p_value == pytest.approx(binomtest(1, 4).pvalue)
-    assert found.difference.value == pytest.approx((-1 + 1 + 1 + 0.5) / 5)
-    assert found.difference.n == 5
-    assert not found.worse
-    assert paired.paired(first, made([1], [1], [99])) is None
+    first = comparisons_of([1, 1, -1, 1, 0, 1], [1, 1, 1, 0, 1, 0.5])
+    second = comparisons_of([1, -1, 1, -1, 1, -1], [1, 1, 1, 0, 1, 0.5])
+    result = paired.paired(first, second)
+    assert (result.first_only, result.second_only) == (1, 3)
+    assert result.p_value == pytest.approx(binomtest(1, 4).pvalue)
+    assert result.difference.value == pytest.approx((-1 + 1 + 1 + 0.5) / 5)
+    assert result.difference.n == 5
+    assert not result.worse
+    assert paired.paired(first, comparisons_of([1], [1], [99])) is None
 
 
 def test_a_model_that_lost_much_is_worse():
     rng = np.random.default_rng(0)
-    good = made(np.ones(500), np.ones(500))
-    bad = made(np.where(rng.random(500) < 0.2, -1, 1), np.ones(500))
+    good = comparisons_of(np.ones(500), np.ones(500))
+    bad = comparisons_of(np.where(rng.random(500) < 0.2, -1, 1), np.ones(500))
     assert paired.paired(good, bad).worse
     assert not paired.paired(bad, good).worse
     same = paired.paired(good, good)

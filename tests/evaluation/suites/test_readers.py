@@ -33,9 +33,9 @@ def figures(name, rows, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     loaded = suite.load(f"{name}={path}")
-    found, failures = suite.evaluate(Longer(), name, loaded)
-    assert all(isinstance(value, Estimate) for value in found.values())
-    return found, failures
+    estimates, failures = suite.evaluate(Longer(), name, loaded)
+    assert all(isinstance(value, Estimate) for value in estimates.values())
+    return estimates, failures
 
 
 def test_rewardbench(tmp_path):
@@ -46,11 +46,11 @@ def test_rewardbench(tmp_path):
         for i in range(4)
     ]
     rows[0] |= {"chosen": "!", "rejected": "r"}
-    found, failures = figures("rewardbench", rows, tmp_path)
+    estimates, failures = figures("rewardbench", rows, tmp_path)
     assert failures == 1
-    assert found["average"].value == pytest.approx(0.75)
-    assert (found["Chat"].n, found["math-prm"].n, found["average"].n) == (20, 4, len(rows))
-    assert found["average"].low < 0.75 < found["average"].high
+    assert estimates["average"].value == pytest.approx(0.75)
+    assert (estimates["Chat"].n, estimates["math-prm"].n, estimates["average"].n) == (20, 4, len(rows))
+    assert estimates["average"].low < 0.75 < estimates["average"].high
     with pytest.raises(DataError, match="not the whole suite: no row of section 'Chat Hard'"):
         figures("rewardbench", rows[:20], tmp_path)
 
@@ -95,13 +95,13 @@ def test_rewardbench_2(tmp_path):
                 "num_correct": 2,
             }
         )
-    found, _ = figures("rewardbench-2", rows, tmp_path)
-    assert found["Math"].value == (1 + 0.5) / 2
+    estimates, _ = figures("rewardbench-2", rows, tmp_path)
+    assert estimates["Math"].value == (1 + 0.5) / 2
     expected = 0.3 + 0.3 + 0.2 + 0.2 + 0.01 * np.tanh(2 / 1 - 1)
-    assert found["Ties"].value == pytest.approx(expected)
-    assert found["Ties"].low == pytest.approx(expected), "every pair is the same, so every draw is"
-    assert found["average"].value == pytest.approx((0.75 + expected) / 2)
-    assert found["Ties"].n == 6
+    assert estimates["Ties"].value == pytest.approx(expected)
+    assert estimates["Ties"].low == pytest.approx(expected), "every pair is the same, so every draw is"
+    assert estimates["average"].value == pytest.approx((0.75 + expected) / 2)
+    assert estimates["Ties"].n == 6
 
 
 def test_rm_bench(tmp_path):
@@ -109,13 +109,13 @@ def test_rm_bench(tmp_path):
         {"prompt": "p", "chosen": ["aa", "bbb", "cccc"], "rejected": ["a", "bbbb", "c"], "domain": domain}
         for domain in ("chat", "code", "math", "safety-refuse", "safety-response")
     ]
-    found, _ = figures("rm-bench", rows, tmp_path)
+    estimates, _ = figures("rm-bench", rows, tmp_path)
     # chosen 2, 3, 4 against rejected 1, 4, 1: rows of the matrix are (1, 0, 1), (1, 0, 1), (1, 0, 1)
-    assert found["normal"].value == pytest.approx(2 / 3)
-    assert found["hard"].value == pytest.approx((0 + 1 + 1) / 3)
-    assert found["easy"].value == pytest.approx((1 + 1 + 0) / 3)
-    assert found["safety"].n == 2
-    assert found["average"].value == pytest.approx(2 / 3)
+    assert estimates["normal"].value == pytest.approx(2 / 3)
+    assert estimates["hard"].value == pytest.approx((0 + 1 + 1) / 3)
+    assert estimates["easy"].value == pytest.approx((1 + 1 + 0) / 3)
+    assert estimates["safety"].n == 2
+    assert estimates["average"].value == pytest.approx(2 / 3)
 
 
 def test_judgebench_needs_both_orders(tmp_path):
@@ -125,10 +125,10 @@ def test_judgebench_needs_both_orders(tmp_path):
         {"question": "q", "response_A": "^a", "response_B": "^bb", "label": "A>B", "source": "livecodebench"},
         {"question": "q", "response_A": "^a", "response_B": "^bb", "label": "B>A", "source": "livecodebench"},
     ]
-    found, _ = figures("judgebench", rows, tmp_path)
-    assert found["mmlu-pro"].value == 0.5
-    assert found["livecodebench"].value == 0.0, "a scorer that likes what is first cancels itself"
-    assert found["overall"].value == 0.25
+    estimates, _ = figures("judgebench", rows, tmp_path)
+    assert estimates["mmlu-pro"].value == 0.5
+    assert estimates["livecodebench"].value == 0.0, "a scorer that likes what is first cancels itself"
+    assert estimates["overall"].value == 0.25
 
 
 def test_hhh_and_llmbar_by_part(tmp_path):
@@ -136,14 +136,14 @@ def test_hhh_and_llmbar_by_part(tmp_path):
         (tmp_path / "hhh" / part).mkdir(parents=True)
         row = {"input": "q", "targets": {"choices": ["long", "s"], "labels": label}}
         (tmp_path / "hhh" / part / "task.json").write_text(json.dumps({"examples": [row, row]}))
-    found, _ = suite.evaluate(Longer(), "hhh", suite.load(f"hhh={tmp_path / 'hhh'}"))
-    assert (found["helpful"].value, found["honest"].value, found["average"].value) == (1.0, 0.0, 0.5)
+    estimates, _ = suite.evaluate(Longer(), "hhh", suite.load(f"hhh={tmp_path / 'hhh'}"))
+    assert (estimates["helpful"].value, estimates["honest"].value, estimates["average"].value) == (1.0, 0.0, 0.5)
     for part, label in (("Natural", 1), ("Manual", 2)):
         (tmp_path / "llmbar" / part).mkdir(parents=True)
         rows = [{"input": "q", "output_1": "long", "output_2": "s", "label": label}]
         (tmp_path / "llmbar" / part / "dataset.json").write_text(json.dumps(rows))
-    found, _ = suite.evaluate(Longer(), "llmbar", suite.load(f"llmbar={tmp_path / 'llmbar'}"))
-    assert (found["Natural"].value, found["Manual"].value) == (1.0, 0.0)
+    estimates, _ = suite.evaluate(Longer(), "llmbar", suite.load(f"llmbar={tmp_path / 'llmbar'}"))
+    assert (estimates["Natural"].value, estimates["Manual"].value) == (1.0, 0.0)
 
 
 def test_mt_bench_leaves_human_ties_out_or_counts_them_as_lost(tmp_path):
@@ -164,11 +164,11 @@ def test_mt_bench_leaves_human_ties_out_or_counts_them_as_lost(tmp_path):
         row("tie", 1, a=("long", "x"), b=("s", "y")),
         row("model_b", 1, a=("long", "x"), b=("s", "y")),
     ]
-    found, _ = figures("mt-bench-human", rows, tmp_path)
-    assert found["agreement without ties"].value == pytest.approx(2 / 3)
-    assert found["agreement without ties"].n == 3
-    assert found["agreement"].value == 0.5
-    assert found["turn 2 without ties"].value == 1.0
+    estimates, _ = figures("mt-bench-human", rows, tmp_path)
+    assert estimates["agreement without ties"].value == pytest.approx(2 / 3)
+    assert estimates["agreement without ties"].n == 3
+    assert estimates["agreement"].value == 0.5
+    assert estimates["turn 2 without ties"].value == 1.0
 
 
 def test_auto_j_counts_labelled_ties_as_lost_and_consistency(tmp_path):
@@ -179,10 +179,10 @@ def test_auto_j_counts_labelled_ties_as_lost_and_consistency(tmp_path):
         {**base, "response 1": "long", "response 2": "s", "label": 2},
         {**base, "response 1": "^a", "response 2": "^b", "label": 0},
     ]
-    found, _ = figures("auto-j", rows, tmp_path)
-    assert found["agreement"].value == 0.25
-    assert found["consistency"].value == 0.75
-    assert found["code"].n == 4
+    estimates, _ = figures("auto-j", rows, tmp_path)
+    assert estimates["agreement"].value == 0.25
+    assert estimates["consistency"].value == 0.75
+    assert estimates["code"].n == 4
 
 
 def test_pandalm_is_scikit_learns_macro_average(tmp_path):
@@ -191,29 +191,32 @@ def test_pandalm_is_scikit_learns_macro_average(tmp_path):
     rng = np.random.default_rng(0)
     rows = [
         {
-            "instruction": "q", "input": "", "response1": "x" * int(rng.integers(1, 4)),
-            "response2": "x" * int(rng.integers(1, 4)), **{f"annotator{k}": int(rng.integers(0, 3)) for k in (1, 2, 3)},
+            "instruction": "q",
+            "input": "",
+            "response1": "x" * int(rng.integers(1, 4)),
+            "response2": "x" * int(rng.integers(1, 4)),
+            **{f"annotator{k}": int(rng.integers(0, 3)) for k in (1, 2, 3)},
         }
         for _ in range(60)
-    ]  # fmt: skip
-    gold, said = [], []
+    ]
+    gold, predicted = [], []
     for row in rows:
         votes = [row[f"annotator{k}"] for k in (1, 2, 3)]
         gold.append(votes[0] if len(set(votes)) == 3 else max(set(votes), key=votes.count))
         a, b = len(row["response1"]), len(row["response2"])
-        said.append(0 if a == b else 1 if a > b else 2)
-    found, _ = figures("pandalm", rows, tmp_path)
-    averages = precision_recall_fscore_support(gold, said, labels=[0, 1, 2], average="macro", zero_division=0)
+        predicted.append(0 if a == b else 1 if a > b else 2)
+    estimates, _ = figures("pandalm", rows, tmp_path)
+    averages = precision_recall_fscore_support(gold, predicted, labels=[0, 1, 2], average="macro", zero_division=0)
     precision, recall, f1, _ = averages
-    assert found["accuracy"].value == pytest.approx(accuracy_score(gold, said))
-    assert [found[k].value for k in ("precision", "recall", "F1")] == pytest.approx([precision, recall, f1])
+    assert estimates["accuracy"].value == pytest.approx(accuracy_score(gold, predicted))
+    assert [estimates[k].value for k in ("precision", "recall", "F1")] == pytest.approx([precision, recall, f1])
 
 
 def test_pandalm_rows_that_fail_are_lost(tmp_path):
     row = {"instruction": "q", "response1": "!", "response2": "x", "annotator1": 0, "annotator2": 0, "annotator3": 0}
-    found, failures = figures("pandalm", [row, row | {"annotator1": 1, "annotator2": 2}], tmp_path)
+    estimates, failures = figures("pandalm", [row, row | {"annotator1": 1, "annotator2": 2}], tmp_path)
     assert failures == 2
-    assert found["accuracy"].value == 0
+    assert estimates["accuracy"].value == 0
 
 
 @pytest.mark.parametrize("name", SUITES)

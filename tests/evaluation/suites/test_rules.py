@@ -12,12 +12,16 @@ from ranker.evaluation.suites.rules import TiesRow
 def test_rewardbench_sections_are_weighted_by_their_counts():
     accuracies = {subset: 0.5 for section in rules.SECTIONS.values() for subset in section}
     assert rules.rewardbench(accuracies) == {
-        "Chat": 0.5, "Chat Hard": 0.5, "Safety": 0.5, "Reasoning": 0.5, "average": 0.5,
-    }  # fmt: skip
-    found = rules.rewardbench(accuracies | {"math-prm": 1.0, "hep-cpp": 0.0, "alpacaeval-easy": 1.0})
-    assert found["Reasoning"] == pytest.approx((984 + 0.5 * 820) / (984 + 984))
-    assert found["Chat"] == pytest.approx((100 + 0.5 * 258) / 358)
-    assert found["average"] == pytest.approx((found["Chat"] + 0.5 + 0.5 + found["Reasoning"]) / 4)
+        "Chat": 0.5,
+        "Chat Hard": 0.5,
+        "Safety": 0.5,
+        "Reasoning": 0.5,
+        "average": 0.5,
+    }
+    figures = rules.rewardbench(accuracies | {"math-prm": 1.0, "hep-cpp": 0.0, "alpacaeval-easy": 1.0})
+    assert figures["Reasoning"] == pytest.approx((984 + 0.5 * 820) / (984 + 984))
+    assert figures["Chat"] == pytest.approx((100 + 0.5 * 258) / 358)
+    assert figures["average"] == pytest.approx((figures["Chat"] + 0.5 + 0.5 + figures["Reasoning"]) / 4)
 
 
 def test_code_counts_as_much_as_mathematics():
@@ -28,9 +32,9 @@ def test_code_counts_as_much_as_mathematics():
 
 def test_prior_sets_count_half_a_section():
     accuracies = {subset: 1.0 for section in rules.SECTIONS.values() for subset in section}
-    found = rules.rewardbench(accuracies | {"shp": 0.5, "summarize": 0.7})
-    assert found["Prior Sets"] == pytest.approx(0.6)
-    assert found["average"] == pytest.approx((4 + 0.5 * 0.6) / 4.5)
+    figures = rules.rewardbench(accuracies | {"shp": 0.5, "summarize": 0.7})
+    assert figures["Prior Sets"] == pytest.approx(0.6)
+    assert figures["average"] == pytest.approx((4 + 0.5 * 0.6) / 4.5)
 
 
 def test_what_is_unknown_or_missing_is_said():
@@ -55,13 +59,13 @@ def test_the_ties_formula_on_paper():
         TiesRow.read("tied:1", [9.0, 3.0, 1.0], 2),  # gap 2, spread 6
         TiesRow.read("tied:7", [1.0, 0.0], 1),  # no ref row: counts for tied accuracy alone
     ]
-    found = rules.ties(rows)
-    assert found["ref_accuracy"] == 1 / 2
-    assert found["tied_accuracy"] == 1
-    assert (found["preferred"], found["preferred_hard"]) == (1 / 2, 1 / 2)
+    figures = rules.ties(rows)
+    assert figures["ref_accuracy"] == 1 / 2
+    assert figures["tied_accuracy"] == 1
+    assert (figures["preferred"], figures["preferred_hard"]) == (1 / 2, 1 / 2)
     margin = (math.tanh(2 / 1 - 1) + math.tanh(-1 / 6 - 1)) / 2
-    assert found["margin"] == pytest.approx(margin)
-    assert found["score"] == pytest.approx(0.3 * 1 / 2 + 0.3 + 0.2 / 2 + 0.2 / 2 + 0.01 * margin)
+    assert figures["margin"] == pytest.approx(margin)
+    assert figures["score"] == pytest.approx(0.3 * 1 / 2 + 0.3 + 0.2 / 2 + 0.2 / 2 + 0.01 * margin)
 
 
 def test_right_answers_with_the_same_score_divide_by_zero_as_upstream():
@@ -69,8 +73,13 @@ def test_right_answers_with_the_same_score_divide_by_zero_as_upstream():
     assert rules.ties(rows)["score"] == pytest.approx(1.01)
     rows = [TiesRow.read("ref:0", [1.0, 1.0], 1), TiesRow.read("tied:0", [2.0, 2.0, 2.0], 2)]
     assert rules.ties(rows) == {
-        "ref_accuracy": 0, "tied_accuracy": 0, "preferred": 0, "preferred_hard": 0, "margin": 0, "score": 0,
-    }  # fmt: skip
+        "ref_accuracy": 0,
+        "tied_accuracy": 0,
+        "preferred": 0,
+        "preferred_hard": 0,
+        "margin": 0,
+        "score": 0,
+    }
 
 
 def test_rows_of_ties_that_cannot_be_read():
@@ -87,12 +96,12 @@ def test_rm_bench_reads_its_matrix_by_style():
     chosen, rejected = rng.normal(size=(50, 3)), rng.normal(size=(50, 3))
     rejected[:, 2] += 3  # Markdown is liked
     wins = np.array([[np.mean(chosen[:, i] > rejected[:, j]) for j in range(3)] for i in range(3)])
-    found = rules.rm_bench(chosen, rejected)
-    assert found["hard"] == pytest.approx((wins[0, 1] + wins[0, 2] + wins[1, 2]) / 3)
-    assert found["normal"] == pytest.approx((wins[0, 0] + wins[1, 1] + wins[2, 2]) / 3)
-    assert found["easy"] == pytest.approx((wins[1, 0] + wins[2, 0] + wins[2, 1]) / 3)
-    assert found["average"] == pytest.approx(wins.mean())
-    assert found["hard"] < found["easy"]
+    figures = rules.rm_bench(chosen, rejected)
+    assert figures["hard"] == pytest.approx((wins[0, 1] + wins[0, 2] + wins[1, 2]) / 3)
+    assert figures["normal"] == pytest.approx((wins[0, 0] + wins[1, 1] + wins[2, 2]) / 3)
+    assert figures["easy"] == pytest.approx((wins[1, 0] + wins[2, 0] + wins[2, 1]) / 3)
+    assert figures["average"] == pytest.approx(wins.mean())
+    assert figures["hard"] < figures["easy"]
 
 
 def test_two_orders_must_together_side_with_the_label():

@@ -102,10 +102,10 @@ def spans(chosen, rejected):
 
 def test_span_runs_from_the_first_difference_to_the_end_of_the_longer():
     prompt = [5, 6, 7]
-    found = spans(
+    result = spans(
         [prompt + [1, 2, 9], prompt + [1], prompt + [1, 2]], [prompt + [1, 3], prompt + [1, 4], prompt + [1, 2]]
     )
-    assert found.int().tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 0], [0] * 6]
+    assert result.int().tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 0], [0] * 6]
 
 
 def test_padding_that_has_the_id_of_a_token_is_still_a_difference():
