@@ -120,7 +120,7 @@ def test_a_value_head_beside_an_adapter_is_a_pickle_too(tmp_path):
 
 
 def test_pairrm_without_its_markers_is_refused(tmp_path):
-    checkpoint = pairrm(tmp_path, own=True)
+    checkpoint = pairrm(tmp_path, original=True)
     bare = save_backbone(tmp_path / "bare", "deberta-v2")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (checkpoint.folder / name).write_text((bare / name).read_text())

@@ -47,8 +47,8 @@ def steamshp(folder):
     return seq2seq.from_backbone(folder, **SIZES)
 
 
-QUICK = ((scalar, "llama"), (gate, "llama"), (pooled_classes, "bert"), (steamshp, "t5"))
-"""Cases that run in ``make test``; all others run in ``make test-all``."""
+QUICK = ((pooled_classes, "bert"), (aspects, "llama"))
+"""Cases that run in ``make test``, besides the recipes of test_schemes; all others run in ``make test-all``."""
 
 POINTWISE = (scalar, classes, aspects, gate)
 CASES = [
@@ -58,7 +58,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("family", cases([*ENCODERS, *DECODERS], "bert".__eq__))
+@pytest.mark.full
+@pytest.mark.parametrize("family", [*ENCODERS, *DECODERS])
 def test_int8_is_made_of_every_backbone(family, tmp_path):
     folder = save_backbone(tmp_path / "backbone", family)
     native.save(*scalar(str(folder)), tmp_path / "checkpoint")

@@ -270,6 +270,7 @@ def test_a_failed_export_loses_no_report(tiny_backbone, tmp_path, monkeypatch):
     assert (tmp_path / "run" / "checkpoint" / "README.md").is_file()
 
 
+@pytest.mark.full
 def test_validation_rows_are_never_called_held_out(tiny_backbone, tmp_path, capsys):
     from ranker.cli import train as cli
 

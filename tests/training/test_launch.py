@@ -80,7 +80,8 @@ def environment(more=None):
     return clean | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "GLOO_SOCKET_IFNAME": "lo"} | (more or {})
 
 
-@pytest.mark.parametrize("number", cases([signal.SIGTERM, signal.SIGINT], lambda number: number == signal.SIGTERM))
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_launcher_that_is_stopped_leaves_one_whole_checkpoint_of_one_step(number, tmp_path):
     save_backbone(tmp_path / "backbone", "bert")
     overrides = settings(
@@ -129,9 +130,10 @@ FSDP2 = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("recipe", "family"),
-    cases([("pairrm", "bert"), ("decoder-bradley-terry", "llama")], lambda case: case[1] == "llama"),
+    [("pairrm", "bert"), ("decoder-bradley-terry", "llama")],
 )
 def test_sharded_weights_train_alike_and_are_saved_whole(recipe, family, tmp_path):
     """FSDP2 over two processes: the head is in the checkpoint, whole, and every checkpoint scores like the live model."""

