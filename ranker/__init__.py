@@ -16,18 +16,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ranker.api import (
-        TrainResult,
-        convert,
-        evaluate,
-        export_onnx,
-        filter_files,
-        inspect_checkpoint,
-        merge_adapter,
-        score_file,
-        train,
-        verify_checkpoint,
-    )
+    from ranker.api.checkpoints import convert, inspect_checkpoint, merge_adapter, verify_checkpoint
+    from ranker.api.evaluation import evaluate
+    from ranker.api.exporting import export_onnx
+    from ranker.api.files import filter_files, score_file
+    from ranker.api.training import TrainResult, train
     from ranker.batch_scorer import BatchScorer
     from ranker.checkpoints.report import CheckpointReport
     from ranker.config import RunConfig, load_config
@@ -90,19 +83,19 @@ _HOME = {
     "Scorer": "scoring.protocol",
     "ScorerInfo": "scoring.protocol",
     "ScoringError": "errors",
-    "TrainResult": "api",
+    "TrainResult": "api.training",
     "TrainingStopped": "training.interrupts",
-    "convert": "api",
-    "evaluate": "api",
-    "export_onnx": "api",
-    "filter_files": "api",
-    "inspect_checkpoint": "api",
+    "convert": "api.checkpoints",
+    "evaluate": "api.evaluation",
+    "export_onnx": "api.exporting",
+    "filter_files": "api.files",
+    "inspect_checkpoint": "api.checkpoints",
     "load": "loading",
     "load_config": "config",
-    "merge_adapter": "api",
-    "score_file": "api",
-    "train": "api",
-    "verify_checkpoint": "api",
+    "merge_adapter": "api.checkpoints",
+    "score_file": "api.files",
+    "train": "api.training",
+    "verify_checkpoint": "api.checkpoints",
 }
 """Where each public name lives."""
 

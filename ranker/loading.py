@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 from tqdm import tqdm
 
-from ranker.config import Quantization
 from ranker.data import fields
 from ranker.errors import ConfigError, DataError, ModelFileError, ScoringError, nearest
 from ranker.extras import require
@@ -25,6 +24,9 @@ from ranker.records import Group, Message
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import Device, int8_warning, processor_has
 from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, ScorerInfo, warn_of_lone
+
+if TYPE_CHECKING:
+    from ranker.config import Quantization
 
 logger = logging.getLogger(__name__)
 

@@ -67,6 +67,11 @@ def test_nothing_outside_the_torch_packages_reaches_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_scoring_does_not_load_the_settings_of_training():
+    code = "import sys, ranker.api.files, ranker.jobs.stream\nsys.exit('ranker.config' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def test_import_contracts_hold():
     done = subprocess.run(
         [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"], capture_output=True, text=True, cwd=ROOT

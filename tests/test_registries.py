@@ -1,11 +1,14 @@
 """A family has one member per name: registries, settings, tests and docs agree."""
 
+from typing import get_args
+
 import pytest
 
 from ranker.config import MODEL_TYPES
 from ranker.config.models import PairwiseConfig
 from ranker.layouts import LAYOUTS
 from ranker.models.readouts import READOUTS
+from ranker.runtime.manifest import ModelType
 from tests import conftest
 
 DOCS = {name: (conftest.ROOT / name).read_text() for name in ("README.md", "docs/architecture.md", "docs/glossary.md")}
@@ -13,6 +16,10 @@ DOCS = {name: (conftest.ROOT / name).read_text() for name in ("README.md", "docs
 
 def test_every_layout_has_a_model_type_and_the_other_way_round():
     assert set(LAYOUTS) | {"armorm"} == set(MODEL_TYPES), "armorm reads pointwise rows"
+
+
+def test_a_model_file_knows_every_model_type():
+    assert set(get_args(ModelType)) == set(MODEL_TYPES)
 
 
 def test_every_layout_of_the_pairwise_encoder_has_a_readout():

@@ -20,7 +20,7 @@ def main(
 
     Example: ranker convert my-openrlhf-rm my-rm --to hf
     """
-    from ranker.api import convert
+    from ranker.api.checkpoints import convert
     from ranker.cli.terminal import say_converted
 
     notes = convert(source, target, to=to, head_prefix=head_prefix, allow_pickle=allow_pickle)

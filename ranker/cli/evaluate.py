@@ -42,7 +42,7 @@ def main(
     """
     from rich.console import Console
 
-    from ranker.api import evaluate
+    from ranker.api.evaluation import evaluate
     from ranker.cli.terminal import show
     from ranker.evaluation.report.tables import compared, headline
     from ranker.evaluation.suites import suite

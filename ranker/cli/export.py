@@ -22,7 +22,7 @@ def main(
     """
     from rich.console import Console
 
-    from ranker.api import export_onnx
+    from ranker.api.exporting import export_onnx
     from ranker.cli.terminal import show
 
     name: Any = precision  # checked by the call

@@ -52,7 +52,7 @@ def main(
     from rich.console import Console
     from tqdm import tqdm
 
-    from ranker.api import filter_files
+    from ranker.api.files import filter_files
     from ranker.cli.terminal import show
     from ranker.jobs import summary
     from ranker.jobs.parts import SUCCESS

@@ -20,7 +20,7 @@ def main(
     """Say what a checkpoint is, whether it is whole, and how to repair it; reads only headers, runs no code."""
     from rich.console import Console
 
-    from ranker.api import inspect_checkpoint
+    from ranker.api.checkpoints import inspect_checkpoint
     from ranker.cli.terminal import show
 
     report = inspect_checkpoint(path, head_prefix=head_prefix, allow_pickle=allow_pickle, revision=revision)

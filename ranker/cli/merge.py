@@ -20,7 +20,7 @@ def main(
 
     Example: ranker merge runs/pairrm/adapter merged
     """
-    from ranker.api import merge_adapter
+    from ranker.api.checkpoints import merge_adapter
     from ranker.cli.terminal import say_converted
 
     notes = merge_adapter(adapter, target, to=to, head_prefix=head_prefix, allow_pickle=allow_pickle)

@@ -14,7 +14,7 @@ def run(operation: Operation, model: str, source: str, target: str, *, quiet: bo
     from rich.console import Console
     from tqdm import tqdm
 
-    from ranker.api import score_file
+    from ranker.api.files import score_file
 
     bar = tqdm(desc=operation, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
     with bar:

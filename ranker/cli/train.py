@@ -67,7 +67,7 @@ def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool 
     """
     from rich.console import Console
 
-    from ranker.api import train
+    from ranker.api.training import train
     from ranker.cli.terminal import show
     from ranker.evaluation.report.tables import headline
     from ranker.signals import number_of

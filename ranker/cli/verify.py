@@ -23,7 +23,7 @@ def main(
     """
     from rich.console import Console
 
-    from ranker.api import verify_checkpoint
+    from ranker.api.checkpoints import verify_checkpoint
     from ranker.cli.terminal import show
 
     checks = verify_checkpoint(path, against=against, rows=data, head_prefix=head_prefix, allow_pickle=allow_pickle)

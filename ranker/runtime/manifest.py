@@ -7,14 +7,16 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ranker.config import MODEL_TYPES
 from ranker.errors import ModelFileError
 from ranker.layouts import AnyLayout
 from ranker.runtime import modelfile
 from ranker.scoring.protocol import Calibration
 from ranker.text.tokenizer import TextTokenizer
+
+ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair", "armorm", "steamshp"]
+"""As ``ranker.config`` names them; that package is for training and is not imported to score."""
 
 FORMAT_VERSION: Final = 3
 MANIFEST_KEY: Final = "ranker.manifest"
@@ -28,7 +30,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: int = FORMAT_VERSION
-    type: str = Field(description="as model.type of a training run names it")
+    type: ModelType = Field(description="as model.type of a training run names it")
     text: AnyLayout
     labels: tuple[str, ...]
     output: str = "raw fp32 logits, higher is better; a difference of two is the log-odds of preference"
@@ -41,13 +43,6 @@ class Manifest(BaseModel):
     parity: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     calibration: Calibration = Calibration()
-
-    @field_validator("type")
-    @classmethod
-    def _known_type(cls, value: str) -> str:
-        if value not in MODEL_TYPES:
-            raise ValueError(f"expected {', '.join(MODEL_TYPES)}, got '{value}'")
-        return value
 
 
 def metadata(manifest: Manifest, tokenizer: str) -> dict[str, str]:
