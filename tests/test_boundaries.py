@@ -150,8 +150,9 @@ def clean_python(tmp_path_factory):
     return folder / "venv" / "bin" / "python"
 
 
+@pytest.mark.full
 def test_the_wheel_alone_imports_and_scores(clean_python, tmp_path):
-    """Base and cpu extras only: every module outside the torch rooms imports, and model.onnx alone scores a file."""
+    """Base and cpu extras only: every module outside the torch packages imports, and model.onnx alone scores a file."""
     from ranker.checkpoints import native
     from ranker.data.formats import parse_preference
     from ranker.data.sample import build

@@ -279,8 +279,8 @@ def test_print_config_and_dry_run(tiny_backbone):
 
 
 def test_export_and_eval_verbs(model, tmp_path):
-    done = ranker_cli("export", model.parent / "checkpoint", "-o", tmp_path / "m.onnx")
-    assert done.returncode == 0, done.stderr
+    done = RUN.invoke(app, ["export", str(model.parent / "checkpoint"), "-o", str(tmp_path / "m.onnx")])
+    assert done.exit_code == 0, done.output
     assert "Kendall tau-b" in done.stdout
     assert "the built-in sample" in done.stdout
     assert "accuracy, torch" not in done.stdout, "of rows that are not the user's it says nothing"
@@ -341,6 +341,7 @@ def test_nothing_is_written_into_the_home_folder_by_telemetry(model, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if "onnxruntime" in str(path)]
 
 
+@pytest.mark.full
 def test_eval_compares_models_and_refuses_a_regression(model, tmp_path):
     import pyarrow as pa
     from pyarrow import parquet

@@ -12,6 +12,7 @@ from ranker.errors import CheckpointError
 from tests.checkpoints import messages
 from tests.checkpoints.layouts import BREAKAGES, CHECKPOINTS, adapter, outcome
 from tests.models.test_reward import ANSWERS, PROMPT
+from tests.support.selection import cases
 
 MESSAGES = messages.read()
 
@@ -28,9 +29,13 @@ EXPECTED = {
 }
 
 
+QUICK = ("HF sequence classification (decoder)", "OpenRLHF", "LLM-Blender PairRM", "PEFT adapter")
+"""Formats that run in ``make test``; the others run in ``make test-all``."""
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("breakage", BREAKAGES)
-@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("name", cases(CHECKPOINTS, QUICK.__contains__))
 def test_one_line_names_the_tensor_and_the_repair(name, breakage, tmp_path):
     checkpoint = CHECKPOINTS[name](tmp_path)
     text = outcome(name, breakage, checkpoint)

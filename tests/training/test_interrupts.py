@@ -99,7 +99,7 @@ def test_two_runs_at_once_in_one_folder_are_refused(tiny_backbone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), cases([(signal.SIGINT, 130), (signal.SIGTERM, 143)], lambda case: case[0] == signal.SIGINT)
+    ("number", "code"), cases([(signal.SIGINT, 130), (signal.SIGTERM, 143)], lambda case: case[0] == signal.SIGTERM)
 )
 def test_a_signal_saves_at_once_and_prints_the_command_that_continues(number, code, tiny_backbone, tmp_path):
     overrides = settings(tiny_backbone, tmp_path / "stopped", "training.num_train_epochs=12", "model.head_dropout=0.1")

@@ -23,7 +23,6 @@ from ranker.training.train import train
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
 from tests.support.processes import until
-from tests.support.selection import cases
 
 
 def settings(tmp_path, name, *overrides, recipe=""):
@@ -96,12 +95,10 @@ def test_a_launcher_that_is_stopped_leaves_one_whole_checkpoint_of_one_step(numb
     assert {path.name for path in folder.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("recipe", "family"),
-    cases(
-        [("pairrm", "bert"), ("encoder-regress", "bert"), ("decoder-bradley-terry", "llama")],
-        lambda case: case[0] == "pairrm",
-    ),
+    [("pairrm", "bert"), ("encoder-regress", "bert"), ("decoder-bradley-terry", "llama")],
 )
 def test_two_processes_train_what_one_trains(recipe, family, tmp_path):
     """The same batches in the same steps: every step's loss is the mean over both processes, ballast not counted."""
