@@ -37,8 +37,10 @@ ADDED = [f"mine_{name}" for name in RESULTS]
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_an_entry_takes_a_path_and_the_options_of_load(pointwise, entry):
-    ENTRIES[entry](Path(pointwise), threads=1)
-    ENTRIES[entry](str(pointwise))
+    for model in (Path(pointwise), str(pointwise)):
+        assert ENTRIES[entry](model, threads=1) is not None
+    with pytest.raises(ConfigError, match="threadz"):
+        ENTRIES[entry](str(pointwise), threadz=1)
 
 
 @pytest.mark.parametrize("entry", sorted(set(ENTRIES) - {"distilabel"}))
