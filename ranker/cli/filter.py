@@ -86,6 +86,7 @@ def main(
         ("parts done here", str(status.parts)),
         ("rows read, written, in all", f"{totals.read}, {totals.written}"),
         ("rows with an error", f"{totals.errors}" + (f"; the first: {totals.first_error}" if totals.errors else "")),
+        *summary.answers_rows(totals),
         ("rows left out by the selection", str(totals.read - totals.written - totals.errors)),
         ("job", f"finished; see {target / 'summary.html'}" if (target / SUCCESS).exists() else unfinished),
     ]

@@ -39,11 +39,19 @@ def bag_of_words(train: Sequence[Preference], test: Sequence[Preference], *, see
 
     Raises:
         MissingExtraError: scikit-learn is not installed.
+        ValueError: no word occurs twice, or all comparisons have one winner.
     """
     text = require("sklearn.feature_extraction.text")
     linear = require("sklearn.linear_model")
-    vectorizer = text.TfidfVectorizer(ngram_range=(1, 2), min_df=MIN_COUNT, sublinear_tf=True)
-    vectorizer.fit(c for p in train for c in p.candidates)
+    texts = [c for p in train for c in p.candidates]
+    number = {answer: place for place, answer in enumerate(dict.fromkeys(texts))}
+    words = text.CountVectorizer(ngram_range=(1, 2), dtype=np.float64)
+    counts = words.fit_transform(number)  # every distinct answer is read once
+    places = np.array([number[answer] for answer in texts])
+    kept = np.bincount(counts[places].indices, minlength=counts.shape[1]) >= MIN_COUNT
+    if not kept.any():
+        raise ValueError(f"no word occurs in {MIN_COUNT} training answers")
+    weighting = text.TfidfTransformer(sublinear_tf=True).fit(counts[places][:, kept])
 
     start = 0
     left = []
@@ -58,8 +66,10 @@ def bag_of_words(train: Sequence[Preference], test: Sequence[Preference], *, see
                 right.append(start + (i if swap else j))
                 targets.append((target[0] > 0.5) != swap)
         start += len(preference.candidates)
-    features = vectorizer.transform([c for p in train for c in p.candidates])
+    features = weighting.transform(counts[:, kept])
     model = linear.LogisticRegression(fit_intercept=False, max_iter=1000)
-    model.fit(features[left] - features[right], targets)
-    weights = model.coef_[0]
-    return by_score(test, [(vectorizer.transform(p.candidates) @ weights).tolist() for p in test])
+    model.fit(features[places[left]] - features[places[right]], targets)
+    asked = list(dict.fromkeys(c for p in test for c in p.candidates))
+    scores = weighting.transform(words.transform(asked)[:, kept]) @ model.coef_[0]
+    score = dict(zip(asked, scores.tolist(), strict=True))
+    return by_score(test, [[score[c] for c in p.candidates] for p in test])

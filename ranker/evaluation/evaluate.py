@@ -31,6 +31,7 @@ from ranker.metrics import (
 )
 from ranker.ranking.tournament import play
 from ranker.records import Preference
+from ranker.scoring.distinct import counted_readings
 from ranker.scoring.protocol import Calibration, GroupScores, Scorer
 
 ORDER_GROUPS = 100
@@ -62,13 +63,17 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
     ``train``, bag-of-words (with the reason where it cannot be fitted). For lists it also holds rank agreement, overall
     and per aspect, and best-of-n. Intervals are over prompts: rows with the same prompt are drawn together.
     """
-    results = scorer.score([p.group for p in test])
+    with counted_readings() as readings:
+        results = scorer.score([p.group for p in test])
     compared = comparisons(test, results)
     decided = compared.where(compared.targets != 0.5)
-    effects = order_effects(scorer, test[:ORDER_GROUPS])
+    either = None if scorer.info.scores_are_relative else results[:ORDER_GROUPS]
+    effects = order_effects(scorer, test[:ORDER_GROUPS], either)
     lists = _list_figures(test, results)
     report = ModelReport(
         groups=len(test),
+        answers=readings.asked,
+        answers_read=readings.read,
         comparisons=len(compared.logits),
         prompts=len(set(compared.prompts.tolist())),
         accuracy=accuracy(compared),
@@ -109,10 +114,23 @@ class OrderEffects:
     label_swap: LabelSwap
 
 
-def order_effects(scorer: Scorer, test: Sequence[Preference]) -> OrderEffects:
-    """Score every group in both orders and compare the winners."""
-    first = scorer.score([p.group for p in test], preserve_order=True)
-    second = scorer.score([replace(p.group, candidates=p.candidates[::-1]) for p in test], preserve_order=True)
+def order_effects(
+    scorer: Scorer, test: Sequence[Preference], either: Sequence[GroupScores] | None = None
+) -> OrderEffects:
+    """Score every group in both orders and compare the winners.
+
+    Args:
+        scorer: the model.
+        test: the groups.
+        either: the scores in either order, of a model that reads one answer at a time; nothing is scored then.
+    """
+    if either is not None:
+        first, second = list(either), list(map(_reversed, either))
+    else:
+        first, second = (
+            scorer.score([replace(p.group, candidates=p.candidates[::step]) for p in test], preserve_order=True)
+            for step in (1, -1)
+        )
     flips: list[float] = []
     groups: list[int] = []
     prompts = prompt_numbers(test)
@@ -127,7 +145,10 @@ def order_effects(scorer: Scorer, test: Sequence[Preference]) -> OrderEffects:
         groups += [number] * len(rows)
     pairs_only = [replace(p, candidates=p.candidates[:2], scores=p.scores[:2]) for p in test[:SWAP_GROUPS]]
     straight, swapped = first[:SWAP_GROUPS], second[:SWAP_GROUPS]
-    if any(len(p.candidates) > 2 for p in test[:SWAP_GROUPS]):
+    if either is not None:
+        straight = [_first_two(result) for result in straight]
+        swapped = list(map(_reversed, straight))
+    elif any(len(p.candidates) > 2 for p in test[:SWAP_GROUPS]):
         straight = scorer.score([p.group for p in pairs_only], preserve_order=True)
         swapped = scorer.score(
             [replace(p.group, candidates=p.candidates[::-1]) for p in pairs_only], preserve_order=True
@@ -136,6 +157,14 @@ def order_effects(scorer: Scorer, test: Sequence[Preference]) -> OrderEffects:
     expected = 1 - accuracy(comparisons(pairs_only, straight)).value
     order_flips = clustered(np.array(flips), prompts[np.array(groups, np.intp)])
     return OrderEffects(order_flips, LabelSwap(share.value, expected, share.n))
+
+
+def _reversed(result: GroupScores) -> GroupScores:
+    return replace(result, scores=result.scores[::-1], truncated=result.truncated[::-1])
+
+
+def _first_two(result: GroupScores) -> GroupScores:
+    return replace(result, scores=result.scores[:2], truncated=result.truncated[:2])
 
 
 def _cyclic_triads(scorer: Scorer, test: Sequence[Preference]) -> Share:

@@ -111,6 +111,9 @@ class ModelReport:
         kinds: accuracy by the kinds of the candidates, ``"better > other"``.
         baselines: what rules without understanding reach: ``random``, ``longer_wins`` and ``bag_of_words``.
         robustness: the effect of edits by their names; empty where it was not measured.
+        answers: answers of all rows.
+        answers_read: how many of them were read for the scores; each distinct one once, where its score does not depend
+            on the others.
 
     Example:
         >>> report = ranker.evaluate("model.onnx", "data/rows.jsonl")["model.onnx"]
@@ -144,6 +147,8 @@ class ModelReport:
     kinds: Mapping[str, Share]
     baselines: Mapping[str, Baseline]
     robustness: Mapping[str, EditEffect] = field(default_factory=dict)
+    answers: int = 0
+    answers_read: int = 0
 
     def __repr__(self) -> str:
         return f"ModelReport(accuracy='{self.accuracy}', comparisons={self.comparisons}, prompts={self.prompts})"

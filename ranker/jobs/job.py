@@ -22,6 +22,7 @@ from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, expanded, make_plan,
 from ranker.jobs.select import OutputRows, Select, Selection, selector
 from ranker.jobs.sketch import Sketch
 from ranker.records import BadRow, Group
+from ranker.scoring.distinct import counted_readings
 from ranker.scoring.protocol import GroupScores, failed
 
 logger = logging.getLogger(__name__)
@@ -248,12 +249,16 @@ class Job:
         kept: list[Row] = []
         bad: list[Row] = []
         sketch = Sketch()
-        errors = 0
+        errors = answers = answers_read = 0
         first_error = None
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
-            for row, group, result in self.score_rows(self.scorer, chunk):
+            with counted_readings() as readings:
+                scored_rows = self.score_rows(self.scorer, chunk)
+            answers += readings.asked
+            answers_read += readings.read
+            for row, group, result in scored_rows:
                 errors += result.error is not None
                 first_error = first_error or result.error
                 sketch.add([result.scores.max()] if result.error is None and len(result.scores) else [])
@@ -276,6 +281,8 @@ class Job:
             "errors": errors,
             "first_error": first_error,
             "scores": sketch.coarse(),
+            "answers": answers,
+            "answers_read": answers_read,
         }
         parts.write(target, kept, schema, lambda digest: parts.note(self.folder, part, facts | {"sha256": digest}))
         return JobStatus(parts=1, read=len(rows), written=len(kept), errors=errors)

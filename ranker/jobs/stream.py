@@ -18,6 +18,7 @@ from ranker.metrics import sigmoid
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import BadRow, Group
+from ranker.scoring.distinct import counted_readings
 from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 from ranker.signals import number_of
 
@@ -33,11 +34,13 @@ CHUNK: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class StreamResult:
-    """Rows that were written, how many of them have an error, and the first error."""
+    """Rows that were written, how many of them have an error, and the first error; answers, and how many were read."""
 
     rows: int
     errors: int
     first_error: str
+    answers: int = 0
+    answers_read: int = 0
 
 
 def score_stream(
@@ -83,7 +86,7 @@ def score_stream(
     rows = errors = 0
     reason = ""
     try:
-        with write_rows(target) as out:
+        with counted_readings() as readings, write_rows(target) as out:
             for line, bad in score_rows(operation, scorer, read_rows(source), columns, rank):
                 out.write(line + "\n")
                 rows += 1
@@ -98,7 +101,7 @@ def score_stream(
     if rows and (errors / rows > max_error_rate or errors == rows):
         allowed = "" if errors == rows else f" (allowed {max_error_rate:.1%})"
         raise DataError(source, "error", f"{errors} of {rows} rows failed{allowed}; the first: {reason}")
-    return StreamResult(rows, errors, reason)
+    return StreamResult(rows, errors, reason, readings.asked, readings.read)
 
 
 def score_rows(

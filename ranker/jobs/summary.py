@@ -12,6 +12,7 @@ from typing import Final
 from ranker.atomic import write_text
 from ranker.jobs.parts import facts
 from ranker.jobs.plan import Plan
+from ranker.scoring.distinct import Readings
 
 QUANTILES: Final = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BARS: Final = 32
@@ -26,6 +27,8 @@ class Counts:
     read: int = 0
     written: int = 0
     errors: int = 0
+    answers: int = 0
+    answers_read: int = 0
     first_error: str | None = None
     scores: Counter[float] = field(default_factory=Counter)
 
@@ -51,6 +54,8 @@ def counted(folder: Path) -> Counts:
         counts.read += part["read"]
         counts.written += part["rows"]
         counts.errors += part["errors"]
+        counts.answers += part.get("answers", 0)
+        counts.answers_read += part.get("answers_read", 0)
         counts.first_error = counts.first_error or part["first_error"]
         counts.scores.update({float(score): count for score, count in part["scores"].items()})
     return counts
@@ -79,6 +84,7 @@ def _rows(counts: Counts, plan: Plan) -> list[tuple[str, str]]:
         ("rows read", str(counts.read)),
         ("rows written", f"{counts.written}{kept}"),
         ("rows with an error", f"{counts.errors}" + (f"; the first: {counts.first_error}" if counts.errors else "")),
+        *answers_rows(counts),
         ("input", ", ".join(source.path for source in plan.sources)),
         ("model", str(plan.settings.get("model"))),
         *([("best share", f"{plan.settings['share']:.1%}")] if "share" in plan.settings else []),
@@ -89,6 +95,13 @@ def _rows(counts: Counts, plan: Plan) -> list[tuple[str, str]]:
             if counts.scored
         ),
     ]
+
+
+def answers_rows(counts: Counts) -> list[tuple[str, str]]:
+    """How many answers were read, where that is fewer than the rows have."""
+    if counts.answers_read == counts.answers:
+        return []
+    return [("answers", str(Readings(counts.answers, counts.answers_read)))]
 
 
 def _plot(totals: Counts) -> str:

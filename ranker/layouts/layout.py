@@ -48,16 +48,22 @@ class Row:
 class PackedGroup:
     """The rows of one group.
 
-    ``truncated`` (candidates,) and ``prompt_truncated`` say which texts were cut. ``together`` says that the rows need
+    ``truncated`` and ``prompts_truncated`` (candidates,) say whose own text was cut, and which were read after a prompt
+    that was. ``together`` says that the rows need
     one batch, because they exchange states. ``with_reference`` says that one candidate more than the group has was
     read, the layout's empty answer as the last one.
     """
 
     rows: tuple[Row, ...]
     truncated: NDArray[np.bool_]
-    prompt_truncated: bool
+    prompts_truncated: NDArray[np.bool_]
     together: bool = False
     with_reference: bool = False
+
+    @property
+    def prompt_truncated(self) -> bool:
+        """Whether any candidate was read after a prompt that was cut."""
+        return bool(self.prompts_truncated.any())
 
     @property
     def length(self) -> int:
@@ -84,6 +90,9 @@ class Layout(BaseModel, ABC):
 
     order_free: ClassVar[bool] = True
     """Whether scores cannot depend on the order of the candidates. If not, every row holds an ordered pair."""
+
+    reads_prompt_once: ClassVar[bool] = False
+    """Whether a prompt is read once for all candidates of a group."""
 
     one_line: ClassVar[bool] = False
     """Whether line breaks within texts become spaces, because they are structure."""
@@ -145,7 +154,6 @@ class Layout(BaseModel, ABC):
         """From a candidate's outputs (last axis, numpy or torch) to its score: the mean of its criteria."""
         return outputs.mean(-1)
 
-    @abstractmethod
     def cells(self, rows: Sequence[Row], start: int, first: int, second: int) -> tuple[Cell, Cell]:
         """Where the outputs of two candidates are, read in this order.
 
@@ -155,6 +163,11 @@ class Layout(BaseModel, ABC):
             first: a candidate.
             second: another, or the same where only one is asked for.
         """
+        one, other = (
+            next((start + row, seen.candidates.index(k)) for row, seen in enumerate(rows) if k in seen.candidates)
+            for k in (first, second)
+        )
+        return one, other
 
 
 def padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:

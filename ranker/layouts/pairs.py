@@ -33,7 +33,7 @@ class PairLayout(Layout):
         """See ``Layout.pack``; N (N - 1) rows."""
         total = self.max_length - self.structure
         truncated = np.zeros(len(candidates), np.bool_)
-        prompt_truncated = False
+        prompts_truncated = np.zeros(len(candidates), np.bool_)
         rows: list[Row] = []
         for i, left in enumerate(candidates):
             for j, right in enumerate(candidates):
@@ -43,8 +43,8 @@ class PairLayout(Layout):
                 kept, room = split_budget(total, len(prompt), lengths, self.prompt_reserve)
                 rows.append(self.pair_row(prompt[len(prompt) - kept :], left[: room[0]], right[: room[1]], (i, j)))
                 truncated[[i, j]] |= np.array([room[0] < len(left), room[1] < len(right)])
-                prompt_truncated |= kept < len(prompt)
-        return PackedGroup(tuple(rows), truncated, prompt_truncated)
+                prompts_truncated[[i, j]] |= kept < len(prompt)
+        return PackedGroup(tuple(rows), truncated, prompts_truncated)
 
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
         """See ``Layout.cost``."""

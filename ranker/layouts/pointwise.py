@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 from pydantic import Field
 
-from ranker.layouts.layout import Arrays, Cell, Layout, Output, PackedGroup, Row, padded
+from ranker.layouts.layout import Arrays, Layout, Output, PackedGroup, Row, padded
 from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
 
@@ -69,7 +69,7 @@ class Pointwise(Layout):
         room = self.max_length - self._structure
         rows: list[Row] = []
         truncated: list[bool] = []
-        prompt_truncated = False
+        prompts_truncated: list[bool] = []
         for i, candidate in enumerate(candidates):
             kept, (length,) = split_budget(room, len(prompt), [len(candidate)], self.prompt_reserve)
             ids = np.concatenate([prefix, prompt[len(prompt) - kept :], between, candidate[:length], suffix])
@@ -80,18 +80,14 @@ class Pointwise(Layout):
             gate = start - len(between) - (0 if len(between) else 1)
             rows.append(Row(ids, blocks, positions, (gate,) if self.output == "gated" else (), (i,)))
             truncated.append(length < len(candidate))
-            prompt_truncated |= kept < len(prompt)
-        return PackedGroup(tuple(rows), np.array(truncated, np.bool_), prompt_truncated)
+            prompts_truncated.append(kept < len(prompt))
+        return PackedGroup(tuple(rows), np.array(truncated, np.bool_), np.array(prompts_truncated, np.bool_))
 
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
         """See ``Layout.cost``."""
         if not candidates:
             return 0, 0
         return len(candidates), min(self.max_length, prompt + max(candidates) + self._structure)
-
-    def cells(self, rows: Sequence[Row], start: int, first: int, second: int) -> tuple[Cell, Cell]:
-        """See ``Layout.cells``: a row each."""
-        return (start + first, 0), (start + second, 0)
 
     @property
     def _structure(self) -> int:

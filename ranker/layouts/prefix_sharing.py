@@ -9,6 +9,8 @@ from typing import Final
 import numpy as np
 
 from ranker.layouts.layout import PackedGroup, Row
+from ranker.layouts.pointwise import Pointwise
+from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
 
 BRANCHES: Final = 2
@@ -65,3 +67,23 @@ def _joined(rows: Sequence[Row]) -> Row:
         tuple((ends - 1).tolist()),
         tuple(candidate for row in rows for candidate in row.candidates),
     )
+
+
+def shared_cost(layout: Pointwise, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
+    """(rows, tokens of the longest row) after ``share_prefix``, from the lengths of the texts."""
+    around = len(layout.prefix) + len(layout.between)
+    total = layout.max_length - around - len(layout.suffix)
+    rows: list[int] = []
+    before = filled = 0
+    for candidate in candidates:
+        kept, (length,) = split_budget(total, prompt, [candidate], layout.prompt_reserve)
+        start, tail = around + kept, length + len(layout.suffix)
+        room = min(BRANCHES * start, 2 * layout.max_length - start)
+        if rows and start == before and 0 < tail <= room - filled:
+            rows[-1] += tail
+            filled += tail
+        else:
+            rows.append(start + tail)
+            filled = tail
+        before = start
+    return len(rows), max(rows, default=0)

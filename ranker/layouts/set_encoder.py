@@ -8,7 +8,7 @@ from typing import Final, Literal
 import numpy as np
 
 from ranker.layouts.blocks import Block, block_row
-from ranker.layouts.layout import Arrays, Cell, Layout, PackedGroup, Row, padded
+from ranker.layouts.layout import Arrays, Layout, PackedGroup, Row, padded
 from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
 
@@ -44,7 +44,7 @@ class SetEncoder(Layout):
         """See ``Layout.pack``."""
         rows: list[Row] = []
         truncated: list[bool] = []
-        prompt_truncated = False
+        prompts_truncated: list[bool] = []
         for i, candidate in enumerate(candidates):
             room = self.max_length - STRUCTURE
             kept, (length,) = split_budget(room, len(prompt), [len(candidate)], self.prompt_reserve)
@@ -52,15 +52,13 @@ class SetEncoder(Layout):
             offset = self.position_offset
             rows.append(block_row(blocks, sep_id=self.sep_id, position_offset=offset, candidates=(i,)))
             truncated.append(length < len(candidate))
-            prompt_truncated |= kept < len(prompt)
-        return PackedGroup(tuple(rows), np.array(truncated, np.bool_), prompt_truncated, together=True)
+            prompts_truncated.append(kept < len(prompt))
+        return PackedGroup(
+            tuple(rows), np.array(truncated, np.bool_), np.array(prompts_truncated, np.bool_), together=True
+        )
 
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
         """See ``Layout.cost``."""
         if not candidates:
             return 0, 0
         return len(candidates), min(self.max_length, prompt + max(candidates) + STRUCTURE)
-
-    def cells(self, rows: Sequence[Row], start: int, first: int, second: int) -> tuple[Cell, Cell]:
-        """See ``Layout.cells``: a row each."""
-        return (start + first, 0), (start + second, 0)

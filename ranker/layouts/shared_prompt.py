@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from ranker.layouts.blocks import Block, block_row
-from ranker.layouts.layout import Arrays, Cell, Layout, PackedGroup, Row, padded
+from ranker.layouts.layout import Arrays, Layout, PackedGroup, Row, padded
 from ranker.text.tokenizer import Ids
 
 STRUCTURE: Final = 3
@@ -30,6 +30,7 @@ class SharedPrompt(Layout):
     markers: tuple[int, int] = Field(description="ids of <source> and <candidate>")
 
     reads_padding_free: ClassVar[bool] = False
+    reads_prompt_once: ClassVar[bool] = True
 
     @property
     def marker_ids(self) -> tuple[int, ...]:
@@ -60,14 +61,10 @@ class SharedPrompt(Layout):
             marker_at=1,
         )
         truncated = np.array([len(candidate) > room for candidate in candidates], np.bool_)
-        return PackedGroup((row,) if candidates else (), truncated, len(prompt) > room)
+        return PackedGroup((row,) if candidates else (), truncated, np.full(len(candidates), len(prompt) > room))
 
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
         """See ``Layout.cost``."""
         if not candidates:
             return 0, 0
         return 1, sum(min(self.max_length, length + STRUCTURE) for length in (prompt, *candidates))
-
-    def cells(self, rows: Sequence[Row], start: int, first: int, second: int) -> tuple[Cell, Cell]:
-        """See ``Layout.cells``: columns of one row."""
-        return (start, first), (start, second)

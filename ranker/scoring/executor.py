@@ -12,11 +12,12 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.layouts import PackedGroup
+from ranker.layouts import Layout, PackedGroup
 from ranker.layouts.layout import Arrays
 from ranker.layouts.prefix_sharing import split_row
 from ranker.records import Group
 from ranker.scoring import batching
+from ranker.scoring.distinct import Place, Reading, as_they_come, note, once, once_per_group
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, failed
 from ranker.scoring.token_budget import TokenBudget
@@ -54,12 +55,13 @@ def score_groups(
 ) -> list[GroupScores]:
     """Score groups with ``forward`` in batches of at most ``max_tokens_per_forward`` padded tokens.
 
-    Order-free layouts read each distinct candidate of a group once, in sorted order, so scores are bitwise the same
-    whatever order the candidates come in; ``preserve_order`` reads them as they come, which is how the model itself is
-    measured. Layouts that read ordered pairs read every pair in both orders; their scores are the least-squares
-    solution of the order-averaged logits, ``s_i - s_j`` for two candidates being ``(logit(i, j) - logit(j, i)) / 2``.
-    SteamSHP reads a lone candidate against an empty one: ``(logit(i, empty) - logit(empty, i)) / 2``. A pipeline
-    without ``average_orders`` takes the one logit of a pair for both.
+    Where scores do not depend on the company, each distinct (prompt, candidate) of the call is read once; other
+    order-free layouts read each distinct candidate of a group once. Both read in sorted order, so scores are bitwise
+    the same whatever order the candidates come in; ``preserve_order`` reads them as they come, which is how the model
+    itself is measured. Layouts that read ordered pairs read every pair in both orders; their scores are the
+    least-squares solution of the order-averaged logits, ``s_i - s_j`` for two candidates being ``(logit(i, j) -
+    logit(j, i)) / 2``. SteamSHP reads a lone candidate against an empty one: ``(logit(i, empty) - logit(empty, i)) /
+    2``. A pipeline without ``average_orders`` takes the one logit of a pair for both.
 
     Memory is bounded: groups are tokenised and packed in slices, each in a thread while the one before it is computed.
     A batch that fails is halved; a group that fails on its own gets an error. Without ``retry`` a failure is raised.
@@ -79,24 +81,29 @@ def score_groups(
     budget = (
         TokenBudget((max_tokens_per_forward,)) if isinstance(max_tokens_per_forward, int) else max_tokens_per_forward
     )
-    as_they_come = preserve_order or not pipeline.layout.order_free
-    canonical = list(groups) if as_they_come else [Group(g.prompt, tuple(sorted(set(g.candidates)))) for g in groups]
-    results: list[GroupScores] = []
-    slices = _slices(pipeline, canonical, budget)
+    reading = _reading(pipeline.layout, groups, preserve_order)
+    note(reading)
+    parts: list[_Part] = []
+    slices = _slices(pipeline, reading.groups, budget)
     engine: Engine | None = None
     # Closed here, also by an interruption: a thread that computes while Python shuts down aborts the process.
-    with closing(slices if len(canonical) <= CHUNK_GROUPS else prefetched(slices)) as packed_slices:
+    with closing(slices if len(reading.groups) <= CHUNK_GROUPS else prefetched(slices)) as packed_slices:
         for packed, filled in packed_slices:
-            start, end = len(results), len(results) + len(packed)
             units = batching.units(packed)
             if engine is None:  # the first slice decides, so that the last one, which may be short, changes nothing
                 enough = parallel is not None and 2 * len(units) > parallel.workers
                 engine = parallel if parallel is not None and enough else Engine(forward)
             with budget.timed(filled) as tokens:
-                logits, errors = _Passes(pipeline, engine, tokens, retry).run(packed, units)
-            parts = zip(groups[start:end], canonical[start:end], packed, logits, errors, strict=True)
-            results += [_result(pipeline, *part) for part in parts]
-    return results
+                parts += _Passes(pipeline, engine, tokens, retry).run(packed, units)
+    if not pipeline.layout.order_free:
+        return [_of_pairs(*part) for part in zip(groups, parts, strict=True)]
+    return [_of_places(group, parts, places) for group, places in zip(groups, reading.places, strict=True)]
+
+
+def _reading(layout: Layout, groups: Sequence[Group], preserve_order: bool) -> Reading:
+    if preserve_order or not layout.order_free:
+        return as_they_come(groups)
+    return once_per_group(groups) if layout.scores_are_relative else once(groups)
 
 
 def _slices(
@@ -117,6 +124,21 @@ def _slices(
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """What came out of a group that is read.
+
+    ``logits`` are (N,) scores or, of ordered pairs, a (N, N) matrix of directed logits; ``errors`` say of candidates
+    why they failed.
+    """
+
+    logits: NDArray[np.float32]
+    truncated: NDArray[np.bool_]
+    prompts_truncated: NDArray[np.bool_]
+    errors: dict[int, str]
+    with_reference: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Passes:
     """The passes of one slice."""
 
@@ -125,14 +147,12 @@ class _Passes:
     max_tokens_per_forward: int
     retry: bool
 
-    def run(
-        self, packed: Sequence[PackedGroup], units: Sequence[batching.Unit]
-    ) -> tuple[list[NDArray[np.float32]], list[str | None]]:
-        """Per group (N,) scores or, of ordered pairs, a (N, N) matrix of directed logits, and why it failed."""
+    def run(self, packed: Sequence[PackedGroup], units: Sequence[batching.Unit]) -> list[_Part]:
+        """The results of the groups that are read."""
         order_free = self.pipeline.layout.order_free
         counts = [len(group.truncated) + group.with_reference for group in packed]
         out = [np.zeros((n,) if order_free else (n, n), np.float32) for n in counts]
-        errors: list[str | None] = [None] * len(packed)
+        errors: list[dict[int, str]] = [{} for _ in packed]
         workers = self.engine.workers
         tight = self.engine.tight
         batches = list(batching.batches(units, self.max_tokens_per_forward, workers, tight=tight))[::-1]
@@ -148,10 +168,14 @@ class _Passes:
                         smaller += [[batching.Unit(batch[0].group, (row,))] for row in split_row(batch[0].rows[0])]
                     else:
                         reason = (str(logits).strip() or type(logits).__name__).splitlines()[-1]
-                        errors[batch[0].group] = f"the model failed on this row: {reason:.200}"
+                        failing = {candidate for row in batch[0].rows for candidate in row.candidates}
+                        errors[batch[0].group] |= dict.fromkeys(failing, f"the model failed on this row: {reason:.200}")
             batches = smaller
             workers = 1  # what failed may have all the memory
-        return out, errors
+        return [
+            _Part(logits, group.truncated, group.prompts_truncated, failed_candidates, group.with_reference)
+            for logits, group, failed_candidates in zip(out, packed, errors, strict=True)
+        ]
 
     def _forward(self, batch: Sequence[batching.Unit]) -> Floats | Exception:
         layout = self.pipeline.layout
@@ -178,28 +202,34 @@ class _Passes:
                         out[unit.group][j, i] = -out[unit.group][i, j]
 
 
-def _result(
-    pipeline: TextPipeline,
-    group: Group,
-    canonical: Group,
-    packed: PackedGroup,
-    logits: NDArray[np.float32],
-    error: str | None,
-) -> GroupScores:
-    if error is not None:
-        return failed(group, error)
+NOT_FINITE: Final = "the model gave NaN or infinity for this row; its weights or precision are at fault"
+
+
+def _of_places(group: Group, parts: Sequence[_Part], places: Sequence[Place]) -> GroupScores:
+    """The result of a group whose candidates were read at ``places``."""
+    for part, candidate in places:
+        if candidate in parts[part].errors:
+            return failed(group, parts[part].errors[candidate])
+    scores = np.array([parts[part].logits[candidate] for part, candidate in places], np.float32)
+    if not np.isfinite(scores).all():
+        return failed(group, NOT_FINITE)
+    truncated = np.array([parts[part].truncated[candidate] for part, candidate in places], np.bool_)
+    return GroupScores(scores, truncated, any(bool(parts[part].prompts_truncated[i]) for part, i in places))
+
+
+def _of_pairs(group: Group, part: _Part) -> GroupScores:
+    """The result of a group that was read in ordered pairs."""
+    if part.errors:
+        return failed(group, next(iter(part.errors.values())))
+    logits = part.logits
     if not np.isfinite(logits).all():
-        return failed(group, "the model gave NaN or infinity for this row; its weights or precision are at fault")
-    if pipeline.layout.order_free:
-        place = {candidate: i for i, candidate in enumerate(canonical.candidates)}
-        order = np.array([place[candidate] for candidate in group.candidates], np.intp)
-        return GroupScores(logits[order], packed.truncated[order], packed.prompt_truncated)
+        return failed(group, NOT_FINITE)
     flips = int((np.triu(np.sign(logits) + np.sign(logits.T), 1) != 0).sum())
     scores = ((logits - logits.T) / 2).sum(axis=1) / max(1, len(logits))
-    if packed.with_reference:
+    if part.with_reference:
         scores = scores[:-1] - scores[-1]
         flips = 0
-    return GroupScores(scores, packed.truncated, packed.prompt_truncated, order_flips=flips)
+    return GroupScores(scores, part.truncated, bool(part.prompts_truncated.any()), order_flips=flips)
 
 
 def parallel_map(run: Callable[[S], T], items: Sequence[S], workers: int) -> Generator[T]:

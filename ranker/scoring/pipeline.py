@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from ranker.errors import ConfigError
 from ranker.layouts import Layout, PackedGroup
 from ranker.layouts.pairs import one_order
-from ranker.layouts.prefix_sharing import share_prefix
+from ranker.layouts.pointwise import Pointwise
+from ranker.layouts.prefix_sharing import share_prefix, shared_cost
 from ranker.records import Group, Prompt, Spans
 from ranker.text.chat import turns
 from ranker.text.templates import clean, render_prompt
@@ -85,17 +87,27 @@ class TextPipeline:
         return replace(
             packed,
             truncated=packed.truncated | np.array(tokens.candidates_cut, np.bool_),
-            prompt_truncated=packed.prompt_truncated or tokens.prompt_cut,
+            prompts_truncated=packed.prompts_truncated | tokens.prompt_cut,
         )
 
     def token_counts(self, group: Group) -> list[int]:
         """Tokens of each candidate's text, before truncation."""
         return [len(ids) for ids in self.tokenize([group])[0].candidates]
 
+    @property
+    def reads_prompt_once(self) -> bool:
+        """Whether a prompt is read once for several answers."""
+        return self.prefix_sharing or self.layout.reads_prompt_once
+
+    def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
+        """(rows, tokens of the longest row) of a group with texts of these lengths, without packing it."""
+        if self.prefix_sharing and isinstance(self.layout, Pointwise):
+            return shared_cost(self.layout, prompt, candidates)
+        return self.layout.cost(prompt, candidates)
+
     def padded_tokens(self, tokens: Tokens) -> int:
         """Rows times longest row of a group, without packing it."""
-        rows, longest = self.layout.cost(len(tokens.prompt), [len(ids) for ids in tokens.candidates])
-        return rows * longest
+        return prod(self.cost(len(tokens.prompt), [len(ids) for ids in tokens.candidates]))
 
     def _contents(self, prompt: Prompt) -> list[str]:
         """The texts of a prompt: its turns under a chat template, else one rendering of it all."""

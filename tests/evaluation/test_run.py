@@ -200,6 +200,8 @@ def test_the_json_of_a_report_has_the_keys_that_its_readers_know():
         "subsets",
         "kinds",
         "baselines",
+        "answers",
+        "answers_read",
     ]
     assert values["accuracy"] == {"value": 1.0, "low": report.accuracy.low, "high": 1.0, "n": 20}
     assert [*values["calibration"]] == ["error", "bins", "temperature"]

@@ -99,7 +99,7 @@ def test_as_many_passes_as_threads_run_at_once(pointwise, monkeypatch):
         return forward(arrays, session)
 
     monkeypatch.setattr(scorer, "_forward", meeting)
-    groups = [Group("p", ("one of equal length",)) for _ in range(3)]
+    groups = [Group("p", (f"{number} of equal length",)) for number in range(3)]
     assert all(result.error is None for result in scorer.score(groups))
 
 

@@ -8,6 +8,7 @@ from ranker.evaluation.model_report import ModelReport
 from ranker.evaluation.statistics.calibration import Temperature
 from ranker.evaluation.statistics.length import LengthBias
 from ranker.evaluation.statistics.paired import Paired
+from ranker.scoring.distinct import Readings
 
 Rows = Sequence[tuple[str, str]]
 """A table of two columns: names and texts."""
@@ -34,6 +35,7 @@ def headline(report: ModelReport) -> list[tuple[str, str]]:
     swap = report.label_swap
     rows = [
         ("comparisons, prompts", f"{report.comparisons} of {report.prompts} prompts"),
+        *([("answers", str(Readings(report.answers, report.answers_read)))] if report.answers_read > 0 else []),
         ("accuracy", str(report.accuracy)),
         *((f"  {name.replace('_', ' ')}", str(baseline.accuracy)) for name, baseline in report.baselines.items()),
         ("ties predicted", str(report.ties)),
