@@ -6,9 +6,16 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from ranker.config.losses import ComparisonLossConfig, CrossEntropyLossConfig, LossConfig, PairLossConfig
+from ranker.config.losses import (
+    AnswerLossConfig,
+    ComparisonLossConfig,
+    CrossEntropyLossConfig,
+    LossConfig,
+    PairLossConfig,
+    TokenPairwiseLossConfig,
+)
 from ranker.config.models import ArmoRMConfig, ModelConfig, PointwiseConfig
-from ranker.config.section import ExportPrecision, Names, Precision, Quantization, Section, several
+from ranker.config.section import ExportPrecision, Names, Precision, Quantization, Section, WeightBy, several
 from ranker.layouts import LAYOUTS
 from ranker.layouts.layout import Output
 
@@ -73,6 +80,13 @@ class TrainingConfig(Section):
         None, ge=64, description="padded tokens of an optimizer step; default by the backbone's size"
     )
     candidates_per_prompt: tuple[int, int] = Field((2, 8), description="fewest and most candidates shown together")
+    merge_rows: bool = Field(
+        True, description="rows that share an answer train as one group, in which every answer is read once"
+    )
+    weight_by: WeightBy = Field(
+        "row", description="what counts alike in losses of comparisons and lists: every row, or every prompt"
+    )
+    prefix_sharing: bool = Field(False, description="decoders: read the prompt once for several answers")
     precision: Precision = Field("auto", description="auto: bf16 where the processor has it")
     eval_steps: float = Field(
         0.25, gt=0, description="steps between evaluations (and checkpoints); below 1 their share of the run"
@@ -160,6 +174,24 @@ class RunConfig(Section):
             raise ValueError(
                 f"training.loss.order_consistency is for model.type {' or '.join(ordered)}; the scores of "
                 f"'{model.type}' do not depend on the order"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reading_fits_the_loss(self) -> Self:
+        training = self.training
+        if training.weight_by == "prompt" and isinstance(training.loss, AnswerLossConfig):
+            raise ValueError(
+                f"training.weight_by 'prompt' is for losses of comparisons and lists, not for '{training.loss.type}'"
+            )
+        if training.prefix_sharing and isinstance(training.loss, TokenPairwiseLossConfig):
+            raise ValueError(
+                "training.prefix_sharing reads several answers in one row and 'token_pairwise' compares whole rows; "
+                "remove one of them"
+            )
+        if training.prefix_sharing and training.padding_free:
+            raise ValueError(
+                "training.prefix_sharing needs an attention mask and padding_free has none; remove one of them"
             )
         return self
 

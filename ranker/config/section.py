@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 Precision = Literal["auto", "bf16", "fp32"]
 ExportPrecision = Literal["fp32", "fp16", "int8", "int8-static"]
 Quantization = Literal["none", "4bit", "8bit"]
+WeightBy = Literal["row", "prompt"]
 Pooling = Literal["auto", "first_token", "mean"]
 
 

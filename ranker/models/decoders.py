@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from ranker.models import backbones
 from ranker.models.attention.blocks import NAME, bias_of, branch_mask
-from ranker.models.heads import POOLINGS
+from ranker.models.heads import POOLINGS, wide
 
 WITHOUT_FUSION: Final = ("gemma2",)
 """Families whose attention has terms that the runtime's operator has not (capped logits)."""
@@ -59,7 +59,7 @@ def exportable(backbone: PreTrainedModel) -> Iterator[None]:
 def _score(model: Any, hidden: Tensor) -> Tensor:
     """The head in fp32: (..., hidden) to (..., outputs)."""
     with torch.autocast(hidden.device.type, enabled=False):
-        scores: Tensor = model.score(hidden.float())
+        scores: Tensor = model.score(wide(hidden))
         return scores
 
 

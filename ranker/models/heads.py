@@ -35,6 +35,11 @@ NEW_HEADS: Final = ("head", "classifier", "score")
 """Those that a run starts anew and gives a learning rate of their own; poolers and words are the backbone's."""
 
 
+def wide(values: Tensor) -> Tensor:
+    """The numbers in fp32, or in fp64 where they are: heads and losses never compute in less."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 class PairwiseHead(nn.Module):
     """PairRM's head: Dropout, Linear(width, hidden), Tanh, Dropout, Linear(hidden, tasks).
 
@@ -56,7 +61,7 @@ class PairwiseHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(..., width) -> (..., tasks) fp32 logits."""
         with torch.autocast(features.device.type, enabled=False):
-            inner = torch.tanh(self.dense(self.dropout(features.float())))
+            inner = torch.tanh(self.dense(self.dropout(wide(features))))
             out: Tensor = self.out(self.dropout(inner))
             return out
 

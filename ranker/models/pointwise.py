@@ -30,7 +30,7 @@ from ranker.layouts.pointwise import Pointwise
 from ranker.models import backbones, decoders
 from ranker.models.attention.blocks import row_mask
 from ranker.models.backbones import DECODERS, family
-from ranker.models.heads import POOLINGS, resolve
+from ranker.models.heads import POOLINGS, resolve, wide
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.chat import template_parts
 from ranker.text.tokenizer import TextTokenizer
@@ -122,7 +122,7 @@ def reading(config: PretrainedConfig) -> Callable[[Any, Tensor, Tensor, Tensor],
 def _encoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
     hidden = backbones.encode(model.base_model, input_ids, block_ids, position_ids, row_mask(block_ids), None)
     with torch.autocast(hidden.device.type, enabled=False):
-        pooled = POOLINGS[model.config.ranker["pooling"]](hidden.float(), block_ids >= 0)
+        pooled = POOLINGS[model.config.ranker["pooling"]](wide(hidden), block_ids >= 0)
         logits: Tensor = HEADS[backbones.family(model.config)](model, pooled)
         return logits
 

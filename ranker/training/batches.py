@@ -5,98 +5,71 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
+from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 
+from ranker.config import TrainingConfig
 from ranker.errors import ConfigError
 from ranker.layouts.layout import Cell
-from ranker.records import Preference, subset_of
+from ranker.records import Preference
 from ranker.scoring import batching
-from ranker.scoring.pipeline import TextPipeline, Tokens
+from ranker.scoring.pipeline import TextPipeline
+from ranker.text.tokenizer import TextTokenizer
+from ranker.training.blocks import Blocks
+from ranker.training.graphs import Comparison, turned
+from ranker.training.groups import Example, Groups, Item, LabelledList
+from ranker.training.losses import AnswerLoss, Loss
 
-CHUNK_BATCHES = 50
+CHUNK_BATCHES: Final = 50
 """Batches whose items are sorted by length together: long enough to pad little, short enough to stay shuffled."""
 
-Item = tuple[int, tuple[int, ...]]
-"""A row of the data and the candidates of it that appear, in order.
-
-A row ``-1 - row`` is ballast: read like ``row`` so that all processes take the same number of steps, and not counted.
-"""
+COUNTED: Final = 1000
+"""Items whose comparisons are counted for the summary."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One group as the collator wants it."""
+def grouped(config: TrainingConfig, preferences: Sequence[Preference], model: Any, tokenizer: TextTokenizer) -> Groups:
+    """The training rows as a run reads them.
 
-    unit_rows: tuple[batching.Unit, ...]
-    preference: Preference
-    counted: bool = True
-    compared: tuple[NDArray[np.bool_], ...] = ()
-    """Of each candidate, which tokens a token-level loss compares: (tokens,); all where empty."""
-
-
-class Groups(Dataset[Example]):
-    """Tokenised preferences, indexed by ``Item``.
-
-    Args:
-        preferences: the training rows; groups with fewer than two candidates must have been left out.
-        pipeline: the model's text path. Every text is tokenised once, here.
-
-    ``read`` counts the groups that were packed so far, ``cut`` those of them that lost tokens.
+    Raises:
+        ConfigError: a prompt that is to be read once by a model that cannot.
     """
-
-    def __init__(self, preferences: Sequence[Preference], pipeline: TextPipeline) -> None:
-        self.preferences = list(preferences)
-        self.pipeline = pipeline
-        self.tokens = pipeline.tokenize([p.group for p in self.preferences])
-        self.compared = [
-            tuple(pipeline.within(answer, spans) for answer, spans in zip(p.candidates, p.spans, strict=True))
-            if p.spans
-            else ()
-            for p in self.preferences
-        ]
-        self.read = self.cut = 0
-
-    def __len__(self) -> int:
-        return len(self.preferences)
-
-    def __getitem__(self, item: Item) -> Example:
-        row, chosen = item
-        counted, row = row >= 0, max(row, -1 - row)
-        tokens = self._chosen(row, chosen)
-        packed = self.pipeline.pack(tokens)
-        self.read += counted
-        self.cut += counted and bool(packed.prompt_truncated or packed.truncated.any())
-        units = batching.units([packed])
-        compared = self.compared[row] and tuple(self.compared[row][i] for i in chosen)
-        return Example(tuple(units), subset_of(self.preferences[row], chosen), counted, compared)
-
-    def cost(self, item: Item) -> tuple[int, int]:
-        """(rows, longest row) of one item, without packing it."""
-        tokens = self._chosen(*item)
-        return self.pipeline.layout.cost(len(tokens.prompt), [len(ids) for ids in tokens.candidates])
-
-    def _chosen(self, row: int, chosen: Sequence[int]) -> Tokens:
-        tokens = self.tokens[row]
-        return Tokens(
-            tokens.prompt,
-            tuple(tokens.candidates[i] for i in chosen),
-            tokens.prompt_cut,
-            tuple(tokens.candidates_cut[i] for i in chosen),
+    if config.prefix_sharing and not getattr(model, "prefix_sharing", False):
+        raise ConfigError(
+            f"training.prefix_sharing is for pointwise decoders; layout '{model.layout.layout}' of "
+            f"'{model.config.model_type}' does not read several answers after one prompt"
         )
+    pipeline = TextPipeline(model.layout, tokenizer, prefix_sharing=config.prefix_sharing)
+    return Groups(preferences, pipeline, merge=config.merge_rows, weight_by=config.weight_by)
+
+
+def planned(config: TrainingConfig, groups: Groups, loss: Loss, *, world: int = 1, rank: int = 0) -> RunPlan:
+    """The batches of a run, those of one of its processes."""
+    return RunPlan(
+        groups,
+        num_train_epochs=config.num_train_epochs,
+        max_tokens_per_forward=config.max_tokens_per_forward,
+        candidates_per_prompt=config.candidates_per_prompt,
+        seed=config.seed,
+        read_lone=isinstance(loss, AnswerLoss),
+        world=world,
+        rank=rank,
+    )
 
 
 class RunPlan(Sampler[list[Item]]):
     """All batches of a run, decided before it starts, so that a resumed run sees exactly what is left.
 
-    In every epoch each group appears once, with all its candidates or with a random subset of ``candidates_per_prompt``
-    candidates, in random order. Items are shuffled, then batched by length within chunks, then the batches shuffled.
+    In every epoch each group of one row appears once, with all its candidates or with a random subset of
+    ``candidates_per_prompt`` candidates, in random order. A group of several rows appears whole where it fits the
+    budget, otherwise cut into blocks (``ranker.training.blocks``), anew in every epoch; where scores depend on the
+    company, blocks have ``candidates_per_prompt`` answers. Items are shuffled, then batched by length within chunks,
+    then the batches shuffled.
 
     Args:
         groups: the data.
@@ -104,6 +77,7 @@ class RunPlan(Sampler[list[Item]]):
         max_tokens_per_forward: most padded tokens of one batch.
         candidates_per_prompt: fewest and most candidates shown together.
         seed: decides everything here.
+        read_lone: whether an answer is read that shares no comparison with its block, for losses of single answers.
         world: processes that train together; each takes every ``world``-th batch.
         rank: which of them this is.
 
@@ -119,10 +93,14 @@ class RunPlan(Sampler[list[Item]]):
         max_tokens_per_forward: int,
         candidates_per_prompt: tuple[int, int],
         seed: int,
+        read_lone: bool = False,
         world: int = 1,
         rank: int = 0,
     ) -> None:
         rng = random.Random(seed)
+        self.read_lone = read_lone
+        self._blocks: dict[int, Blocks] = {}
+        self._weight_used = self._weight = 0.0
         self.batches: list[list[Item]] = []
         remaining = num_train_epochs
         while remaining > 0:
@@ -152,25 +130,36 @@ class RunPlan(Sampler[list[Item]]):
         steps = -(-len(self.process_batches) // accumulation)
         items = [item for batch in self.process_batches for item in batch if item[0] >= 0]
         tokens = sum(prod(groups.cost(item)) for item in items)
-        pairs = sum(len(chosen) * (len(chosen) - 1) // 2 for _, chosen in items)
+        some = items[:: max(1, len(items) // COUNTED)]
+        pairs = len(items) / max(1, len(some)) * sum(map(groups.comparisons, some))
+        used = self._weight_used / self._weight if self._weight else 1.0
+        cut = (
+            "" if used > 0.999 else f"; groups that fit no pass are cut into blocks with {used:.0%} of the comparisons"
+        )
         return (
             f"{steps} steps at a learning rate of {learning_rate:g}, each of about {tokens / steps:.0f} tokens, "
-            f"{len(items) / steps:.0f} prompts and {pairs / steps:.0f} pairs"
+            f"{len(items) / steps:.0f} prompts and {pairs / steps:.0f} pairs{cut}"
         )
 
     def digest(self, groups: Groups) -> str:
         """SHA-256 in hex of the batches and of every token in them."""
         digest = hashlib.sha256(repr(self.batches).encode())
-        for tokens in groups.tokens:
-            for ids in (tokens.prompt, *tokens.candidates):
+        for graph in groups.graphs:
+            for ids in (graph.tokens.prompt, *graph.tokens.candidates):
                 digest.update(ids.tobytes() + b"|")
+            if graph.merged:
+                digest.update(repr((graph.rows, graph.places)).encode())
         return digest.hexdigest()
 
-    @staticmethod
     def _epoch(
-        groups: Groups, budget: int, candidates_per_prompt: tuple[int, int], rng: random.Random
+        self, groups: Groups, budget: int, candidates_per_prompt: tuple[int, int], rng: random.Random
     ) -> list[list[Item]]:
-        items = [(row, _company(groups, row, candidates_per_prompt, budget, rng)) for row in range(len(groups))]
+        items: list[Item] = []
+        for number, graph in enumerate(groups.graphs):
+            if graph.merged:
+                items += [(number, block) for block in self._cut(groups, number, candidates_per_prompt, budget, rng)]
+            else:
+                items.append((number, _company(groups, number, candidates_per_prompt, budget, rng)))
         rng.shuffle(items)
         costs = [groups.cost(item) for item in items]
         batches: list[list[Item]] = []
@@ -187,41 +176,80 @@ class RunPlan(Sampler[list[Item]]):
         rng.shuffle(batches)
         return batches
 
+    def _cut(
+        self,
+        groups: Groups,
+        number: int,
+        candidates_per_prompt: tuple[int, int],
+        budget: int,
+        rng: random.Random,
+    ) -> list[tuple[int, ...]]:
+        """A group of several rows, whole or in blocks that fit the budget.
+
+        Raises:
+            ConfigError: two answers that are compared do not fit.
+        """
+        count = len(groups.graphs[number].tokens.candidates)
+        low, high = (min(size, count) for size in candidates_per_prompt)
+        relative = groups.pipeline.layout.scores_are_relative
+        self._weight += groups.weight(number)
+        if (not relative or count <= high) and prod(groups.cost((number, tuple(range(count))))) <= budget:
+            self._weight_used += groups.weight(number)
+            return [tuple(range(count))]
+        if number not in self._blocks:
+            self._blocks[number] = Blocks(groups.edges(number), keep_lone=self.read_lone)
+
+        def fits(block: tuple[int, ...]) -> bool:
+            need = prod(groups.cost((number, block)))
+            if need > budget and len(block) == 2:
+                raise _too_long(groups.row_of(number, block), need, budget)
+            return need <= budget
+
+        blocks = self._blocks[number]
+        chosen = blocks.cut(fits, (lambda: rng.randint(low, high)) if relative else (lambda: count), rng)
+        self._weight_used += sum(map(blocks.weight_of, chosen))
+        return chosen
+
 
 def _company(
-    groups: Groups, row: int, candidates_per_prompt: tuple[int, int], budget: int, rng: random.Random
+    groups: Groups, number: int, candidates_per_prompt: tuple[int, int], budget: int, rng: random.Random
 ) -> tuple[int, ...]:
     """A random subset in random order, made smaller until it fits the budget.
 
     Raises:
         ConfigError: not even two candidates fit.
     """
-    preference = groups.preferences[row]
+    preference = groups.preferences[groups.graphs[number].rows[0]]
     count = len(preference.candidates)
     low, high = (min(size, count) for size in candidates_per_prompt)
     chosen = (
         tuple(range(count)) if preference.label is not None else tuple(rng.sample(range(count), rng.randint(low, high)))
     )
-    while (need := prod(groups.cost((row, chosen)))) > budget:
+    while (need := prod(groups.cost((number, chosen)))) > budget:
         if len(chosen) <= 2:
-            raise ConfigError(
-                f"row '{preference.id}' takes {need} tokens, more than training.max_tokens_per_forward {budget}; "
-                "raise it or lower model.max_length"
-            )
+            raise _too_long(preference, need, budget)
         chosen = chosen[:-1]
     return chosen
+
+
+def _too_long(preference: Preference, tokens: int, budget: int) -> ConfigError:
+    return ConfigError(
+        f"row '{preference.id}' takes {tokens} tokens, more than training.max_tokens_per_forward {budget}; raise it or "
+        "lower model.max_length"
+    )
 
 
 class Collator:
     """Examples to one forward pass and its comparisons.
 
     Adds to ``collate``'s arrays, over C comparisons: ``left`` and ``right`` (C, 2), each a (row, column) into the
-    model's output, ``targets`` (C, labels), ``margin`` (C,), and ``weight`` (C,), which sums to 1 over each group so
-    that a long list counts as much as a pair. Layouts of ordered pairs see both orders, each with half the weight; they
-    lie next to each other. For losses of lists and answers, over G groups of at most N candidates: ``cells`` (G, N, 2),
-    the place of every candidate's score, ``labels`` (G, N, labels), NaN absent or missing, and ``counted`` (), how many
-    of the groups are not ballast; ballast has no weight and no labels. Where a group has token spans, ``compared``
-    (rows, sequence): the tokens within them, and all answer tokens of groups without.
+    model's output, ``targets`` (C, labels), ``margin`` (C,), and ``weight`` (C,), which sums to 1 over each row of the
+    data so that a long list counts as much as a pair. Layouts of ordered pairs see both orders, each with half the
+    weight; they lie next to each other. For losses of lists and answers, over L rows of the data of at most N
+    candidates: ``cells`` (L, N, 2), the place of every candidate's score, ``labels`` (L, N, labels), NaN absent or
+    missing, ``list_weight`` (L,), and ``counted`` (), its sum; ballast has no weight and no labels. Where a row has
+    token spans, ``compared`` (C, 2, sequence): the tokens within them on either side, and all answer tokens of
+    comparisons without.
     """
 
     def __init__(self, pipeline: TextPipeline) -> None:
@@ -230,60 +258,72 @@ class Collator:
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Collate; see the class for the names and shapes."""
-        arrays = batching.collate(self.layout, [unit for e in examples for unit in e.unit_rows])
+        arrays = batching.collate(self.layout, [unit for e in examples for unit in e.units])
         batch: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in arrays.items()}
         left: list[Cell] = []
         right: list[Cell] = []
-        targets: list[np.ndarray] = []
-        margin: list[float] = []
+        comparisons: list[Comparison] = []
         weight: list[float] = []
         cells: list[list[Cell]] = []
-        labels: list[Sequence[tuple[float, ...]]] = []
+        lists: list[LabelledList] = []
         start = 0
         for example in examples:
-            rows = [row for unit in example.unit_rows for row in unit.rows]
-            pairs = [pair for pair in example.preference.pairs() if any(t == t for t in pair[2])]
-            for i, j, target in pairs:
-                for a, b, t in self._orders(i, j, np.array(target)):
-                    first, second = self.layout.cells(rows, start, a, b)
+            rows = [row for unit in example.units for row in unit.rows]
+            place: dict[int, Cell] = {}
+            if self.layout.order_free:
+                place = {i: self.layout.cells(rows, start, i, i)[0] for i in range(example.answers)}
+                for one_list in example.lists:
+                    cells.append([place[i] for i in one_list.answers])
+                    lists.append(one_list if example.counted else _ballast(one_list))
+            for comparison in example.comparisons:
+                for one in self._orders(comparison):
+                    first, second = (
+                        (place[one.left], place[one.right])
+                        if place
+                        else self.layout.cells(rows, start, one.left, one.right)
+                    )
                     left.append(first)
                     right.append(second)
-                    targets.append(t)
-                    margin.append(example.preference.margin or 0.0)
-                    share = 1.0 / len(pairs) / (1 if self.layout.order_free else 2)
-                    weight.append(share if example.counted else 0.0)
-            if self.layout.order_free:
-                count = len(example.preference.candidates)
-                cells.append([self.layout.cells(rows, start, i, i)[0] for i in range(count)])
-                known = example.preference.labels()
-                labels.append(known if example.counted else tuple((float("nan"),) * len(row) for row in known))
+                    comparisons.append(one)
+                    weight.append(one.weight if example.counted else 0.0)
             start += len(rows)
-        if any(example.compared for example in examples):
-            batch["compared"] = self._compared(examples, batch["block_ids"])
+        if any(one.compared for one in comparisons):
+            batch["compared"] = self._compared(comparisons, left, right, batch["block_ids"])
         if self.layout.order_free:
-            batch["cells"], batch["labels"] = _padded_lists(cells, labels)
-        width = len(examples[0].preference.scores[0])
+            batch["cells"], batch["labels"] = _padded_lists(cells, [one.labels for one in lists])
+            batch["list_weight"] = torch.tensor([one.weight for one in lists])
+        width = len(examples[0].lists[0].labels[0])
         batch["left"], batch["right"] = (torch.tensor(side, dtype=torch.long).view(-1, 2) for side in (left, right))
-        batch["targets"] = torch.tensor(np.array(targets).reshape(len(left), width), dtype=torch.float32)
-        batch["margin"] = torch.tensor(margin)
-        batch["counted"] = torch.tensor(float(sum(example.counted for example in examples)))
+        targets = np.array([one.targets for one in comparisons])
+        batch["targets"] = torch.tensor(targets.reshape(len(left), width), dtype=torch.float32)
+        batch["margin"] = torch.tensor([one.margin for one in comparisons])
+        batch["counted"] = torch.tensor(float(sum(one.weight for e in examples if e.counted for one in e.lists)))
         batch["weight"] = torch.tensor(weight)
         return batch
 
-    def _compared(self, examples: Sequence[Example], blocks: Tensor) -> Tensor:
-        """(rows, sequence): the answer tokens that are compared; what was cut, and what follows an answer, is not."""
-        compared = blocks > 0
-        rows = [(row, example.compared) for example in examples for unit in example.unit_rows for row in unit.rows]
-        for place, (row, masks) in enumerate(rows):
-            if masks:
-                begin, end = int((row.blocks == 0).sum()), len(row.ids) - self.suffix_length
-                inside = torch.from_numpy(masks[row.candidates[0]][: end - begin])
-                compared[place] = False
-                compared[place, begin : begin + len(inside)] = inside
+    def _compared(
+        self, comparisons: Sequence[Comparison], left: Sequence[Cell], right: Sequence[Cell], blocks: Tensor
+    ) -> Tensor:
+        """(C, 2, sequence): the answer tokens that are compared; what was cut, and what follows an answer, is not."""
+        compared = torch.stack([(blocks > 0)[torch.tensor(side)[:, 0]] for side in (left, right)], dim=1)
+        for number, (one, *cells) in enumerate(zip(comparisons, left, right, strict=True)):
+            if one.compared is not None:
+                for side, (mask, (row, _)) in enumerate(zip(one.compared, cells, strict=True)):
+                    begin, end = int((blocks[row] == 0).sum()), int((blocks[row] >= 0).sum()) - self.suffix_length
+                    inside = torch.from_numpy(mask[: end - begin])
+                    compared[number, side] = False
+                    compared[number, side, begin : begin + len(inside)] = inside
         return compared
 
-    def _orders(self, i: int, j: int, target: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
-        return [(i, j, target)] if self.layout.order_free else [(i, j, target), (j, i, 1 - target)]
+    def _orders(self, comparison: Comparison) -> list[Comparison]:
+        if self.layout.order_free:
+            return [comparison]
+        half = replace(comparison, weight=comparison.weight / 2)
+        return [half, turned(half)]
+
+
+def _ballast(one: LabelledList) -> LabelledList:
+    return LabelledList(one.answers, tuple((float("nan"),) * len(row) for row in one.labels), 0.0)
 
 
 def _padded_lists(

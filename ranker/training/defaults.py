@@ -40,6 +40,22 @@ class Resolved:
     learning_rate: float
     tokens_per_step: int
     parameters: int
+    step_follows: bool = False
+    """Whether ``training.tokens_per_step`` was left open."""
+
+    def accumulation(self, times: float, processes: int = 1) -> int:
+        """Forward passes of one process in a step.
+
+        Args:
+            times: how many times less the merged rows read than pair by pair. A step that was left open then has as
+                many times fewer tokens, so that it holds as many comparisons, and at least one pass.
+            processes: that train together.
+        """
+        training = self.config.training
+        if not self.step_follows:
+            return training.accumulation(processes)
+        tokens = max(training.max_tokens_per_forward, round(self.tokens_per_step / times))
+        return training.model_copy(update={"tokens_per_step": tokens}).accumulation(processes)
 
 
 def resolved(config: RunConfig) -> Resolved:
@@ -60,4 +76,5 @@ def resolved(config: RunConfig) -> Resolved:
         "max_tokens_per_forward": min(training.max_tokens_per_forward, tokens),  # a step has at least one pass
     }
     changed = training.model_copy(update=changes)
-    return Resolved(config.model_copy(update={"training": changed}), rate, tokens, parameters)
+    follows = training.tokens_per_step is None
+    return Resolved(config.model_copy(update={"training": changed}), rate, tokens, parameters, follows)

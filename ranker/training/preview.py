@@ -10,8 +10,8 @@ from ranker.config import RunConfig
 from ranker.config.models import ArmoRMConfig
 from ranker.config.run import HELD_OUT_ROWS
 from ranker.extras import require
-from ranker.scoring.pipeline import TextPipeline
-from ranker.training.batches import Groups, RunPlan
+from ranker.training import losses
+from ranker.training.batches import grouped, planned
 from ranker.training.defaults import resolved
 from ranker.training.rows import load
 from ranker.training.start import starting_model
@@ -31,8 +31,8 @@ def preview(config: RunConfig) -> Iterator[str]:
     config = settings.config
     training, validation, test = load(config)
     model, tokenizer = starting_model(config)
-    pipeline = TextPipeline(model.layout, tokenizer)
-    groups = Groups(training, pipeline)
+    groups = grouped(config.training, training, model, tokenizer)
+    pipeline = groups.pipeline
     yield f"model: {config.model.type} on {config.model.name_or_path}, {settings.parameters / 1e6:.0f}M parameters"
     yield f"loss: {config.training.loss.type}; a score is {SCORES[config.output]}"
     for name, sources, rows in (
@@ -42,14 +42,9 @@ def preview(config: RunConfig) -> Iterator[str]:
     ):
         yield f"{name}: {len(rows)} prompts of {', '.join(sources)}"
     if not isinstance(config.model, ArmoRMConfig):
-        plan = RunPlan(
-            groups,
-            num_train_epochs=config.training.num_train_epochs,
-            max_tokens_per_forward=config.training.max_tokens_per_forward,
-            candidates_per_prompt=config.training.candidates_per_prompt,
-            seed=config.training.seed,
-        )
-        yield plan.summary(groups, config.training.accumulation(), settings.learning_rate)
+        plan = planned(config.training, groups, losses.build(config.training.loss))
+        yield from groups.summary()
+        yield plan.summary(groups, settings.accumulation(groups.times), settings.learning_rate)
     yield f"writes to: {Path(config.output_dir)} (checkpoint, report.html, {', '.join(config.export.precisions)})"
     for preference in training[:EXAMPLES]:
         packed = pipeline.pack(pipeline.tokenize([preference.group])[0])

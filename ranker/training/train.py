@@ -35,11 +35,11 @@ from ranker.errors import ConfigError
 from ranker.models.backbones import DECODERS
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
-from ranker.scoring.pipeline import TextPipeline
 from ranker.training import lora, losses
-from ranker.training.batches import Groups, RunPlan
+from ranker.training.batches import RunPlan, grouped, planned
 from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, EvaluatePending, TrimMemory
-from ranker.training.defaults import resolved
+from ranker.training.defaults import Resolved, resolved
+from ranker.training.groups import Groups
 from ranker.training.interrupts import StopRequest, TrainingStopped
 from ranker.training.launch import Launch, launched
 from ranker.training.losses import Loss
@@ -141,7 +141,7 @@ def _train(
         folder, scorer, history, steps = gating.fit(config, training, [*validation, *test])
     else:
         work = Work(
-            config, args, launch, training, validation, loss or losses.build(config.training.loss), callbacks, log
+            settings, args, launch, training, validation, loss or losses.build(config.training.loss), callbacks, log
         )
         log(
             f"{settings.parameters / 1e6:.0f}M parameters ({config.model.name_or_path}); {len(training)} training and "
@@ -151,7 +151,7 @@ def _train(
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
         if config.qat == "int8" and launch.main:
-            groups = Groups(training, TextPipeline(scorer.model.layout, scorer.pipeline.tokenizer))
+            groups = grouped(config.training, training, scorer.model, scorer.pipeline.tokenizer)
             qat.train_quantized(
                 scorer.model, groups, config.training, config.qat_steps, learning_rate=settings.learning_rate
             )
@@ -175,7 +175,7 @@ def _train(
 class Work:
     """What a run trains with."""
 
-    config: RunConfig
+    settings: Resolved
     args: TrainingArguments
     launch: Launch
     training: list[Preference]
@@ -183,6 +183,11 @@ class Work:
     loss: Loss
     callbacks: Sequence[TrainerCallback]
     log: Callable[[str], object]
+
+    @property
+    def config(self) -> RunConfig:
+        """The run without open settings."""
+        return self.settings.config
 
 
 def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
@@ -194,22 +199,11 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     if config.training.padding_free:
         without_padding(config, model)
     check_loss(work.loss, model)
-    groups = Groups(training, TextPipeline(model.layout, tokenizer))
-    plan = RunPlan(
-        groups,
-        num_train_epochs=config.training.num_train_epochs,
-        max_tokens_per_forward=config.training.max_tokens_per_forward,
-        candidates_per_prompt=config.training.candidates_per_prompt,
-        seed=config.training.seed,
-        world=launch.world,
-        rank=launch.rank,
-    )
-    if launch.main:
-        begin()  # what an earlier run left is removed when nothing of this one can be refused any more
-        together = launch.world * args.gradient_accumulation_steps
-        check_plan(output / STEPS / PLAN, f"{plan.digest(groups)} {together}", resume)
+    groups = grouped(config.training, training, model, tokenizer)
+    plan = planned(config.training, groups, work.loss, world=launch.world, rank=launch.rank)
+    args.gradient_accumulation_steps = work.settings.accumulation(groups.times, launch.world)
+    _begin(work, groups, plan, resume, begin)
     steps = -(-len(plan) // args.gradient_accumulation_steps)
-    work.log(plan.summary(groups, args.gradient_accumulation_steps, args.learning_rate))
     # Rounded down: with one step of warm-up, a run of one step would train at a rate of 0.
     args.warmup_steps = math.floor(_steps_of(config.training.warmup_steps, steps))
     args.eval_steps = args.save_steps = math.ceil(_steps_of(config.training.eval_steps, steps))
@@ -260,6 +254,17 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     if stopped is not None:  # after the last step: the model is trained and saved, what follows is not begun
         raise TrainingStopped(stopped, trainer.state.global_step, trainer.state.max_steps, final)
     return final, scorer, trainer.state.log_history, trainer.state.global_step
+
+
+def _begin(work: Work, groups: Groups, plan: RunPlan, resume: bool, begin: Callable[[], None]) -> None:
+    """Bind the output folder to the plan and say what it is."""
+    accumulation = work.args.gradient_accumulation_steps
+    if work.launch.main:
+        begin()  # what an earlier run left is removed when nothing of this one can be refused any more
+        digest = f"{plan.digest(groups)} {work.launch.world * accumulation}"
+        check_plan(Path(work.config.output_dir) / STEPS / PLAN, digest, resume)
+    for line in [*groups.summary(), plan.summary(groups, accumulation, work.args.learning_rate)]:
+        work.log(line)
 
 
 def _say_what_is_kept(state: TrainerState, log: Callable[[str], object]) -> None:

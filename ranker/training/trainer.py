@@ -23,11 +23,12 @@ from ranker.config import TrainingConfig
 from ranker.metrics import pairwise_summary
 from ranker.models.heads import NEW_HEADS
 from ranker.models.torch_scorer import TorchScorer
-from ranker.records import Group, Preference
+from ranker.records import Group, Preference, Prompt
 from ranker.scoring.protocol import GroupScores
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training import losses
-from ranker.training.batches import Collator, Groups, RunPlan
+from ranker.training.batches import Collator, RunPlan
+from ranker.training.groups import Groups
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
 from ranker.training.losses import Loss
 from ranker.training.losses.loss import at
@@ -40,7 +41,7 @@ this share of the log-loss, which decides nothing but ties."""
 SLICE = 256
 """Validation groups of each process between two looks at whether the run is to stop."""
 
-TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels", "counted", "compared")
+TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels", "list_weight", "counted", "compared")
 
 
 class RankerTrainer(Trainer):  # type: ignore[misc]
@@ -86,6 +87,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self._saved_step = -1
         self._draft: Path | None = None
         self.validation = list(validation)
+        self._eval_order = _by_prompt(self.validation)
         self.tokenizer = tokenizer
         self.config = config
         self.loss = loss or losses.build(config.loss)
@@ -207,12 +209,13 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         results: list[GroupScores] = []
         size = SLICE * self.accelerator.num_processes
         with self.stop.abandonable():
-            for start in range(0, len(self.validation), size):
-                results += self.score([p.group for p in self.validation[start : start + size]])
+            rows = [self.validation[number] for number in self._eval_order]
+            for start in range(0, len(rows), size):
+                results += self.score([p.group for p in rows[start : start + size]])
                 number = self.stop.agreed(self.args.device)
                 if number is not None:
                     raise AbandonedError(number)
-        summary = pairwise_summary(self.validation, results)
+        summary = pairwise_summary(rows, results)
         metrics = {
             f"{metric_key_prefix}_accuracy": summary.accuracy.value,
             f"{metric_key_prefix}_log_loss": summary.log_loss,
@@ -280,6 +283,12 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         if len(margin):
             self._logged["accuracy"].append(float(((margin > 0) + 0.5 * (margin == 0)).mean()))
             self._logged["margin"].append(float(margin.mean()))
+
+
+def _by_prompt(rows: Sequence[Preference]) -> list[int]:
+    """The numbers of the rows, those of a prompt together: rows that are scored together share their answers."""
+    first: dict[Prompt, int] = {}
+    return sorted(range(len(rows)), key=lambda number: (first.setdefault(rows[number].prompt, number), number))
 
 
 def _gathered(results: list[GroupScores]) -> list[list[GroupScores]]:

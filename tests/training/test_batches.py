@@ -8,7 +8,8 @@ from ranker.errors import ConfigError
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.scoring.pipeline import TextPipeline
-from ranker.training.batches import Collator, Groups, RunPlan
+from ranker.training.batches import Collator, RunPlan
+from ranker.training.groups import Groups
 from tests.conftest import LAYOUTS, tiny
 
 

@@ -11,7 +11,7 @@ from ranker.config import load_config
 from ranker.errors import ConfigError
 from ranker.models.torch_scorer import TorchScorer
 from ranker.scoring.pipeline import TextPipeline
-from ranker.training.batches import Groups
+from ranker.training.groups import Groups
 from ranker.training.stages import qat
 from ranker.training.train import train
 from tests.conftest import ROOT, tiny

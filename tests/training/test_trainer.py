@@ -7,9 +7,9 @@ import torch
 from transformers import TrainingArguments
 
 from ranker.config import MODEL_TYPES, LossConfig, TrainingConfig
-from ranker.records import Preference
+from ranker.records import Preference, subset_of
 from ranker.scoring.pipeline import TextPipeline
-from ranker.training.batches import Groups
+from ranker.training.groups import Groups
 from ranker.training.losses import LOSSES, listwise
 from ranker.training.trainer import RankerTrainer
 from tests.conftest import LAYOUTS, tiny
@@ -89,9 +89,9 @@ def test_list_losses_read_the_scores_of_their_group(name, tmp_path):
     examples = [trainer.train_dataset[item] for item in items]
     got = trainer.compute_loss(model, trainer.data_collator(examples)).item()
     expected = []
-    for example in examples:
-        (result,) = TorchScorer(model, trainer.tokenizer).score([example.preference.group])
-        labels = torch.tensor([[row[0] for row in example.preference.labels()]])
+    for number, chosen in items:
+        (result,) = TorchScorer(model, trainer.tokenizer).score([subset_of(rows[number], chosen).group])
+        labels = torch.tensor([[row[0] for row in subset_of(rows[number], chosen).labels()]])
         scores = torch.from_numpy(result.scores)[None]
         expected.append(getattr(listwise, name)(scores, labels, torch.ones_like(labels, dtype=torch.bool)).item())
     assert got == pytest.approx(sum(expected) / 3, rel=1e-4)
@@ -147,9 +147,9 @@ def test_token_loss_compares_differing_tokens_and_never_padding(tmp_path):
 def test_token_loss_compares_answers_where_the_prompt_was_cut(tmp_path):
     """The longer answer's prompt is cut, so the two begin at different places; only answer tokens are compared."""
     trainer = trainer_on("llama", tmp_path, loss="token_pairwise")
-    groups, model = trainer.train_dataset, trainer.model.eval()
-    groups.preferences[0] = Preference("a long prompt " * 60, ("yes " * 4, "no, and " * 30), ((1.0,), (0.0,)))
-    groups.tokens[:1] = groups.pipeline.tokenize([groups.preferences[0].group])
+    model = trainer.model.eval()
+    row = Preference("a long prompt " * 60, ("yes " * 4, "no, and " * 30), ((1.0,), (0.0,)))
+    groups = Groups([row], trainer.train_dataset.pipeline)
     batch = trainer.data_collator([groups[(0, (0, 1))]])
     blocks = batch["block_ids"].tolist()
     begins, ends = [row.index(1) for row in blocks], [sum(b >= 0 for b in row) for row in blocks]
@@ -178,14 +178,16 @@ def test_token_spans_narrow_what_is_compared(tmp_path):
     assert batch["weight"].tolist() == [1.0, 1.0]
     blocks, compared = batch["block_ids"], batch["compared"]
     begin = int((blocks[0] > 0).int().argmax())
+    assert batch["left"][0, 0] == 0
+    assert batch["right"][0, 0] == 1
     for place, (answer, parts) in enumerate(zip(answers, spans, strict=True)):
-        ids = batch["input_ids"][place][compared[place]].numpy()
+        ids = batch["input_ids"][place][compared[0, place]].numpy()
         inside = "".join(answer[a:b] for a, b in parts)
         assert groups.pipeline.tokenizer.decode(ids).replace(" ", "").replace("##", "") == inside
-    assert torch.equal(compared[2:], blocks[2:] > 0)
+    assert torch.equal(compared[1], blocks[2:] > 0)
     values = model(**{k: batch[k] for k in ("input_ids", "block_ids", "position_ids")}, every_token=True)[..., 0]
     lengths = (blocks >= 0).sum(dim=1).tolist()
-    narrow = [t for t in range(begin, max(lengths[:2])) if any(t < lengths[r] and compared[r, t] for r in (0, 1))]
+    narrow = [t for t in range(begin, max(lengths[:2])) if any(t < lengths[r] and compared[0, r, t] for r in (0, 1))]
     differing = [
         t
         for t in narrow
@@ -223,7 +225,7 @@ def test_class_weights_and_label_smoothing_reach_the_loss(tmp_path):
     model, example = trainer.model.eval(), trainer.train_dataset[(0, (0, 1, 2))]
     batch = trainer.data_collator([example])
     logits = model(**{k: batch[k] for k in ("input_ids", "block_ids", "position_ids")})[:, 0]
-    labels = torch.tensor([int(row[0] >= 0.7) for row in example.preference.scores])
+    labels = torch.tensor([int(row[0] >= 0.7) for row in example.lists[0].labels])
     log_p, weights = logits.log_softmax(-1), torch.tensor([1.0, 3.0])
     picked = -(weights[labels] * log_p[range(3), labels])
     expected = 0.9 * picked + 0.1 * -(weights * log_p).sum(-1) / 2

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from ranker.models.heads import wide
 from ranker.training.losses.loss import Batch, Loss, at
 
 
@@ -42,16 +43,18 @@ def rank_net(scores: Tensor, labels: Tensor, present: Tensor) -> Tensor:
     InstructGPT (arXiv 2203.02155) trains on all pairs of K ranked answers this way. A list without such a pair gives 0.
     """
     better = (labels[:, :, None] > labels[:, None, :]) & present[:, :, None] & present[:, None, :]
-    difference = scores.float()[:, :, None] - scores.float()[:, None, :]
+    difference = wide(scores)[:, :, None] - wide(scores)[:, None, :]
     return torch.where(better, softplus(-difference), 0.0).sum(dim=(1, 2)) / better.sum(dim=(1, 2)).clamp(min=1)
 
 
 def _masked(values: Tensor, present: Tensor) -> Tensor:
-    return values.float().masked_fill(~present, torch.finfo(torch.float32).min)
+    return wide(values).masked_fill(~present, torch.finfo(torch.float32).min)
 
 
 class ListLoss(Loss):
-    """A loss of ranked lists: the sum over groups, averaged over the criteria that have a label.
+    """A loss of ranked lists: the sum over the data's rows, averaged over the criteria that have a label.
+
+    Of a row that is only partly read with its group, the candidates that are read are the list.
 
     A subclass says what a list costs in ``per_list``.
     """
@@ -68,10 +71,10 @@ class ListLoss(Loss):
         criteria = zip(values, labels.nan_to_num(), present, strict=True)
         losses = torch.stack([self.per_list(*criterion) for criterion in criteria])
         known = present.any(dim=-1)
-        return ((losses * known).sum(dim=0) / known.sum(dim=0).clamp(min=1)).sum()
+        return ((losses * known).sum(dim=0) / known.sum(dim=0).clamp(min=1) * batch["list_weight"]).sum()
 
     def size(self, batch: Batch) -> Tensor:
-        """The groups that count."""
+        """The rows that count."""
         return batch["counted"]
 
 

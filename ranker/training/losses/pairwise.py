@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ranker.config.losses import ComparisonLossConfig, PairLossConfig
+from ranker.models.heads import wide
 from ranker.training.losses.loss import Batch, Loss, at
 
 
@@ -26,8 +27,8 @@ def bradley_terry(logits: Tensor, targets: Tensor, margin: Tensor | None = None)
     Returns:
         (comparisons,) mean over the tasks that have a label, 0 where none has.
     """
-    logits = logits.float()
-    offset = torch.zeros(()) if margin is None else margin.float()[:, None]
+    logits = wide(logits)
+    offset = torch.zeros(()) if margin is None else wide(margin)[:, None]
     known = ~targets.isnan()
     target = torch.where(known, targets, 0.0)
     loss = target * softplus(offset - logits) + (1 - target) * softplus(offset + logits)
@@ -71,7 +72,7 @@ def answer_token(left: Tensor, right: Tensor, targets: Tensor) -> Tensor:
     """
     known = ~targets.isnan()
     target = torch.where(known, targets, 0.0)
-    loss = -(target * left.float() + (1 - target) * right.float())
+    loss = -(target * wide(left) + (1 - target) * wide(right))
     return (loss * known).sum(dim=-1) / known.sum(dim=-1).clamp(min=1)
 
 
@@ -89,11 +90,11 @@ def order_consistency(forward: Tensor, backward: Tensor) -> Tensor:
 
 
 def _squared_sum(a: Tensor, b: Tensor) -> Tensor:
-    return (a.float() + b.float()).square().mean(dim=-1)
+    return (wide(a) + wide(b)).square().mean(dim=-1)
 
 
 class ComparisonLoss(Loss):
-    """A loss of compared pairs: sums over comparisons by their weight; the weights of a group sum to 1.
+    """A loss of compared pairs: sums over comparisons by their weight; the weights of a row of the data sum to 1.
 
     A subclass says what a comparison costs in ``per_comparison``. The settings add TRL's auxiliary term and a
     penalty on scores that change with the order.

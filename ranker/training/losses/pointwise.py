@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.config.losses import CrossEntropyLossConfig, HuberLossConfig
+from ranker.models.heads import wide
 from ranker.training.losses.loss import Batch, Loss, at
 
 
@@ -25,9 +26,9 @@ def cross_entropy(
     Returns:
         (answers,), 0 where the label is missing.
     """
-    weight = None if class_weights is None else class_weights.to(logits.device).float()
+    weight = None if class_weights is None else class_weights.to(wide(logits))
     return nn.functional.cross_entropy(
-        logits.float(), labels, weight=weight, label_smoothing=label_smoothing_factor, reduction="none"
+        wide(logits), labels, weight=weight, label_smoothing=label_smoothing_factor, reduction="none"
     )
 
 
@@ -35,7 +36,7 @@ def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of one logit per answer against a probability in [0, 1], NaN a missing label; as ``mse``."""
     known = ~labels.isnan()
     loss = nn.functional.binary_cross_entropy_with_logits(
-        logits.float(), torch.where(known, labels, 0.5), reduction="none"
+        wide(logits), torch.where(known, labels, 0.5).to(wide(logits)), reduction="none"
     )
     return _mean_known(loss, known)
 
@@ -51,14 +52,14 @@ def mse(scores: Tensor, labels: Tensor) -> Tensor:
         (answers,), 0 where no aspect has a label.
     """
     known = ~labels.isnan()
-    return _mean_known((scores.float() - torch.where(known, labels, 0.0)).square(), known)
+    return _mean_known((wide(scores) - torch.where(known, labels, 0.0)).square(), known)
 
 
 def huber(scores: Tensor, labels: Tensor, *, delta: float = 1.0) -> Tensor:
     """Huber's loss: squared up to ``delta``, linear beyond (Huber 1964); arguments and result as in ``mse``."""
     known = ~labels.isnan()
-    target = torch.where(known, labels, 0.0)
-    return _mean_known(nn.functional.huber_loss(scores.float(), target, delta=delta, reduction="none"), known)
+    target = torch.where(known, labels, 0.0).to(wide(scores))
+    return _mean_known(nn.functional.huber_loss(wide(scores), target, delta=delta, reduction="none"), known)
 
 
 def rmse(scores: Tensor, labels: Tensor, *, epsilon: float = 1e-12) -> Tensor:
@@ -67,7 +68,7 @@ def rmse(scores: Tensor, labels: Tensor, *, epsilon: float = 1e-12) -> Tensor:
     ``epsilon`` keeps the gradient finite at zero error. Arguments as in ``mse``; batches without a label give ~0.
     """
     known = ~labels.isnan()
-    error = torch.where(known, scores.float() - torch.where(known, labels, 0.0), 0.0)
+    error = torch.where(known, wide(scores) - torch.where(known, labels, 0.0), 0.0)
     return (error.square().sum() / known.sum().clamp(min=1) + epsilon).sqrt()
 
 
@@ -76,7 +77,7 @@ def _mean_known(loss: Tensor, known: Tensor) -> Tensor:
 
 
 class AnswerLoss(Loss):
-    """A loss of single answers: the mean over the labelled answers of a pass, times its groups.
+    """A loss of single answers: the mean over the labelled answers of a pass, times its rows.
 
     A subclass says what answers cost in ``per_answer``.
     """
@@ -99,7 +100,7 @@ class AnswerLoss(Loss):
         return self.per_answer(values[labelled], labels[labelled]).mean() * batch["counted"]
 
     def size(self, batch: Batch) -> Tensor:
-        """The groups that count."""
+        """The rows that count."""
         return batch["counted"]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from ranker.models.heads import wide
 from ranker.training.losses.loss import Batch, Loss
 
 
@@ -25,7 +26,7 @@ def token_pairwise(chosen: Tensor, rejected: Tensor, span: Tensor) -> Tensor:
     Returns:
         (pairs,)
     """
-    loss = softplus(rejected.float() - chosen.float())
+    loss = softplus(wide(rejected) - wide(chosen))
     return torch.where(span, loss, 0.0).sum(dim=-1) / span.sum(dim=-1).clamp(min=1)
 
 
@@ -86,8 +87,10 @@ class TokenPairwise(Loss):
         a, b = batch["left"][:, 0], batch["right"][:, 0]
         span = differing_span(ids[a], ids[b], mask[a], mask[b])
         if "compared" in batch:
-            compared = batch["compared"].gather(1, moved) & mask
-            span &= compared[a] | compared[b]
+            of_a, of_b = (
+                batch["compared"][:, side].gather(1, moved[end]) & mask[end] for side, end in enumerate((a, b))
+            )
+            span &= of_a | of_b
         left, right = values[a], values[b]
         target = batch["targets"].nanmean(dim=-1)
         loss = target * token_pairwise(left, right, span) + (1 - target) * token_pairwise(right, left, span)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from ranker.models.build import new_model
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference
 from ranker.scoring import batching
+from ranker.scoring.distinct import once
 from ranker.scoring.pipeline import TextPipeline
 from ranker.training.losses.pairwise import bradley_terry
 from ranker.training.rows import load_aspects
@@ -52,7 +54,7 @@ def fit(
 ) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
     """Fit the aspects on ``data.aspects`` and the gate on ``preferences``; the backbone stays as it is.
 
-    Features wait in main memory, 8 bytes x hidden for every answer.
+    Features wait in main memory, 8 bytes x hidden for every distinct answer.
 
     Returns:
         The checkpoint folder, a scorer, the log of the gate's loss, and its steps.
@@ -66,9 +68,9 @@ def fit(
     model: Any = new.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = TextPipeline(model.layout, tokenizer)
 
-    answers, _ = features(model, pipeline, [p.group for p in rows], config.training.max_tokens_per_forward)
+    read = features(model, pipeline, [p.group for p in rows], config.training.max_tokens_per_forward)
     labels = np.array([scores for p in rows for scores in p.scores], np.float64)
-    states = answers.double().numpy()
+    states = read.answers[read.places].double().numpy()
     weights = ridge(states, labels, seed=config.training.seed)
     model.regression_layer.weight.data.copy_(torch.from_numpy(weights))
     transform = np.eye(len(settings.aspects))
@@ -77,8 +79,8 @@ def fit(
         transform = decorrelation(states @ weights.T, column, settings.gate.max_correlation)
     model.reward_transform_matrix.data.copy_(torch.from_numpy(transform))
 
-    answers, prompts = features(model, pipeline, [p.group for p in preferences], config.training.max_tokens_per_forward)
-    history = train_gate(model, answers, prompts, preferences, config)
+    read = features(model, pipeline, [p.group for p in preferences], config.training.max_tokens_per_forward)
+    history = train_gate(model, read, preferences, config)
     folder = Path(config.output_dir) / "checkpoint"
     native.replace(model.eval(), tokenizer, folder)
     scorer = TorchScorer(model, tokenizer)
@@ -86,25 +88,35 @@ def fit(
     return folder, scorer, history, settings.gate.steps
 
 
+@dataclass(frozen=True, slots=True)
+class Features:
+    """States (distinct answers, hidden) of the answers and of their prompts, and the place (answers,) of each answer.
+
+    On the processor, in fp32. ``places`` are those of all candidates of all groups, in order.
+    """
+
+    answers: Tensor
+    prompts: Tensor
+    places: Tensor
+
+
 @torch.no_grad()
 def features(
     model: GatedModel, pipeline: TextPipeline, groups: Sequence[Group], max_tokens_per_forward: int
-) -> tuple[Tensor, Tensor]:
-    """States (answers, hidden) of all answers of ``groups`` in order, and of their prompts; on the processor, fp32."""
-    parts: list[tuple[Tensor, Tensor]] = []
-    for first in tqdm(range(0, len(groups), SLICE), desc="features", disable=None):
-        part = groups[first : first + SLICE]
-        packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(part)]
-        starts = np.cumsum([0, *(len(group.candidates) for group in part)])
-        answers, prompts = (torch.zeros(int(starts[-1]), model.regression_layer.in_features) for _ in range(2))
+) -> Features:
+    """What the backbone makes of the answers of ``groups``; each distinct one is read once."""
+    reading = once(groups)
+    starts = np.cumsum([0, *(len(group.candidates) for group in reading.groups)])
+    answers, prompts = (torch.zeros(int(starts[-1]), model.regression_layer.in_features) for _ in range(2))
+    for first in tqdm(range(0, len(reading.groups), SLICE), desc="features", disable=None):
+        packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(reading.groups[first : first + SLICE])]
         for batch in batching.batches(batching.units(packed), max_tokens_per_forward):
             arrays = batching.collate(model.layout, batch)
             states = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
-            places = [int(starts[unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]
-            answers[places], prompts[places] = (state.cpu() for state in states)
-        parts.append((answers, prompts))
-    answers, prompts = (torch.cat(states) for states in zip(*parts, strict=True))
-    return answers, prompts
+            rows = [int(starts[first + unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]
+            answers[rows], prompts[rows] = (state.cpu() for state in states)
+    places = [int(starts[group]) + candidate for row in reading.places for group, candidate in row]
+    return Features(answers, prompts, torch.tensor(places))
 
 
 def ridge(features: Matrix, labels: Matrix, *, seed: int = 0) -> Matrix:
@@ -157,7 +169,7 @@ def decorrelation(aspects: Matrix, verbosity: int, limit: float) -> Matrix:
 
 
 def train_gate(
-    model: GatedModel, answers: Tensor, prompts: Tensor, preferences: Sequence[Preference], config: RunConfig
+    model: GatedModel, read: Features, preferences: Sequence[Preference], config: RunConfig
 ) -> list[dict[str, Any]]:
     """Train the gate by Bradley-Terry on comparisons of the mixed scores; everything else is frozen.
 
@@ -174,8 +186,9 @@ def train_gate(
     model.train()
     for step in tqdm(range(1, gate.steps + 1), desc="gate", disable=None):
         chosen = torch.randint(len(left), (min(gate.batch_pairs, len(left)),))
-        rows = [side[chosen] for side in (left, right)]
-        first, second = (model.mix(*(part[r].to(model.device) for part in (answers, prompts)))[:, :1] for r in rows)
+        rows = [read.places[side[chosen]] for side in (left, right)]
+        parts = (read.answers, read.prompts)
+        first, second = (model.mix(*(part[r].to(model.device) for part in parts))[:, :1] for r in rows)
         loss = bradley_terry(first - second, targets[chosen].to(model.device)).mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

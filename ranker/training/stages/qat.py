@@ -22,7 +22,8 @@ from transformers.pytorch_utils import Conv1D
 from ranker.config import TrainingConfig
 from ranker.models.heads import HEAD_MODULES
 from ranker.scoring import batching
-from ranker.training.batches import Groups, RunPlan
+from ranker.training.batches import RunPlan
+from ranker.training.groups import Groups
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def train_quantized(
     errors, spread = [], []
     with rounded(student):
         for items in islice(cycle(plan), steps):
-            units = [unit for item in items for unit in groups[item].unit_rows]
+            units = [unit for item in items for unit in groups[item].units]
             arrays = batching.collate(layout, units)
             tensors = {name: torch.from_numpy(array).to(student.device) for name, array in arrays.items()}
             with torch.no_grad():

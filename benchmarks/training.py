@@ -1,0 +1,426 @@
+"""Time and tokens to equal held-out accuracy: each answer read once, pair by pair, TRL, sentence-transformers.
+
+    pip install trl sentence-transformers            # needed only by their sides
+    python benchmarks/training.py DATA --out OUT.jsonl [--sets argconv wmt19] [--sides once pairs trl] [--seeds 0 1 2]
+    python benchmarks/training.py --table OUT.jsonl
+
+DATA holds ``<set>/train.jsonl.gz`` and ``val.jsonl.gz`` (or ``pairs_train`` and ``pairs_val``) with prompt, chosen and
+rejected. All sides train the packaged MiniLM encoder with one output on the same comparisons by
+-log sigmoid(r_chosen - r_rejected), each run in a process of its own, one after the other: seed 0 of every side, then
+seed 1. Accuracy is measured by each side's own forward pass at every quarter of a run; the clock stands still
+meanwhile. A run that is already in OUT is not repeated. Differences of accuracy are paired, with a 95 % bootstrap
+interval over prompts (all seeds together).
+
+Sets: ``argconv`` trains on all of it; ``argconv-0``, ``-1``, ``-2`` hold out a third of the debate sides each, so that
+together every side is held out once; ``wmt19`` has 250 training prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, median
+
+LEARNING_RATE = 1e-4
+"""Of sides that read pair by pair."""
+PAIRS = 8
+"""Pairs of a step of TRL and of sentence-transformers."""
+MAX_LENGTH = 384
+POINTS = 4
+"""Measurements within a run."""
+FOLDS = 3
+WMT19_PROMPTS = 250
+RESAMPLES = 2000
+
+Row = dict[str, str]
+Scorer = Callable[[list[tuple[str, str]]], list[float]]
+"""From (prompt, answer) to scores."""
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--table", type=Path, help="print what a file holds as Markdown, and stop")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--sets", nargs="+", default=["argconv", "wmt19", "oasst", "hh-harmless"])
+    parser.add_argument("--sides", nargs="+", choices=[*SIDES], default=[*SIDES])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--label", default="", help="a name for these overrides in the table")
+    parser.add_argument("--override", action="append", default=[], help="section.key=value, of our sides")
+    parser.add_argument("--run", action="store_true", help="one run, used by this script itself")
+    options = parser.parse_args()
+    if options.table:
+        print(table(read_results(options.table)))
+        return
+    if options.run:
+        result = one(options)
+        print(json.dumps(result))
+        return
+    for seed in options.seeds:
+        for name in options.sets:
+            for side in options.sides:
+                key = {"set": name, "side": side, "seed": seed, "label": options.label}
+                if any(key.items() <= result.items() for result in read_results(options.out)):
+                    continue
+                arguments = ["--sets", name, "--sides", side, "--seeds", str(seed), "--threads", str(options.threads)]
+                arguments += [part for override in options.override for part in ("--override", override)]
+                command = [sys.executable, __file__, str(options.data), "--run", *arguments]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    sys.exit(done.stderr[-3000:])
+                result = key | json.loads(done.stdout.splitlines()[-1])
+                with options.out.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(result) + "\n")
+                last = result["points"][-1]
+                print(f"{key} {last['accuracy']:.4f} {last['tokens']} tokens {last['seconds']:.0f} s", flush=True)
+    print(table(read_results(options.out)))
+
+
+def read_results(path: Path) -> list[dict]:
+    """The runs of a file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def one(options: argparse.Namespace) -> dict:
+    """Train one side once."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    (name,), (side,), (seed,) = options.sets, options.sides, options.seeds
+    training, held_out = rows_of(options.data, name)
+    clock = Clock(held_out)
+    with tempfile.TemporaryDirectory() as folder:
+        SIDES[side](training, clock, seed, Path(folder), options.override)
+    return {
+        "comparisons": len(training),
+        "points": clock.points,
+        "prompts": [row["prompt"] for row in held_out],
+        "credits": clock.credits,
+        "threads": options.threads,
+    }
+
+
+def rows_of(data: Path, name: str) -> tuple[list[Row], list[Row]]:
+    """Training and held-out rows of a set."""
+    folder, _, fold = name.partition("-") if name.startswith("argconv") else (name, "", "")
+    prefix = "" if (data / folder / "train.jsonl.gz").exists() else "pairs_"
+    training, held_out = (read(data / folder / f"{prefix}{part}.jsonl.gz") for part in ("train", "val"))
+    if fold:
+        rows = [*training, *held_out]
+        prompts = sorted({row["prompt"] for row in rows})
+        random.Random(0).shuffle(prompts)
+        tested = set(prompts[int(fold) :: FOLDS])
+        training, held_out = ([row for row in rows if (row["prompt"] in tested) == part] for part in (False, True))
+    if name == "wmt19":
+        prompts = sorted({row["prompt"] for row in training})
+        kept = set(random.Random(0).sample(prompts, WMT19_PROMPTS))
+        training = [row for row in training if row["prompt"] in kept]
+    random.Random(0).shuffle(training)
+    return training, held_out
+
+
+def read(path: Path) -> list[Row]:
+    """Rows with prompt, chosen and rejected."""
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in map(json.loads, lines)]
+
+
+def now() -> tuple[float, float]:
+    """The clock on the wall and that of this process, which other load does not move."""
+    return time.perf_counter(), time.process_time()
+
+
+class Clock:
+    """Tokens and seconds of training, and accuracy on the held-out rows at every quarter of a run."""
+
+    def __init__(self, held_out: Sequence[Row]) -> None:
+        self.held_out = held_out
+        self.points: list[dict] = []
+        self.credits: list[float] = []
+        self.tokens = self.padded = 0
+        self.seconds = self.cpu = 0.0
+        self.started = (0.0, 0.0)
+
+    def callback(self, mask: str, scorer: Callable[[], Scorer]):
+        """A callback of transformers' trainers.
+
+        Args:
+            mask: the model's argument that tells tokens from padding.
+            scorer: scores with the model as it is now.
+        """
+        from transformers import TrainerCallback
+
+        clock = self
+
+        class Timing(TrainerCallback):
+            def on_train_begin(self, args, state, control, model, **_):
+                model.register_forward_pre_hook(clock.counter(mask), with_kwargs=True)
+                clock.started = now()
+
+            def on_step_end(self, args, state, control, **_):
+                wall, cpu = now()
+                clock.seconds += wall - clock.started[0]
+                clock.cpu += cpu - clock.started[1]
+                if state.global_step in {round(state.max_steps * k / POINTS) for k in range(1, POINTS + 1)}:
+                    clock.measure(scorer())
+                clock.started = now()
+
+        return Timing()
+
+    def counter(self, mask: str):
+        """A hook that counts the tokens of training passes."""
+
+        def count(model, args, kwargs):
+            if model.training:
+                values = kwargs[mask]
+                self.tokens += int((values >= 0).sum() if mask == "block_ids" else values.sum())
+                self.padded += values.numel()
+
+        return count
+
+    def measure(self, score: Scorer) -> None:
+        """Note the accuracy now; every distinct answer is scored once."""
+        texts = list({(row["prompt"], row[side]): None for row in self.held_out for side in ("chosen", "rejected")})
+        scores = dict(zip(texts, score(texts), strict=True))
+        leads = [scores[r["prompt"], r["chosen"]] - scores[r["prompt"], r["rejected"]] for r in self.held_out]
+        self.credits = [0.5 if lead == 0 else float(lead > 0) for lead in leads]
+        figures = {"tokens": self.tokens, "padded": self.padded, "seconds": self.seconds, "cpu": self.cpu}
+        self.points.append({**figures, "accuracy": mean(self.credits)})
+
+
+def ours(*settings: str):
+    """The recipe ``encoder-bradley-terry``."""
+
+    def run(rows: list[Row], clock: Clock, seed: int, folder: Path, overrides: Sequence[str]) -> None:
+        from ranker.config import load_config
+        from ranker.records import Group
+        from ranker.training import train
+
+        files = [folder / f"{name}.jsonl" for name in ("train", "val")]
+        for file, part in zip(files, (rows, clock.held_out[:8]), strict=True):
+            file.write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
+        config = load_config(
+            "encoder-bradley-terry",
+            [
+                f"output_dir={folder}/run",
+                f"data.train=[{files[0]}]",
+                f"data.validation=[{files[1]}]",
+                "data.train_eval_overlap=ignore",
+                "model.name_or_path=offline",
+                f"model.max_length={MAX_LENGTH}",
+                "training.eval_steps=1000000",
+                "training.report_to=[]",
+                f"training.seed={seed}",
+                *settings,
+                *overrides,
+            ],
+        )
+        holder = {}
+
+        def scorer() -> Scorer:
+            from ranker.models.torch_scorer import TorchScorer
+
+            trainer = holder["trainer"]
+            live = TorchScorer(trainer.model, trainer.tokenizer)
+            return lambda texts: [
+                float(result.scores[0]) for result in live.score([Group(prompt, (answer,)) for prompt, answer in texts])
+            ]
+
+        initialize = train.RankerTrainer.__init__
+
+        def remembered(self, *args, **kwargs):
+            initialize(self, *args, **kwargs)
+            holder["trainer"] = self
+
+        train.RankerTrainer.__init__ = remembered
+        train.train(config, callbacks=[clock.callback("block_ids", scorer)])
+
+    return run
+
+
+def trl(rows: list[Row], clock: Clock, seed: int, folder: Path, overrides: Sequence[str]) -> None:
+    """TRL's RewardTrainer, without gradient checkpointing, which it turns on by default and which costs speed."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from trl import RewardConfig, RewardTrainer
+
+    from ranker.extras import offline_backbone
+
+    tokenizer = AutoTokenizer.from_pretrained(offline_backbone())
+    tokenizer.eos_token = tokenizer.sep_token
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(offline_backbone(), num_labels=1)
+
+    def text(prompt: str, answer: str) -> str:
+        return f"{prompt} [SEP] {answer}"
+
+    def scorer() -> Scorer:
+        def score(texts: list[tuple[str, str]]) -> list[float]:
+            full = [text(*pair) + tokenizer.eos_token for pair in texts]
+            return classified(model, lambda part: tokenizer(part, **padded_tensors()), full)
+
+        return score
+
+    trainer = RewardTrainer(
+        model=model,
+        args=RewardConfig(
+            output_dir=str(folder),
+            per_device_train_batch_size=PAIRS,
+            num_train_epochs=1,
+            learning_rate=LEARNING_RATE,
+            max_length=MAX_LENGTH,
+            bf16=False,
+            gradient_checkpointing=False,
+            use_cpu=not torch.cuda.is_available(),
+            save_strategy="no",
+            report_to=[],
+            logging_steps=1000,
+            disable_tqdm=True,
+            seed=seed,
+        ),
+        train_dataset=Dataset.from_list(
+            [{side: text(row["prompt"], row[side]) for side in ("chosen", "rejected")} for row in rows]
+        ),
+        processing_class=tokenizer,
+        callbacks=[clock.callback("attention_mask", scorer)],
+    )
+    trainer.train()
+
+
+def padded_tensors() -> dict:
+    """Options of a tokenizer."""
+    return {"padding": True, "truncation": True, "max_length": MAX_LENGTH, "return_tensors": "pt"}
+
+
+def classified(model, tokenize: Callable, texts: list, size: int = 32) -> list[float]:
+    """Logits of a classifier with one output, texts of like length together."""
+    import torch
+
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    scores = [0.0] * len(texts)
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            batch = tokenize([texts[i] for i in part]).to(model.device)
+            for i, score in zip(part, model(**batch).logits[:, 0].tolist(), strict=True):
+                scores[i] = score
+    model.train()
+    return scores
+
+
+def cross_encoder(rows: list[Row], clock: Clock, seed: int, folder: Path, overrides: Sequence[str]) -> None:
+    """sentence-transformers' CrossEncoderTrainer with RankNetLoss on lists of two."""
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import RankNetLoss
+
+    from ranker.extras import offline_backbone
+
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = CrossEncoder(str(offline_backbone()), num_labels=1, max_length=MAX_LENGTH, device=device)
+
+    def scorer() -> Scorer:
+        return lambda texts: model.predict(texts, activation_fn=torch.nn.Identity(), show_progress_bar=False).tolist()
+
+    trainer = CrossEncoderTrainer(
+        model=model,
+        args=CrossEncoderTrainingArguments(
+            output_dir=str(folder),
+            per_device_train_batch_size=PAIRS,
+            num_train_epochs=1,
+            learning_rate=LEARNING_RATE,
+            use_cpu=device == "cpu",
+            save_strategy="no",
+            report_to=[],
+            logging_steps=1000,
+            disable_tqdm=True,
+            seed=seed,
+        ),
+        train_dataset=Dataset.from_list(
+            [{"query": row["prompt"], "docs": [row["chosen"], row["rejected"]], "labels": [1.0, 0.0]} for row in rows]
+        ),
+        loss=RankNetLoss(model),
+        callbacks=[clock.callback("attention_mask", scorer)],
+    )
+    trainer.train()
+
+
+SIDES: dict[str, Callable] = {
+    "once": ours(),
+    "pairs": ours("training.merge_rows=false", f"training.learning_rate={LEARNING_RATE}"),
+    "trl": trl,
+    "cross_encoder": cross_encoder,
+}
+
+
+def table(results: list[dict]) -> str:
+    """Per set and side: tokens, seconds and accuracy; then the paired differences from ``once``."""
+    import numpy as np
+
+    names = list(dict.fromkeys((r["set"].split("-")[0], r["side"], r["label"]) for r in results))
+    lines = [
+        "| set | side | runs | real tokens, M | padding | seconds (median) | accuracy (each run) | best point |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, side, label in names:
+        runs = [r for r in results if (r["set"].split("-")[0], r["side"], r["label"]) == (name, side, label)]
+        last = [r["points"][-1] for r in runs]
+        each = ", ".join(f"{point['accuracy']:.3f}" for point in last)
+        best = mean(max(point["accuracy"] for point in r["points"]) for r in runs)
+        lines.append(
+            f"| {name} | {side} {label} | {len(runs)} | {mean(p['tokens'] for p in last) / 1e6:.3f} "
+            f"| {1 - sum(p['tokens'] for p in last) / sum(p['padded'] for p in last):.0%} "
+            f"| {median(p['seconds'] for p in last):.0f} | {each} "
+            f"| {best:.3f} |"
+        )
+    lines += ["", "| set | difference of accuracy, 95 % over prompts | comparisons | prompts |", "|---|---|---|---|"]
+    for name, side, label in names:
+        for other in names:
+            if other[0] == name and side == "once" and other[1] != "once":
+                pairs = [
+                    (a, b)
+                    for a in results
+                    for b in results
+                    if (a["set"], a["seed"]) == (b["set"], b["seed"])
+                    and a["set"].split("-")[0] == name
+                    and (a["side"], a["label"]) == (side, label)
+                    and (b["side"], b["label"]) == other[1:]
+                ]
+                if pairs:
+                    lines.append(difference(np, f"{name}: {side} {label} - {other[1]} {other[2]}", pairs))
+    return "\n".join(lines)
+
+
+def difference(np, title: str, pairs: list[tuple[dict, dict]]) -> str:
+    """The mean paired difference with a bootstrap interval over prompts."""
+    sums: dict[str, list[float]] = {}
+    for a, b in pairs:
+        for prompt, left, right in zip(a["prompts"], a["credits"], b["credits"], strict=True):
+            total = sums.setdefault(prompt, [0.0, 0.0])
+            total[0] += left - right
+            total[1] += 1
+    values = np.array(list(sums.values()))
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    means = values[drawn].sum(axis=1)
+    low, high = np.quantile(means[:, 0] / means[:, 1], [0.025, 0.975])
+    value = values[:, 0].sum() / values[:, 1].sum()
+    return f"| {title} | {value:+.4f} [{low:+.4f}, {high:+.4f}] | {int(values[:, 1].sum())} | {len(values)} |"
+
+
+if __name__ == "__main__":
+    main()
