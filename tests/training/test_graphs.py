@@ -1,14 +1,18 @@
 """Rows about the same answers as one group, in which every answer is read once."""
 
 import random
+from collections import defaultdict
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification
 
+from ranker.checkpoints import native
 from ranker.config import TrainingConfig
 from ranker.errors import ConfigError
 from ranker.models import pointwise
@@ -296,6 +300,38 @@ def test_token_level_comparisons_have_the_tokens_of_their_pair(tmp_path, spans):
         gradient(model, loss, collate, [whole(together)])[0],
         gradient(model, loss, collate, [whole(alone, number) for number in range(3)])[0],
     )
+
+
+def test_a_group_has_the_gradient_of_trl_on_its_pairs(tmp_path):
+    """TRL's collator and loss, on the classifier that plain transformers loads from our folder."""
+    trl = pytest.importorskip("trl.trainer.reward_trainer")
+    model, tokenizer = decoder(tmp_path)
+    native.save(model.float(), tokenizer, tmp_path / "checkpoint")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "checkpoint").train()
+    rows = [row for row in LABELLED if row.label is None]
+    pipeline = TextPipeline(model.layout, tokenizer)
+    alone, together = (Groups(rows, pipeline, merge=merge) for merge in (False, True))
+    ids = [[unit.rows[0].ids.tolist() for unit in whole(alone, number).units] for number in range(len(rows))]
+    features = [
+        {"chosen_ids": chosen, "rejected_ids": rejected, "margin": row.margin or 0.0}
+        for row, (chosen, rejected) in zip(rows, ids, strict=True)
+    ]
+    theirs = trl.DataCollatorForPreference(pad_token_id=plain.config.pad_token_id)(features)
+    state = SimpleNamespace(
+        model=plain,
+        args=SimpleNamespace(center_rewards_coefficient=0.01),
+        accelerator=SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x),
+        _total_train_tokens=0,
+        _tp_size=1,
+        _metrics={"train": defaultdict(list)},
+    )
+    trl.RewardTrainer.compute_loss(state, plain, theirs).backward()
+    expected = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    loss = losses.build(TrainingConfig(loss={"type": "bradley_terry", "center_rewards_coefficient": 0.01}).loss)
+    examples = [whole(together, number) for number in range(len(together))]
+    assert sum(example.answers for example in examples) == 5 < 2 * len(rows)
+    actual, size = gradient(model, loss, Collator(pipeline), examples)
+    assert_same({name: values / size for name, values in actual.items()}, expected, 1e-5)
 
 
 @pytest.mark.parametrize("name", ["bradley_terry", "list_net", "mse"])

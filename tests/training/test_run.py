@@ -61,6 +61,44 @@ def test_resume_equals_an_uninterrupted_run(tiny_backbone, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_answers_that_several_rows_name_are_read_once_and_a_resumed_run_goes_on(tiny_backbone, tmp_path):
+    """Eight answers to each of three prompts, all compared: more than fits a pass, so that blocks are cut anew."""
+    answers = [f"answer number {number} " + "word " * number for number in range(8)]
+    rows = [
+        {"prompt": f"prompt {prompt}", "chosen": answers[i], "rejected": answers[j]}
+        for prompt in range(3)
+        for i in range(8)
+        for j in range(i)
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tiny_config(
+        tiny_backbone,
+        tmp_path / "run",
+        "model.type=pointwise",
+        f"data.train=[{file}]",
+        "data.max_train_samples=null",
+        "training.max_tokens_per_forward=128",
+        "training.tokens_per_step=128",
+        "training.num_train_epochs=2",
+    )
+    lines = []
+    trained = train(config, log=lines.append)
+    said = (
+        "84 comparisons of 24 answers to 3 prompts: each answer read once per pass (7.0 times less than pair by pair)"
+    )
+    assert said in lines
+    (plan,) = [line for line in lines if "cut into blocks with" in line]
+    assert plan.startswith(f"{trained.steps} steps")
+    whole = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
+    last = max((tmp_path / "run" / "steps").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
+    shutil.rmtree(last)
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    train(config, resume=True)
+    resumed = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
 def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
     with pytest.raises(ConfigError, match="expected checkpoints to resume from"):
         train(tiny_config(tiny_backbone, tmp_path), resume=True)
