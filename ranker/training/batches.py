@@ -33,6 +33,11 @@ COUNTED: Final = 1000
 """Items whose comparisons are counted for the summary."""
 
 
+FEW_STEPS: Final = 100
+SMALL_RATE: Final = 1e-4
+"""A run on merged rows with fewer steps at a smaller rate is advised to read them more often."""
+
+
 def grouped(config: TrainingConfig, preferences: Sequence[Preference], model: Any, tokenizer: TextTokenizer) -> Groups:
     """The training rows as a run reads them.
 
@@ -136,10 +141,11 @@ class RunPlan(Sampler[list[Item]]):
         cut = (
             "" if used > 0.999 else f"; groups that fit no pass are cut into blocks with {used:.0%} of the comparisons"
         )
-        return (
+        line = (
             f"{steps} steps at a learning rate of {learning_rate:g}, each of about {tokens / steps:.0f} tokens, "
-            f"{len(items) / steps:.0f} prompts and {pairs / steps:.0f} pairs{cut}"
+            f"{len(items) / steps:.0f} prompts and {pairs / steps:.0f} pairs"
         )
+        return line + cut + _advice(groups, steps, learning_rate)
 
     def digest(self, groups: Groups) -> str:
         """SHA-256 in hex of the batches and of every token in them."""
@@ -209,6 +215,13 @@ class RunPlan(Sampler[list[Item]]):
         chosen = blocks.cut(fits, (lambda: rng.randint(low, high)) if relative else (lambda: count), rng)
         self._weight_used += sum(map(blocks.weight_of, chosen))
         return chosen
+
+
+def _advice(groups: Groups, steps: int, learning_rate: float) -> str:
+    """What to do where merging leaves few steps for a small rate."""
+    if steps >= FEW_STEPS or learning_rate >= SMALL_RATE or groups.times < 2:
+        return ""
+    return "; these are few steps for this rate, and more passes are cheap: raise training.num_train_epochs"
 
 
 def _company(

@@ -99,12 +99,14 @@ class Groups(Dataset[Example]):
         if self.repeats is None:
             return []
         said = self.repeats
-        what = f"{said.comparisons:,} comparisons of {said.answers:,} answers to {said.prompts:,} prompts: "
+        what = f"{said.comparisons:,} comparisons" if said.comparisons else f"{len(self.preferences):,} rows"
+        what += f" of {said.answers:,} answers to {said.prompts:,} prompt{'s' if said.prompts > 1 else ''}: "
         if not self.pipeline.layout.order_free:
             layout = self.pipeline.layout.layout
             return [f"{what}{layout} reads two answers together, so an answer is read in each of its pairs"]
         times = f"{said.times:.0f}" if said.times >= 10 else f"{said.times:.1f}"
-        return [f"{what}each answer read once per pass ({times} times less than pair by pair)"]
+        apart = "pair by pair" if said.comparisons else "row by row"
+        return [f"{what}each answer read once per pass ({times} times less than {apart})"]
 
     @property
     def times(self) -> float:

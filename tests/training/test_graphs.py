@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification
 
 from ranker.checkpoints import native
-from ranker.config import TrainingConfig
+from ranker.config import TrainingConfig, load_config
 from ranker.errors import ConfigError
 from ranker.models import pointwise
 from ranker.records import Preference
@@ -21,6 +21,7 @@ from ranker.scoring.pipeline import TextPipeline
 from ranker.training import losses
 from ranker.training.batches import Collator, grouped, planned
 from ranker.training.blocks import Blocks
+from ranker.training.defaults import resolved
 from ranker.training.groups import Groups
 from tests.conftest import LAYOUTS, tiny
 from tests.support.layouts import layout
@@ -143,6 +144,10 @@ def test_a_model_that_reads_the_prompt_once_has_all_rows_of_a_prompt_together():
 def test_the_start_says_how_often_answers_are_named():
     assert merged(ROWS).summary() == [
         "7 comparisons of 7 answers to 2 prompts: each answer read once per pass (1.7 times less than pair by pair)"
+    ]
+    labelled = [Preference("Q?", (answer,), ((score,),)) for answer, score in (("a", 1.0), ("b", 0.5), ("a", 0.8))]
+    assert merged(labelled).summary() == [
+        "3 rows of 2 answers to 1 prompt: each answer read once per pass (1.5 times less than row by row)"
     ]
     assert merged([pair("a", "b"), pair("c", "d")]).summary() == []
     assert Groups(ROWS, text()).summary() == []
@@ -435,6 +440,23 @@ def test_large_groups_are_cut_anew_in_every_pass(monkeypatch):
         need, longest = zip(*(groups.cost(item) for item in batch), strict=True)
         assert sum(need) * max(longest) <= 64
     assert "groups that fit no pass are cut into blocks with" in plan.summary(groups, 1, 1e-4)
+
+
+def test_few_steps_at_a_small_rate_get_advice():
+    config, every = TrainingConfig(), [pair(f"answer {a}", f"answer {b}") for a in range(10) for b in range(a)]
+    for rows, rate, advised in ((every, 2e-5, True), (every, 2e-4, False), ([pair("a", "b")], 2e-5, False)):
+        groups = merged(rows)
+        line = planned(config, groups, losses.build(config.loss)).summary(groups, 1, rate)
+        assert ("raise training.num_train_epochs" in line) == advised
+
+
+def test_a_step_of_open_size_holds_as_many_comparisons(tiny_backbone):
+    config = load_config("pairrm", [f"model.name_or_path={tiny_backbone}", "training.max_tokens_per_forward=64"])
+    settings = replace(resolved(config), tokens_per_step=640)
+    assert [settings.accumulation(times) for times in (1, 2, 5, 50)] == [10, 5, 2, 1]
+    assert settings.accumulation(1, 5) == 2
+    fixed = resolved(load_config("pairrm", [f"model.name_or_path={tiny_backbone}", "training.tokens_per_step=8192"]))
+    assert [fixed.accumulation(times) for times in (1, 50)] == [4, 4]
 
 
 def test_two_compared_answers_that_do_not_fit_are_named():
