@@ -73,13 +73,13 @@ def test_the_summary_says_how_many_answers_were_read(pointwise, tmp_path):
     rows = [{"prompt": "p", "candidates": pair} for pair in (["a", "b"], ["b", "c"], ["c", "a"])]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     done = ranker_cli("score", "--onnx", pointwise, stdin=lines)
-    assert "3 rows, 0 with an error; 3 of 6 answers read, each distinct one once" in done.stderr
+    assert "3 rows, 0 with an error; 3 of 6 answers read, the others are repeats" in done.stderr
     scores = [json.loads(line)["scores"] for line in done.stdout.splitlines()]
     assert scores[0][1] == scores[1][0]
     (tmp_path / "rows.jsonl").write_text(lines)
     done = ranker_cli("filter", tmp_path / "rows.jsonl", "--onnx", pointwise, "-o", tmp_path / "kept")
-    assert "3 of 6 answers read, each distinct one once" in done.stderr
-    assert "3 of 6 answers read, each distinct one once" in (tmp_path / "kept" / "summary.md").read_text()
+    assert "3 of 6 answers read, the others are repeats" in done.stderr
+    assert "3 of 6 answers read, the others are repeats" in (tmp_path / "kept" / "summary.md").read_text()
 
 
 def test_scoring_a_scored_file_loses_no_column(model, tmp_path):

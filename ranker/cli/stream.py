@@ -15,15 +15,15 @@ def run(operation: Operation, model: str, source: str, target: str, *, quiet: bo
     from tqdm import tqdm
 
     from ranker.api.files import score_file
-    from ranker.scoring.distinct import Readings
+    from ranker.scoring.distinct import ReadCount
 
     bar = tqdm(desc=operation, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
     with bar:
         result = score_file(model, source, target, operation=operation, progress=bar.update, **options)
     if not quiet or result.errors:
         first = f"; the first: {result.first_error}" if result.errors else ""
-        saved = result.answers_read < result.answers
-        once = f"; {Readings(result.answers, result.answers_read)}" if saved else ""
+        count = ReadCount(result.answers, result.answers_read)
+        once = f"; {count}" if count.saved else ""
         Console(stderr=True, soft_wrap=True).print(
             f"ranker: {result.rows} rows, {result.errors} with an error{first}{once}", highlight=False, markup=False
         )

@@ -83,6 +83,9 @@ class TrainingConfig(Section):
     merge_rows: bool = Field(
         True, description="rows that share an answer train as one group, in which every answer is read once"
     )
+    groups_per_forward: int = Field(
+        4, ge=1, description="fewest groups of merged rows in a forward pass: larger ones are cut into blocks"
+    )
     weight_by: WeightBy = Field(
         "row", description="what counts alike in losses of comparisons and lists: every row, or every prompt"
     )
@@ -107,6 +110,29 @@ class TrainingConfig(Section):
         if not 2 <= value[0] <= value[1]:
             raise ValueError("expected [fewest, most] with 2 <= fewest <= most")
         return value
+
+    def check_reading(self, loss: str, *, answers: bool, every_token: bool) -> None:
+        """Refuse settings of what is read together that do not fit a loss.
+
+        Args:
+            loss: its name.
+            answers: whether it is of single answers.
+            every_token: whether it needs the value of every token.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        if self.weight_by == "prompt" and answers:
+            raise ValueError(f"training.weight_by 'prompt' is for losses of comparisons and lists, not for '{loss}'")
+        if self.prefix_sharing and every_token:
+            raise ValueError(
+                f"training.prefix_sharing reads several answers in one row, and '{loss}' compares whole rows; remove "
+                "one of them"
+            )
+        if self.prefix_sharing and self.padding_free:
+            raise ValueError(
+                "training.prefix_sharing needs an attention mask and padding_free has none; remove one of them"
+            )
 
     def accumulation(self, processes: int = 1) -> int:
         """Forward passes of each process per optimizer step; all together read about ``tokens_per_step``."""
@@ -179,20 +205,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _reading_fits_the_loss(self) -> Self:
-        training = self.training
-        if training.weight_by == "prompt" and isinstance(training.loss, AnswerLossConfig):
-            raise ValueError(
-                f"training.weight_by 'prompt' is for losses of comparisons and lists, not for '{training.loss.type}'"
-            )
-        if training.prefix_sharing and isinstance(training.loss, TokenPairwiseLossConfig):
-            raise ValueError(
-                "training.prefix_sharing reads several answers in one row and 'token_pairwise' compares whole rows; "
-                "remove one of them"
-            )
-        if training.prefix_sharing and training.padding_free:
-            raise ValueError(
-                "training.prefix_sharing needs an attention mask and padding_free has none; remove one of them"
-            )
+        loss = self.training.loss
+        tokens = isinstance(loss, TokenPairwiseLossConfig)
+        self.training.check_reading(loss.type, answers=isinstance(loss, AnswerLossConfig), every_token=tokens)
         return self
 
     @model_validator(mode="after")

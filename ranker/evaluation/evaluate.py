@@ -31,7 +31,7 @@ from ranker.metrics import (
 )
 from ranker.ranking.tournament import play
 from ranker.records import Preference
-from ranker.scoring.distinct import counted_readings
+from ranker.scoring.distinct import count_reads
 from ranker.scoring.protocol import Calibration, GroupScores, Scorer
 
 ORDER_GROUPS = 100
@@ -63,12 +63,12 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
     ``train``, bag-of-words (with the reason where it cannot be fitted). For lists it also holds rank agreement, overall
     and per aspect, and best-of-n. Intervals are over prompts: rows with the same prompt are drawn together.
     """
-    with counted_readings() as readings:
+    with count_reads() as readings:
         results = scorer.score([p.group for p in test])
     compared = comparisons(test, results)
     decided = compared.where(compared.targets != 0.5)
-    either = None if scorer.info.scores_are_relative else results[:ORDER_GROUPS]
-    effects = order_effects(scorer, test[:ORDER_GROUPS], either)
+    in_either_order = None if scorer.info.scores_are_relative else results[:ORDER_GROUPS]
+    effects = order_effects(scorer, test[:ORDER_GROUPS], in_either_order)
     lists = _list_figures(test, results)
     report = ModelReport(
         groups=len(test),
@@ -115,17 +115,17 @@ class OrderEffects:
 
 
 def order_effects(
-    scorer: Scorer, test: Sequence[Preference], either: Sequence[GroupScores] | None = None
+    scorer: Scorer, test: Sequence[Preference], in_either_order: Sequence[GroupScores] | None = None
 ) -> OrderEffects:
     """Score every group in both orders and compare the winners.
 
     Args:
         scorer: the model.
         test: the groups.
-        either: the scores in either order, of a model that reads one answer at a time; nothing is scored then.
+        in_either_order: the scores in either order, of a model that reads one answer at a time; nothing is scored then.
     """
-    if either is not None:
-        first, second = list(either), list(map(_reversed, either))
+    if in_either_order is not None:
+        first, second = list(in_either_order), list(map(_reversed, in_either_order))
     else:
         first, second = (
             scorer.score([replace(p.group, candidates=p.candidates[::step]) for p in test], preserve_order=True)
@@ -145,7 +145,7 @@ def order_effects(
         groups += [number] * len(rows)
     pairs_only = [replace(p, candidates=p.candidates[:2], scores=p.scores[:2]) for p in test[:SWAP_GROUPS]]
     straight, swapped = first[:SWAP_GROUPS], second[:SWAP_GROUPS]
-    if either is not None:
+    if in_either_order is not None:
         straight = [_first_two(result) for result in straight]
         swapped = list(map(_reversed, straight))
     elif any(len(p.candidates) > 2 for p in test[:SWAP_GROUPS]):

@@ -22,7 +22,7 @@ from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, expanded, make_plan,
 from ranker.jobs.select import OutputRows, Select, Selection, selector
 from ranker.jobs.sketch import Sketch
 from ranker.records import BadRow, Group
-from ranker.scoring.distinct import counted_readings
+from ranker.scoring.distinct import count_reads
 from ranker.scoring.protocol import GroupScores, failed
 
 logger = logging.getLogger(__name__)
@@ -254,7 +254,7 @@ class Job:
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
-            with counted_readings() as readings:
+            with count_reads() as readings:
                 scored_rows = self.score_rows(self.scorer, chunk)
             answers += readings.asked
             answers_read += readings.read

@@ -18,7 +18,7 @@ from ranker.metrics import sigmoid
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import BadRow, Group
-from ranker.scoring.distinct import counted_readings
+from ranker.scoring.distinct import count_reads
 from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 from ranker.signals import number_of
 
@@ -86,7 +86,7 @@ def score_stream(
     rows = errors = 0
     reason = ""
     try:
-        with counted_readings() as readings, write_rows(target) as out:
+        with count_reads() as readings, write_rows(target) as out:
             for line, bad in score_rows(operation, scorer, read_rows(source), columns, rank):
                 out.write(line + "\n")
                 rows += 1

@@ -12,7 +12,7 @@ from typing import Final
 from ranker.atomic import write_text
 from ranker.jobs.parts import facts
 from ranker.jobs.plan import Plan
-from ranker.scoring.distinct import Readings
+from ranker.scoring.distinct import ReadCount
 
 QUANTILES: Final = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BARS: Final = 32
@@ -99,9 +99,8 @@ def _rows(counts: Counts, plan: Plan) -> list[tuple[str, str]]:
 
 def answers_rows(counts: Counts) -> list[tuple[str, str]]:
     """How many answers were read, where that is fewer than the rows have."""
-    if counts.answers_read == counts.answers:
-        return []
-    return [("answers", str(Readings(counts.answers, counts.answers_read)))]
+    count = ReadCount(counts.answers, counts.answers_read)
+    return [("answers", str(count))] if count.saved else []
 
 
 def _plot(totals: Counts) -> str:

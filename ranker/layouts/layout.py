@@ -154,20 +154,14 @@ class Layout(BaseModel, ABC):
         """From a candidate's outputs (last axis, numpy or torch) to its score: the mean of its criteria."""
         return outputs.mean(-1)
 
-    def cells(self, rows: Sequence[Row], start: int, first: int, second: int) -> tuple[Cell, Cell]:
-        """Where the outputs of two candidates are, read in this order.
+    def places(self, rows: Sequence[Row], start: int) -> dict[int, Cell]:
+        """Where the outputs of a group's candidates are; of layouts that read pairs see ``PairLayout.cells``.
 
         Args:
-            rows: all rows of the candidates' group.
+            rows: all rows of the group.
             start: the number of its first row in the pass.
-            first: a candidate.
-            second: another, or the same where only one is asked for.
         """
-        one, other = (
-            next((start + row, seen.candidates.index(k)) for row, seen in enumerate(rows) if k in seen.candidates)
-            for k in (first, second)
-        )
-        return one, other
+        return {k: (start + n, column) for n, row in enumerate(rows) for column, k in enumerate(row.candidates)}
 
 
 def padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:

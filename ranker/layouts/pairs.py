@@ -54,7 +54,14 @@ class PairLayout(Layout):
         return len(candidates) * (len(candidates) - 1), min(self.max_length, prompt + longest + self.structure)
 
     def cells(self, rows: Sequence[Row], start: int, first: int, second: int) -> tuple[Cell, Cell]:
-        """See ``Layout.cells``: columns of the row that holds the pair in this order."""
+        """Where the outputs of two candidates are, in the row that holds the pair in this order.
+
+        Args:
+            rows: all rows of the candidates' group.
+            start: the number of its first row in the pass.
+            first: a candidate.
+            second: another.
+        """
         others = isqrt(len(rows))  # N (N - 1) rows, those of one first candidate together
         row = start + first * others + second - (second > first)
         return (row, 0), (row, 1)

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-from ranker.records import Group, Prompt
+from ranker.records import Group, Message, Prompt
 
 LARGEST: Final = 64
 """Answers of one group that is read; more answers to a prompt are several groups."""
@@ -18,76 +18,90 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """``groups`` is what is read, ``places`` where the candidates of each group that was asked for are in it."""
+class ReadPlan:
+    """``groups`` are read, and ``places`` says where the candidates of each group that was asked for are among them."""
 
     groups: list[Group]
     places: list[list[Place]]
 
 
-def as_they_come(groups: Sequence[Group]) -> Reading:
+def as_they_come(groups: Sequence[Group]) -> ReadPlan:
     """Every group as it is."""
-    return Reading(list(groups), [[(g, i) for i in range(len(group.candidates))] for g, group in enumerate(groups)])
+    return ReadPlan(list(groups), [[(g, i) for i in range(len(group.candidates))] for g, group in enumerate(groups)])
 
 
-def once_per_group(groups: Sequence[Group]) -> Reading:
+def once_per_group(groups: Sequence[Group]) -> ReadPlan:
     """Each distinct candidate of a group once, in sorted order: for scores that depend on the company."""
     read = [Group(group.prompt, tuple(sorted(set(group.candidates)))) for group in groups]
     places = []
     for g, (group, canonical) in enumerate(zip(groups, read, strict=True)):
         place = {candidate: i for i, candidate in enumerate(canonical.candidates)}
         places.append([(g, place[candidate]) for candidate in group.candidates])
-    return Reading(read, places)
+    return ReadPlan(read, places)
 
 
-def once(groups: Sequence[Group]) -> Reading:
+def once(groups: Sequence[Group]) -> ReadPlan:
     """Each distinct (prompt, candidate) of all groups once: for scores that depend on nothing else.
 
-    Prompts stand in the order in which they come, candidates are sorted: the same texts make the same passes, whatever
-    the groups that name them, and so the same scores to the last bit.
+    Prompts and candidates are sorted: the same texts make the same passes, whatever the groups that name them and their
+    order, and so the same scores to the last bit.
     """
-    answers: dict[Prompt, set[str]] = {}
+    answers: dict[str | tuple[Message, ...], set[str]] = {}
     for group in groups:
-        answers.setdefault(group.prompt, set()).update(group.candidates)
+        answers.setdefault(hashable(group.prompt), set()).update(group.candidates)
     read: list[Group] = []
-    place: dict[Prompt, dict[str, Place]] = {}
-    for prompt, candidates in answers.items():
-        in_order = sorted(candidates)
-        for start in range(0, len(in_order), LARGEST):
-            read.append(Group(prompt, tuple(in_order[start : start + LARGEST])))
-        first = len(read) - -(-len(in_order) // LARGEST)
-        place[prompt] = {text: (first + i // LARGEST, i % LARGEST) for i, text in enumerate(in_order)}
-    return Reading(read, [[place[group.prompt][candidate] for candidate in group.candidates] for group in groups])
+    place: dict[str | tuple[Message, ...], dict[str, Place]] = {}
+    for prompt in sorted(answers, key=_sort_key):
+        first, candidates = len(read), sorted(answers[prompt])
+        for start in range(0, len(candidates), LARGEST):
+            read.append(Group(prompt, tuple(candidates[start : start + LARGEST])))
+        place[prompt] = {text: (first + i // LARGEST, i % LARGEST) for i, text in enumerate(candidates)}
+    places = [[place[hashable(group.prompt)][candidate] for candidate in group.candidates] for group in groups]
+    return ReadPlan(read, places)
+
+
+def hashable(prompt: Prompt) -> str | tuple[Message, ...]:
+    """The prompt; a list of messages as a tuple."""
+    return prompt if isinstance(prompt, str) else tuple(prompt)
+
+
+def _sort_key(prompt: str | tuple[Message, ...]) -> tuple[bool, str]:
+    return (False, prompt) if isinstance(prompt, str) else (True, repr(prompt))
 
 
 @dataclass(slots=True)
-class Readings:
-    """How many answers were asked for, and how many of them were read: each distinct one once, where it can be."""
+class ReadCount:
+    """How many answers were asked for, and how many times one was read."""
 
     asked: int = 0
     read: int = 0
 
+    @property
+    def saved(self) -> bool:
+        """Whether an answer was asked for again and not read again."""
+        return self.read < self.asked
+
     def __str__(self) -> str:
-        return f"{self.read:,} of {self.asked:,} answers read, each distinct one once"
+        return f"{self.read:,} of {self.asked:,} answers read, the others are repeats"
 
 
-_counting: ContextVar[tuple[Readings, ...]] = ContextVar("_counting", default=())
+_counts: ContextVar[tuple[ReadCount, ...]] = ContextVar("_counts", default=())
 
 
 @contextmanager
-def counted_readings() -> Iterator[Readings]:
+def count_reads() -> Iterator[ReadCount]:
     """Count what is read within the block, by whichever scorer."""
-    readings = Readings()
-    token = _counting.set((*_counting.get(), readings))
+    count = ReadCount()
+    token = _counts.set((*_counts.get(), count))
     try:
-        yield readings
+        yield count
     finally:
-        _counting.reset(token)
+        _counts.reset(token)
 
 
-def note(reading: Reading) -> None:
+def note(plan: ReadPlan) -> None:
     """Add what is read to the counts of the blocks that this call is in."""
-    asked, read = sum(map(len, reading.places)), sum(len(group.candidates) for group in reading.groups)
-    for readings in _counting.get():
-        readings.asked += asked
-        readings.read += read
+    asked, read = sum(map(len, plan.places)), sum(len(group.candidates) for group in plan.groups)
+    for count in _counts.get():
+        count.asked += asked
+        count.read += read

@@ -17,7 +17,7 @@ from ranker.layouts.layout import Arrays
 from ranker.layouts.prefix_sharing import split_row
 from ranker.records import Group
 from ranker.scoring import batching
-from ranker.scoring.distinct import Place, Reading, as_they_come, note, once, once_per_group
+from ranker.scoring.distinct import Place, ReadPlan, as_they_come, note, once, once_per_group
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, failed
 from ranker.scoring.token_budget import TokenBudget
@@ -81,13 +81,13 @@ def score_groups(
     budget = (
         TokenBudget((max_tokens_per_forward,)) if isinstance(max_tokens_per_forward, int) else max_tokens_per_forward
     )
-    reading = _reading(pipeline.layout, groups, preserve_order)
-    note(reading)
+    plan = _read_plan(pipeline.layout, groups, preserve_order)
+    note(plan)
     parts: list[_Part] = []
-    slices = _slices(pipeline, reading.groups, budget)
+    slices = _slices(pipeline, plan.groups, budget)
     engine: Engine | None = None
     # Closed here, also by an interruption: a thread that computes while Python shuts down aborts the process.
-    with closing(slices if len(reading.groups) <= CHUNK_GROUPS else prefetched(slices)) as packed_slices:
+    with closing(slices if len(plan.groups) <= CHUNK_GROUPS else prefetched(slices)) as packed_slices:
         for packed, filled in packed_slices:
             units = batching.units(packed)
             if engine is None:  # the first slice decides, so that the last one, which may be short, changes nothing
@@ -97,10 +97,10 @@ def score_groups(
                 parts += _Passes(pipeline, engine, tokens, retry).run(packed, units)
     if not pipeline.layout.order_free:
         return [_of_pairs(*part) for part in zip(groups, parts, strict=True)]
-    return [_of_places(group, parts, places) for group, places in zip(groups, reading.places, strict=True)]
+    return [_of_places(group, parts, places) for group, places in zip(groups, plan.places, strict=True)]
 
 
-def _reading(layout: Layout, groups: Sequence[Group], preserve_order: bool) -> Reading:
+def _read_plan(layout: Layout, groups: Sequence[Group], preserve_order: bool) -> ReadPlan:
     if preserve_order or not layout.order_free:
         return as_they_come(groups)
     return once_per_group(groups) if layout.scores_are_relative else once(groups)

@@ -17,13 +17,14 @@ from torch.utils.data import Sampler
 from ranker.config import TrainingConfig
 from ranker.errors import ConfigError
 from ranker.layouts.layout import Cell
+from ranker.layouts.pairs import PairLayout
 from ranker.records import Preference
 from ranker.scoring import batching
 from ranker.scoring.pipeline import TextPipeline
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training.blocks import Blocks
 from ranker.training.graphs import Comparison, turned
-from ranker.training.groups import Example, Groups, Item, LabelledList
+from ranker.training.groups import Example, Groups, Item, LabelledList, LossNeeds
 from ranker.training.losses import AnswerLoss, Loss
 
 CHUNK_BATCHES: Final = 50
@@ -33,12 +34,18 @@ COUNTED: Final = 1000
 """Items whose comparisons are counted for the summary."""
 
 
+LEAST_BLOCK: Final = 4
+"""Answers that a block may have whatever part of a pass they take."""
+
 FEW_STEPS: Final = 100
+"""A run on merged rows with fewer steps than these, at a rate below ``SMALL_RATE``, is advised to read more often."""
+
 SMALL_RATE: Final = 1e-4
-"""A run on merged rows with fewer steps at a smaller rate is advised to read them more often."""
 
 
-def grouped(config: TrainingConfig, preferences: Sequence[Preference], model: Any, tokenizer: TextTokenizer) -> Groups:
+def grouped(
+    config: TrainingConfig, preferences: Sequence[Preference], model: Any, tokenizer: TextTokenizer, loss: Loss
+) -> Groups:
     """The training rows as a run reads them.
 
     Raises:
@@ -50,18 +57,19 @@ def grouped(config: TrainingConfig, preferences: Sequence[Preference], model: An
             f"'{model.config.model_type}' does not read several answers after one prompt"
         )
     pipeline = TextPipeline(model.layout, tokenizer, prefix_sharing=config.prefix_sharing)
-    return Groups(preferences, pipeline, merge=config.merge_rows, weight_by=config.weight_by)
+    needs = LossNeeds(average=loss.linear_in_targets, answers=isinstance(loss, AnswerLoss))
+    return Groups(preferences, pipeline, merge=config.merge_rows, weight_by=config.weight_by, needs=needs)
 
 
-def planned(config: TrainingConfig, groups: Groups, loss: Loss, *, world: int = 1, rank: int = 0) -> RunPlan:
+def planned(config: TrainingConfig, groups: Groups, *, world: int = 1, rank: int = 0) -> RunPlan:
     """The batches of a run, those of one of its processes."""
     return RunPlan(
         groups,
         num_train_epochs=config.num_train_epochs,
         max_tokens_per_forward=config.max_tokens_per_forward,
         candidates_per_prompt=config.candidates_per_prompt,
+        groups_per_forward=config.groups_per_forward,
         seed=config.seed,
-        read_lone=isinstance(loss, AnswerLoss),
         world=world,
         rank=rank,
     )
@@ -71,8 +79,8 @@ class RunPlan(Sampler[list[Item]]):
     """All batches of a run, decided before it starts, so that a resumed run sees exactly what is left.
 
     In every epoch each group of one row appears once, with all its candidates or with a random subset of
-    ``candidates_per_prompt`` candidates, in random order. A group of several rows appears whole where it fits the
-    budget, otherwise cut into blocks (``ranker.training.blocks``), anew in every epoch; where scores depend on the
+    ``candidates_per_prompt`` candidates, in random order. A group of several rows appears whole where it fits its part
+    of the budget, otherwise cut into blocks (``ranker.training.blocks``), anew in every epoch; where scores depend on the
     company, blocks have ``candidates_per_prompt`` answers. Items are shuffled, then batched by length within chunks,
     then the batches shuffled.
 
@@ -81,8 +89,8 @@ class RunPlan(Sampler[list[Item]]):
         num_train_epochs: passes over it; a fraction stops within an epoch.
         max_tokens_per_forward: most padded tokens of one batch.
         candidates_per_prompt: fewest and most candidates shown together.
+        groups_per_forward: a group of several rows takes at most this part of the budget, or ``LEAST_BLOCK`` answers.
         seed: decides everything here.
-        read_lone: whether an answer is read that shares no comparison with its block, for losses of single answers.
         world: processes that train together; each takes every ``world``-th batch.
         rank: which of them this is.
 
@@ -97,13 +105,13 @@ class RunPlan(Sampler[list[Item]]):
         num_train_epochs: float,
         max_tokens_per_forward: int,
         candidates_per_prompt: tuple[int, int],
+        groups_per_forward: int = 1,
         seed: int,
-        read_lone: bool = False,
         world: int = 1,
         rank: int = 0,
     ) -> None:
         rng = random.Random(seed)
-        self.read_lone = read_lone
+        self.groups_per_forward = groups_per_forward
         self._blocks: dict[int, Blocks] = {}
         self._weight_used = self._weight = 0.0
         self.batches: list[list[Item]] = []
@@ -137,15 +145,19 @@ class RunPlan(Sampler[list[Item]]):
         tokens = sum(prod(groups.cost(item)) for item in items)
         some = items[:: max(1, len(items) // COUNTED)]
         pairs = len(items) / max(1, len(some)) * sum(map(groups.comparisons, some))
-        used = self._weight_used / self._weight if self._weight else 1.0
-        cut = (
-            "" if used > 0.999 else f"; groups that fit no pass are cut into blocks with {used:.0%} of the comparisons"
-        )
+        cut = ""
+        if self.used < 0.995 and not groups.needs.answers:
+            cut = f"; large groups are cut into blocks, and a pass has {self.used:.0%} of the merged comparisons"
         line = (
             f"{steps} steps at a learning rate of {learning_rate:g}, each of about {tokens / steps:.0f} tokens, "
             f"{len(items) / steps:.0f} prompts and {pairs / steps:.0f} pairs"
         )
         return line + cut + _advice(groups, steps, learning_rate)
+
+    @property
+    def used(self) -> float:
+        """The share of the comparisons of merged rows that a pass has."""
+        return self._weight_used / self._weight if self._weight else 1.0
 
     def digest(self, groups: Groups) -> str:
         """SHA-256 in hex of the batches and of every token in them."""
@@ -190,7 +202,7 @@ class RunPlan(Sampler[list[Item]]):
         budget: int,
         rng: random.Random,
     ) -> list[tuple[int, ...]]:
-        """A group of several rows, whole or in blocks that fit the budget.
+        """A group of several rows, whole or in blocks that fit their part of the budget.
 
         Raises:
             ConfigError: two answers that are compared do not fit.
@@ -198,22 +210,24 @@ class RunPlan(Sampler[list[Item]]):
         count = len(groups.graphs[number].tokens.candidates)
         low, high = (min(size, count) for size in candidates_per_prompt)
         relative = groups.pipeline.layout.scores_are_relative
-        self._weight += groups.weight(number)
-        if (not relative or count <= high) and prod(groups.cost((number, tuple(range(count))))) <= budget:
-            self._weight_used += groups.weight(number)
-            return [tuple(range(count))]
-        if number not in self._blocks:
-            self._blocks[number] = Blocks(groups.edges(number), keep_lone=self.read_lone)
+        weight = groups.weight(number)
+        self._weight += weight
 
         def fits(block: tuple[int, ...]) -> bool:
             need = prod(groups.cost((number, block)))
-            if need > budget and len(block) == 2:
+            if need > budget and len(block) <= 2:
                 raise _too_long(groups.row_of(number, block), need, budget)
-            return need <= budget
+            return need <= (budget if len(block) <= LEAST_BLOCK else budget // self.groups_per_forward)
 
+        if (not relative or count <= high) and count and fits(tuple(range(count))):
+            self._weight_used += weight
+            return [tuple(range(count))]
+        if number not in self._blocks:
+            lone, fill = groups.needs.answers, groups.pipeline.prefix_sharing
+            self._blocks[number] = Blocks(groups.edges(number), keep_lone=lone, fill=fill)
         blocks = self._blocks[number]
         chosen = blocks.cut(fits, (lambda: rng.randint(low, high)) if relative else (lambda: count), rng)
-        self._weight_used += sum(map(blocks.weight_of, chosen))
+        self._weight_used += blocks.weight_of(chosen)
         return chosen
 
 
@@ -282,18 +296,16 @@ class Collator:
         start = 0
         for example in examples:
             rows = [row for unit in example.units for row in unit.rows]
-            place: dict[int, Cell] = {}
-            if self.layout.order_free:
-                place = {i: self.layout.cells(rows, start, i, i)[0] for i in range(example.answers)}
-                for one_list in example.lists:
-                    cells.append([place[i] for i in one_list.answers])
-                    lists.append(one_list if example.counted else _ballast(one_list))
+            place = self.layout.places(rows, start) if self.layout.order_free else {}
+            for one_list in example.lists if self.layout.order_free else ():
+                cells.append([place[i] for i in one_list.answers])
+                lists.append(one_list if example.counted else _ballast(one_list))
             for comparison in example.comparisons:
                 for one in self._orders(comparison):
                     first, second = (
-                        (place[one.left], place[one.right])
-                        if place
-                        else self.layout.cells(rows, start, one.left, one.right)
+                        self.layout.cells(rows, start, one.left, one.right)
+                        if isinstance(self.layout, PairLayout)
+                        else (place[one.left], place[one.right])
                     )
                     left.append(first)
                     right.append(second)

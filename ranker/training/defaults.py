@@ -47,14 +47,15 @@ class Resolved:
         """Forward passes of one process in a step.
 
         Args:
-            times: how many times less the merged rows read than pair by pair. A step that was left open then has as
-                many times fewer tokens, so that it holds as many comparisons, and at least one pass.
+            times: how many times more comparisons the merged rows hold per token than pair by pair. A step that was
+                left open then has as many times fewer tokens, so that it holds as many comparisons, and at least one
+                pass.
             processes: that train together.
         """
         training = self.config.training
         if not self.step_follows:
             return training.accumulation(processes)
-        tokens = max(training.max_tokens_per_forward, round(self.tokens_per_step / times))
+        tokens = max(training.max_tokens_per_forward, round(self.tokens_per_step / max(1.0, times)))
         return training.model_copy(update={"tokens_per_step": tokens}).accumulation(processes)
 
 

@@ -8,10 +8,11 @@ what the rows cost, and only reading is shared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -28,6 +29,11 @@ all answers, where a model reads two together."""
 
 KEY_BYTES: Final = 16
 """Of the hashes that tell texts apart."""
+
+LONGEST_LIST: Final = 256
+"""Candidates of a row; a longer list stays a group of its own, because its comparisons grow with the square."""
+
+Keys = NDArray[np.bytes_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,72 +55,83 @@ class Graph:
         return len(self.rows) > 1
 
 
-def graphs(tokens: Sequence[Tokens], shared: Shared | None) -> list[Graph]:
-    """The rows as groups, each where its first row stood; without ``shared`` every row is one.
+class TextKeys:
+    """Hashes of the texts of all rows, equal where the ids are: ``prompts`` (rows,) and ``answers`` (candidates,).
 
-    Texts are the same where their ids are. Memory: 16 bytes for every candidate, besides the graphs.
+    An answer's hash is of its prompt, too. ``row_of`` (candidates,) is the row of each candidate.
     """
-    parts = [[row] for row in range(len(tokens))] if shared is None or not tokens else _components(tokens, shared)
-    return [
-        Graph((rows[0],), tokens[rows[0]], (_all(len(tokens[rows[0]].candidates)),))
-        if len(rows) == 1
-        else _merged(rows, tokens)
-        for rows in parts
-    ]
+
+    def __init__(self, tokens: Sequence[Tokens]) -> None:
+        prompts, answers = bytearray(), bytearray()
+        for one in tokens:
+            prompt = _hash(one.prompt.tobytes())
+            prompts += prompt
+            for candidate in one.candidates:
+                answers += _hash(prompt + candidate.tobytes())
+        self.prompts: Keys = np.frombuffer(prompts, f"S{KEY_BYTES}")
+        self.answers: Keys = np.frombuffer(answers, f"S{KEY_BYTES}")
+        self.unprompted = np.array([len(one.prompt) == 0 for one in tokens], np.bool_)
+        self.row_of = np.repeat(np.arange(len(tokens)), [len(one.candidates) for one in tokens])
+
+    def prompt_numbers(self) -> NDArray[np.intp]:
+        """Equal for rows of the same prompt; every row without a prompt has a number of its own: (rows,)."""
+        numbers: NDArray[np.intp] = np.unique(self.prompts, return_inverse=True)[1]
+        return np.where(self.unprompted, len(numbers) + np.arange(len(numbers)), numbers)
+
+    def of(self, shared: Shared) -> tuple[Keys | NDArray[np.intp], NDArray[np.intp]]:
+        """What the rows may share, and the row of each."""
+        if shared == "prompt":
+            return self.prompt_numbers(), np.arange(len(self.prompts))
+        if shared == "answer":
+            return self.answers, self.row_of
+        bounds = np.searchsorted(self.row_of, np.arange(len(self.prompts) + 1))
+        return np.array(
+            [_of_all(self.answers[a:b], row) for row, (a, b) in enumerate(pairwise(bounds))], f"S{KEY_BYTES}"
+        ), np.arange(len(self.prompts))
 
 
-def numbers(tokens: Sequence[Tokens], shared: Shared) -> NDArray[np.intp]:
-    """Numbers of what the rows may share, in order, equal where it is the same: one for each row or candidate."""
-    inverse: NDArray[np.intp] = np.unique(_hashes(tokens, shared)[0], return_inverse=True)[1]
-    return inverse
-
-
-@cache
-def _all(count: int) -> range:
-    return range(count)
-
-
-def _components(tokens: Sequence[Tokens], shared: Shared) -> list[list[int]]:
-    """Rows that are connected by what they share, in order."""
-    keys, row_of = _hashes(tokens, shared)
-    distinct, number = np.unique(keys, return_inverse=True)
-    nodes = len(tokens) + len(distinct)
-    edges = (np.ones(len(keys), np.int8), (row_of, len(tokens) + number))
-    matrix = require("scipy.sparse").coo_matrix(edges, shape=(nodes, nodes))
-    _, labels = require("scipy.sparse.csgraph").connected_components(matrix, directed=False)
-    parts: dict[int, list[int]] = {}
-    for row, label in enumerate(labels[: len(tokens)].tolist()):
-        parts.setdefault(label, []).append(row)
-    return list(parts.values())
-
-
-def _hashes(tokens: Sequence[Tokens], shared: Shared) -> tuple[NDArray[np.bytes_], NDArray[np.intp]]:
-    """What the rows may share, hashed, and the row of each hash."""
-    content = bytearray()
-    counts = []
-    for row, one in enumerate(tokens):
-        keys = list(_keys(one, shared, row))
-        counts.append(len(keys))
-        content += b"".join(keys)
-    return np.frombuffer(bytes(content), f"S{KEY_BYTES}"), np.repeat(np.arange(len(tokens)), counts)
-
-
-def _keys(tokens: Tokens, shared: Shared, row: int) -> Iterator[bytes]:
-    prompt = _hash(tokens.prompt.tobytes())
-    if shared == "prompt":
-        yield prompt
-        return
-    answers = [_hash(prompt + candidate.tobytes()) for candidate in tokens.candidates]
-    if shared == "answer":
-        yield from answers
-    elif len(set(answers)) == len(answers):
-        yield _hash(b"".join(sorted(answers)))
-    else:  # a row of ordered pairs that holds an answer twice stays as it is
-        yield _hash(f"row {row}".encode())
+def _of_all(answers: Keys, row: int) -> bytes:
+    """The key of a row's answers in any order; of a row that holds an answer twice one of its own."""
+    distinct = set(answers.tolist())
+    return _hash(b"".join(sorted(distinct)) if len(distinct) == len(answers) else f"row {row}".encode())
 
 
 def _hash(content: bytes) -> bytes:
     return blake2b(content, digest_size=KEY_BYTES).digest()
+
+
+def graphs_of(tokens: Sequence[Tokens], keys: TextKeys, shared: Shared) -> list[Graph]:
+    """The rows as groups, each where its first row stood."""
+    return [one_row(rows[0], tokens) if len(rows) == 1 else _merged(rows, tokens) for rows in _components(keys, shared)]
+
+
+def one_row(row: int, tokens: Sequence[Tokens]) -> Graph:
+    """A row as a group of its own."""
+    return Graph((row,), tokens[row], (_in_order(len(tokens[row].candidates)),))
+
+
+@cache
+def _in_order(count: int) -> range:
+    return range(count)
+
+
+def _components(keys: TextKeys, shared: Shared) -> list[list[int]]:
+    """Rows that are connected by what they share, in order."""
+    rows = len(keys.prompts)
+    if not rows:
+        return []
+    values, row_of = keys.of(shared)
+    mergeable = np.bincount(keys.row_of, minlength=rows) <= LONGEST_LIST
+    kept = mergeable[row_of]
+    distinct, number = np.unique(values[kept], return_inverse=True)
+    nodes = rows + len(distinct)
+    edges = (np.ones(len(number), np.int8), (row_of[kept], rows + number))
+    matrix = require("scipy.sparse").coo_matrix(edges, shape=(nodes, nodes))
+    _, labels = require("scipy.sparse.csgraph").connected_components(matrix, directed=False)
+    parts: dict[int, list[int]] = {}
+    for row, label in enumerate(labels[:rows].tolist()):
+        parts.setdefault(label, []).append(row)
+    return list(parts.values())
 
 
 def _merged(rows: Sequence[int], tokens: Sequence[Tokens]) -> Graph:
@@ -163,18 +180,23 @@ def known_pairs(preference: Preference) -> list[tuple[int, int, tuple[float, ...
     return [pair for pair in preference.pairs() if any(target == target for target in pair[2])]
 
 
-def combined(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """The same comparisons, those of the same two answers as one: the share of wins, and the sum of the weights.
+def combined(comparisons: Sequence[Comparison], *, average: bool) -> list[Comparison]:
+    """The same comparisons, those of the same two answers as one with the sum of the weights.
 
-    It costs what they cost together, because the losses are linear in the target. Comparisons with token spans, other
-    margins or other missing labels stay apart.
+    Those with other margins or other missing labels, or with token spans, stay apart.
+
+    Args:
+        comparisons: of one group.
+        average: whether different targets become one, the share of wins: the loss must be linear in the target, so
+            that the one costs what they cost together.
     """
     parts: dict[Any, list[Comparison]] = {}
     for number, one in enumerate(comparisons):
         upward = one if one.left <= one.right else turned(one)
         missing = tuple(target != target for target in one.targets)
+        targets = missing if average else tuple(None if target != target else target for target in upward.targets)
         spans = None if one.compared is None else number
-        parts.setdefault((upward.left, upward.right, one.margin, missing, spans), []).append(upward)
+        parts.setdefault((upward.left, upward.right, one.margin, targets, spans), []).append(upward)
     return [part[0] if len(part) == 1 else _mean(part) for part in parts.values()]
 
 

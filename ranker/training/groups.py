@@ -14,7 +14,7 @@ from ranker.records import Preference, subset_of
 from ranker.scoring import batching
 from ranker.scoring.pipeline import TextPipeline, Tokens
 from ranker.training.blocks import Edges
-from ranker.training.graphs import Comparison, Graph, Shared, combined, graphs, known_pairs, numbers
+from ranker.training.graphs import Comparison, Graph, Shared, TextKeys, combined, graphs_of, known_pairs, one_row
 
 Item = tuple[int, tuple[int, ...]]
 """A group and the answers of it that appear, in order.
@@ -46,12 +46,20 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Repeats:
-    """How often the rows name the same answers: ``times`` is the tokens of all rows over those of distinct answers."""
+    """How often the rows name the same texts: ``times`` is the tokens of all rows over those of the groups."""
 
     comparisons: int
     answers: int
     prompts: int
     times: float
+
+
+@dataclass(frozen=True, slots=True)
+class LossNeeds:
+    """What a loss allows and needs: see ``Loss.linear_in_targets`` and ``Loss.reads_answers``."""
+
+    average: bool = True
+    answers: bool = False
 
 
 class Groups(Dataset[Example]):
@@ -61,12 +69,13 @@ class Groups(Dataset[Example]):
         preferences: the training rows; rows with fewer than two candidates must have been left out.
         pipeline: the model's text path. Every text is tokenised once, here.
         merge: whether rows that share an answer become one group, in which every answer is read once (see
-            ``ranker.training.graphs``); where the model reads a prompt once for several answers, rows that share the
-            prompt, and where it reads two answers together, rows of the same answers.
+            ``ranker.training.graphs``). Where decoders read a prompt once for several answers, rows that share the
+            prompt are one group; where a model reads two answers together, rows of the same answers are.
         weight_by: ``row`` counts every row alike, ``prompt`` every prompt.
+        needs: of the loss.
 
     ``read`` counts the groups that were packed so far, ``cut`` those of them that lost tokens. ``repeats`` is None
-    where nothing was to be merged.
+    without ``merge``, and where no two rows share anything.
     """
 
     def __init__(
@@ -76,37 +85,46 @@ class Groups(Dataset[Example]):
         *,
         merge: bool = False,
         weight_by: WeightBy = "row",
+        needs: LossNeeds = LossNeeds(),  # noqa: B008  frozen
     ) -> None:
         self.preferences = list(preferences)
         self.pipeline = pipeline
+        self.needs = needs
         tokens = pipeline.tokenize([p.group for p in self.preferences])
-        self.graphs = graphs(tokens, _shared(pipeline) if merge else None)
-        self.repeats = self._repeats(tokens) if merge else None
+        self.repeats: Repeats | None = None
+        self.weights = np.ones(len(tokens))
+        keys = TextKeys(tokens) if merge or weight_by == "prompt" else None
+        if merge and keys is not None:
+            self.graphs = graphs_of(tokens, keys, _shared(pipeline))
+            self.repeats = self._repeats(tokens, keys)
+        else:
+            self.graphs = [one_row(row, tokens) for row in range(len(tokens))]
+        if weight_by == "prompt" and keys is not None:
+            numbers = keys.prompt_numbers()
+            self.weights = 1 / np.bincount(numbers)[numbers]
         self.spans = [
             tuple(pipeline.within(answer, spans) for answer, spans in zip(p.candidates, p.spans, strict=True))
             if p.spans
             else ()
             for p in self.preferences
         ]
-        self.weights = np.ones(len(tokens))
-        if weight_by == "prompt" and tokens:
-            prompts = numbers(tokens, "prompt")
-            self.weights = 1 / np.bincount(prompts)[prompts]
+        self._pairs: dict[int, int] = {}
         self.read = self.cut = 0
 
     def summary(self) -> list[str]:
-        """A line on how often the rows name the same answers; none where they do not, or were not to be merged."""
+        """A line on how often the rows name the same texts; empty where they do not, or are not merged."""
         if self.repeats is None:
             return []
-        said = self.repeats
-        what = f"{said.comparisons:,} comparisons" if said.comparisons else f"{len(self.preferences):,} rows"
-        what += f" of {said.answers:,} answers to {said.prompts:,} prompt{'s' if said.prompts > 1 else ''}: "
+        repeats = self.repeats
+        what = f"{repeats.comparisons:,} comparisons" if repeats.comparisons else f"{len(self.preferences):,} rows"
+        what += f" of {_counted(repeats.answers, 'answer')} to {_counted(repeats.prompts, 'prompt')}: "
         if not self.pipeline.layout.order_free:
             layout = self.pipeline.layout.layout
             return [f"{what}{layout} reads two answers together, so an answer is read in each of its pairs"]
-        times = f"{said.times:.0f}" if said.times >= 10 else f"{said.times:.1f}"
-        apart = "pair by pair" if said.comparisons else "row by row"
-        return [f"{what}each answer read once per pass ({times} times less than {apart})"]
+        times = f"{repeats.times:.0f}" if repeats.times >= 10 else f"{repeats.times:.1f}"
+        apart = "pair by pair" if repeats.comparisons else "row by row"
+        shared = ", and its prompt once for several answers" if self.pipeline.prefix_sharing else ""
+        return [f"{what}each answer read once per pass{shared} ({times} times less than {apart})"]
 
     @property
     def times(self) -> float:
@@ -117,9 +135,8 @@ class Groups(Dataset[Example]):
         return len(self.graphs)
 
     def __getitem__(self, item: Item) -> Example:
-        number, chosen = item
-        counted, number = number >= 0, max(number, -1 - number)
-        graph = self.graphs[number]
+        graph, chosen = self._graph(item), item[1]
+        counted = item[0] >= 0
         packed = self.pipeline.pack(_subset(graph.tokens, chosen))
         self.read += counted
         self.cut += counted and bool(packed.prompt_truncated or packed.truncated.any())
@@ -128,37 +145,42 @@ class Groups(Dataset[Example]):
 
     def cost(self, item: Item) -> tuple[int, int]:
         """(rows, longest row) of one item, without packing it."""
-        number, chosen = item
-        tokens = self.graphs[max(number, -1 - number)].tokens
-        return self.pipeline.cost(len(tokens.prompt), [len(tokens.candidates[i]) for i in chosen])
+        tokens = self._graph(item).tokens
+        return self.pipeline.cost(len(tokens.prompt), [len(tokens.candidates[i]) for i in item[1]])
 
     def comparisons(self, item: Item) -> int:
         """How many pairs of answers one item compares."""
-        number, chosen = item
-        graph = self.graphs[max(number, -1 - number)]
+        graph, chosen = self._graph(item), item[1]
         return len(self._merged(graph, chosen)[0]) if graph.merged else len(chosen) * (len(chosen) - 1) // 2
 
     def weight(self, number: int) -> float:
-        """Of all rows of a group."""
-        return float(self.weights[list(self.graphs[number].rows)].sum())
+        """Of all rows of a group that compare answers."""
+        rows = [row for row in self.graphs[number].rows if len(self.preferences[row].candidates) > 1]
+        return float(self.weights[rows].sum())
 
     def row_of(self, number: int, block: Sequence[int]) -> Preference:
-        """A row of a group that names the first two answers of ``block``."""
+        """A row of a group that names all answers of ``block``, at most two that are compared."""
         graph = self.graphs[number]
-        both = set(graph.mentions[block[0]]) & set(graph.mentions[block[1]])
-        return self.preferences[graph.rows[min(both)]]
+        return self.preferences[graph.rows[min(set.intersection(*(set(graph.mentions[answer]) for answer in block)))]]
 
     def edges(self, number: int) -> Edges:
         """The comparisons of a group as weighted edges between its answers."""
         graph = self.graphs[number]
         edges: dict[int, dict[int, float]] = {answer: {} for answer in range(len(graph.tokens.candidates))}
         for row, places in zip(graph.rows, graph.places, strict=True):
-            pairs = known_pairs(self.preferences[row])
-            for i, j, _ in pairs:
-                share = float(self.weights[row]) / len(pairs)
+            for i, j, _ in known_pairs(self.preferences[row]):
                 for a, b in {(places[i], places[j]), (places[j], places[i])}:
-                    edges[a][b] = edges[a].get(b, 0.0) + share
+                    edges[a][b] = edges[a].get(b, 0.0) + self._share(row)
         return edges
+
+    def _graph(self, item: Item) -> Graph:
+        return self.graphs[max(item[0], -1 - item[0])]
+
+    def _share(self, row: int) -> float:
+        """The weight of each comparison of a row."""
+        if row not in self._pairs:
+            self._pairs[row] = max(1, len(known_pairs(self.preferences[row])))
+        return float(self.weights[row]) / self._pairs[row]
 
     def _single(self, row: int, chosen: Sequence[int]) -> tuple[list[Comparison], list[LabelledList]]:
         """What a row says, of the candidates that are read; its weight does not depend on how many those are."""
@@ -175,42 +197,51 @@ class Groups(Dataset[Example]):
         lists: list[LabelledList] = []
         for mention in sorted(set().union(*(graph.mentions[answer] for answer in chosen))):
             row, places = graph.rows[mention], graph.places[mention]
-            preference, weight = self.preferences[row], float(self.weights[row])
-            pairs = known_pairs(preference)
-            for pair in pairs:
-                ends = [place.get(places[end]) for end in pair[:2]]
-                if ends[0] is not None and ends[1] is not None:
-                    share = weight / len(pairs)
-                    comparisons.append(_comparison(preference, pair, (ends[0], ends[1]), share, self.spans[row]))
             kept = [i for i, answer in enumerate(places) if answer in place]
+            if len(kept) < 2 and not self.needs.answers:
+                continue
+            preference, answers = self.preferences[row], tuple(place[places[i]] for i in kept)
             labels = preference.labels()
-            lists.append(
-                LabelledList(
-                    tuple(place[places[i]] for i in kept),
-                    tuple(labels[i] for i in kept),
-                    weight * len(kept) / len(places),
-                )
-            )
-        return combined(comparisons), lists
+            weight = float(self.weights[row]) * len(kept) / len(places)
+            lists.append(LabelledList(answers, tuple(labels[i] for i in kept), weight))
+            if len(kept) < 2:
+                continue
+            part = subset_of(preference, kept)
+            spans = self.spans[row] and tuple(self.spans[row][i] for i in kept)
+            for pair in known_pairs(part):
+                ends = (answers[pair[0]], answers[pair[1]])
+                comparisons.append(_comparison(part, pair, ends, self._share(row), spans))
+        return combined(comparisons, average=self.needs.average), lists
 
-    def _repeats(self, tokens: Sequence[Tokens]) -> Repeats | None:
-        """None where no answer is named twice."""
-        if not tokens:
-            return None
-        answers = numbers(tokens, "answer")
-        lengths = np.array([len(one.prompt) + len(ids) for one in tokens for ids in one.candidates])
-        _, first = np.unique(answers, return_index=True)
-        if len(first) == len(answers):
+    def _repeats(self, tokens: Sequence[Tokens], keys: TextKeys) -> Repeats | None:
+        answers = len(np.unique(keys.answers))
+        if answers == len(keys.answers) and not any(graph.merged for graph in self.graphs):
             return None
         comparisons = sum(len(known_pairs(preference)) for preference in self.preferences)
-        prompts = len(np.unique(numbers(tokens, "prompt")))
-        return Repeats(comparisons, len(first), prompts, float(lengths.sum() / lengths[first].sum()))
+        prompts = len(np.unique(keys.prompts))
+        once = self.pipeline.reads_prompt_once
+        rows, groups = (sum(_tokens(part, once) for part in parts) for parts in (tokens, map(_texts, self.graphs)))
+        return Repeats(comparisons, answers, prompts, rows / max(1, groups))
+
+
+def _texts(graph: Graph) -> Tokens:
+    return graph.tokens
+
+
+def _tokens(texts: Tokens, prompt_once: bool) -> int:
+    """Tokens of a group's texts; the prompt once, or with every answer."""
+    prompts = min(1, len(texts.candidates)) if prompt_once else len(texts.candidates)
+    return prompts * len(texts.prompt) + sum(map(len, texts.candidates))
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def _shared(pipeline: TextPipeline) -> Shared:
     if not pipeline.layout.order_free:
         return "pair"
-    return "prompt" if pipeline.reads_prompt_once else "answer"
+    return "prompt" if pipeline.prefix_sharing else "answer"
 
 
 def _subset(tokens: Tokens, chosen: Sequence[int]) -> Tokens:

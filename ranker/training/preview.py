@@ -31,7 +31,7 @@ def preview(config: RunConfig) -> Iterator[str]:
     config = settings.config
     training, validation, test = load(config)
     model, tokenizer = starting_model(config)
-    groups = grouped(config.training, training, model, tokenizer)
+    groups = grouped(config.training, training, model, tokenizer, losses.build(config.training.loss))
     pipeline = groups.pipeline
     yield f"model: {config.model.type} on {config.model.name_or_path}, {settings.parameters / 1e6:.0f}M parameters"
     yield f"loss: {config.training.loss.type}; a score is {SCORES[config.output]}"
@@ -42,9 +42,9 @@ def preview(config: RunConfig) -> Iterator[str]:
     ):
         yield f"{name}: {len(rows)} prompts of {', '.join(sources)}"
     if not isinstance(config.model, ArmoRMConfig):
-        plan = planned(config.training, groups, losses.build(config.training.loss))
+        plan = planned(config.training, groups)
         yield from groups.summary()
-        yield plan.summary(groups, settings.accumulation(groups.times), settings.learning_rate)
+        yield plan.summary(groups, settings.accumulation(groups.times * plan.used), settings.learning_rate)
     yield f"writes to: {Path(config.output_dir)} (checkpoint, report.html, {', '.join(config.export.precisions)})"
     for preference in training[:EXAMPLES]:
         packed = pipeline.pack(pipeline.tokenize([preference.group])[0])

@@ -125,6 +125,12 @@ def _train(
     if loss is not None:
         named = CustomLossConfig(type="custom", name=type(loss).__name__)
         config = config.model_copy(update={"training": config.training.model_copy(update={"loss": named})})
+        try:
+            config.training.check_reading(
+                named.name, answers=isinstance(loss, losses.AnswerLoss), every_token=loss.every_token
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     settings = resolved(config)
     config = settings.config
     if launch.main:
@@ -151,7 +157,7 @@ def _train(
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
         if config.qat == "int8" and launch.main:
-            groups = grouped(config.training, training, scorer.model, scorer.pipeline.tokenizer)
+            groups = grouped(config.training, training, scorer.model, scorer.pipeline.tokenizer, work.loss)
             qat.train_quantized(
                 scorer.model, groups, config.training, config.qat_steps, learning_rate=settings.learning_rate
             )
@@ -199,9 +205,9 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     if config.training.padding_free:
         without_padding(config, model)
     check_loss(work.loss, model)
-    groups = grouped(config.training, training, model, tokenizer)
-    plan = planned(config.training, groups, work.loss, world=launch.world, rank=launch.rank)
-    args.gradient_accumulation_steps = work.settings.accumulation(groups.times, launch.world)
+    groups = grouped(config.training, training, model, tokenizer, work.loss)
+    plan = planned(config.training, groups, world=launch.world, rank=launch.rank)
+    args.gradient_accumulation_steps = work.settings.accumulation(groups.times * plan.used, launch.world)
     _begin(work, groups, plan, resume, begin)
     steps = -(-len(plan) // args.gradient_accumulation_steps)
     # Rounded down: with one step of warm-up, a run of one step would train at a rate of 0.

@@ -24,6 +24,7 @@ from ranker.metrics import pairwise_summary
 from ranker.models.heads import NEW_HEADS
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference, Prompt
+from ranker.scoring.distinct import hashable
 from ranker.scoring.protocol import GroupScores
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training import losses
@@ -229,15 +230,15 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
     def score(self, groups: Sequence[Group]) -> list[GroupScores]:
         """Scores of ``groups`` by the live model; called in all processes, each returns all results.
 
-        Weights that are whole are used in place and the groups are shared out; sharded ones need every process in every
-        forward pass, so all score everything.
+        Weights that are whole are used in place and the groups are shared out, neighbours to one process; sharded ones
+        need every process in every forward pass, so all score everything.
         """
         if self.sharded:
             return self.scorer.score(groups)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        results = self.scorer.score(groups[rank::world])
-        parts = [results] if world == 1 else _gathered(results)
-        return [parts[i % world][i // world] for i in range(len(groups))]
+        share = -(-len(groups) // world)
+        results = self.scorer.score(groups[rank * share : (rank + 1) * share])
+        return results if world == 1 else [result for part in _gathered(results) for result in part]
 
     @property
     def sharded(self) -> bool:
@@ -288,7 +289,9 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
 def _by_prompt(rows: Sequence[Preference]) -> list[int]:
     """The numbers of the rows, those of a prompt together: rows that are scored together share their answers."""
     first: dict[Prompt, int] = {}
-    return sorted(range(len(rows)), key=lambda number: (first.setdefault(rows[number].prompt, number), number))
+    return sorted(
+        range(len(rows)), key=lambda number: (first.setdefault(hashable(rows[number].prompt), number), number)
+    )
 
 
 def _gathered(results: list[GroupScores]) -> list[list[GroupScores]]:

@@ -5,6 +5,7 @@ import pytest
 from pydantic import ValidationError
 
 from ranker.layouts import LAYOUTS, parse
+from ranker.layouts.pairs import PairLayout
 from ranker.scoring.batching import collate, units
 from tests.support.layouts import STRUCTURE, ids, layout
 
@@ -122,6 +123,13 @@ def test_scores_come_out_of_every_candidate(name):
     assert {candidate for row in packed.rows for candidate in row.candidates} == {0, 1, 2}
 
 
+def cells_of(text, rows, start, first, second):
+    if isinstance(text, PairLayout):
+        return text.cells(rows, start, first, second)
+    places = text.places(rows, start)
+    return places[first], places[second]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_cells_point_to_the_outputs_of_the_candidates(name):
     """The outputs of a pass are numbered as the rows are; a cell must lead to the candidate that it was asked for."""
@@ -135,7 +143,7 @@ def test_cells_point_to_the_outputs_of_the_candidates(name):
             for second in range(count):
                 if first == second and not text.order_free:
                     continue
-                cells = text.cells(packed.rows, start, first, second)
+                cells = cells_of(text, packed.rows, start, first, second)
                 assert [rows[row].candidates[column] for row, column in cells] == [first, second]
         start += len(packed.rows)
 
@@ -144,7 +152,7 @@ def test_cells_point_to_the_outputs_of_the_candidates(name):
 def test_cells_of_an_ordered_pair_are_in_the_row_of_that_order(name):
     text = layout(name)
     packed = text.pack(ids(100), [ids(200), ids(201), ids(202)])
-    (row, _), (same, _) = text.cells(packed.rows, 10, 2, 0)
+    (row, _), (same, _) = cells_of(text, packed.rows, 10, 2, 0)
     assert row == same
     assert packed.rows[row - 10].candidates == (2, 0)
 

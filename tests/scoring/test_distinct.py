@@ -8,8 +8,8 @@ import pytest
 from ranker.loading import load
 from ranker.models.pointwise import from_backbone
 from ranker.models.torch_scorer import TorchScorer
-from ranker.records import Group
-from ranker.scoring.distinct import LARGEST, as_they_come, counted_readings, once, once_per_group
+from ranker.records import Group, Message
+from ranker.scoring.distinct import LARGEST, as_they_come, count_reads, once, once_per_group
 from ranker.scoring.executor import score_groups
 from tests.conftest import tiny
 from tests.models.test_reward import save_backbone
@@ -45,15 +45,22 @@ def test_many_answers_to_a_prompt_are_several_groups():
     assert [texts(reading, number) for number in range(2)] == [group.candidates for group in many]
 
 
+def test_a_prompt_may_be_a_list_of_messages():
+    """The records say a tuple; callers give lists, too."""
+    as_list, as_tuple = [Message("user", "hi")], (Message("user", "hi"),)
+    reading = once([Group(as_list, ("a",)), Group(as_tuple, ("a", "b")), Group("hi", ("a",))])
+    assert [len(group.candidates) for group in reading.groups] == [1, 2]
+
+
 def test_what_is_read_is_counted():
-    with counted_readings() as outer:
+    with count_reads() as outer:
         score_groups(pipeline(), PAIRS, SumOfTokens(), 100)
-        with counted_readings() as inner:
+        with count_reads() as inner:
             score_groups(pipeline("shared_prompt"), PAIRS, SumOfTokens(columns=3), 100)
     score_groups(pipeline(), PAIRS, SumOfTokens(), 100)
     assert (inner.asked, inner.read) == (8, 7)
     assert (outer.asked, outer.read) == (16, 12)
-    assert str(outer) == "12 of 16 answers read, each distinct one once"
+    assert str(outer) == "12 of 16 answers read, the others are repeats"
 
 
 def test_passes_hold_each_answer_once():
@@ -96,6 +103,7 @@ def shuffled(seed, count=60):
     pairs = [Group(prompt, tuple(rng.sample(answers[prompt], 2))) for prompt in [*answers] * (count // 3)]
     asked = {prompt: [c for g in pairs if g.prompt == prompt for c in g.candidates] for prompt in answers}
     merged = [Group(prompt, tuple(rng.sample(sorted(set(named)), len(set(named))))) for prompt, named in asked.items()]
+    rng.shuffle(merged)
     return pairs, merged
 
 
@@ -126,8 +134,8 @@ def test_an_exported_model_gives_merged_and_unmerged_rows_the_same_bits(pointwis
         for group, result in zip(merged, scorer.score(merged), strict=True)
         for answer, score in zip(group.candidates, result.scores, strict=True)
     }
-    with counted_readings() as readings:
+    with count_reads() as count:
         results = scorer.score(pairs)
-    assert readings.read == len(scores) < readings.asked == 120
+    assert count.read == len(scores) < count.asked == 120
     for group, result in zip(pairs, results, strict=True):
         np.testing.assert_array_equal(result.scores, [scores[group.prompt, answer] for answer in group.candidates])

@@ -16,13 +16,13 @@ from ranker.checkpoints import native
 from ranker.config import TrainingConfig, load_config
 from ranker.errors import ConfigError
 from ranker.models import pointwise
-from ranker.records import Preference
+from ranker.records import Message, Preference
 from ranker.scoring.pipeline import TextPipeline
 from ranker.training import losses
 from ranker.training.batches import Collator, grouped, planned
 from ranker.training.blocks import Blocks
 from ranker.training.defaults import resolved
-from ranker.training.groups import Groups
+from ranker.training.groups import Groups, LossNeeds
 from tests.conftest import LAYOUTS, tiny
 from tests.support.layouts import layout
 from tests.support.selection import cases
@@ -137,8 +137,31 @@ def test_a_row_of_a_pair_model_that_holds_an_answer_twice_stays_as_it_is():
     assert [graph.rows for graph in merged(rows, text("ordered_pair")).graphs] == [(0,), (1,)]
 
 
-def test_a_model_that_reads_the_prompt_once_has_all_rows_of_a_prompt_together():
-    assert [graph.rows for graph in merged(ROWS, text("shared_prompt")).graphs] == [(0, 2, 3, 4, 5, 6), (1,)]
+def test_a_prompt_that_is_read_once_has_all_its_rows_together():
+    sharing = TextPipeline(layout("pointwise"), CharacterTokenizer(), prefix_sharing=True)
+    groups = merged([*ROWS, pair("x", "y", ""), pair("z", "u", "")], sharing)
+    assert [graph.rows for graph in groups.graphs] == [(0, 2, 3, 4, 5, 6), (1,), (7,), (8,)]
+    (line,) = groups.summary()
+    assert line.startswith(
+        "9 comparisons of 11 answers to 3 prompts: each answer read once per pass, and its prompt once"
+    )
+    assert [graph.rows for graph in merged(ROWS, text("shared_prompt")).graphs] == [(0, 2, 3, 4, 6), (1,), (5,)]
+
+
+def test_a_long_list_stays_a_group_of_its_own():
+    long = Preference("Q?", tuple(f"{n}" for n in range(300)), tuple((float(n),) for n in range(300)))
+    assert [graph.rows for graph in merged([long, long, pair("1", "2"), pair("2", "1")]).graphs] == [(0,), (1,), (2, 3)]
+
+
+def test_a_row_that_names_an_answer_twice_keeps_its_weight():
+    rows = [Preference("Q?", ("a", "a"), ((1.0,), (1.0,))), pair("a", "b"), pair("b", "a")]
+    comparisons = whole(merged(rows)).comparisons
+    assert [(c.left, c.right, c.targets, c.weight) for c in comparisons] == [(0, 0, (0.5,), 1.0), (0, 1, (0.5,), 2.0)]
+
+
+def test_chat_prompts_are_merged():
+    prompt = (Message("user", "Q?"), Message("assistant", "what?"), Message("user", "that"))
+    assert [graph.rows for graph in merged([pair("a", "b", prompt), pair("b", "c", prompt)]).graphs] == [(0, 1)]
 
 
 def test_the_start_says_how_often_answers_are_named():
@@ -153,6 +176,30 @@ def test_the_start_says_how_often_answers_are_named():
     assert Groups(ROWS, text()).summary() == []
 
 
+def test_a_loss_that_is_not_linear_in_its_targets_sees_every_verdict():
+    """The guide's hinge takes the sign of a target, so a mean of two verdicts is not what they cost."""
+
+    class Hinge(losses.ComparisonLoss):
+        def per_comparison(self, left, right, targets, margin):
+            sign = (targets - 0.5).sign().nan_to_num()
+            return (1 - sign * (left - right)).clamp(min=0).mean(dim=-1)
+
+    model, tokenizer = tiny("pointwise")
+    rows = [pair("a hammer", "the saw"), pair("the saw", "a hammer"), pair("a hammer", "the saw")]
+    figures = []
+    for merge in (True, False):
+        groups = grouped(TrainingConfig(merge_rows=merge), rows, model.double(), tokenizer, Hinge())
+        examples = [whole(groups, number) for number in range(len(groups))]
+        figures.append(gradient(model, Hinge(), Collator(groups.pipeline), examples))
+    assert figures[0][1] == figures[1][1] == 3.0
+    assert_same(figures[0][0], figures[1][0])
+
+
+def test_rows_without_a_prompt_count_as_prompts_of_their_own():
+    groups = merged([pair("a", "b", ""), pair("c", "d", ""), pair("e", "f")], weight_by="prompt")
+    assert groups.weights.tolist() == [1, 1, 1]
+
+
 def test_every_prompt_can_count_alike():
     groups = merged(ROWS, weight_by="prompt")
     weights = [sum(c.weight for c in whole(groups, number).comparisons) for number in range(3)]
@@ -164,13 +211,11 @@ def test_without_repeats_nothing_changes(name):
     """The same batches and the same tensors, to the last bit."""
     model, tokenizer = tiny(name)
     rows = [ranked("p", a=2, b=1, c=0), *(pair(f"{i} yes", f"{i} no", "Q?") for i in range(30)), pair("x", "y", "z")]
-    if name == "shared_prompt":  # it reads a prompt once for all its rows
-        rows = [replace(row, prompt=f"{number}?") for number, row in enumerate(rows)]
     runs = []
     for merge in (True, False):
         config = TrainingConfig(merge_rows=merge, num_train_epochs=2)
-        groups = grouped(config, rows, model, tokenizer)
-        plan = planned(config, groups, losses.build(config.loss))
+        groups = grouped(config, rows, model, tokenizer, losses.build(config.loss))
+        plan = planned(config, groups)
         collate = Collator(groups.pipeline)
         runs.append((plan.batches, plan.digest(groups), [collate([groups[i] for i in b]) for b in plan.batches]))
     (batches, digest, tensors), (plain_batches, plain_digest, plain_tensors) = runs
@@ -348,7 +393,7 @@ def test_a_prompt_that_is_read_once_has_the_same_gradient(tmp_path, family, name
     loss = losses.build(TrainingConfig(loss=name).loss)
     figures = []
     for sharing in (True, False):
-        groups = grouped(TrainingConfig(prefix_sharing=sharing), rows, model, tokenizer)
+        groups = grouped(TrainingConfig(prefix_sharing=sharing), rows, model, tokenizer, loss)
         collate = Collator(groups.pipeline)
         examples = [whole(groups, number) for number in range(len(groups))]
         tokens = sum(len(row.ids) for example in examples for unit in example.units for row in unit.rows)
@@ -372,7 +417,7 @@ def test_the_cost_of_a_shared_prompt_is_that_of_its_rows(prompt, answers):
 def test_prefix_sharing_is_refused_where_it_cannot_be(tmp_path):
     model, tokenizer = tiny("set_encoder")
     with pytest.raises(ConfigError, match=r"training\.prefix_sharing is for pointwise decoders; layout 'set_encoder'"):
-        grouped(TrainingConfig(prefix_sharing=True), LABELLED, model, tokenizer)
+        grouped(TrainingConfig(prefix_sharing=True), LABELLED, model, tokenizer, losses.build(TrainingConfig().loss))
 
 
 # Groups that do not fit one pass.
@@ -406,7 +451,7 @@ def test_blocks_keep_what_is_compared_together():
     blocks = Blocks(edges)
     cut = blocks.cut(at_most(4), lambda: 4, random.Random(0))
     assert sorted(map(sorted, cut)) == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert sum(map(blocks.weight_of, cut)) == 12
+    assert blocks.weight_of(cut) == 12
     assert any({0, 4} <= {*block} for block in blocks.cut(at_most(4), lambda: 4, random.Random(0)))
 
 
@@ -417,10 +462,42 @@ def test_every_comparison_gets_its_turn():
     assert len(blocks.turns) == 66
 
 
-def test_an_answer_without_company_is_read_only_where_it_is_of_use():
-    edges = {0: {1: 1.0}, 1: {0: 1.0, 2: 1.0}, 2: {1: 1.0}}
-    assert sum(map(len, Blocks(edges).cut(at_most(2), lambda: 2, random.Random(0)))) == 2
-    assert sum(map(len, Blocks(edges, keep_lone=True).cut(at_most(2), lambda: 2, random.Random(0)))) == 3
+def test_turns_are_counted_without_end():
+    blocks = Blocks(complete(3))
+    for _ in range(200):
+        assert len(blocks.cut(at_most(2), lambda: 2, random.Random(0))) == 2
+
+
+@pytest.mark.parametrize("shape", ["star", "chain", "complete"])
+def test_every_answer_is_read_beside_a_rival(shape):
+    """Where all rivals of an answer are in other blocks, one of them is read again."""
+    if shape == "complete":
+        edges = complete(31)
+    else:
+        edges = {a: {} for a in range(31)}
+        for a in range(1, 31):
+            b = 0 if shape == "star" else a - 1
+            edges[a][b] = edges[b][a] = 1.0
+    blocks = Blocks(edges)
+    cut = blocks.cut(at_most(7), lambda: 7, random.Random(0))
+    assert {answer for block in cut for answer in block} == set(range(31))
+    for block in cut:
+        assert all(any(other in edges[answer] for other in block) for answer in block)
+    assert sum(map(len, cut)) <= 31 + len(cut)
+    if shape == "star":
+        assert blocks.weight_of(cut) == 30
+
+
+def test_an_answer_that_is_compared_with_nothing_is_read_only_where_that_is_of_use():
+    edges = {0: {1: 1.0}, 1: {0: 1.0}, 2: {}, 3: {3: 1.0}}
+    assert [*map(sorted, Blocks(edges).cut(at_most(2), lambda: 2, random.Random(0)))] == [[0, 1]]
+    assert sum(map(len, Blocks(edges, keep_lone=True).cut(at_most(2), lambda: 2, random.Random(0)))) == 4
+
+
+def test_blocks_of_one_prompt_take_what_is_not_compared_with_them():
+    edges = {a: {a ^ 1: 1.0} for a in range(12)}
+    assert {len(block) for block in Blocks(edges).cut(at_most(6), lambda: 12, random.Random(0))} == {2}
+    assert {len(block) for block in Blocks(edges, fill=True).cut(at_most(6), lambda: 12, random.Random(0))} == {6}
 
 
 def star(count, length=5):
@@ -431,22 +508,21 @@ def star(count, length=5):
 def test_large_groups_are_cut_anew_in_every_pass(monkeypatch):
     rows = [pair(f"answer {a}", f"answer {b}") for a in range(10) for b in range(a)]
     groups = merged(rows)
-    plan = planned(
-        TrainingConfig(num_train_epochs=3, max_tokens_per_forward=64), groups, losses.build(TrainingConfig().loss)
-    )
+    plan = planned(TrainingConfig(num_train_epochs=3, max_tokens_per_forward=64), groups)
     items = [item for batch in plan.batches for item in batch]
     assert len(items) == len(set(items)) >= 9
     for batch in plan.batches:
         need, longest = zip(*(groups.cost(item) for item in batch), strict=True)
         assert sum(need) * max(longest) <= 64
-    assert "groups that fit no pass are cut into blocks with" in plan.summary(groups, 1, 1e-4)
+    assert "large groups are cut into blocks, and a pass has" in plan.summary(groups, 1, 1e-4)
+    assert 0.2 < plan.used < 0.9
 
 
 def test_few_steps_at_a_small_rate_get_advice():
     config, every = TrainingConfig(), [pair(f"answer {a}", f"answer {b}") for a in range(10) for b in range(a)]
     for rows, rate, advised in ((every, 2e-5, True), (every, 2e-4, False), ([pair("a", "b")], 2e-5, False)):
         groups = merged(rows)
-        line = planned(config, groups, losses.build(config.loss)).summary(groups, 1, rate)
+        line = planned(config, groups).summary(groups, 1, rate)
         assert ("raise training.num_train_epochs" in line) == advised
 
 
@@ -462,35 +538,69 @@ def test_a_step_of_open_size_holds_as_many_comparisons(tiny_backbone):
 def test_two_compared_answers_that_do_not_fit_are_named():
     groups = merged(star(30, 40), text(max_length=128))
     with pytest.raises(ConfigError, match=r"row 'row \d+' takes \d+ tokens, more than .*max_tokens_per_forward 64"):
-        planned(TrainingConfig(max_tokens_per_forward=64), groups, losses.build(TrainingConfig().loss))
+        planned(TrainingConfig(max_tokens_per_forward=64), groups)
 
 
 def test_answers_that_see_each_other_have_candidates_per_prompt_in_a_block():
     rows = [pair(f"answer {a}", f"answer {b}") for a in range(10) for b in range(a)]
     config = TrainingConfig(candidates_per_prompt=(3, 4), num_train_epochs=2)
-    plan = planned(config, merged(rows, text("set_encoder")), losses.build(config.loss))
+    plan = planned(config, merged(rows, text("set_encoder")))
     assert {len(chosen) for batch in plan.batches for _, chosen in batch} <= {2, 3, 4}
 
 
 def test_losses_of_single_answers_read_every_answer():
     config = TrainingConfig(loss="mse", max_tokens_per_forward=64)
-    groups = merged(star(30))
-    plan = planned(config, groups, losses.build(config.loss))
+    groups = merged(star(30), needs=LossNeeds(answers=True))
+    plan = planned(config, groups)
+    assert "blocks" not in plan.summary(groups, 1, 1e-4)
     assert sorted(answer for batch in plan.batches for _, chosen in batch for answer in chosen) == list(range(31))
+
+
+@pytest.mark.parametrize("name", ["bradley_terry", "list_net", "rank_net", "token_pairwise"])
+def test_a_group_that_is_cut_has_the_gradient_of_the_rows_in_its_blocks(tmp_path, name):
+    """And their size: of a star each block holds the best answer and some that lost to it."""
+    model, tokenizer = decoder(tmp_path, "gpt2")
+    rows, pipeline = star(20), TextPipeline(model.layout, tokenizer)
+    config = TrainingConfig(loss=name, max_tokens_per_forward=64)
+    loss, collate = losses.build(config.loss), Collator(pipeline)
+    together, alone = Groups(rows, pipeline, merge=True), Groups(rows, pipeline)
+    items = [item for batch in planned(config, together).batches for item in batch]
+    assert len(items) > 3
+    for item in items:
+        (best,) = [a for a in item[1] if len(together.graphs[0].mentions[a]) > 1]
+        losers = [together.graphs[0].mentions[a][0] for a in item[1] if a != best]
+        actual, size = gradient(model, loss, collate, [together[item]])
+        assert size == len(losers)
+        assert_same(actual, gradient(model, loss, collate, [whole(alone, row) for row in losers])[0])
+
+
+def test_ballast_of_a_merged_block_counts_nothing():
+    groups = merged(ROWS)
+    (graph,) = [graph for graph in groups.graphs if graph.merged]
+    batch = Collator(groups.pipeline)([groups[(-1, tuple(range(len(graph.tokens.candidates))))]])
+    assert batch["weight"].sum() == batch["list_weight"].sum() == batch["counted"] == 0
+    assert batch["labels"].isnan().all()
+
+
+def test_a_single_answer_that_does_not_fit_is_named():
+    rows = [Preference("Q?", ("a" * 100,), ((1.0,),), id="long")] * 2
+    groups = merged(rows, text(max_length=128), needs=LossNeeds(answers=True))
+    with pytest.raises(ConfigError, match=r"row 'long' takes \d+ tokens"):
+        planned(TrainingConfig(loss="mse", max_tokens_per_forward=64), groups)
 
 
 def test_processes_share_out_the_blocks():
     config = TrainingConfig(max_tokens_per_forward=64, num_train_epochs=2)
-    groups, loss = merged(star(30) + ROWS), losses.build(config.loss)
-    parts = [planned(config, groups, loss, world=2, rank=rank).process_batches for rank in range(2)]
+    groups = merged(star(30) + ROWS)
+    parts = [planned(config, groups, world=2, rank=rank).process_batches for rank in range(2)]
     together = [batch for step in zip(*parts, strict=True) for batch in step]
-    assert [batch for batch in together if batch[0][0] >= 0] == planned(config, groups, loss).batches
+    assert [batch for batch in together if batch[0][0] >= 0] == planned(config, groups).batches
 
 
 def test_the_plan_is_bound_to_which_rows_name_an_answer():
     one, other = merged([pair("a", "b"), pair("b", "c")]), merged([pair("a", "b"), pair("c", "b")])
     config = TrainingConfig()
-    digests = [planned(config, groups, losses.build(config.loss)).digest(groups) for groups in (one, other)]
+    digests = [planned(config, groups).digest(groups) for groups in (one, other)]
     assert digests[0] != digests[1]
 
 

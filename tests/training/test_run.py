@@ -88,7 +88,7 @@ def test_answers_that_several_rows_name_are_read_once_and_a_resumed_run_goes_on(
         "84 comparisons of 24 answers to 3 prompts: each answer read once per pass (7.0 times less than pair by pair)"
     )
     assert said in lines
-    (plan,) = [line for line in lines if "cut into blocks with" in line]
+    (plan,) = [line for line in lines if "cut into blocks" in line]
     assert plan.startswith(f"{trained.steps} steps")
     whole = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
     last = max((tmp_path / "run" / "steps").glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))

@@ -8,7 +8,7 @@ from ranker.evaluation.model_report import ModelReport
 from ranker.evaluation.statistics.calibration import Temperature
 from ranker.evaluation.statistics.length import LengthBias
 from ranker.evaluation.statistics.paired import Paired
-from ranker.scoring.distinct import Readings
+from ranker.scoring.distinct import ReadCount
 
 Rows = Sequence[tuple[str, str]]
 """A table of two columns: names and texts."""
@@ -35,7 +35,7 @@ def headline(report: ModelReport) -> list[tuple[str, str]]:
     swap = report.label_swap
     rows = [
         ("comparisons, prompts", f"{report.comparisons} of {report.prompts} prompts"),
-        *([("answers", str(Readings(report.answers, report.answers_read)))] if report.answers_read > 0 else []),
+        *_read_rows(ReadCount(report.answers, report.answers_read)),
         ("accuracy", str(report.accuracy)),
         *((f"  {name.replace('_', ' ')}", str(baseline.accuracy)) for name, baseline in report.baselines.items()),
         ("ties predicted", str(report.ties)),
@@ -57,6 +57,10 @@ def headline(report: ModelReport) -> list[tuple[str, str]]:
         if len(shares) > 1:
             rows += [(f"{name}: {key}", str(share)) for key, share in shares.items()]
     return rows
+
+
+def _read_rows(count: ReadCount) -> list[tuple[str, str]]:
+    return [("answers", str(count))] if count.saved else []
 
 
 def _temperature_row(fitted: Temperature | None) -> list[tuple[str, str]]:

@@ -25,6 +25,10 @@ class Loss(ABC):
     every_token: ClassVar[bool] = False
     """Whether it needs the value of every token: the model is called with ``every_token=True``."""
 
+    linear_in_targets: ClassVar[bool] = False
+    """Whether comparisons of the same two answers with different targets cost what one comparison with their mean
+    target and the sum of their weights costs. If not, they stay apart."""
+
     def __init__(self, config: Any = None) -> None:
         self.config = config
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -135,6 +136,8 @@ class ComparisonLoss(Loss):
 class BradleyTerry(ComparisonLoss):
     """``bradley_terry`` of the difference of the two scores."""
 
+    linear_in_targets: ClassVar[bool] = True
+
     def per_comparison(self, left: Tensor, right: Tensor, targets: Tensor, margin: Tensor) -> Tensor:
         """See ``ComparisonLoss``."""
         return bradley_terry(left - right, targets, margin)
@@ -143,6 +146,8 @@ class BradleyTerry(ComparisonLoss):
 class LogExp(ComparisonLoss):
     """``log_exp`` of the difference of the two scores."""
 
+    linear_in_targets: ClassVar[bool] = True
+
     def per_comparison(self, left: Tensor, right: Tensor, targets: Tensor, margin: Tensor) -> Tensor:
         """See ``ComparisonLoss``."""
         return log_exp(left - right, targets, margin)
@@ -150,6 +155,8 @@ class LogExp(ComparisonLoss):
 
 class AnswerToken(ComparisonLoss):
     """``answer_token`` of the two log-probabilities."""
+
+    linear_in_targets: ClassVar[bool] = True
 
     def per_comparison(self, left: Tensor, right: Tensor, targets: Tensor, margin: Tensor) -> Tensor:
         """See ``ComparisonLoss``; margins do not apply."""

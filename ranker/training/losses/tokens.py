@@ -74,6 +74,7 @@ class TokenPairwise(Loss):
     """
 
     every_token: ClassVar[bool] = True
+    linear_in_targets: ClassVar[bool] = True
 
     def __call__(self, outputs: Tensor, batch: Batch) -> Tensor:
         """See ``Loss.__call__``."""

@@ -54,7 +54,8 @@ def fit(
 ) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
     """Fit the aspects on ``data.aspects`` and the gate on ``preferences``; the backbone stays as it is.
 
-    Features wait in main memory, 8 bytes x hidden for every distinct answer.
+    Features wait in main memory: 8 bytes x hidden for every distinct answer, and while the aspects are fitted as much
+    for every labelled answer.
 
     Returns:
         The checkpoint folder, a scorer, the log of the gate's loss, and its steps.
@@ -105,17 +106,17 @@ def features(
     model: GatedModel, pipeline: TextPipeline, groups: Sequence[Group], max_tokens_per_forward: int
 ) -> Features:
     """What the backbone makes of the answers of ``groups``; each distinct one is read once."""
-    reading = once(groups)
-    starts = np.cumsum([0, *(len(group.candidates) for group in reading.groups)])
+    plan = once(groups)
+    starts = np.cumsum([0, *(len(group.candidates) for group in plan.groups)])
     answers, prompts = (torch.zeros(int(starts[-1]), model.regression_layer.in_features) for _ in range(2))
-    for first in tqdm(range(0, len(reading.groups), SLICE), desc="features", disable=None):
-        packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(reading.groups[first : first + SLICE])]
+    for first in tqdm(range(0, len(plan.groups), SLICE), desc="features", disable=None):
+        packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(plan.groups[first : first + SLICE])]
         for batch in batching.batches(batching.units(packed), max_tokens_per_forward):
             arrays = batching.collate(model.layout, batch)
             states = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
             rows = [int(starts[first + unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]
             answers[rows], prompts[rows] = (state.cpu() for state in states)
-    places = [int(starts[group]) + candidate for row in reading.places for group, candidate in row]
+    places = [int(starts[group]) + candidate for row in plan.places for group, candidate in row]
     return Features(answers, prompts, torch.tensor(places))
 
 

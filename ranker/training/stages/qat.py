@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from ranker.config import TrainingConfig
 from ranker.models.heads import HEAD_MODULES
 from ranker.scoring import batching
-from ranker.training.batches import RunPlan
+from ranker.training.batches import planned
 from ranker.training.groups import Groups
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,7 @@ def train_quantized(
     """
     teacher = copy.deepcopy(model).eval()
     student = model.eval()  # without dropout: only rounding is to be learnt
-    plan = RunPlan(
-        groups,
-        num_train_epochs=1,
-        max_tokens_per_forward=config.max_tokens_per_forward,
-        candidates_per_prompt=config.candidates_per_prompt,
-        seed=config.seed + 1,
-    )
+    plan = planned(config.model_copy(update={"num_train_epochs": 1, "seed": config.seed + 1}), groups)
     layout, forward = groups.pipeline.layout, type(model).forward  # training may have left a bf16 one on the model
     optimizer = torch.optim.AdamW(student.parameters(), lr=RATE * learning_rate, weight_decay=0.0)
     schedule = get_linear_schedule_with_warmup(optimizer, round(WARMUP * steps), steps)
