@@ -80,9 +80,9 @@ class RunPlan(Sampler[list[Item]]):
 
     In every epoch each group of one row appears once, with all its candidates or with a random subset of
     ``candidates_per_prompt`` candidates, in random order. A group of several rows appears whole where it fits its part
-    of the budget, otherwise cut into blocks (``ranker.training.blocks``), anew in every epoch; where scores depend on the
-    company, blocks have ``candidates_per_prompt`` answers. Items are shuffled, then batched by length within chunks,
-    then the batches shuffled.
+    of the budget, otherwise cut into blocks (``ranker.training.blocks``), anew in every epoch. Where scores depend on
+    the company, blocks have ``candidates_per_prompt`` answers. Items are shuffled, then batched by length within
+    chunks, then the batches shuffled.
 
     Args:
         groups: the data.
