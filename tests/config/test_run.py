@@ -96,6 +96,25 @@ def test_cross_entropy_has_no_aspects():
         run(model={"type": "pointwise", "aspects": ["a"]}, training={"loss": "cross_entropy"})
 
 
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        (
+            {"loss": "mse", "weight_by": "prompt"},
+            r"weight_by 'prompt' is for losses of comparisons and lists, not for 'mse'",
+        ),
+        (
+            {"loss": "token_pairwise", "prefix_sharing": True},
+            r"'token_pairwise' compares whole rows; remove one of them",
+        ),
+        ({"padding_free": True, "prefix_sharing": True}, r"needs an attention mask and padding_free has none"),
+    ],
+)
+def test_what_is_read_together_fits_the_loss(training, message):
+    with pytest.raises(ConfigError, match=message):
+        run(model={"type": "pointwise"}, training=training)
+
+
 def test_order_consistency_is_of_ordered_models():
     training = {"loss": {"type": "bradley_terry", "order_consistency": 0.1}}
     assert run(model={"type": "ordered_pair"}, training=training).training.loss.order_consistency == 0.1

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from ranker.checkpoints import native
 from ranker.config import dump_config, load_config, recipes
 from ranker.errors import CheckpointError, ConfigError
+from ranker.training import losses
 from ranker.training.train import train
 from tests.conftest import LAYOUTS, ROOT
 
@@ -97,6 +98,12 @@ def test_answers_that_several_rows_name_are_read_once_and_a_resumed_run_goes_on(
     train(config, resume=True)
     resumed = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_loss_object_is_refused_where_its_settings_do_not_fit(tiny_backbone, tmp_path):
+    config = tiny_config(tiny_backbone, tmp_path, "model.type=pointwise", "training.weight_by=prompt")
+    with pytest.raises(ConfigError, match="weight_by 'prompt' is for losses of comparisons and lists, not for 'MSE'"):
+        train(config, loss=losses.pointwise.MSE())
 
 
 def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
