@@ -42,8 +42,8 @@ WMT19_PROMPTS = 250
 RESAMPLES = 2000
 
 Row = dict[str, str]
-Scorer = Callable[[list[tuple[str, str]]], list[float]]
-"""From (prompt, answer) to scores."""
+Leads = Callable[[Sequence[Row]], list[float]]
+"""By how much the chosen answer of each row leads."""
 
 
 def main() -> None:
@@ -152,12 +152,12 @@ class Clock:
         self.seconds = self.cpu = 0.0
         self.started = (0.0, 0.0)
 
-    def callback(self, mask: str, scorer: Callable[[], Scorer]):
+    def callback(self, mask: str, leads: Leads):
         """A callback of transformers' trainers.
 
         Args:
             mask: the model's argument that tells tokens from padding.
-            scorer: scores with the model as it is now.
+            leads: compares with the model as it is now.
         """
         from transformers import TrainerCallback
 
@@ -173,7 +173,7 @@ class Clock:
                 clock.seconds += wall - clock.started[0]
                 clock.cpu += cpu - clock.started[1]
                 if state.global_step in {round(state.max_steps * k / POINTS) for k in range(1, POINTS + 1)}:
-                    clock.measure(scorer())
+                    clock.measure(leads)
                 clock.started = now()
 
         return Timing()
@@ -189,12 +189,9 @@ class Clock:
 
         return count
 
-    def measure(self, score: Scorer) -> None:
-        """Note the accuracy now; every distinct answer is scored once."""
-        texts = list({(row["prompt"], row[side]): None for row in self.held_out for side in ("chosen", "rejected")})
-        scores = dict(zip(texts, score(texts), strict=True))
-        leads = [scores[r["prompt"], r["chosen"]] - scores[r["prompt"], r["rejected"]] for r in self.held_out]
-        self.credits = [0.5 if lead == 0 else float(lead > 0) for lead in leads]
+    def measure(self, leads: Leads) -> None:
+        """Note the accuracy now."""
+        self.credits = [0.5 if lead == 0 else float(lead > 0) for lead in leads(self.held_out)]
         figures = {"tokens": self.tokens, "padded": self.padded, "seconds": self.seconds, "cpu": self.cpu}
         self.points.append({**figures, "accuracy": mean(self.credits)})
 
@@ -228,14 +225,9 @@ def ours(*settings: str):
         )
         holder = {}
 
-        def scorer() -> Scorer:
-            from ranker.models.torch_scorer import TorchScorer
-
-            trainer = holder["trainer"]
-            live = TorchScorer(trainer.model, trainer.tokenizer)
-            return lambda texts: [
-                float(result.scores[0]) for result in live.score([Group(prompt, (answer,)) for prompt, answer in texts])
-            ]
+        def leads(held_out: Sequence[Row]) -> list[float]:
+            pairs = [Group(row["prompt"], (row["chosen"], row["rejected"])) for row in held_out]
+            return holder["trainer"].scorer.compare(pairs).tolist()
 
         initialize = train.RankerTrainer.__init__
 
@@ -244,7 +236,7 @@ def ours(*settings: str):
             holder["trainer"] = self
 
         train.RankerTrainer.__init__ = remembered
-        train.train(config, callbacks=[clock.callback("block_ids", scorer)])
+        train.train(config, callbacks=[clock.callback("block_ids", leads)])
 
     return run
 
@@ -266,12 +258,9 @@ def trl(rows: list[Row], clock: Clock, seed: int, folder: Path, overrides: Seque
     def text(prompt: str, answer: str) -> str:
         return f"{prompt} [SEP] {answer}"
 
-    def scorer() -> Scorer:
-        def score(texts: list[tuple[str, str]]) -> list[float]:
-            full = [text(*pair) + tokenizer.eos_token for pair in texts]
-            return classified(model, lambda part: tokenizer(part, **padded_tensors()), full)
-
-        return score
+    def score(texts: list[tuple[str, str]]) -> list[float]:
+        full = [text(*pair) + tokenizer.eos_token for pair in texts]
+        return classified(model, lambda part: tokenizer(part, **padded_tensors()), full)
 
     trainer = RewardTrainer(
         model=model,
@@ -294,9 +283,20 @@ def trl(rows: list[Row], clock: Clock, seed: int, folder: Path, overrides: Seque
             [{side: text(row["prompt"], row[side]) for side in ("chosen", "rejected")} for row in rows]
         ),
         processing_class=tokenizer,
-        callbacks=[clock.callback("attention_mask", scorer)],
+        callbacks=[clock.callback("attention_mask", by_score(score))],
     )
     trainer.train()
+
+
+def by_score(score: Callable[[list[tuple[str, str]]], list[float]]) -> Leads:
+    """Leads from the scores of (prompt, answer); every distinct one is scored once."""
+
+    def leads(held_out: Sequence[Row]) -> list[float]:
+        texts = list({(row["prompt"], row[side]): None for row in held_out for side in ("chosen", "rejected")})
+        scores = dict(zip(texts, score(texts), strict=True))
+        return [scores[row["prompt"], row["chosen"]] - scores[row["prompt"], row["rejected"]] for row in held_out]
+
+    return leads
 
 
 def padded_tensors() -> dict:
@@ -334,8 +334,8 @@ def cross_encoder(rows: list[Row], clock: Clock, seed: int, folder: Path, overri
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = CrossEncoder(str(offline_backbone()), num_labels=1, max_length=MAX_LENGTH, device=device)
 
-    def scorer() -> Scorer:
-        return lambda texts: model.predict(texts, activation_fn=torch.nn.Identity(), show_progress_bar=False).tolist()
+    def score(texts: list[tuple[str, str]]) -> list[float]:
+        return model.predict(texts, activation_fn=torch.nn.Identity(), show_progress_bar=False).tolist()
 
     trainer = CrossEncoderTrainer(
         model=model,
@@ -355,7 +355,7 @@ def cross_encoder(rows: list[Row], clock: Clock, seed: int, folder: Path, overri
             [{"query": row["prompt"], "docs": [row["chosen"], row["rejected"]], "labels": [1.0, 0.0]} for row in rows]
         ),
         loss=RankNetLoss(model),
-        callbacks=[clock.callback("attention_mask", scorer)],
+        callbacks=[clock.callback("attention_mask", by_score(score))],
     )
     trainer.train()
 

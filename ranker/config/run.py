@@ -68,7 +68,9 @@ class TrainingConfig(Section):
     loss: LossConfig = Field(
         ComparisonLossConfig(type="bradley_terry"), description="of comparisons, lists or single answers; see docs"
     )
-    num_train_epochs: float = Field(1.0, gt=0)
+    num_train_epochs: float | None = Field(
+        None, gt=0, description="passes over the data; default 1, and 2 where merging rows saves eight times or more"
+    )
     learning_rate: float | None = Field(None, gt=0, description="default by the backbone's size")
     head_lr_multiplier: float = Field(10.0, gt=0, description="learning rate of the new head over the backbone's")
     weight_decay: float = Field(0.01, ge=0)

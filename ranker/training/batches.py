@@ -23,6 +23,7 @@ from ranker.scoring import batching
 from ranker.scoring.pipeline import TextPipeline
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training.blocks import Blocks
+from ranker.training.defaults import passes
 from ranker.training.graphs import Comparison, turned
 from ranker.training.groups import Example, Groups, Item, LabelledList, LossNeeds
 from ranker.training.losses import AnswerLoss, Loss
@@ -65,7 +66,7 @@ def planned(config: TrainingConfig, groups: Groups, *, world: int = 1, rank: int
     """The batches of a run, those of one of its processes."""
     return RunPlan(
         groups,
-        num_train_epochs=config.num_train_epochs,
+        num_train_epochs=config.num_train_epochs or passes(groups.times),
         max_tokens_per_forward=config.max_tokens_per_forward,
         candidates_per_prompt=config.candidates_per_prompt,
         groups_per_forward=config.groups_per_forward,

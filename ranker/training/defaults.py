@@ -28,6 +28,10 @@ SIZES: Final = (
 """By size: MiniLM; base encoders (DeBERTa-v3's authors fine-tune at 1.5e-5 to 3e-5); large encoders and small decoders
 (5e-6 to 1e-5); decoders (9e-6 and less, InstructGPT, arXiv 2203.02155). The first row is measured on the sample."""
 
+MERGED_PASSES: Final = 2
+MANY_TIMES: Final = 8
+"""Rows whose merging saves this many times or more are few answers, and are read twice (measured on argconv)."""
+
 LORA_FACTOR: Final = 10
 """Adapters train at about ten times the rate of all weights (LoRA, arXiv 2106.09685, appendix D)."""
 
@@ -57,6 +61,11 @@ class Resolved:
             return training.accumulation(processes)
         tokens = max(training.max_tokens_per_forward, round(self.tokens_per_step / max(1.0, times)))
         return training.model_copy(update={"tokens_per_step": tokens}).accumulation(processes)
+
+
+def passes(times: float) -> int:
+    """Passes over the data where they are not set; see ``RunPlan`` and ``Groups.times``."""
+    return MERGED_PASSES if times >= MANY_TIMES else 1
 
 
 def resolved(config: RunConfig) -> Resolved:

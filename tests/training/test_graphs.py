@@ -526,6 +526,15 @@ def test_few_steps_at_a_small_rate_get_advice():
         assert ("raise training.num_train_epochs" in line) == advised
 
 
+def test_few_answers_with_many_comparisons_are_read_twice():
+    every = merged([pair(f"answer {a:02}", f"answer {b:02}") for a in range(20) for b in range(a)])
+    assert every.times == 19
+    for config, count in ((TrainingConfig(), 40), (TrainingConfig(num_train_epochs=1), 20)):
+        items = [item for batch in planned(config, every).batches for item in batch]
+        assert sum(len(chosen) for _, chosen in items) == count
+    assert sum(len(chosen) for batch in planned(TrainingConfig(), merged(ROWS)).batches for _, chosen in batch) == 7
+
+
 def test_a_step_of_open_size_holds_as_many_comparisons(tiny_backbone):
     config = load_config("pairrm", [f"model.name_or_path={tiny_backbone}", "training.max_tokens_per_forward=64"])
     settings = replace(resolved(config), tokens_per_step=640)
