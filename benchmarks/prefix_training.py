@@ -67,8 +67,8 @@ def main() -> None:
     gradients = {}
     for _ in range(options.rounds + 1):
         for sharing, batch in batches.items():
-            taken, gradients[sharing] = step(model, batch, device)
-            seconds[sharing].append(taken)
+            elapsed, gradients[sharing] = step(model, batch, device)
+            seconds[sharing].append(elapsed)
     largest = max(float(gradient.abs().max()) for gradient in gradients[False])
     difference = max(float((a - b).abs().max()) for a, b in zip(gradients[True], gradients[False], strict=True))
     for sharing, name in ((True, "prompt read once"), (False, "prompt read for every answer")):
@@ -102,8 +102,8 @@ def step(model: torch.nn.Module, batch: dict[str, torch.Tensor], device: str) ->
     losses.LOSSES["bradley_terry"]()(outputs, batch).backward()
     if device == "cuda":
         torch.cuda.synchronize()
-    taken = time.perf_counter() - start
-    return taken, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    elapsed = time.perf_counter() - start
+    return elapsed, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
 if __name__ == "__main__":

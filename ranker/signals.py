@@ -19,6 +19,7 @@ REPEAT: Final = 2.0
 
 Handler = Callable[[int, FrameType | None], Any]
 _first: float | None = None
+_number: int | None = None
 
 
 class Stopped(KeyboardInterrupt):
@@ -52,17 +53,24 @@ def stop(number: int, frame: FrameType | None) -> None:
 
     It ends without Python's clean-up, which aborts while threads are computing.
     """
+    global _number  # noqa: PLW0603  signals belong to the process
     again = repeated()
     if again is None:
+        _number = number
         raise Stopped(number)
     if not again:
         os._exit(128 + number)
 
 
+def received() -> int | None:
+    """The signal that ``stop`` has raised for; None before one, and after ``forget``."""
+    return _number
+
+
 def forget() -> None:
     """Treat the next signal as a first one, after interrupted work when the process continues."""
-    global _first  # noqa: PLW0603
-    _first = None
+    global _first, _number  # noqa: PLW0603
+    _first = _number = None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import ranker
-from ranker.cli.main import app
+from ranker.cli.main import CommandStoppedError, app
 from tests.conftest import ROOT
 
 RUN = CliRunner()
@@ -67,6 +67,18 @@ def test_bad_rows_keep_their_place_and_say_why(model):
     done = ranker_cli("score", "--onnx", model, "--fail-on-error-rate", "0.1", stdin="\n".join(rows) + "\n")
     assert done.returncode == 3
     assert len(done.stdout.splitlines()) == 7
+
+
+@pytest.mark.parametrize(("number", "expected"), [(15, CommandStoppedError), (None, ImportError)])
+def test_an_extension_whose_import_was_interrupted_is_no_error_of_its_own(number, expected, monkeypatch):
+    def load(*_, **__):
+        raise ImportError("initialization failed")
+
+    monkeypatch.setattr("ranker.signals._number", number)
+    monkeypatch.setattr("ranker.api.files.score_file", load)
+    result = RUN.invoke(app, ["score", "--model", "model.onnx"])
+    assert type(result.exception) is expected
+    assert number is None or result.exception.exit_code == 143
 
 
 def test_the_summary_says_how_many_answers_were_read(pointwise, tmp_path):

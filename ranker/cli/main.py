@@ -16,7 +16,7 @@ from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
 from ranker.errors import InterruptedRunError, RankerError
-from ranker.signals import number_of, stop
+from ranker.signals import NAMES, number_of, received, stop
 
 COMMANDS: Final[dict[str, str]] = {
     "train": "train",
@@ -74,6 +74,11 @@ class Commands(TyperGroup):
             raise CommandStoppedError(str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
             raise CommandStoppedError(f"stopped by {str(error) or 'Ctrl-C'}", 128 + number_of(error)) from error
+        except ImportError as error:  # an extension that is being loaded makes its own failure of an interruption
+            number = received()
+            if number is None:
+                raise
+            raise CommandStoppedError(f"stopped by {NAMES[signal.Signals(number)]}", 128 + number) from error
 
 
 app = typer.Typer(

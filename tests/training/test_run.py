@@ -85,10 +85,10 @@ def test_answers_that_several_rows_name_are_read_once_and_a_resumed_run_goes_on(
     )
     lines = []
     trained = train(config, log=lines.append)
-    said = (
+    line = (
         "84 comparisons of 24 answers to 3 prompts: each answer read once per pass (7.0 times less than pair by pair)"
     )
-    assert said in lines
+    assert line in lines
     (plan,) = [line for line in lines if "cut into blocks" in line]
     assert plan.startswith(f"{trained.steps} steps")
     whole = load_file(tmp_path / "run" / "checkpoint" / "model.safetensors")
@@ -200,7 +200,7 @@ def test_config_dump_loads_back(tmp_path):
         ("training.num_train_epochs=-1", r"'training\.num_train_epochs'.*got -1"),
         ("model.name_or_path=no", r"'model\.name_or_path'"),
         ("training", "expected key=value"),
-        ("training.num_train_epochs.x=1", "is a value, not a section"),
+        ("training.weight_decay.x=1", "is a value, not a section"),
         ("training.candidates_per_prompt=[5,3]", "fewest <= most"),
         ("data.train=[a", "expected a YAML value"),
     ],
