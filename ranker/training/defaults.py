@@ -32,6 +32,10 @@ MERGED_PASSES: Final = 2
 MANY_TIMES: Final = 8
 """Rows whose merging saves this many times or more are few answers, and are read twice (measured on argconv)."""
 
+MERGED_RATE: Final = 0.5
+SOME_TIMES: Final = 3
+"""Factor of the rate where merging saves this many times or more, and rows are read once (MiniLM, on wmt19)."""
+
 LORA_FACTOR: Final = 10
 """Adapters train at about ten times the rate of all weights (LoRA, arXiv 2106.09685, appendix D)."""
 
@@ -46,6 +50,14 @@ class Resolved:
     parameters: int
     step_follows: bool = False
     """Whether ``training.tokens_per_step`` was left open."""
+    rate_follows: bool = False
+    """Whether ``training.learning_rate`` was left open."""
+
+    def rate(self, times: float) -> float:
+        """The learning rate for rows whose merging saves so many times; measured only for small encoders."""
+        small = self.parameters <= SIZES[0].parameters
+        follows = self.rate_follows and small and self.config.training.num_train_epochs is None
+        return self.learning_rate * (MERGED_RATE if follows and SOME_TIMES <= times < MANY_TIMES else 1)
 
     def accumulation(self, times: float, processes: int = 1) -> int:
         """Forward passes of one process in a step.
@@ -86,5 +98,12 @@ def resolved(config: RunConfig) -> Resolved:
         "max_tokens_per_forward": min(training.max_tokens_per_forward, tokens),  # a step has at least one pass
     }
     changed = training.model_copy(update=changes)
-    follows = training.tokens_per_step is None
-    return Resolved(config.model_copy(update={"training": changed}), rate, tokens, parameters, follows)
+    changed_config = config.model_copy(update={"training": changed})
+    return Resolved(
+        config=changed_config,
+        learning_rate=rate,
+        tokens_per_step=tokens,
+        parameters=parameters,
+        step_follows=training.tokens_per_step is None,
+        rate_follows=training.learning_rate is None,
+    )

@@ -44,7 +44,7 @@ def preview(config: RunConfig) -> Iterator[str]:
     if not isinstance(config.model, ArmoRMConfig):
         plan = planned(config.training, groups)
         yield from groups.summary()
-        yield plan.summary(groups, settings.accumulation(groups.times * plan.used), settings.learning_rate)
+        yield plan.summary(groups, settings.accumulation(groups.times * plan.used), settings.rate(groups.times))
     yield f"writes to: {Path(config.output_dir)} (checkpoint, report.html, {', '.join(config.export.precisions)})"
     for preference in training[:EXAMPLES]:
         packed = pipeline.pack(pipeline.tokenize([preference.group])[0])

@@ -207,6 +207,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     check_loss(work.loss, model)
     groups = grouped(config.training, training, model, tokenizer, work.loss)
     plan = planned(config.training, groups, world=launch.world, rank=launch.rank)
+    args.learning_rate = work.settings.rate(groups.times)
     args.gradient_accumulation_steps = work.settings.accumulation(groups.times * plan.used, launch.world)
     _begin(work, groups, plan, resume, begin)
     steps = -(-len(plan) // args.gradient_accumulation_steps)

@@ -535,13 +535,16 @@ def test_few_answers_with_many_comparisons_are_read_twice():
     assert sum(len(chosen) for batch in planned(TrainingConfig(), merged(ROWS)).batches for _, chosen in batch) == 7
 
 
-def test_a_step_of_open_size_holds_as_many_comparisons(tiny_backbone):
+def test_open_settings_follow_what_merging_saves(tiny_backbone):
     config = load_config("pairrm", [f"model.name_or_path={tiny_backbone}", "training.max_tokens_per_forward=64"])
     settings = replace(resolved(config), tokens_per_step=640)
     assert [settings.accumulation(times) for times in (1, 2, 5, 50)] == [10, 5, 2, 1]
     assert settings.accumulation(1, 5) == 2
+    assert [settings.rate(times) for times in (1, 2, 4, 22)] == [2e-4, 2e-4, 1e-4, 2e-4]
     fixed = resolved(load_config("pairrm", [f"model.name_or_path={tiny_backbone}", "training.tokens_per_step=8192"]))
     assert [fixed.accumulation(times) for times in (1, 50)] == [4, 4]
+    config = load_config("pairrm", [f"model.name_or_path={tiny_backbone}", "training.learning_rate=3e-4"])
+    assert resolved(config).rate(4) == 3e-4
 
 
 def test_two_compared_answers_that_do_not_fit_are_named():
