@@ -200,7 +200,7 @@ def test_config_dump_loads_back(tmp_path):
         ("training.num_train_epochs=-1", r"'training\.num_train_epochs'.*got -1"),
         ("model.name_or_path=no", r"'model\.name_or_path'"),
         ("training", "expected key=value"),
-        ("training.weight_decay.x=1", "is a value, not a section"),
+        ("training.max_tokens_per_forward.x=1", "is a value, not a section"),
         ("training.candidates_per_prompt=[5,3]", "fewest <= most"),
         ("data.train=[a", "expected a YAML value"),
     ],
