@@ -61,6 +61,7 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(model, rows, tmp_path
     assert not list(folder.glob(".*.lease"))
 
 
+@pytest.mark.full
 def test_what_is_there_is_not_done_again(model, rows, tmp_path):
     job.score(BatchScorer(model, threads=1), [rows], tmp_path / "out", part_rows=100)
     (tmp_path / "out" / "part-000003.jsonl").unlink()
