@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 
@@ -183,7 +183,9 @@ class Clock:
 
         def count(model, args, kwargs):
             if model.training:
-                values = kwargs[mask]
+                # sentence-transformers passes its inputs as one mapping
+                inputs = args[0] if args and isinstance(args[0], Mapping) else kwargs
+                values = inputs[mask]
                 self.tokens += int((values >= 0).sum() if mask == "block_ids" else values.sum())
                 self.padded += values.numel()
 
@@ -265,19 +267,7 @@ def trl(rows: list[Row], clock: Clock, seed: int, folder: Path, overrides: Seque
     trainer = RewardTrainer(
         model=model,
         args=RewardConfig(
-            output_dir=str(folder),
-            per_device_train_batch_size=PAIRS,
-            num_train_epochs=1,
-            learning_rate=LEARNING_RATE,
-            max_length=MAX_LENGTH,
-            bf16=False,
-            gradient_checkpointing=False,
-            use_cpu=not torch.cuda.is_available(),
-            save_strategy="no",
-            report_to=[],
-            logging_steps=1000,
-            disable_tqdm=True,
-            seed=seed,
+            max_length=MAX_LENGTH, bf16=False, gradient_checkpointing=False, **pair_by_pair(folder, seed)
         ),
         train_dataset=Dataset.from_list(
             [{side: text(row["prompt"], row[side]) for side in ("chosen", "rejected")} for row in rows]
@@ -286,6 +276,24 @@ def trl(rows: list[Row], clock: Clock, seed: int, folder: Path, overrides: Seque
         callbacks=[clock.callback("attention_mask", by_score(score))],
     )
     trainer.train()
+
+
+def pair_by_pair(folder: Path, seed: int) -> dict:
+    """Arguments of transformers that TRL and sentence-transformers share."""
+    import torch
+
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": PAIRS,
+        "num_train_epochs": 1,
+        "learning_rate": LEARNING_RATE,
+        "use_cpu": not torch.cuda.is_available(),
+        "save_strategy": "no",
+        "report_to": [],
+        "logging_steps": 1000,
+        "disable_tqdm": True,
+        "seed": seed,
+    }
 
 
 def by_score(score: Callable[[list[tuple[str, str]]], list[float]]) -> Leads:
@@ -339,18 +347,7 @@ def cross_encoder(rows: list[Row], clock: Clock, seed: int, folder: Path, overri
 
     trainer = CrossEncoderTrainer(
         model=model,
-        args=CrossEncoderTrainingArguments(
-            output_dir=str(folder),
-            per_device_train_batch_size=PAIRS,
-            num_train_epochs=1,
-            learning_rate=LEARNING_RATE,
-            use_cpu=device == "cpu",
-            save_strategy="no",
-            report_to=[],
-            logging_steps=1000,
-            disable_tqdm=True,
-            seed=seed,
-        ),
+        args=CrossEncoderTrainingArguments(**pair_by_pair(folder, seed)),
         train_dataset=Dataset.from_list(
             [{"query": row["prompt"], "docs": [row["chosen"], row["rejected"]], "labels": [1.0, 0.0]} for row in rows]
         ),
