@@ -40,7 +40,7 @@ def preview(config: RunConfig) -> Iterator[str]:
         ("validation", config.data.validation or (HELD_OUT_ROWS,), validation),
         ("test", config.data.test or ("the validation rows",), test),
     ):
-        yield f"{name}: {len(rows)} prompts of {', '.join(sources)}"
+        yield f"{name}: {len(rows)} rows of {', '.join(sources)}"
     if not isinstance(config.model, ArmoRMConfig):
         plan = planned(config.training, groups)
         yield from groups.summary()

@@ -151,7 +151,7 @@ def _train(
         )
         log(
             f"{settings.parameters / 1e6:.0f}M parameters ({config.model.name_or_path}); {len(training)} training and "
-            f"{len(validation)} validation prompts"
+            f"{len(validation)} validation rows"
         )
         folder, scorer, history, steps = _fit(work, resume, begin)
         if torch.distributed.is_initialized():

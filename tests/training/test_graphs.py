@@ -242,7 +242,7 @@ LISTS = [
     Preference("Q?", ("one more", "the tall house", "a fourth one"), ((0.5,), (1.0,), (0.0,))),
     *[pair("a fourth one", "a red door")] * 2,
 ]
-ANSWER_LOSSES = ("mse", "binary_cross_entropy", "huber")
+ANSWER_LOSSES = ("mse", "binary_cross_entropy", "huber", "cross_entropy")
 
 
 def exact(batch, examples):
@@ -276,14 +276,12 @@ def assert_same(left, right, tolerance=1e-10):
 
 
 @pytest.mark.parametrize("rows", [LABELLED, LISTS], ids=["pairs", "lists"])
-@pytest.mark.parametrize(
-    "name", ["bradley_terry", "log_exp", "list_net", "list_mle", "rank_net", "mse", "binary_cross_entropy", "huber"]
-)
+@pytest.mark.parametrize("name", ["bradley_terry", "log_exp", "list_net", "list_mle", "rank_net", *ANSWER_LOSSES])
 def test_a_group_has_the_gradient_of_its_rows_read_one_by_one(name, rows):
     """A model whose scores depend on nothing but prompt and answer, in fp64."""
     if name in ANSWER_LOSSES:
         rows = [row for row in rows if len(row.candidates) == len(rows[0].candidates)]
-    model, tokenizer = tiny("pointwise")
+    model, tokenizer = tiny("pointwise", num_labels=2 if name == "cross_entropy" else 1)
     model = model.double()
     loss = losses.build(TrainingConfig(loss=name).loss)
     pipeline = TextPipeline(model.layout, tokenizer)
@@ -319,6 +317,29 @@ def test_a_group_that_sees_itself_has_the_gradient_of_its_rows_in_that_company(n
         part, _ = gradient(model, loss, collate, [replace(example, comparisons=(single,), lists=(one_list,))])
         total = {key: total.get(key, 0) + value for key, value in part.items()}
     assert_same(gradient(model, loss, collate, [example])[0], total)
+
+
+@pytest.mark.parametrize("loss_name", ["bradley_terry", "log_exp"])
+def test_a_pair_that_several_rows_name_has_the_gradient_of_its_rows(loss_name):
+    """Of a model that reads two answers together; the pair is read once, in both orders."""
+    model, tokenizer = tiny("ordered_pair")
+    model = model.double()
+    loss, pipeline = losses.build(TrainingConfig(loss=loss_name).loss), TextPipeline(model.layout, tokenizer)
+    rows = [pair("a red door", "one more"), pair("one more", "a red door"), pair("a red door", "one more")]
+    together, alone = (Groups(rows, pipeline, merge=merge) for merge in (True, False))
+    assert (len(together), len(alone)) == (1, 3)
+    figures = []
+    for groups in (together, alone):
+        model.zero_grad()
+        batch = Collator(pipeline)([whole(groups, number) for number in range(len(groups))])
+        batch["targets"] = batch["targets"].double()
+        if groups is together:
+            assert len(batch["input_ids"]) == 2
+            batch["targets"] = torch.tensor([[2 / 3], [1 / 3]], dtype=torch.float64)
+        inputs = {k: batch[k] for k in ("input_ids", "block_ids", "position_ids", "readout")}
+        loss(model(**inputs), batch).backward()
+        figures.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert_same(*figures)
 
 
 def decoder(tmp_path, family="llama"):
