@@ -63,7 +63,7 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
     ``train``, bag-of-words (with the reason where it cannot be fitted). For lists it also holds rank agreement, overall
     and per aspect, and best-of-n. Intervals are over prompts: rows with the same prompt are drawn together.
     """
-    with count_reads() as readings:
+    with count_reads() as count:
         results = scorer.score([p.group for p in test])
     compared = comparisons(test, results)
     decided = compared.where(compared.targets != 0.5)
@@ -72,8 +72,8 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
     lists = _list_figures(test, results)
     report = ModelReport(
         groups=len(test),
-        answers=readings.asked,
-        answers_read=readings.read,
+        answers=count.asked,
+        answers_read=count.read,
         comparisons=len(compared.logits),
         prompts=len(set(compared.prompts.tolist())),
         accuracy=accuracy(compared),

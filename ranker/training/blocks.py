@@ -89,7 +89,6 @@ class Blocks:
             if start not in free:
                 continue
             rival = max((other for other in self.edges[start] if other != start), key=lambda o: (shared[o], rank[o]))
-            fits((rival, start))
             block = self._grown((rival, start), free, fits, size(), open_weight, rank)
             for answer in block[1:]:
                 shared.subtract(self.edges[answer].keys())
