@@ -7,12 +7,13 @@
 DATA holds ``<set>/train.jsonl.gz`` and ``val.jsonl.gz`` (or ``pairs_train`` and ``pairs_val``) with prompt, chosen and
 rejected. All sides train the packaged MiniLM encoder with one output on the same comparisons by
 -log sigmoid(r_chosen - r_rejected), each run in a process of its own, one after the other: seed 0 of every side, then
-seed 1. Accuracy is measured by each side's own forward pass at every quarter of a run; the clock stands still
-meanwhile. A run that is already in OUT is not repeated. Differences of accuracy are paired, with a 95 % bootstrap
-interval over prompts (all seeds together).
+seed 1. Accuracy is measured by each side's own forward pass at every quarter of a run (``--points``); the clock
+stands still meanwhile. A run that is already in OUT is not repeated. Differences of accuracy are paired, with a 95 %
+bootstrap interval over prompts (all seeds together).
 
 Sets: ``argconv`` trains on all of it; ``argconv-0``, ``-1``, ``-2`` hold out a third of the debate sides each, so that
-together every side is held out once; ``wmt19`` has 250 training prompts.
+together every side is held out once; ``wmt19`` has 250 training prompts, and is tested on the validation rows and on
+800 further prompts of the training file.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ LEARNING_RATE = 1e-4
 PAIRS = 8
 """Pairs of a step of TRL and of sentence-transformers."""
 MAX_LENGTH = 384
-POINTS = 4
-"""Measurements within a run."""
 FOLDS = 3
 WMT19_PROMPTS = 250
+WMT19_TESTED = 800
+"""Further prompts that are held out."""
 RESAMPLES = 2000
 
 Row = dict[str, str]
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["argconv", "wmt19", "oasst", "hh-harmless"])
     parser.add_argument("--sides", nargs="+", choices=[*SIDES], default=[*SIDES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--points", type=int, default=4, help="measurements within a run")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--label", default="", help="a name for these overrides in the table")
     parser.add_argument("--override", action="append", default=[], help="section.key=value, of our sides")
@@ -74,6 +76,7 @@ def main() -> None:
                 if any(key.items() <= result.items() for result in read_results(options.out)):
                     continue
                 arguments = ["--sets", name, "--sides", side, "--seeds", str(seed), "--threads", str(options.threads)]
+                arguments += ["--points", str(options.points)]
                 arguments += [part for override in options.override for part in ("--override", override)]
                 command = [sys.executable, __file__, str(options.data), "--run", *arguments]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -99,7 +102,7 @@ def one(options: argparse.Namespace) -> dict:
     torch.set_num_threads(options.threads)
     (name,), (side,), (seed,) = options.sets, options.sides, options.seeds
     training, held_out = rows_of(options.data, name)
-    clock = Clock(held_out)
+    clock = Clock(held_out, options.points)
     with tempfile.TemporaryDirectory() as folder:
         SIDES[side](training, clock, seed, Path(folder), options.override)
     return {
@@ -125,6 +128,8 @@ def rows_of(data: Path, name: str) -> tuple[list[Row], list[Row]]:
     if name == "wmt19":
         prompts = sorted({row["prompt"] for row in training})
         kept = set(random.Random(0).sample(prompts, WMT19_PROMPTS))
+        tested = set(random.Random(1).sample([prompt for prompt in prompts if prompt not in kept], WMT19_TESTED))
+        held_out += [row for row in training if row["prompt"] in tested]
         training = [row for row in training if row["prompt"] in kept]
     random.Random(0).shuffle(training)
     return training, held_out
@@ -142,10 +147,11 @@ def now() -> tuple[float, float]:
 
 
 class Clock:
-    """Tokens and seconds of training, and accuracy on the held-out rows at every quarter of a run."""
+    """Tokens and seconds of training, and accuracy on the held-out rows at every part of a run."""
 
-    def __init__(self, held_out: Sequence[Row]) -> None:
+    def __init__(self, held_out: Sequence[Row], parts: int) -> None:
         self.held_out = held_out
+        self.parts = parts
         self.points: list[dict] = []
         self.credits: list[float] = []
         self.tokens = self.padded = 0
@@ -172,7 +178,7 @@ class Clock:
                 wall, cpu = now()
                 clock.seconds += wall - clock.started[0]
                 clock.cpu += cpu - clock.started[1]
-                if state.global_step in {round(state.max_steps * k / POINTS) for k in range(1, POINTS + 1)}:
+                if state.global_step in {round(state.max_steps * k / clock.parts) for k in range(1, clock.parts + 1)}:
                     clock.measure(leads)
                 clock.started = now()
 

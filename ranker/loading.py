@@ -20,7 +20,7 @@ from ranker.extras import require
 from ranker.metrics import sigmoid
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
-from ranker.records import Group, Message
+from ranker.records import Group, Message, Turns
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import Device, int8_warning, processor_has
 from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, ScorerInfo, warn_of_lone
@@ -439,7 +439,9 @@ def _group(prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Group:
     answers = tuple(_answer(candidate, f"candidates[{number}]") for number, candidate in enumerate(candidates))
     if isinstance(prompt, str):
         return Group(prompt, answers)
-    mappings = [asdict(m) if isinstance(m, Message) else m for m in prompt] if isinstance(prompt, Sequence) else prompt
+    mappings = (
+        [m.to_dict() if isinstance(m, Message) else m for m in prompt] if isinstance(prompt, Sequence) else prompt
+    )
     try:
         return Group(fields.messages(mappings, "prompt", "prompt"), answers)
     except DataError as error:
@@ -449,6 +451,8 @@ def _group(prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Group:
 
 
 def _answer(value: AnswerLike, name: str) -> str:
+    if isinstance(value, Turns):
+        return value
     try:
         return fields.answer(value, name, name)
     except DataError as error:

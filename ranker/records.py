@@ -2,21 +2,72 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from ranker.errors import DataError
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    ``content`` is its text, as encoders and reports read it. A message that holds more (``tool_calls``, ``name``,
+    reasoning, a list of text parts, content null) has all of it in ``source``, as JSON: chat templates read that.
+    """
 
     role: Role
     content: str
+    source: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The message as chat templates read it."""
+        return json.loads(self.source) if self.source else {"role": self.role, "content": self.content}
+
+
+class Turns(str):
+    """An answer of several messages, or of one that is more than text.
+
+    As a string it is the text that encoders and reports read; chat templates read ``messages``.
+
+    Example:
+        >>> answer = Turns((Message("assistant", "Which city?"), Message("user", "Rome"), Message("assistant", "Sun.")))
+        >>> print(answer)
+        Which city?
+        User: Rome
+        Assistant: Sun.
+    """
+
+    __slots__ = ("messages",)
+    messages: tuple[Message, ...]
+
+    def __new__(cls, messages: Sequence[Message]) -> Self:
+        """The text of the messages; the first assistant's has no ``Assistant:`` before it."""
+        lines = [
+            message.content
+            if i == 0 and message.role == "assistant"
+            else f"{message.role.capitalize()}: {message.content}"
+            for i, message in enumerate(messages)
+        ]
+        turns = super().__new__(cls, "\n".join(lines))
+        turns.messages = tuple(messages)
+        return turns
+
+    def __getnewargs__(self) -> tuple[tuple[Message, ...]]:  # type: ignore[override]
+        return (self.messages,)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Turns) and self.messages == other.messages
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.messages)
 
 
 Prompt = str | tuple[Message, ...]

@@ -19,7 +19,7 @@ from ranker.checkpoints.native import Loaded
 from ranker.errors import CheckpointError, ConfigError, nearest
 from ranker.layouts import Layout
 from ranker.models.backbones import DECODERS
-from ranker.models.pointwise import PAD_TOKEN, RewardReading
+from ranker.models.pointwise import PAD_TOKEN, RewardReading, last_read_id
 from ranker.models.tokenizers import text_tokenizer
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
@@ -135,8 +135,7 @@ def own_padding(loaded: Loaded) -> tuple[Loaded, list[str]]:
         loaded.tokenizer.save(Path(folder))
         tokenizer = AutoTokenizer.from_pretrained(folder)
     pad = tokenizer.pad_token_id if config.pad_token_id is None else config.pad_token_id
-    suffix = config.ranker["text"]["suffix"]
-    if pad is not None and pad not in suffix[-1:]:
+    if pad is not None and pad != last_read_id(model.layout, loaded.tokenizer):
         return loaded, []
     tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
     model.resize_token_embeddings(max(config.vocab_size, len(tokenizer)))

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ranker.data import fields
 from ranker.errors import ConfigError, DataError, nearest
-from ranker.records import Group, Message, Preference, Prompt, Spans
+from ranker.records import Group, Message, Preference, Prompt, Spans, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -263,12 +263,12 @@ def _pair_texts(row: ReadRow, where: str) -> tuple[Prompt, str, str]:
     if isinstance(chosen, str) and isinstance(rejected, str):
         return _prompt(row, where), chosen, rejected
     turns = [fields.messages(side, where, name) for side, name in ((chosen, "chosen"), (rejected, "rejected"))]
-    (context, left), (other, right) = (fields.split_last(side, where, "chosen/rejected") for side in turns)
-    if context != other:
-        raise DataError(where, "rejected", "expected the same turns before the last answer as in 'chosen'")
+    context, left, right = _common_turns(turns[0], turns[1], where)
     if context and all(dict.get(row, name) is None for name in CHECKED):
         return context, left, right  # the turns hold the prompt; other columns may say anything
     if not has_prompt:
+        if isinstance(left, Turns) and isinstance(right, Turns):
+            return (), left, right  # conversations that differ from their first turn on
         raise _no_prompt(row, where)
     prompt = _prompt(row, where)
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
@@ -279,6 +279,17 @@ def _pair_texts(row: ReadRow, where: str) -> tuple[Prompt, str, str]:
             "expected the turns of 'prompt' to be part of 'chosen', or 'chosen' to hold only the answer",
         )
     return context or before, left, right
+
+
+def _common_turns(
+    chosen: tuple[Message, ...], rejected: tuple[Message, ...], where: str
+) -> tuple[tuple[Message, ...], str, str]:
+    """The turns that both conversations begin with, and the answers: what is left of either."""
+    for side in (chosen, rejected):
+        fields.split_last(side, where, "chosen/rejected")
+    most = min(len(chosen), len(rejected)) - 1
+    same = next((i for i in range(most) if chosen[i] != rejected[i]), most)
+    return chosen[:same], fields.answer_of(chosen[same:]), fields.answer_of(rejected[same:])
 
 
 def _transcripts(row: Row, chosen: str, rejected: str, where: str) -> tuple[Any, Any]:

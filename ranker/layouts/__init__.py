@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, TypeAdapter
 
+from ranker.layouts.conversation import Conversation
 from ranker.layouts.layout import Layout, Output, PackedGroup, Row
 from ranker.layouts.ordered_pair import OrderedPair
 from ranker.layouts.pointwise import Pointwise
@@ -25,11 +26,14 @@ from ranker.layouts.shared_prompt import SharedPrompt
 from ranker.layouts.steamshp import SteamSHP
 
 LAYOUTS: Final[dict[str, type[Layout]]] = {
-    cls.model_fields["layout"].default: cls for cls in (Pointwise, SetEncoder, SharedPrompt, OrderedPair, SteamSHP)
+    cls.model_fields["layout"].default: cls
+    for cls in (Pointwise, Conversation, SetEncoder, SharedPrompt, OrderedPair, SteamSHP)
 }
 """The layouts by name."""
 
-AnyLayout = Annotated[Pointwise | SetEncoder | SharedPrompt | OrderedPair | SteamSHP, Field(discriminator="layout")]
+AnyLayout = Annotated[
+    Pointwise | Conversation | SetEncoder | SharedPrompt | OrderedPair | SteamSHP, Field(discriminator="layout")
+]
 """One of them, told apart by its field ``layout``: the type of a field that stores a layout."""
 
 _adapter: TypeAdapter[AnyLayout] = TypeAdapter(AnyLayout)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ranker.text.tokenizer import Ids
+from ranker.text.separate import SeparateTexts
+from ranker.text.tokenizer import Ids, TextTokenizer
+from ranker.text.tokens import TextEncoder
 
 Output = Literal["scalar", "accept_reject", "aspects", "gated"]
 """What the numbers of a candidate mean: a reward (the mean of several criteria), reject and accept logits, regressed
@@ -49,9 +51,9 @@ class PackedGroup:
     """The rows of one group.
 
     ``truncated`` and ``prompts_truncated`` (candidates,) say whose own text was cut, and which were read after a prompt
-    that was. ``together`` says that the rows need
-    one batch, because they exchange states. ``with_reference`` says that one candidate more than the group has was
-    read, the layout's empty answer as the last one.
+    that was. ``together`` says that the rows need one batch, because they exchange states. ``with_reference`` says that
+    one candidate more than the group has was read, the layout's empty answer as the last one. ``special_text`` says
+    that a text spells a special token, and ``refused`` why candidates have no row.
     """
 
     rows: tuple[Row, ...]
@@ -59,6 +61,8 @@ class PackedGroup:
     prompts_truncated: NDArray[np.bool_]
     together: bool = False
     with_reference: bool = False
+    special_text: bool = False
+    refused: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def prompt_truncated(self) -> bool:
@@ -106,17 +110,30 @@ class Layout(BaseModel, ABC):
             raise ValueError(f"expected prompt_reserve at most half of max_length {self.max_length}")
         return self
 
+    def encoder(self, tokenizer: TextTokenizer) -> TextEncoder:
+        """What makes ids of a group's texts."""
+        return SeparateTexts(tokenizer, self.character_limit, one_line=self.one_line)
+
     @abstractmethod
-    def pack(self, prompt: Ids, candidates: Sequence[Ids]) -> PackedGroup:
+    def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """The rows of one group; scores come out in the order of ``candidates``.
 
         Truncation is per row, so no row depends on its batch neighbours. The prompt loses its oldest tokens first and
         keeps at least ``prompt_reserve``; only then is a candidate cut, at its end, and flagged.
+
+        Args:
+            prompt: its ids.
+            candidates: their ids; of layouts that read conversations whole, those of whole rows.
+            starts: where the answer begins in each whole row.
         """
 
     @abstractmethod
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
         """(rows, tokens of the longest row) of a group with texts of these lengths, without packing it."""
+
+    def row_lengths(self, prompt: int, candidates: Sequence[int]) -> list[tuple[int, int]]:
+        """(tokens up to the answer, tokens) of each candidate's row, of layouts with one row per candidate."""
+        raise NotImplementedError(f"layout '{self.layout}' has no row for every candidate")
 
     @property
     def marker_ids(self) -> tuple[int, ...]:
@@ -127,11 +144,6 @@ class Layout(BaseModel, ABC):
     def character_limit(self) -> int:
         """Characters of one text that are read at all, so that tokenisation time is bounded before truncation."""
         return CHARACTERS_PER_TOKEN * self.max_length
-
-    @property
-    def keeps_turns(self) -> bool:
-        """Whether conversations keep their turns (a chat template); if not, they are rendered as one text."""
-        return False
 
     @property
     def extra_input(self) -> str | None:
@@ -145,10 +157,6 @@ class Layout(BaseModel, ABC):
             units: the rows of the pass, those that exchange states together.
         """
         return {}
-
-    def join_turns(self, contents: Sequence[str], ids: Mapping[str, Ids]) -> Ids:
-        """The ids of a prompt's texts with the structure between them; the ids before the first are not included."""
-        return ids[contents[0]]
 
     def reduce(self, outputs: Any) -> Any:
         """From a candidate's outputs (last axis, numpy or torch) to its score: the mean of its criteria."""

@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from ranker.layouts.layout import Cell, Layout, PackedGroup, Row
-from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
+from ranker.text.truncation import split_budget
 
 
 class PairLayout(Layout):
@@ -29,7 +29,7 @@ class PairLayout(Layout):
     def pair_row(self, prompt: Ids, left: Ids, right: Ids, candidates: tuple[int, int]) -> Row:
         """The row of one ordered pair, from texts that are cut to the budget."""
 
-    def pack(self, prompt: Ids, candidates: Sequence[Ids]) -> PackedGroup:
+    def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``; N (N - 1) rows."""
         total = self.max_length - self.structure
         truncated = np.zeros(len(candidates), np.bool_)

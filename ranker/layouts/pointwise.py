@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ranker.layouts.layout import Arrays, Layout, Output, PackedGroup, Row, padded
-from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
+from ranker.text.truncation import split_budget
 
 REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
     "scalar": lambda outputs: outputs.mean(-1),
@@ -24,24 +24,17 @@ REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
 class Pointwise(Layout):
     """A reward model's row, one per candidate: ``prefix prompt between candidate suffix``.
 
-    The parts around the texts are ids, of an encoder's pair (``[CLS]``, ``[SEP]``) or of a decoder's chat template,
-    which also has ``turn`` between an answer and the next user turn. N (S + C) tokens for a prompt of S tokens and N
-    candidates of C.
+    The parts around the texts are the ids of the tokenizer's own pair template (``[CLS]``, ``[SEP]``). N (S + C) tokens
+    for a prompt of S tokens and N candidates of C.
     """
 
     layout: Literal["pointwise"] = "pointwise"
     prefix: tuple[int, ...] = Field((), description="before the prompt")
-    between: tuple[int, ...] = Field((), description="between a user turn and the answer")
-    turn: tuple[int, ...] | None = Field(None, description="between an answer and the next user turn")
+    between: tuple[int, ...] = Field((), description="between the prompt and the answer")
     suffix: tuple[int, ...] = Field((), description="after the answer; a decoder is read at its end")
     output: Output = "scalar"
 
     scores_are_relative: ClassVar[bool] = False
-
-    @property
-    def keeps_turns(self) -> bool:
-        """See ``Layout.keeps_turns``."""
-        return self.turn is not None
 
     @property
     def extra_input(self) -> str | None:
@@ -53,17 +46,11 @@ class Pointwise(Layout):
         rows = [row for unit in units for row in unit]
         return {"readout": padded([row.readout for row in rows])} if rows[0].readout else {}
 
-    def join_turns(self, contents: Sequence[str], ids: Mapping[str, Ids]) -> Ids:
-        """See ``Layout.join_turns``: alternating turns, the first and the last the user's."""
-        joints = [np.array(self.turn or () if i % 2 == 0 else self.between, np.int32) for i in range(len(contents))]
-        pieces = [part for joint, content in zip(joints, contents, strict=True) for part in (joint, ids[content])]
-        return np.concatenate(pieces[1:])
-
     def reduce(self, outputs: Any) -> Any:
         """See ``Layout.reduce``; by ``output``."""
         return REDUCTIONS[self.output](outputs)
 
-    def pack(self, prompt: Ids, candidates: Sequence[Ids]) -> PackedGroup:
+    def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``."""
         prefix, between, suffix = (np.array(part, np.int32) for part in (self.prefix, self.between, self.suffix))
         room = self.max_length - self._structure
@@ -82,6 +69,16 @@ class Pointwise(Layout):
             truncated.append(length < len(candidate))
             prompts_truncated.append(kept < len(prompt))
         return PackedGroup(tuple(rows), np.array(truncated, np.bool_), np.array(prompts_truncated, np.bool_))
+
+    def row_lengths(self, prompt: int, candidates: Sequence[int]) -> list[tuple[int, int]]:
+        """See ``Layout.row_lengths``."""
+        room = self.max_length - self._structure
+        lengths = []
+        for candidate in candidates:
+            kept, (length,) = split_budget(room, prompt, [candidate], self.prompt_reserve)
+            start = len(self.prefix) + kept + len(self.between)
+            lengths.append((start, start + length + len(self.suffix)))
+        return lengths
 
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
         """See ``Layout.cost``."""

@@ -9,8 +9,6 @@ from typing import Final
 import numpy as np
 
 from ranker.layouts.layout import PackedGroup, Row
-from ranker.layouts.pointwise import Pointwise
-from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
 
 BRANCHES: Final = 2
@@ -69,21 +67,23 @@ def _joined(rows: Sequence[Row]) -> Row:
     )
 
 
-def shared_cost(layout: Pointwise, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
-    """(rows, tokens of the longest row) after ``share_prefix``, from the lengths of the texts."""
-    around = len(layout.prefix) + len(layout.between)
-    total = layout.max_length - around - len(layout.suffix)
-    rows: list[int] = []
+def shared_cost(rows: Sequence[tuple[int, int]], max_length: int) -> tuple[int, int]:
+    """(rows, tokens of the longest row) after ``share_prefix``.
+
+    Args:
+        rows: (tokens of the prompt, tokens of the row) of every candidate on its own.
+        max_length: as in ``share_prefix``.
+    """
+    lengths: list[int] = []
     before = filled = 0
-    for candidate in candidates:
-        kept, (length,) = split_budget(total, prompt, [candidate], layout.prompt_reserve)
-        start, tail = around + kept, length + len(layout.suffix)
-        room = min(BRANCHES * start, 2 * layout.max_length - start)
-        if rows and start == before and 0 < tail <= room - filled:
-            rows[-1] += tail
+    for start, length in rows:
+        tail = length - start
+        room = min(BRANCHES * start, 2 * max_length - start)
+        if lengths and start == before and 0 < tail <= room - filled:
+            lengths[-1] += tail
             filled += tail
         else:
-            rows.append(start + tail)
+            lengths.append(length)
             filled = tail
         before = start
-    return len(rows), max(rows, default=0)
+    return len(lengths), max(lengths, default=0)

@@ -9,8 +9,8 @@ import numpy as np
 
 from ranker.layouts.blocks import Block, block_row
 from ranker.layouts.layout import Arrays, Layout, PackedGroup, Row, padded
-from ranker.layouts.truncation import split_budget
 from ranker.text.tokenizer import Ids
+from ranker.text.truncation import split_budget
 
 STRUCTURE: Final = 3
 """[CLS] and two [SEP]."""
@@ -40,7 +40,7 @@ class SetEncoder(Layout):
             members += [[other for other in group if other != row] for row in group]
         return {"members": padded(members)}
 
-    def pack(self, prompt: Ids, candidates: Sequence[Ids]) -> PackedGroup:
+    def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``."""
         rows: list[Row] = []
         truncated: list[bool] = []

@@ -46,7 +46,7 @@ class SharedPrompt(Layout):
         """See ``extra_input``."""
         return {"readout": padded([row.readout for unit in units for row in unit])}
 
-    def pack(self, prompt: Ids, candidates: Sequence[Ids]) -> PackedGroup:
+    def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``; every block has ``max_length`` tokens of its own."""
         room = self.max_length - STRUCTURE
         source, marker = self.markers

@@ -46,7 +46,7 @@ class SteamSHP(PairLayout):
         blocks = np.repeat([0, 0, 0, 1, 1, 2, 2], [len(piece) for piece in pieces]).astype(np.int32)
         return Row(ids, blocks, np.arange(len(ids), dtype=np.int32), (), candidates)
 
-    def pack(self, prompt: Ids, candidates: Sequence[Ids]) -> PackedGroup:
+    def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``PairLayout.pack``; a lone candidate is read against ``empty``."""
         if len(candidates) != 1:
             return super().pack(prompt, candidates)

@@ -171,7 +171,7 @@ def from_backbone(
         backbone = AutoModel.from_pretrained(name_or_path, config=inner, dtype=torch.float32)
     config = GatedConfig(
         backbone=backbone.config.to_dict(),
-        text=text.model_dump(),
+        text=text.model_dump(mode="json"),
         aspects=aspects,
         pooling=pooling if encoder else "last_token",
         gate=gate.model_dump(),

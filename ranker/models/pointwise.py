@@ -8,6 +8,7 @@ ones with ``CrossEncoder(path)``, and both give the same raw logits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
@@ -26,13 +27,18 @@ from ranker import layouts
 from ranker.config import Pooling
 from ranker.errors import CheckpointError, ConfigError
 from ranker.layouts import Layout, Output
+from ranker.layouts.conversation import Conversation
 from ranker.layouts.pointwise import Pointwise
 from ranker.models import backbones, decoders
 from ranker.models.attention.blocks import row_mask
 from ranker.models.backbones import DECODERS, family
 from ranker.models.heads import POOLINGS, resolve, wide
 from ranker.models.tokenizers import text_tokenizer
-from ranker.text.chat import template_parts
+from ranker.records import Group
+from ranker.scoring.pipeline import TextPipeline
+from ranker.text.chat import compiled
+from ranker.text.conversations import ChatText
+from ranker.text.formats import TEXT_FORMATS
 from ranker.text.tokenizer import TextTokenizer
 
 PAD_TOKEN: Final = "<|pad|>"
@@ -204,7 +210,7 @@ def from_backbone(
         tokenizer, config, output=output, pooling=pooling, max_length=max_length, prompt_reserve=prompt_reserve
     )
     config.ranker = {
-        "text": text.model_dump(),
+        "text": text.model_dump(mode="json"),
         "head": output,
         "pooling": pooling if is_encoder else "last_token",
         "aspects": list(aspects),
@@ -226,8 +232,18 @@ def text_layout(
     pooling: Pooling,
     max_length: int,
     prompt_reserve: int,
-) -> Pointwise:
+    without_template: str = "plain",
+) -> Pointwise | Conversation:
     """How a pointwise model over this backbone and tokenizer reads one answer.
+
+    Args:
+        tokenizer: the model's; a decoder reads conversations by its chat template.
+        config: the backbone's.
+        output: what the model's outputs mean.
+        pooling: where an encoder's head reads.
+        max_length: tokens of a row.
+        prompt_reserve: tokens that a prompt keeps before an answer is cut.
+        without_template: the text of a decoder whose tokenizer has no chat template, one of ``TEXT_FORMATS``.
 
     Raises:
         ConfigError: more tokens than positions, or mean pooling of a decoder.
@@ -238,15 +254,12 @@ def text_layout(
             f"model.pooling 'mean' is for encoders; a decoder ('{config.model_type}') is read at its last token"
         )
     backbones.check_length(config, max_length)
-    parts = pair_parts(tokenizer) if is_encoder else _decoder_parts(tokenizer)
-    return Pointwise(
-        output=output,
-        max_length=max_length,
-        prompt_reserve=prompt_reserve,
-        pad_id=tokenizer.pad_token_id,
-        position_offset=backbones.position_offset(config) if is_encoder else 0,
-        **parts,
-    )
+    common = {"output": output, "max_length": max_length, "prompt_reserve": prompt_reserve}
+    common["pad_id"] = tokenizer.pad_token_id
+    if is_encoder:
+        return Pointwise(**common, position_offset=backbones.position_offset(config), **pair_parts(tokenizer))
+    chat = chat_text(tokenizer, without_template)
+    return Conversation(**common, chat=chat, gate_pattern=answer_header(tokenizer, chat) if output == "gated" else ())
 
 
 def attention_options(config: PretrainedConfig) -> dict[str, str]:
@@ -271,13 +284,38 @@ def pair_parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     return {"prefix": ids[:start], "between": ids[start + len(first) : opening], "suffix": ids[middle + 1 :]}
 
 
-def _decoder_parts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """The chat template's structure; without a template ``[BOS] prompt, blank line, answer EOS``."""
+def chat_text(tokenizer: PreTrainedTokenizerBase, without_template: str = "plain") -> ChatText:
+    """The tokenizer's own chat template, or a text format where it has none.
 
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False))
+    Raises:
+        ConfigError: the template is not valid Jinja.
+    """
+    variables = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+    template = tokenizer.chat_template
+    if isinstance(template, dict):  # several, by name
+        template = template.get("default")
+    if template is None:
+        return TEXT_FORMATS[without_template](variables)
+    compiled(template)
+    chat = ChatText(template=template, variables=variables)
+    return chat.model_copy(update={"now": datetime.now()}) if chat.reads_clock else chat  # noqa: DTZ005  as the library
 
-    if tokenizer.chat_template is not None:
-        return dict(template_parts(lambda turns: str(tokenizer.apply_chat_template(turns, tokenize=False)), encode))
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return {"prefix": bos, "between": encode("\n\n"), "turn": encode("\n\n"), "suffix": [tokenizer.eos_token_id]}
+
+def last_read_id(layout: Layout, tokenizer: TextTokenizer) -> int | None:
+    """The id that a row ends with where nothing is cut; None where the chat template refuses a plain question."""
+    pipeline = TextPipeline(layout, tokenizer)
+    rows = pipeline.pack(pipeline.tokenize([Group("question", ("answer",))])[0]).rows
+    return int(rows[0].ids[-1]) if rows else None
+
+
+def answer_header(tokenizer: PreTrainedTokenizerBase, chat: ChatText, *, line_breaks: bool = False) -> tuple[int, ...]:
+    """The ids from the end of a user's turn to where the answer begins, at which a gate reads the prompt.
+
+    Line breaks at its end merge with those of an answer, so only ``line_breaks`` includes them.
+    """
+    marks = ("\u2983", "\u2984")
+    text = chat.render(
+        [{"role": role, "content": mark} for role, mark in zip(("user", "assistant"), marks, strict=True)]
+    )
+    header = text.partition(marks[0])[2].partition(marks[1])[0]
+    return tuple(tokenizer.encode(header if line_breaks else header.rstrip("\n"), add_special_tokens=False))

@@ -136,6 +136,7 @@ class _Part:
     prompts_truncated: NDArray[np.bool_]
     errors: dict[int, str]
     with_reference: bool
+    special_text: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ class _Passes:
         order_free = self.pipeline.layout.order_free
         counts = [len(group.truncated) + group.with_reference for group in packed]
         out = [np.zeros((n,) if order_free else (n, n), np.float32) for n in counts]
-        errors: list[dict[int, str]] = [{} for _ in packed]
+        errors = [dict(group.refused) for group in packed]
         workers = self.engine.workers
         tight = self.engine.tight
         batches = list(batching.batches(units, self.max_tokens_per_forward, workers, tight=tight))[::-1]
@@ -173,7 +174,14 @@ class _Passes:
             batches = smaller
             workers = 1  # what failed may have all the memory
         return [
-            _Part(logits, group.truncated, group.prompts_truncated, failed_candidates, group.with_reference)
+            _Part(
+                logits,
+                group.truncated,
+                group.prompts_truncated,
+                failed_candidates,
+                group.with_reference,
+                group.special_text,
+            )
             for logits, group, failed_candidates in zip(out, packed, errors, strict=True)
         ]
 
@@ -214,7 +222,12 @@ def _of_places(group: Group, parts: Sequence[_Part], places: Sequence[Place]) ->
     if not np.isfinite(scores).all():
         return failed(group, NOT_FINITE)
     truncated = np.array([parts[part].truncated[candidate] for part, candidate in places], np.bool_)
-    return GroupScores(scores, truncated, any(bool(parts[part].prompts_truncated[i]) for part, i in places))
+    return GroupScores(
+        scores,
+        truncated,
+        any(bool(parts[part].prompts_truncated[i]) for part, i in places),
+        special_text=any(parts[part].special_text for part, _ in places),
+    )
 
 
 def _of_pairs(group: Group, part: _Part) -> GroupScores:
@@ -229,7 +242,13 @@ def _of_pairs(group: Group, part: _Part) -> GroupScores:
     if part.with_reference:
         scores = scores[:-1] - scores[-1]
         flips = 0
-    return GroupScores(scores, part.truncated, bool(part.prompts_truncated.any()), order_flips=flips)
+    return GroupScores(
+        scores,
+        part.truncated,
+        bool(part.prompts_truncated.any()),
+        order_flips=flips,
+        special_text=part.special_text,
+    )
 
 
 def parallel_map(run: Callable[[S], T], items: Sequence[S], workers: int) -> Generator[T]:

@@ -28,7 +28,9 @@ class GroupScores:
     preferred. NaN only where ``error`` says why. ``truncated`` (N,) marks candidates whose own text was cut;
     ``prompt_truncated`` says that the prompt lost its oldest part. ``order_flips`` counts the pairs of the group whose
     winner changes when the two answers change places; order-free models have none by construction, and where pairs are
-    read in one order they are not seen.
+    read in one order they are not seen. ``special_text`` says that a text spells a special token of the model, which
+    was read as characters, while ``apply_chat_template`` would make structure of it; it may be a text of another answer
+    to the same prompt.
     """
 
     scores: Floats
@@ -36,6 +38,7 @@ class GroupScores:
     prompt_truncated: bool = False
     order_flips: int = 0
     error: str | None = None
+    special_text: bool = False
 
 
 @dataclass(frozen=True, slots=True)

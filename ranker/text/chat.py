@@ -1,61 +1,152 @@
-"""A chat template as ids: the structure it puts around turns, learned by rendering sentinels once.
+"""A model's own chat template: from messages to the text that ``apply_chat_template`` of its tokenizer gives.
 
-A template's output mixes trusted structure and user text. Splitting a rendering at sentinels keeps the two apart: the
-structure is stored as ids, user text is encoded on its own and cannot become structure.
+Templates come with checkpoints, so they are untrusted code: Jinja renders them in its sandbox. The environment is that
+of transformers (``utils/chat_template_utils.py``): ``trim_blocks``, ``lstrip_blocks``, loop controls, the
+``generation`` tag, ``tojson`` without HTML escapes, ``raise_exception`` and ``strftime_now``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from jinja2 import Template, nodes
+from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from pydantic import BaseModel, ConfigDict, Field
 
 from ranker.errors import ConfigError
-from ranker.records import Message, Prompt
 
-SENTINELS: Final = ("\u2983one\u2984", "\u2983two\u2984", "\u2983three\u2984", "\u2983four\u2984")
-UNFAITHFUL: Final = "expected a chat template that keeps the content of user and assistant turns as it is, each once"
-Render = Callable[[list[dict[str, str]]], str]
+REASONING: Final = ("reasoning_content", "thinking", "reasoning")
+"""Names of a message's reasoning; transformers fills the first and the second from whichever one is there."""
+
+Turn = Mapping[str, Any]
+"""A message as a template reads it: ``role``, ``content`` and what else its producer writes."""
 
 
-def template_parts(render: Render, encode: Callable[[str], Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    """The ids around turns: ``prefix``, ``between`` user and assistant, ``turn`` from assistant to user, ``suffix``.
+class TemplateRefusal(ValueError):  # noqa: N818  not an error of this package: the row is at fault
+    """A template does not render a conversation; the text is the template's own."""
 
-    Args:
-        render: from messages to the template's text, without a generation prompt.
-        encode: from trusted text to ids, special tokens recognised, none added.
+
+class ChatTemplate(BaseModel):
+    """A chat template with everything that decides what it renders.
+
+    Example:
+        >>> chat = ChatTemplate(template="{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+        >>> chat.render([{"role": "user", "content": "Hi"}])
+        '<user>Hi'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    template: str = Field(description="Jinja source")
+    variables: dict[str, Any] = Field({}, description="the tokenizer's special tokens, and settings of the template")
+    tools: tuple[dict[str, Any], ...] | None = Field(None, description="JSON schemas of the tools that it lists")
+    now: datetime | None = Field(None, description="the date that it writes; None: that of the call")
+
+    @property
+    def reads_clock(self) -> bool:
+        """Whether it writes the date."""
+        return "strftime_now" in self.template
+
+    def render(self, turns: Sequence[Turn]) -> str:
+        """The text of a conversation, without a generation prompt.
+
+        Raises:
+            TemplateRefusal: the template refuses the conversation, or fails on it.
+        """
+        if not turns:
+            raise TemplateRefusal("expected at least one message, got none")
+        now = self.now or datetime.now()  # noqa: DTZ005  transformers writes the local date
+        try:
+            return compiled(self.template).render(
+                messages=[_plain(turn) for turn in turns],
+                tools=None if self.tools is None else list(self.tools),
+                documents=None,
+                add_generation_prompt=False,
+                **{"strftime_now": now.strftime, **self.variables},
+            )
+        except Exception as error:  # a template is code, and may fail in any way
+            raise TemplateRefusal(
+                f"the chat template refuses this conversation: {error or type(error).__name__}"
+            ) from None
+
+
+def _plain(turn: Turn) -> dict[str, Any]:
+    """The keys that have a value, with the reasoning under the names that templates read."""
+    present = {key: value for key, value in turn.items() if value is not None}
+    reasoning = next((present[name] for name in REASONING if name in present), None)
+    return present if reasoning is None else {"thinking": reasoning, **present, "reasoning_content": reasoning}
+
+
+@lru_cache(maxsize=64)
+def compiled(template: str) -> Template:
+    """The compiled template.
 
     Raises:
-        ConfigError: the template drops, changes or repeats the content of turns.
+        ConfigError: it is not valid Jinja.
     """
-    roles = ("user", "assistant", "user", "assistant")
-    text = render([{"role": role, "content": content} for role, content in zip(roles, SENTINELS, strict=True)])
-    pieces = []
-    for sentinel in SENTINELS:
-        piece, separator, text = text.partition(sentinel)
-        pieces.append(piece)
-        if not separator:
-            raise ConfigError(UNFAITHFUL)
-    if any(sentinel in piece for piece in [*pieces, text] for sentinel in SENTINELS):
-        raise ConfigError(UNFAITHFUL)  # the content of a turn would become structure
-    prefix, between, turn = (tuple(encode(piece)) for piece in pieces[:3])
-    return {"prefix": prefix, "between": between, "turn": turn, "suffix": tuple(encode(text))}
+    try:
+        return ENVIRONMENT.from_string(template)
+    except TemplateError as error:
+        raise ConfigError(f"the tokenizer's chat template is not valid Jinja: {error}") from error
 
 
-def turns(prompt: Prompt) -> list[tuple[str, str]]:
-    """A prompt as (role, text) turns that alternate and both begin and end with the user.
+class _Generation(Extension):
+    """``{% generation %}`` marks what the assistant wrote; its body is rendered as it is."""
 
-    System and tool texts become part of the user turn they belong to; turns of one role in a row are joined.
-    """
-    messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    result: list[tuple[str, str]] = []
-    for message in messages:
-        role = "assistant" if message.role == "assistant" else "user"
-        if result and result[-1][0] == role:
-            result[-1] = (role, f"{result[-1][1]}\n\n{message.content}")
-        else:
-            result.append((role, message.content))
-    if not result or result[0][0] == "assistant":
-        result.insert(0, ("user", ""))
-    if result[-1][0] == "assistant":
-        result.append(("user", ""))
-    return result
+    tags = {"generation"}  # noqa: RUF012  Jinja's name for it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
+
+    def _body(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Namespace(Namespace):
+    """Jinja's namespace without names that reach into Python."""
+
+    def __init__(*args: Any, **values: Any) -> None:
+        for name in dict(*args[1:], **values):
+            _check_name(name)
+        Namespace.__init__(*args, **values)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        super().__setitem__(name, value)
+
+
+def _check_name(name: Any) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a chat template may not set '{name}' on a namespace")
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateError(message)
+
+
+def _tojson(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals |= {"raise_exception": _raise_exception, "namespace": _Namespace}
+    return environment
+
+
+ENVIRONMENT: Final = _environment()

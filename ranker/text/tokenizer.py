@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +20,9 @@ Ids = NDArray[np.int32]
 FILE_NAME: Final = "tokenizer.json"
 COMPANIONS: Final = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """Files that other libraries read beside ``tokenizer.json``; kept with a checkpoint, not needed to score."""
+
+MARKS: Final = ("\U000f0001", "\U000f0002")
+"""Characters of private use around text that spells a special token and must stay characters."""
 
 
 class TextTokenizer:
@@ -75,6 +80,79 @@ class TextTokenizer:
         """Ids of each text, no specials added, never an id of ``structure``. Texts must hold no lone surrogates."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [self._without_structure(np.array(e.ids, np.int32)) for e in encoded]
+
+    def encode_rendered(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[Ids]:
+        """Ids of texts that hold their structure already: special tokens are recognised.
+
+        Args:
+            texts: without lone surrogates.
+            add_special_tokens: whether the tokenizer adds those of its own template, as it does for a single text.
+        """
+        encoded = self._recognising.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [np.array(e.ids, np.int32) for e in encoded]
+
+    def encode_marked(self, text: str, *, add_special_tokens: bool = False) -> Ids:
+        """Ids of a rendered text with parts that ``marked`` marked: those are encoded apart, as characters.
+
+        Every part but the first is encoded after a line break, which is then removed: SentencePiece puts a space before
+        a text. Source: ``encode_marked_chat`` of transformers.
+        """
+        first, *parts = self._marked_parts.split(text)
+        ids = [self.encode_rendered([first], add_special_tokens=add_special_tokens)[0]]
+        for number, part in enumerate(parts):
+            if part:
+                ids.append(self._characters(part) if number % 2 == 0 else self._continued(part))
+        return np.concatenate(ids)
+
+    def _characters(self, text: str) -> Ids:
+        line_break, after = self.encode(["\n", f"\n{text}"])
+        same = np.array_equal(after[: len(line_break)], line_break)
+        return after[len(line_break) :] if same else self.encode([text])[0]
+
+    def _continued(self, text: str) -> Ids:
+        line_break, after = self.encode_rendered(["\n", f"\n{text}"])
+        same = np.array_equal(after[: len(line_break)], line_break)
+        return after[len(line_break) :] if same else self.encode_rendered([text])[0]
+
+    def spells_special(self, text: str) -> bool:
+        """Whether a text holds the characters of a special token."""
+        return self._special.search(text) is not None
+
+    def marked(self, text: str) -> str:
+        """A text whose special tokens are marked, for ``encode_marked``; marks of its own are removed."""
+        begin, end = MARKS
+        return self._special.sub(f"{begin}\\g<0>{end}", text.replace(begin, "").replace(end, ""))
+
+    def offsets(self, text: str, *, add_special_tokens: bool = False) -> tuple[Ids, list[tuple[int, int]]]:
+        """Ids of a rendered text, and the characters (start, end) that each stands for."""
+        encoded = self._recognising.encode(text, add_special_tokens=add_special_tokens)
+        return np.array(encoded.ids, np.int32), encoded.offsets
+
+    def character_of(self, text: str, token: int) -> int:
+        """Where the ``token``-th token of a user's text begins; the text's length past its end."""
+        offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        return offsets[token][0] if token < len(offsets) else len(text)
+
+    @cached_property
+    def _recognising(self) -> Tokenizer:
+        """The same tokenizer, special tokens recognised in texts."""
+        tokenizer = Tokenizer.from_str(self.text)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Matches special tokens, the longest first."""
+        tokens = self._tokenizer.get_added_tokens_decoder().values()
+        contents = sorted((token.content for token in tokens if token.special), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, filter(None, contents))) or "(?!)")
+
+    @cached_property
+    def _marked_parts(self) -> re.Pattern[str]:
+        """Matches a marked special token, or a lone mark, which a template left when it split a text."""
+        begin, end = MARKS
+        return re.compile(f"{begin}({self._special.pattern}){end}|[{begin}{end}]")
 
     def within(self, text: str, spans: Spans) -> NDArray[np.bool_]:
         """Which tokens of ``encode([text])`` have a character in one of ``spans``: (tokens,)."""

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from ranker.extras import require
 from ranker.records import Preference
-from ranker.scoring.pipeline import Tokens
-from ranker.text.tokenizer import Ids
+from ranker.text.tokens import Tokens
 
 Shared = Literal["answer", "prompt", "pair"]
 """What makes two rows one group: an answer to the same prompt; the prompt, where it is read once for all answers; or
@@ -136,25 +135,30 @@ def _components(keys: TextKeys, shared: Shared) -> list[list[int]]:
 
 def _merged(rows: Sequence[int], tokens: Sequence[Tokens]) -> Graph:
     place: dict[bytes, int] = {}
-    candidates: list[Ids] = []
-    cut: list[bool] = []
+    distinct: list[tuple[int, int]] = []
     mentions: list[list[int]] = []
     places: list[tuple[int, ...]] = []
     for number, row in enumerate(rows):
         row_places = []
-        for candidate, candidate_cut in zip(tokens[row].candidates, tokens[row].candidates_cut, strict=True):
+        for i, candidate in enumerate(tokens[row].candidates):
             key = candidate.tobytes()
             if key not in place:
-                place[key] = len(candidates)
-                candidates.append(candidate)
-                cut.append(candidate_cut)
+                place[key] = len(distinct)
+                distinct.append((row, i))
                 mentions.append([])
             row_places.append(place[key])
         for answer in set(row_places):
             mentions[answer].append(number)
         places.append(tuple(row_places))
     first = tokens[rows[0]]
-    answers = Tokens(first.prompt, tuple(candidates), first.prompt_cut, tuple(cut))
+    answers = Tokens(
+        first.prompt,
+        tuple(tokens[row].candidates[i] for row, i in distinct),
+        tuple(tokens[row].prompts_cut[i] for row, i in distinct),
+        tuple(tokens[row].candidates_cut[i] for row, i in distinct),
+        tuple(tokens[row].starts[i] for row, i in distinct),
+        special_text=any(tokens[row].special_text for row in rows),
+    )
     return Graph(tuple(rows), answers, tuple(places), tuple(map(tuple, mentions)))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ranker.config.section import WeightBy
+from ranker.errors import DataError
 from ranker.records import Preference, subset_of
 from ranker.scoring import batching
-from ranker.scoring.pipeline import TextPipeline, Tokens
+from ranker.scoring.pipeline import TextPipeline
+from ranker.text.tokens import Tokens
 from ranker.training.blocks import Edges
 from ranker.training.graphs import Comparison, Graph, Shared, TextKeys, combined, graphs_of, known_pairs, one_row
 
@@ -91,6 +93,9 @@ class Groups(Dataset[Example]):
         self.pipeline = pipeline
         self.needs = needs
         tokens = pipeline.tokenize([p.group for p in self.preferences])
+        for preference, texts in zip(self.preferences, tokens, strict=True):
+            for candidate, reason in texts.refused.items():
+                raise DataError(preference.id, f"candidates[{candidate}]", reason)
         self.repeats: Repeats | None = None
         self.weights = np.ones(len(tokens))
         keys = TextKeys(tokens) if merge or weight_by == "prompt" else None
@@ -103,7 +108,7 @@ class Groups(Dataset[Example]):
             numbers = keys.prompt_numbers()
             self.weights = 1 / np.bincount(numbers)[numbers]
         self.spans = [
-            tuple(pipeline.within(answer, spans) for answer, spans in zip(p.candidates, p.spans, strict=True))
+            tuple(pipeline.within(p.prompt, answer, spans) for answer, spans in zip(p.candidates, p.spans, strict=True))
             if p.spans
             else ()
             for p in self.preferences
@@ -137,7 +142,7 @@ class Groups(Dataset[Example]):
     def __getitem__(self, item: Item) -> Example:
         graph, chosen = self._graph(item), item[1]
         counted = item[0] >= 0
-        packed = self.pipeline.pack(_subset(graph.tokens, chosen))
+        packed = self.pipeline.pack(graph.tokens.subset(chosen))
         self.read += counted
         self.cut += counted and bool(packed.prompt_truncated or packed.truncated.any())
         comparisons, lists = self._merged(graph, chosen) if graph.merged else self._single(graph.rows[0], chosen)
@@ -231,7 +236,7 @@ def _texts(graph: Graph) -> Tokens:
 def _tokens(texts: Tokens, prompt_once: bool) -> int:
     """Tokens of a group's texts; the prompt once, or with every answer."""
     prompts = min(1, len(texts.candidates)) if prompt_once else len(texts.candidates)
-    return prompts * len(texts.prompt) + sum(map(len, texts.candidates))
+    return prompts * len(texts.prompt) + sum(map(len, texts.candidates)) - sum(texts.starts)
 
 
 def _counted(count: int, name: str) -> str:
@@ -242,14 +247,6 @@ def _shared(pipeline: TextPipeline) -> Shared:
     if not pipeline.layout.order_free:
         return "pair"
     return "prompt" if pipeline.prefix_sharing else "answer"
-
-
-def _subset(tokens: Tokens, chosen: Sequence[int]) -> Tokens:
-    return replace(
-        tokens,
-        candidates=tuple(tokens.candidates[i] for i in chosen),
-        candidates_cut=tuple(tokens.candidates_cut[i] for i in chosen),
-    )
 
 
 def _comparison(

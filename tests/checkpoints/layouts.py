@@ -21,6 +21,12 @@ from ranker.checkpoints.inspection import inspect
 from ranker.errors import RankerError
 from tests.models.test_reward import ANSWERS, PROMPT, save_backbone, trained
 
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}{% if not loop.first %}{{ '\n\n' }}{% endif %}{{ m.content }}{% endfor %}"
+    "{{ eos_token }}"
+)
+"""Beginning of text, turns with blank lines between, end of text: as ``rows_of`` writes it out."""
+
 DEFAULTS = ("ranker", "id2label", "label2id", "num_labels", "problem_type")
 
 
@@ -37,7 +43,7 @@ class TinyCheckpoint:
 
 def foreign(tmp_path, family, *, labels=1, pad="[PAD]", head=None, declare=True):
     """A checkpoint as transformers, TRL or OpenRLHF leave it: no section of ours in it."""
-    folder = save_backbone(tmp_path / "foreign", family, pad=pad)
+    folder = save_backbone(tmp_path / "foreign", family, pad=pad, template=CHAT)
     torch.manual_seed(1)
     pad_id = 3 if pad == "[SEP]" else 0
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels, pad_token_id=pad_id)
@@ -128,7 +134,7 @@ def encoder_scores(model, folder):
 
 def token_classifier(tmp_path):
     """verl, LLaMA-Factory v1, NeMo-RL's regression: a head with a bias on every token."""
-    folder = save_backbone(tmp_path / "tokens", "llama")
+    folder = save_backbone(tmp_path / "tokens", "llama", template=CHAT)
     model = AutoModelForTokenClassification.from_pretrained(folder, num_labels=1)
     model.score.bias.data.fill_(0.7)
     model.save_pretrained(folder)
@@ -150,7 +156,7 @@ def openrlhf(tmp_path, head="value_head"):
 
 def llama_factory(tmp_path, pickled=False):
     """A language model, and v_head.summary in a file of its own."""
-    folder = save_backbone(tmp_path / "factory", "llama")
+    folder = save_backbone(tmp_path / "factory", "llama", template=CHAT)
     torch.manual_seed(4)
     model = AutoModelForCausalLM.from_pretrained(folder)
     model.save_pretrained(folder)
@@ -176,7 +182,11 @@ def trlx(tmp_path):
     }
     torch.save(tensors | buffers | {"v_head.weight": head}, folder / "pytorch_model.bin")
     configured(folder, architectures=["GPT2LMHeadModel"], pad_token_id=3, eos_token_id=3)
-    expected = last_states(backbone, folder, end=()) @ head.T
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = [f"<|startoftext|>{PROMPT}\n{answer}" for answer in ANSWERS]
+    with torch.no_grad():
+        rows = [torch.tensor([tokenizer(text).input_ids]) for text in texts]
+        expected = torch.cat([backbone.eval()(row).last_hidden_state[:, -1] for row in rows]) @ head.T
     return TinyCheckpoint(folder, expected[:, 0].numpy(), "v_head.weight", "pytorch_model.bin", {"allow_pickle": True})
 
 
@@ -203,7 +213,7 @@ def steamshp(tmp_path):
 
 def armorm(tmp_path):
     """Its own configuration and names; the score against the formula with numbers from the file."""
-    folder = save_backbone(tmp_path / "armorm", "llama")
+    folder = save_backbone(tmp_path / "armorm", "llama", template=CHAT)
     backbone = AutoModel.from_pretrained(folder).eval()
     torch.manual_seed(2)
     added = {
@@ -313,7 +323,7 @@ def adapter(tmp_path, head=True):
     """peft on TRL's classifier: the head whole among the adapter's tensors, the base model elsewhere."""
     from peft import LoraConfig, TaskType, get_peft_model
 
-    base = save_backbone(tmp_path / "base", "llama")
+    base = save_backbone(tmp_path / "base", "llama", template=CHAT)
     torch.manual_seed(6)
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, pad_token_id=0)
     model.score.weight.data.mul_(20)

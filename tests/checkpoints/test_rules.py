@@ -30,6 +30,7 @@ from tests.checkpoints.layouts import (
 )
 from tests.models.test_reward import ANSWERS, PROMPT, save_backbone, trained
 from tests.models.test_seq2seq import plain_logits
+from tests.support.scorers import input_ids_of
 
 SCORED = list(ANSWERS)
 CHAT = "{% for m in messages %}[CLS] {{ m['content'] }} [SEP]{{ '\\n' }}{% endfor %}"
@@ -43,10 +44,14 @@ def test_openrlhf_ends_a_text_at_its_end_token_whatever_the_template_writes_afte
     tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
     tokenizer.chat_template = CHAT.replace("[SEP]", f"[SEP]{after}")
     tokenizer.save_pretrained(checkpoint.folder)
-    suffix = native.load(checkpoint.folder)[0].layout.suffix
-    assert suffix[-1] == 3
-    if after:
-        assert tokenizer.convert_tokens_to_ids(after.lower()) in suffix or len(suffix) > 1
+    loaded = ranker.load(checkpoint.folder)
+    (ids,) = input_ids_of(loaded.scorer, Group("hi", ("yes",)))
+    assert ids[-1] == 3
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}], tokenize=False
+    ).rstrip("\n")
+    text += "" if text.endswith("[SEP]") else " [SEP]"
+    assert ids == tokenizer.encode(text, add_special_tokens=False)
 
 
 def test_openrlhf_is_not_written_for_a_model_that_never_reads_the_end(tmp_path):
@@ -145,6 +150,7 @@ def test_a_decoder_crossencoder_encodes_pairs_as_its_tokenizer_does(tmp_path):
     from sentence_transformers import CrossEncoder
 
     checkpoint = decoder(tmp_path)
+    (checkpoint.folder / "chat_template.jinja").unlink()
     identity = "torch.nn.modules.linear.Identity"
     configured(checkpoint.folder, sentence_transformers={"activation_fn": identity})
     expected = CrossEncoder(str(checkpoint.folder)).predict([(PROMPT, answer) for answer in ANSWERS], batch_size=1)

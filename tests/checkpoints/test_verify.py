@@ -106,7 +106,7 @@ def test_the_command_says_each_check_and_ends_with_its_exit_code(tmp_path):
     checkpoint = openrlhf(tmp_path)
     shown = CliRunner().invoke(app, ["verify", str(checkpoint.folder)])
     assert isinstance(shown.exception, CheckpointError)
-    assert "1 of 6 checks failed: config and files" in str(shown.exception)
+    assert "1 of 5 checks failed: config and files" in str(shown.exception)
     assert "present, finite and not empty" in shown.stdout
     assert not (checkpoint.folder / SUMS).exists()
     target = tmp_path / "repaired"

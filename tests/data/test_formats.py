@@ -217,7 +217,7 @@ def test_token_spans_of_pairs_and_lists():
         ({**SPANS, "chosen_spans": [{"start": 2, "end": 2}]}, "chosen_spans[0]", "start < end"),
         ({**SPANS, "rejected_spans": "0-1"}, "rejected_spans", r"a list of \[start, end\], got str"),
         ({**SPANS, "chosen_spans": []}, "chosen_spans, rejected_spans", "a span in at least one answer"),
-        ({"chosen": [USER, GOOD], "rejected": [BAD]}, "rejected", "same turns"),
+        ({"chosen": [USER, GOOD], "rejected": [BAD]}, "prompt", "found no prompt"),
         ({"chosen": [USER], "rejected": [USER]}, "chosen/rejected", "end with an assistant turn"),
         ({"chosen": [{"role": "robot", "content": "x"}], "rejected": [BAD]}, "chosen[0]", "role"),
         (

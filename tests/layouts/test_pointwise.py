@@ -58,15 +58,3 @@ def test_a_gated_layout_has_a_readout_input():
 )
 def test_reduce_gives_the_score_of_the_outputs(output, score):
     assert layout("pointwise", output=output).reduce(np.array([[1.0, 4.0]])).tolist() == [score]
-
-
-def test_turns_are_kept_only_under_a_chat_template():
-    assert not layout("pointwise").keeps_turns
-    assert layout("pointwise", turn=()).keeps_turns
-
-
-def test_turns_are_joined_by_the_structure_between_them():
-    text = layout("pointwise", between=(5, 6), turn=(7,))
-    texts = {"q": ids(100), "a": ids(200, 201), "then": ids(101)}
-    assert text.join_turns(["q", "a", "then"], texts).tolist() == [100, 5, 6, 200, 201, 7, 101]
-    assert text.join_turns(["q"], texts).tolist() == [100]

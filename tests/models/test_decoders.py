@@ -14,6 +14,9 @@ from ranker.scoring.pipeline import TextPipeline
 from tests.models.test_reward import ANSWERS, DECODERS, PROMPT, save_backbone
 from tests.support.selection import cases
 
+SEP = 3
+"""The end of text of the tiny tokenizers."""
+
 GROUPS = [
     Group(PROMPT, ANSWERS),
     Group("Hi", ("a",)),
@@ -69,14 +72,16 @@ def test_answers_whose_prompts_were_cut_differently_do_not_share_one(tmp_path):
     rows = sharing.pipeline.pack(tokens).rows
     assert [row.candidates for row in rows] == [(0,), (1, 2)]
     assert len(rows[0].ids) == LENGTH
-    assert rows[1].readout == (LENGTH - 1, LENGTH + len(sharing.model.layout.suffix))
+    assert rows[1].readout == (LENGTH - 1, LENGTH + 1), "an answer of one token and the end of text"
 
 
 def test_an_empty_answer_is_read_at_the_end_of_its_prompt(tmp_path):
     sharing, alone = scorers(tmp_path / "model", "llama")
-    layout = sharing.model.layout.model_copy(update={"suffix": ()})
+    layout = sharing.model.layout
+    without_end = layout.chat.model_copy(update={"skipped_ends": (SEP,)})
+    layout = layout.model_copy(update={"chat": without_end})
     for scorer in (sharing, alone):
-        scorer.pipeline.layout = layout
+        scorer.pipeline = TextPipeline(layout, scorer.pipeline.tokenizer, prefix_sharing=scorer is sharing)
     group = Group("How many legs have three spiders?", ("twenty four", "", "8"))
     one, other = (scorer.score([group], preserve_order=True)[0].scores for scorer in (sharing, alone))
     np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

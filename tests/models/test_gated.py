@@ -62,7 +62,7 @@ def test_the_gate_of_a_decoder_reads_the_token_that_closes_the_prompt_and_not_th
     model, scorer = armorm(tmp_path, "llama", template=TEMPLATE)
     packed, arrays = arrays_of(scorer, Group(PROMPT, ANSWERS))
     for row, ids in zip(packed.rows, arrays["input_ids"], strict=True):
-        assert ids[row.readout[0]] == model.layout.between[0]
+        assert ids[row.readout[0]] == model.layout.gate_pattern[0]
     with torch.no_grad():
         _, prompt = model.features(**arrays)
     torch.testing.assert_close(prompt, prompt[:1].expand_as(prompt), atol=1e-5, rtol=1e-5)

@@ -34,7 +34,7 @@ def test_a_text_beyond_the_character_limit_is_cut_and_flagged():
     (tokens,) = text.tokenize([Group("x" + "p" * limit, ("a" * limit + "y", "a"))])
     assert tokens.prompt.tolist() == ids_of("p" * limit), "the prompt keeps its end"
     assert tokens.candidates[0].tolist() == ids_of("a" * limit), "the answer keeps its start"
-    assert (tokens.prompt_cut, tokens.candidates_cut) == (True, (True, False))
+    assert (tokens.prompts_cut, tokens.candidates_cut) == ((True, True), (True, False))
 
 
 def test_the_flags_of_cut_characters_reach_the_packed_group():
@@ -49,13 +49,6 @@ def test_messages_are_one_text_without_a_chat_template():
     text = pipeline()
     text.tokenize([Group((Message("system", "s"), Message("user", "u")), ())])
     assert text.tokenizer.encoded == ["System: s\nUser: u"]
-
-
-def test_messages_are_turns_under_a_chat_template():
-    text = pipeline(between=(5,), turn=(7,))
-    messages = (Message("user", "q"), Message("assistant", "a"), Message("user", "then"))
-    (tokens,) = text.tokenize([Group(messages, ())])
-    assert tokens.prompt.tolist() == [*ids_of("q"), 5, *ids_of("a"), 7, *ids_of("then")]
 
 
 def test_line_breaks_become_spaces_where_they_are_structure():
@@ -103,10 +96,10 @@ def test_one_order_of_an_order_free_model_is_refused():
 
 
 def test_within_marks_the_tokens_of_the_spans():
-    assert pipeline().within("in 1931", ((3, 7),)).tolist() == [False] * 3 + [True] * 4
+    assert pipeline().within("when?", "in 1931", ((3, 7),)).tolist() == [False] * 3 + [True] * 4
 
 
 def test_within_is_as_long_as_the_tokens_that_are_read():
     text = pipeline()
     limit = text.layout.character_limit
-    assert text.within("a" * (limit + 5), ((0, 1),)).shape == (limit,)
+    assert text.within("p", "a" * (limit + 5), ((0, 1),)).shape == (limit,)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ranker.layouts import AnyLayout, parse
+from ranker.layouts import AnyLayout, PackedGroup, parse
 from ranker.text.tokenizer import Ids
 
 PAD, CLS, SEP = 0, 2, 3
@@ -14,6 +15,7 @@ SOURCE, FIRST, SECOND = 90, 91, 92
 
 STRUCTURE: dict[str, dict[str, Any]] = {
     "pointwise": {"prefix": (CLS,), "between": (SEP,), "suffix": (SEP,)},
+    "conversation": {"chat": {"template": "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }};{% endfor %}"}},
     "set_encoder": {"cls_id": CLS, "sep_id": SEP},
     "shared_prompt": {"cls_id": CLS, "sep_id": SEP, "markers": (SOURCE, FIRST)},
     "ordered_pair": {"cls_id": CLS, "sep_id": SEP, "markers": (SOURCE, FIRST, SECOND)},
@@ -26,6 +28,15 @@ def layout(name: str, **changes: Any) -> AnyLayout:
     """A layout of 64 tokens of which the prompt keeps 8, with changes."""
     common = {"layout": name, "pad_id": PAD, "max_length": 64, "prompt_reserve": 8}
     return parse({**common, **STRUCTURE[name], **changes})
+
+
+def pack(text: AnyLayout, prompt: Ids, answers: Sequence[Ids]) -> PackedGroup:
+    """The rows of a group; of a layout that reads conversations whole, from whole rows."""
+    if text.layout != "conversation":
+        return text.pack(prompt, answers)
+    head = np.concatenate([ids(CLS), prompt])
+    rows = [np.concatenate([head, answer, ids(SEP)]) for answer in answers]
+    return text.pack(head, rows, [len(head)] * len(rows))
 
 
 def ids(*values: int) -> Ids:

@@ -55,3 +55,8 @@ class LengthScorer:
             return failed(group, "the model failed on this row: bad")
         lengths = np.array([len(candidate) for candidate in group.candidates], np.float32)
         return GroupScores(lengths, np.zeros(len(lengths), np.bool_))
+
+
+def input_ids_of(scorer: Any, group: Group) -> list[list[int]]:
+    """The ids of every row that a scorer reads for a group."""
+    return [row.ids.tolist() for row in scorer.pipeline.pack(scorer.pipeline.tokenize([group])[0]).rows]

@@ -20,14 +20,11 @@ from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Message
 from ranker.training.lora import heads
 from tests.models.test_reward import ANSWERS, PROMPT, TEMPLATE, save_backbone, trained
+from tests.support.scorers import input_ids_of
 
 EOS, BOS = 3, 2
 DOUBLE = "{{ '[CLS]' }}" + TEMPLATE
 """A template that writes the beginning-of-text token itself."""
-
-
-def rows_of(scorer, group):
-    return [row.ids.tolist() for row in scorer.pipeline.pack(scorer.pipeline.tokenize([group])[0]).rows]
 
 
 @pytest.mark.parametrize("pad", ["[PAD]", "[SEP]", None])
@@ -42,7 +39,7 @@ def test_every_answer_ends_in_one_end_of_text_even_when_it_is_cut_or_writes_one(
     """OpenRLHF#300 and #627: texts cut at the length limit were scored at an arbitrary token."""
     _, scorer = trained(tmp_path, "llama")
     for answer in ("short", "word " * 400, "ends itself [SEP]", ""):
-        (ids,) = rows_of(scorer, Group(PROMPT, (answer,)))
+        (ids,) = input_ids_of(scorer, Group(PROMPT, (answer,)))
         assert ids[-1] == EOS
         assert ids.count(EOS) == 1
         assert len(ids) <= 128
@@ -52,7 +49,7 @@ def test_the_beginning_of_text_is_written_once(tmp_path):
     """reward-bench scored chat templates with two."""
     folder = save_backbone(tmp_path / "backbone", "llama", template=DOUBLE)
     model, tokenizer = pointwise.from_backbone(str(folder), output="scalar", max_length=128, prompt_reserve=16)
-    (ids,) = rows_of(TorchScorer(model, tokenizer), Group(PROMPT, ("[CLS] yes",)))
+    (ids,) = input_ids_of(TorchScorer(model, tokenizer), Group(PROMPT, ("[CLS] yes",)))
     assert ids[0] == BOS
     assert ids.count(BOS) == 1
 
@@ -63,8 +60,10 @@ def test_what_is_scored_is_never_truncated_away(tmp_path):
     conversation = tuple(Message(role, "many words " * 60) for role in ("user", "assistant", "user"))
     group = Group(conversation, ("the answer itself",))
     (result,) = scorer.score([group])
-    (ids,) = rows_of(scorer, group)
-    tail = scorer.pipeline.tokenizer.encode(["the answer itself"])[0].tolist() + list(scorer.model.layout.suffix)
+    (ids,) = input_ids_of(scorer, group)
+    (short,) = input_ids_of(scorer, Group(conversation[:0], ("the answer itself",)))
+    tail = scorer.pipeline.tokenizer.encode(["the answer itself"])[0].tolist()
+    tail += short[short.index(tail[-1]) + 1 :]
     assert ids[-len(tail) :] == tail
     assert result.prompt_truncated
     assert not result.truncated[0]
@@ -89,7 +88,7 @@ def test_roberta_counts_positions_from_its_padding_id(tmp_path):
     (result,) = scorer.score([Group(long, ("yes",))])
     assert np.isfinite(result.scores).all()
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    (ids,) = rows_of(scorer, Group(long, ("yes",)))
+    (ids,) = input_ids_of(scorer, Group(long, ("yes",)))
     with torch.no_grad():
         np.testing.assert_allclose(model(torch.tensor([ids])).logits.item(), result.scores[0], rtol=1e-5, atol=1e-5)
 

@@ -73,7 +73,7 @@ def base_of(
     texts = folder if (folder / "tokenizer.json").is_file() else base
     spec = classifier(texts, values, stored_head)
     if settings.get("task_type") == SEQUENCE_CLASSIFIER and values["model_type"] in DECODERS:
-        spec = before_the_end(spec)
+        spec = before_the_end(spec, texts)
     with torch.device("meta"):
         empty = spec.cls(spec.config)
     shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}

@@ -60,7 +60,7 @@ class ArmoRM(CheckpointFormat):
         head = StoredHead.of(report)
         config = GatedConfig(
             backbone=backbone.to_dict(),
-            text=text_of(folder, backbone, "gated", "first_token").model_dump(),
+            text=text_of(folder, backbone, "gated", "first_token").model_dump(mode="json"),
             aspects=outputs(head.outputs, head.labels)[1],
             gate=gate.model_dump(),
             pooling="last_token",

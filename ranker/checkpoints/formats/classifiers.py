@@ -9,6 +9,7 @@ from typing import Any, Final
 from transformers import AutoTokenizer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from ranker import layouts
 from ranker.checkpoints.formats.spec import (
     LoadSpec,
     Source,
@@ -25,7 +26,8 @@ from ranker.config import Pooling
 from ranker.models.armorm import GatedModel
 from ranker.models.backbones import DECODERS, MEAN_POOLED
 from ranker.models.pairwise import PairwiseModel
-from ranker.models.pointwise import HEADS, reward_class
+from ranker.models.pointwise import HEADS, last_read_id, reward_class
+from ranker.text.tokenizer import TextTokenizer
 
 AFTER_END: Final = (
     "padding is the end-of-text token, so transformers scores the token before it, and so does this package; a head "
@@ -34,18 +36,18 @@ AFTER_END: Final = (
 
 
 NO_TEMPLATE: Final = (
-    "its tokenizer has no chat template, so texts are put together as [BOS] prompt, blank line, answer, end of text; "
-    "compare with how it was trained"
+    "its tokenizer has no chat template, so texts are put together as {} does; compare with how it was trained"
 )
 
 
-def classifier(folder: Path, values: dict[str, Any], head: StoredHead) -> LoadSpec:
+def classifier(folder: Path, values: dict[str, Any], head: StoredHead, *, without_template: str = "trl") -> LoadSpec:
     """A head on a pooled state or on the last token of the mask, whatever it is called.
 
     Args:
         folder: where the tokenizer is.
         values: the configuration of the checkpoint, or of an adapter's base.
         head: as the files have it.
+        without_template: the text format of a decoder whose tokenizer has no chat template.
 
     Raises:
         CheckpointError: the backbone is not supported.
@@ -58,7 +60,7 @@ def classifier(folder: Path, values: dict[str, Any], head: StoredHead) -> LoadSp
     cls = reward_class(config)
     pooling: Pooling = "mean" if getattr(config, "classifier_pooling", None) == "mean" else "first_token"
     config.ranker = {
-        "text": text_of(folder, config, output, pooling).model_dump(),
+        "text": text_of(folder, config, output, pooling, without_template).model_dump(mode="json"),
         "head": output,
         "pooling": pooling if config.model_type in HEADS else "last_token",
         "aspects": list(labels) if output == "aspects" else [],
@@ -68,20 +70,30 @@ def classifier(folder: Path, values: dict[str, Any], head: StoredHead) -> LoadSp
     ours = "classifier" if config.model_type in HEADS else "score"
     names = KeyMap({} if head.name.partition(".")[0] == ours else {head.name: ours})
     plain = config.model_type in DECODERS and AutoTokenizer.from_pretrained(folder).chat_template is None
-    return LoadSpec(config, cls, names, notes=(NO_TEMPLATE,) if plain else ())
+    return LoadSpec(config, cls, names, notes=(NO_TEMPLATE.format(without_template),) if plain else ())
 
 
-def before_the_end(spec: LoadSpec) -> LoadSpec:
-    """The same where padding is the end-of-text token: the text is read without its end, as the producer scores it."""
-    config = spec.config
-    suffix = list(config.ranker["text"]["suffix"])
-    pad = config.ranker["text"]["pad_id"] if config.pad_token_id is None else config.pad_token_id
+def before_the_end(spec: LoadSpec, folder: Path) -> LoadSpec:
+    """The same where padding is the end-of-text token: the library scores the last token that is not padding."""
+    pad, text = spec.config.pad_token_id, spec.config.ranker["text"]
+    if pad is None:  # the library scores the last token of a row
+        return spec
+    if "chat" in text:
+        ends_with_pad = last_id(spec, TextTokenizer.from_folder(folder)) == pad
+        text["chat"]["skipped_ends"] = [pad]
+        return replace(spec, notes=(*spec.notes, AFTER_END)) if ends_with_pad else spec
+    suffix = list(text["suffix"])
     while suffix and suffix[-1] == pad:
         suffix.pop()
-    if suffix == list(config.ranker["text"]["suffix"]):
+    if suffix == list(text["suffix"]):
         return spec
-    config.ranker["text"]["suffix"] = suffix
+    text["suffix"] = suffix
     return replace(spec, notes=(*spec.notes, AFTER_END))
+
+
+def last_id(spec: LoadSpec, tokenizer: TextTokenizer) -> int | None:
+    """The id that rows end with, where they are not cut; None where the chat template refuses a plain question."""
+    return last_read_id(layouts.parse(spec.config.ranker["text"]), tokenizer)
 
 
 def without_bias(source: Source) -> tuple[Source, list[str]]:

@@ -42,8 +42,10 @@ class CrossEncoder(CheckpointFormat):
         """A classifier; of a decoder, the tokenizer's pair template takes the place of the chat template."""
         from transformers import AutoTokenizer
 
+        from ranker import layouts
         from ranker.checkpoints.formats.classifiers import before_the_end, classifier
         from ranker.checkpoints.formats.spec import StoredHead
+        from ranker.layouts.pointwise import Pointwise
         from ranker.models.backbones import DECODERS
         from ranker.models.pointwise import pair_parts
 
@@ -51,8 +53,15 @@ class CrossEncoder(CheckpointFormat):
         config = spec.config
         if config.model_type not in DECODERS:
             return spec
-        config.ranker["text"] |= {"turn": None, **pair_parts(AutoTokenizer.from_pretrained(folder))}
-        return before_the_end(replace(spec, notes=()))
+        text = layouts.parse(config.ranker["text"])
+        config.ranker["text"] = Pointwise(
+            output=config.ranker["head"],
+            max_length=text.max_length,
+            prompt_reserve=text.prompt_reserve,
+            pad_id=text.pad_id,
+            **pair_parts(AutoTokenizer.from_pretrained(folder)),
+        ).model_dump()
+        return before_the_end(replace(spec, notes=()), folder)
 
     def write(self, source: Source, folder: Path) -> list[str]:
         """The folder as ``CrossEncoder(path).predict`` reads it, with raw logits as its default.

@@ -60,7 +60,7 @@ class HFClassifier(TransformersFormat):
         from ranker.models.backbones import DECODERS
 
         spec = classifier(folder, values, StoredHead.of(report))
-        return before_the_end(spec) if spec.config.model_type in DECODERS else spec
+        return before_the_end(spec, folder) if spec.config.model_type in DECODERS else spec
 
 
 def classifier_state(files: Files) -> Scored:

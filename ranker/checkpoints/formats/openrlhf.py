@@ -6,7 +6,6 @@ Its configuration names no labels, and names the head (``value_head_prefix``) on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,15 +55,10 @@ class OpenRLHF(CheckpointFormat):
 
     def load(self, folder: Path, values: dict[str, Any], report: CheckpointReport) -> LoadSpec:
         """A classifier whose texts end as OpenRLHF ends them."""
-        from transformers import AutoTokenizer
-
         from ranker.checkpoints.formats.classifiers import classifier
         from ranker.checkpoints.formats.spec import StoredHead
 
-        spec = classifier(folder, values, StoredHead.of(report))
-        text = spec.config.ranker["text"]
-        text["suffix"] = ending(AutoTokenizer.from_pretrained(folder), text["suffix"])
-        return spec
+        return ended(classifier(folder, values, StoredHead.of(report), without_template="openrlhf"))
 
     def write(self, source: Source, folder: Path) -> list[str]:
         """The folder as OpenRLHF's ``get_llm_for_sequence_regression(path, "reward")`` reads it.
@@ -74,11 +68,12 @@ class OpenRLHF(CheckpointFormat):
         """
         from ranker.checkpoints.formats.classifiers import without_bias
         from ranker.checkpoints.formats.spec import decoder_config, write
+        from ranker.models.pointwise import last_read_id
 
         config = source.config
         values = decoder_config(source, "openrlhf", "RewardModel")
         ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-        if not {*source.model.layout.suffix[-1:]} & {*ends}:
+        if last_read_id(source.model.layout, source.tokenizer) not in ends:
             raise CheckpointError(
                 "this model does not read the end-of-text token, and OpenRLHF scores that token, so its scores would "
                 "be others; choose --to hf"
@@ -90,14 +85,11 @@ class OpenRLHF(CheckpointFormat):
         return notes
 
 
-def ending(tokenizer: Any, suffix: Sequence[int]) -> list[int]:
-    """What follows an answer: the template's ending without line breaks, then a space and the end of text if need be.
+def ended(spec: LoadSpec) -> LoadSpec:
+    """The same with texts that end as OpenRLHF's: without line breaks, with the end of text, which is scored.
 
-    Source: OpenRLHF's ``RewardDataset``, which strips line breaks, appends the end and scores that token.
+    Source: ``RewardDataset.__getitem__`` of OpenRLHF 0.11.
     """
-    ids = list(suffix)
-    while ids and ids[-1] != tokenizer.eos_token_id and not tokenizer.decode([ids[-1]]).strip("\n"):
-        ids.pop()
-    if ids[-1:] == [tokenizer.eos_token_id]:
-        return ids
-    return [*ids, *tokenizer.encode(" ", add_special_tokens=False), tokenizer.eos_token_id]
+    chat = spec.config.ranker["text"]["chat"]
+    chat["end"] = chat["variables"].get("eos_token") or ""
+    return spec

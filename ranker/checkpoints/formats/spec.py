@@ -18,10 +18,12 @@ from ranker.config import Pooling
 from ranker.errors import CheckpointError
 from ranker.extras import require
 from ranker.layouts import Output
+from ranker.layouts.conversation import Conversation
 from ranker.layouts.pointwise import Pointwise
 from ranker.models import backbones
 from ranker.models.backbones import DECODERS
 from ranker.models.pointwise import RewardReading, text_layout
+from ranker.text.formats import portable
 from ranker.text.tokenizer import TextTokenizer
 
 MAX_LENGTH: Final = 2048
@@ -31,6 +33,9 @@ UNLIMITED: Final = 1_000_000
 """A ``model_max_length`` of this size or more is the library's way of writing "no limit"."""
 
 PROMPT_RESERVE: Final = 64
+
+TEMPLATE: Final = "chat_template.jinja"
+"""Where transformers keeps a chat template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +93,25 @@ class Source:
         return self.model.config
 
 
-def text_of(folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling) -> Pointwise:
-    """The layout of a pointwise checkpoint, from its tokenizer: pair template, chat template or plain."""
+def text_of(
+    folder: Path, config: PretrainedConfig, output: Output, pooling: Pooling, without_template: str = "trl"
+) -> Pointwise | Conversation:
+    """The layout of a pointwise checkpoint, from its tokenizer: pair template, chat template or plain text."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
     known = int(tokenizer.model_max_length)
     limit = min(known if known < UNLIMITED else MAX_LENGTH, _positions(config))
     reserve = min(PROMPT_RESERVE, limit // 2)
-    return text_layout(tokenizer, config, output=output, pooling=pooling, max_length=limit, prompt_reserve=reserve)
+    return text_layout(
+        tokenizer,
+        config,
+        output=output,
+        pooling=pooling,
+        max_length=limit,
+        prompt_reserve=reserve,
+        without_template=without_template,
+    )
 
 
 def outputs(rows: int, names: Sequence[str]) -> tuple[Output, tuple[str, ...]]:
@@ -138,13 +153,20 @@ def check_vocabulary(folder: Path, tokenizer: TextTokenizer, model: PreTrainedMo
 
 
 def write(source: Source, folder: Path, names: KeyMap, config: Mapping[str, Any]) -> None:
-    """Write tensors under a format's names, its ``config.json`` and the tokenizer."""
+    """Write tensors under a format's names, its ``config.json`` and the tokenizer.
+
+    A decoder's tokenizer gets a chat template that renders what the model reads, whatever its producer's rules.
+    """
     tensors = {names.stored_name(name): tensor.contiguous() for name, tensor in source.tensors.items()}
     require("huggingface_hub").save_torch_state_dict(tensors, folder, metadata={"format": "pt"})
     write_json(folder / "config.json", config)
     source.tokenizer.save(folder)
     settings = folder / "tokenizer_config.json"
     known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    layout = source.model.layout
+    if isinstance(layout, Conversation):
+        known.pop("chat_template", None)
+        (folder / TEMPLATE).write_text(portable(layout.chat, source.tokenizer), encoding="utf-8")
     write_json(settings, known | {"model_max_length": source.model.layout.max_length})
 
 

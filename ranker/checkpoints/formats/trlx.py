@@ -45,11 +45,11 @@ class Trlx(CheckpointFormat):
         """A classifier whose texts end with the answer."""
         from ranker.checkpoints.formats.classifiers import classifier
         from ranker.checkpoints.formats.spec import StoredHead
+        from ranker.text.formats import trlx
 
         spec = classifier(folder, values, StoredHead.of(report))
         text = spec.config.ranker["text"]
         ends = spec.config.eos_token_id
-        ends = {*(ends if isinstance(ends, list) else [ends]), spec.config.pad_token_id}
-        while text["suffix"] and text["suffix"][-1] in ends:
-            text["suffix"] = text["suffix"][:-1]
+        ends = {*(ends if isinstance(ends, list) else [ends]), spec.config.pad_token_id} - {None}
+        text["chat"] = trlx(text["chat"]["variables"]).model_dump(mode="json") | {"skipped_ends": sorted(ends)}
         return replace(spec, names=KeyMap({HEAD: "score"}, ("lm_head.",)))

@@ -10,6 +10,8 @@ from fastapi import Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from ranker.data import fields
+from ranker.errors import DataError
 from ranker.records import Group, Message, Prompt
 from ranker.scoring.protocol import Floats, GroupScores
 from ranker.serving.limits import UnprocessableError
@@ -43,18 +45,32 @@ class Shape(BaseModel):
 
 
 class Turn(Shape):
-    """One message of a conversation."""
+    """One message of a conversation: text or text parts, tool calls, and what else chat templates read."""
 
-    role: Literal["system", "user", "assistant", "tool"]
-    content: Text
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Text | Many[dict[str, Any]] | None = None
 
 
 Turns = Many[Turn]
 
 
+def messages_of(turns: Turns, where: Sequence[str | int] = ()) -> tuple[Message, ...]:
+    """A body's messages.
+
+    Raises:
+        UnprocessableError: one has no text, or parts that are no text.
+    """
+    try:
+        return tuple(fields.message(turn.model_dump(), "", f"[{i}]") for i, turn in enumerate(turns))
+    except DataError as error:
+        raise UnprocessableError(where, f"messages{error.field}: {error.reason}") from error
+
+
 def prompt_of(prompt: str | Turns) -> Prompt:
     """A body's prompt as a ``Prompt``."""
-    return prompt if isinstance(prompt, str) else tuple(Message(turn.role, turn.content) for turn in prompt)
+    return prompt if isinstance(prompt, str) else messages_of(prompt)
 
 
 def conversation(turns: Turns, where: Sequence[str | int]) -> Group:
@@ -65,7 +81,8 @@ def conversation(turns: Turns, where: Sequence[str | int]) -> Group:
     """
     if not turns or turns[-1].role != "assistant":
         raise UnprocessableError(where, "expected messages that end with the assistant's")
-    return Group(prompt_of(turns[:-1]), (turns[-1].content,))
+    messages = messages_of(turns, where)
+    return Group(messages[:-1], (fields.answer_of(messages[-1:]),))
 
 
 def scores_of(results: Sequence[GroupScores], where: Sequence[str | int] = ()) -> list[Floats]:

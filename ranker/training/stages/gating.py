@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ranker.checkpoints import native
 from ranker.config import RunConfig
 from ranker.config.models import ArmoRMConfig
-from ranker.errors import ConfigError
+from ranker.errors import ConfigError, DataError
 from ranker.extras import require
 from ranker.models.armorm import GatedModel
 from ranker.models.build import new_model
@@ -111,6 +111,11 @@ def features(
     answers, prompts = (torch.zeros(int(starts[-1]), model.regression_layer.in_features) for _ in range(2))
     for first in tqdm(range(0, len(plan.groups), SLICE), desc="features", disable=None):
         packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(plan.groups[first : first + SLICE])]
+        for group, rows_of_group in zip(plan.groups[first : first + SLICE], packed, strict=True):
+            for candidate, reason in rows_of_group.refused.items():
+                raise DataError(
+                    "training rows", "messages", f"{reason} (the answer '{group.candidates[candidate]:.60}')"
+                )
         for batch in batching.batches(batching.units(packed), max_tokens_per_forward):
             arrays = batching.collate(model.layout, batch)
             states = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ranker.layouts.truncation import split_budget
+from ranker.text.truncation import split_budget
 
 
 def test_texts_that_fit_are_kept_whole():

@@ -1,0 +1,358 @@
+"""Conversations as their model reads them: rendered by its own chat template and encoded whole.
+
+Pieces that are encoded on their own and glued together give other ids than the whole text: line breaks merge with those
+of the template, and some templates write the last turn in another way. So every row is rendered and encoded whole, and
+its ids are those of ``apply_chat_template``. The one exception is a row with text that spells a special token: that
+text stays characters, so it is encoded apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from ranker.records import Group, Message, Prompt, Spans, Turns
+from ranker.text.chat import ChatTemplate, TemplateRefusal, Turn
+from ranker.text.templates import SURROGATES
+from ranker.text.tokenizer import Ids, TextTokenizer
+from ranker.text.tokens import Tokens
+from ranker.text.truncation import split_budget
+
+SENTINEL: Final = "\U000f2983"
+"""An answer that no text contains: where a row begins to differ from this one's, its answer begins."""
+
+ATTEMPTS: Final = 8
+"""Renderings until a row that is too long fits."""
+
+BOS = Literal["template", "tokenizer"]
+
+
+class ChatText(ChatTemplate):
+    r"""A chat template, and what a producer does with its text.
+
+    Example:
+        >>> text = ChatText(template="{% for m in messages %}{{ m.content }}{% endfor %}", end="</s>")
+        >>> text.finished("Hello\n")
+        'Hello </s>'
+    """
+
+    bos: BOS = Field(
+        "template",
+        description="whose beginning of text is read: the template's (apply_chat_template), or the tokenizer's in its "
+        "place (model cards that render first and tokenize then)",
+    )
+    end: str = Field("", description="the text ends with this; else line breaks are removed, it and a space added")
+    skipped_ends: tuple[int, ...] = Field((), description="ids that are left out where a row ends with them")
+
+    def finished(self, text: str) -> str:
+        """A rendered text as the producer tokenizes it."""
+        begin = str(self.variables.get("bos_token") or "")
+        if self.bos == "tokenizer" and begin:
+            text = text.removeprefix(begin)
+        if self.end:
+            text = text.rstrip("\n")
+            text = text if text.endswith(self.end) else f"{text} {self.end}"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A conversation that is read: the messages before the answer, the answer's, and what they became."""
+
+    before: tuple[Turn, ...]
+    answer: tuple[Turn, ...]
+    text: str
+    special_text: bool
+    prompt_cut: bool = False
+    answer_cut: bool = False
+
+
+class Conversations:
+    """Renders and encodes conversations.
+
+    A row that is too long is rendered again from less text: the oldest messages are left out and the oldest of the
+    others loses its beginning, then the answer loses its end. So the template's own text is never cut.
+
+    Args:
+        tokenizer: the model's.
+        chat: its template.
+        max_length: tokens of a row.
+        prompt_reserve: tokens that the prompt keeps before an answer is cut.
+        characters: of one text that are read.
+    """
+
+    def __init__(
+        self, tokenizer: TextTokenizer, chat: ChatText, *, max_length: int, prompt_reserve: int, characters: int
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.chat = chat
+        self.max_length = max_length
+        self.prompt_reserve = prompt_reserve
+        self.characters = characters
+
+    def tokenize(self, groups: Sequence[Group]) -> list[Tokens]:
+        """See ``TextEncoder.tokenize``."""
+        rows = [self._rows(group) for group in groups]
+        texts = [row for group in rows for row in group if isinstance(row, _Row)]
+        encoded = dict(zip(map(id, texts), self._encoded(texts), strict=True))
+        return [self._tokens(group, group_rows, encoded) for group, group_rows in zip(groups, rows, strict=True)]
+
+    def within(self, prompt: Prompt, answer: str, spans: Spans) -> NDArray[np.bool_]:
+        """See ``TextEncoder.within``; of the ids from where the answer begins.
+
+        Raises:
+            TemplateRefusal: the template refuses the conversation, or changes the answer.
+        """
+        row = self._row(turns_of(prompt), answer_turns(answer))
+        if row.special_text:
+            raise TemplateRefusal("the answer or its prompt spells a special token, so its spans cannot be found")
+        model_row = self._fitted(row, self._encoded([row])[0])[0]
+        empty = self._row(model_row.before, answer_turns(SENTINEL))
+        begin = len(commonprefix([model_row.text, empty.text]))
+        text = str(model_row.answer[-1].get("content") or "")
+        lead = len(text) - len(text.lstrip())
+        if not model_row.text[begin:].startswith(text):
+            begin -= lead
+        if not model_row.text[begin + lead :].startswith(text.strip()):
+            raise TemplateRefusal("the chat template changes this answer, so its spans cannot be found")
+        ids, offsets = self.tokenizer.offsets(model_row.text, add_special_tokens=self._adds_specials)
+        first = _shared(self._ended(ids), self._encoded([empty])[0])
+        hit = [any(a + begin < end and start < b + begin for a, b in spans) for start, end in offsets]
+        return np.array(hit[: len(self._ended(ids))], np.bool_)[first:]
+
+    def token_counts(self, group: Group) -> list[int]:
+        """See ``TextEncoder.token_counts``."""
+        return [len(ids) for ids in self.tokenizer.encode([_cleaned(str(answer)) for answer in group.candidates])]
+
+    @property
+    def _adds_specials(self) -> bool:
+        return self.chat.bos == "tokenizer"
+
+    def _rows(self, group: Group) -> list[_Row | TemplateRefusal]:
+        """The rows of the candidates, then one with an answer that shows where answers begin."""
+        before = turns_of(group.prompt)
+        answers = [*map(answer_turns, group.candidates), answer_turns(SENTINEL)]
+        return [self._row_or_refusal(before, answer) for answer in answers]
+
+    def _row_or_refusal(self, before: Sequence[Turn], answer: Sequence[Turn]) -> _Row | TemplateRefusal:
+        try:
+            return self._row(before, answer)
+        except TemplateRefusal as refusal:
+            return refusal
+
+    def _row(self, before: Sequence[Turn], answer: Sequence[Turn], *, bounded: bool = False) -> _Row:
+        """The text of a conversation, from texts of bounded length.
+
+        Raises:
+            TemplateRefusal: the template's own.
+        """
+        if not bounded:
+            kept = [_changed(turn, lambda text: _cleaned(text)[-self.characters :]) for turn in before]
+            said = [_changed(turn, lambda text: _cleaned(text)[: self.characters]) for turn in answer]
+        else:
+            kept, said = list(before), list(answer)
+        special = any(self.tokenizer.spells_special(text) for turn in (*kept, *said) for text in _strings(turn))
+        turns = [_changed(turn, self.tokenizer.marked) for turn in (*kept, *said)] if special else [*kept, *said]
+        text = self.chat.finished(self.chat.render(turns))
+        return _Row(
+            tuple(kept),
+            tuple(said),
+            text,
+            special,
+            prompt_cut=not bounded and _characters(kept) < _characters(before),
+            answer_cut=not bounded and _characters(said) < _characters(answer),
+        )
+
+    def _encoded(self, rows: Sequence[_Row]) -> list[Ids]:
+        """The ids of rows, all at once but those that spell a special token."""
+        whole = [row.text for row in rows if not row.special_text]
+        ids = iter(self.tokenizer.encode_rendered(whole, add_special_tokens=self._adds_specials))
+        return [
+            self._ended(
+                self.tokenizer.encode_marked(row.text, add_special_tokens=self._adds_specials)
+                if row.special_text
+                else next(ids)
+            )
+            for row in rows
+        ]
+
+    def _ended(self, ids: Ids) -> Ids:
+        end = len(ids)
+        while end and int(ids[end - 1]) in self.chat.skipped_ends:
+            end -= 1
+        return ids[:end]
+
+    def _tokens(self, group: Group, rows: Sequence[_Row | TemplateRefusal], encoded: dict[int, Ids]) -> Tokens:
+        *answers, empty = rows
+        head = encoded[id(empty)] if isinstance(empty, _Row) else None
+        candidates: list[Ids] = []
+        starts: list[int] = []
+        prompts_cut: list[bool] = []
+        answers_cut: list[bool] = []
+        refused: dict[int, str] = {}
+        special = False
+        for number, row in enumerate(answers):
+            ids = np.array([], np.int32)
+            start = 0
+            cut = (False, False)
+            try:
+                if isinstance(row, TemplateRefusal):
+                    raise row
+                one, ids, row_head = self._fitted(row, encoded[id(row)], head)
+                start = 0 if row_head is None else _shared(ids, row_head)
+                cut = (one.prompt_cut, one.answer_cut)
+                special |= one.special_text
+            except TemplateRefusal as refusal:
+                refused[number] = str(refusal)
+            candidates.append(ids)
+            starts.append(start)
+            prompts_cut.append(cut[0])
+            answers_cut.append(cut[1])
+        whole = [start for start, cut in zip(starts, prompts_cut, strict=True) if not cut]
+        prompt = (
+            np.array([], np.int32) if head is None or not _has_text(group.prompt) else head[: max(whole, default=0)]
+        )
+        return Tokens(
+            prompt, tuple(candidates), tuple(prompts_cut), tuple(answers_cut), tuple(starts), special, refused
+        )
+
+    def _fitted(self, row: _Row, ids: Ids, head: Ids | None = None) -> tuple[_Row, Ids, Ids | None]:
+        """The row, its ids and those of its sentinel, from less text where it is too long.
+
+        Raises:
+            TemplateRefusal: the template's own text is too long.
+        """
+        if len(ids) <= self.max_length:
+            return row, ids, head
+        row, ids = self._shortened(row, ids)
+        empty = self._row_or_refusal(row.before, answer_turns(SENTINEL))
+        return row, ids, self._encoded([empty])[0] if isinstance(empty, _Row) else None
+
+    def _shortened(self, row: _Row, ids: Ids) -> tuple[_Row, Ids]:
+        row, ids = self._with_recent(row, ids)
+        prompt_cut, answer_cut = row.prompt_cut, row.answer_cut
+        before, answer = row.before, row.answer
+        for attempt in range(ATTEMPTS):
+            excess = len(ids) - self.max_length
+            if excess <= 0:
+                return row, ids
+            excess += attempt  # a text without its first tokens may become more tokens than were left
+            prompt, said = self._lengths(before), self._lengths(answer)
+            room = sum(prompt) + sum(said) - excess
+            kept, (left,) = split_budget(max(0, room), sum(prompt), [sum(said)], self.prompt_reserve)
+            if sum(prompt) + sum(said) == 0:
+                break
+            prompt_cut |= kept < sum(prompt)
+            answer_cut |= left < sum(said)
+            before = self._without_first(before, sum(prompt) - kept)
+            answer = self._without_last(answer, sum(said) - left)
+            short = self._row(before, answer, bounded=True)
+            row = _Row(before, answer, short.text, short.special_text, prompt_cut, answer_cut)
+            (ids,) = self._encoded([row])
+        if len(ids) > self.max_length:
+            raise TemplateRefusal(
+                f"the chat template's own text does not fit into max_length {self.max_length}; load the model with a "
+                "larger max_length"
+            )
+        return row, ids
+
+    def _with_recent(self, row: _Row, ids: Ids) -> tuple[_Row, Ids]:
+        """The row from the last user's turn at which it is still too long, or that is the last; older ones go."""
+        starts = [i for i, turn in enumerate(row.before) if turn.get("role") == "user" and i]
+        for start in starts:
+            try:
+                short = self._row(row.before[start:], row.answer, bounded=True)
+            except TemplateRefusal:
+                continue
+            (short_ids,) = self._encoded([short])
+            if len(short_ids) <= self.max_length:
+                break
+            row = _Row(short.before, short.answer, short.text, short.special_text, True, row.answer_cut)
+            ids = short_ids
+        return row, ids
+
+    def _lengths(self, turns: Sequence[Turn]) -> list[int]:
+        return [len(ids) for ids in self.tokenizer.encode([_content(turn) for turn in turns])]
+
+    def _without_first(self, turns: Sequence[Turn], tokens: int) -> tuple[Turn, ...]:
+        """The turns without their first tokens of text."""
+        result = []
+        for turn, length in zip(turns, self._lengths(turns), strict=True):
+            cut, text = min(tokens, length), _content(turn)
+            result.append(turn if not cut else _with_content(turn, text[self.tokenizer.character_of(text, cut) :]))
+            tokens -= cut
+        return tuple(result)
+
+    def _without_last(self, turns: Sequence[Turn], tokens: int) -> tuple[Turn, ...]:
+        """The turns without their last tokens of text."""
+        result = []
+        for turn, length in zip(reversed(turns), reversed(self._lengths(turns)), strict=True):
+            cut, text = min(tokens, length), _content(turn)
+            kept = self.tokenizer.character_of(text, length - cut) if cut else len(text)
+            result.append(turn if not cut else _with_content(turn, text[:kept]))
+            tokens -= cut
+        return tuple(reversed(result))
+
+
+def turns_of(prompt: Prompt) -> tuple[Turn, ...]:
+    """A prompt as messages: a text is the user's."""
+    return ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(m.to_dict() for m in prompt)
+
+
+def answer_turns(answer: str) -> tuple[Turn, ...]:
+    """An answer as messages: a text is the assistant's."""
+    if isinstance(answer, Turns):
+        return tuple(message.to_dict() for message in answer.messages)
+    return (Message("assistant", str(answer)).to_dict(),)
+
+
+def _has_text(prompt: Prompt) -> bool:
+    return bool(prompt) if isinstance(prompt, str) else any(message.content for message in prompt)
+
+
+def _content(turn: Turn) -> str:
+    """The text that may be cut: lists of parts are structure."""
+    content = turn.get("content")
+    return content if isinstance(content, str) else ""
+
+
+def _with_content(turn: Turn, text: str) -> Turn:
+    return {**turn, "content": text}
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _strings(item)]
+    return [text for item in value for text in _strings(item)] if isinstance(value, list | tuple) else []
+
+
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
+    """The same with every text but roles and types changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: item if key in ("role", "type") else _changed(item, change) for key, item in value.items()}
+    return [_changed(item, change) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _characters(turns: Sequence[Turn]) -> int:
+    return sum(map(len, (text for turn in turns for text in _strings(turn))))
+
+
+def _cleaned(text: str) -> str:
+    return text if text.isascii() else text.translate(SURROGATES)
+
+
+def _shared(one: Ids, other: Ids) -> int:
+    """How many ids two rows begin with in common."""
+    length = min(len(one), len(other))
+    different = np.flatnonzero(one[:length] != other[:length])
+    return int(different[0]) if len(different) else length

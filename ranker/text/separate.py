@@ -1,0 +1,60 @@
+"""Prompts and answers as texts of their own: how encoders read them, with structure between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ranker.records import Group, Prompt, Spans
+from ranker.text.templates import clean, render_prompt
+from ranker.text.tokenizer import TextTokenizer
+from ranker.text.tokens import Tokens
+
+
+class SeparateTexts:
+    """Encodes every distinct text once.
+
+    Args:
+        tokenizer: the model's.
+        characters: of one text that are read: the last ones of a prompt, the first ones of an answer.
+        one_line: whether line breaks within texts become spaces.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, characters: int, *, one_line: bool = False) -> None:
+        self.tokenizer = tokenizer
+        self.characters = characters
+        self.one_line = one_line
+
+    def tokenize(self, groups: Sequence[Group]) -> list[Tokens]:
+        """See ``TextEncoder.tokenize``."""
+        limit = self.characters
+        prompts = [self._clean(render_prompt(group.prompt)) for group in groups]
+        candidates = [tuple(map(self._clean, group.candidates)) for group in groups]
+        distinct = dict.fromkeys(prompt[-limit:] for prompt in prompts)
+        distinct.update(dict.fromkeys(candidate[:limit] for group in candidates for candidate in group))
+        ids = dict(zip(distinct, self.tokenizer.encode(list(distinct)), strict=True))
+        return [
+            Tokens(
+                prompt=ids[prompt[-limit:]],
+                candidates=tuple(ids[candidate[:limit]] for candidate in group),
+                prompts_cut=(len(prompt) > limit,) * len(group),
+                candidates_cut=tuple(len(candidate) > limit for candidate in group),
+                starts=(0,) * len(group),
+                special_text=any(map(self.tokenizer.spells_special, (prompt, *group))),
+            )
+            for prompt, group in zip(prompts, candidates, strict=True)
+        ]
+
+    def within(self, prompt: Prompt, answer: str, spans: Spans) -> NDArray[np.bool_]:
+        """See ``TextEncoder.within``."""
+        return self.tokenizer.within(self._clean(answer)[: self.characters], spans)
+
+    def token_counts(self, group: Group) -> list[int]:
+        """See ``TextEncoder.token_counts``."""
+        return [len(ids) for ids in self.tokenize([group])[0].candidates]
+
+    def _clean(self, text: str) -> str:
+        text = clean(str(text))
+        return text.replace("\n", " ") if self.one_line else text

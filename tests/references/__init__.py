@@ -1,0 +1,1 @@
+"""Scores and ids compared with the other side's own code."""
