@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 Turn = dict[str, Any]
-SPECIAL = ("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|bos|>", "<|eos|>")
-"""Tokens that the texts of the last conversations spell."""
 
 
 def user(text: Any) -> Turn:

@@ -1,0 +1,75 @@
+"""Ids are those of ``apply_chat_template``: every template that TRL carries, four kinds of tokenizers, 40 conversations.
+
+Where a text spells a special token, transformers' ``sanitize_control_tokens`` is the reference: it stays characters.
+"""
+
+from pathlib import Path
+
+import pytest
+import trl
+
+from ranker.data import fields
+from ranker.layouts.conversation import Conversation
+from ranker.models.pointwise import chat_text
+from ranker.models.tokenizers import text_tokenizer
+from ranker.records import Group
+from ranker.scoring.pipeline import TextPipeline
+from tests.references.conversations import CONVERSATIONS
+from tests.references.tokenizers import KINDS, tokenizer_for
+from tests.support.selection import cases
+
+TEMPLATES = sorted((Path(trl.__file__).parent / "chat_templates").glob("*.jinja"))
+CASES = [(template, kind) for template in TEMPLATES for kind in KINDS]
+QUICK = [(template, KINDS[number % len(KINDS)]) for number, template in enumerate(TEMPLATES)]
+
+PARTS_ONLY = ("llava_next", "llava_next_training")
+"""Templates that render content as a list of parts and nothing else."""
+
+
+def as_parts(conversation):
+    """The same with every text as a list of one part."""
+    return tuple(
+        {**turn, "content": [{"type": "text", "text": turn["content"]}]} if isinstance(turn["content"], str) else turn
+        for turn in conversation
+    )
+
+
+def group_of(conversation):
+    """A conversation as a row of a file is read."""
+    prompt, answer = fields.split_last(fields.messages(list(conversation), "row", "messages"), "row", "messages")
+    return Group(prompt, (answer,))
+
+
+def reference(tokenizer, conversation, **options):
+    """The ids of transformers; None where the template refuses."""
+    try:
+        return tokenizer.apply_chat_template(list(conversation), tokenize=True, return_dict=True, **options)[
+            "input_ids"
+        ]
+    except Exception:  # templates fail in any way
+        return None
+
+
+def test_trl_carries_the_templates():
+    assert len(TEMPLATES) >= 72
+
+
+@pytest.mark.parametrize(
+    ("template", "kind"), cases(CASES, lambda case: case in QUICK), ids=lambda value: getattr(value, "stem", value)
+)
+def test_ids_of_every_conversation_are_those_of_apply_chat_template(template, kind):
+    tokenizer = tokenizer_for(kind, template.read_text(encoding="utf-8"))
+    layout = Conversation(chat=chat_text(tokenizer), pad_id=tokenizer.pad_token_id, max_length=8192)
+    pipeline = TextPipeline(layout, text_tokenizer(tokenizer))
+    conversations = tuple(map(as_parts, CONVERSATIONS)) if template.stem in PARTS_ONLY else CONVERSATIONS
+    every = pipeline.tokenize([group_of(conversation) for conversation in conversations])
+    specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    read = 0
+    for conversation, tokens in zip(conversations, every, strict=True):
+        spelled = any(token in repr(conversation) for token in specials)
+        expected = reference(tokenizer, conversation, sanitize_control_tokens=spelled)
+        ids = None if tokens.refused else tokens.candidates[0].tolist()
+        assert ids == expected, conversation
+        assert tokens.special_text == (spelled and expected is not None)
+        read += expected is not None
+    assert read >= 20, "most conversations are rendered by any template"
