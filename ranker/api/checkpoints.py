@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ def inspect_checkpoint(
 ) -> CheckpointReport:
     """What a checkpoint is, whether it is whole, and how to repair it.
 
-    Only headers are read; no weight is loaded and no code of the checkpoint runs.
+    Only headers are read; no weight is loaded and no code of the checkpoint runs. Where torch is installed, a folder's
+    headers are compared with its model, so that a report without a fatal problem means that loading will not refuse it,
+    and ``example`` shows how it reads a question and an answer.
 
     Args:
         path: a folder or a name on the model hub.
@@ -44,9 +47,15 @@ def inspect_checkpoint(
     require("safetensors")
     from ranker.checkpoints import hub
 
-    return hub.inspect_checkpoint(
+    report = hub.inspect_checkpoint(
         str(path), head_prefix=head_prefix, allow_pickle=allow_pickle, revision=revision, token=token
     )
+    if find_spec("torch") is None or find_spec("transformers") is None or not Path(path).exists():
+        return report
+    from ranker.checkpoints.preflight import preflight
+
+    folder = hub.local(str(path), allow_pickle=allow_pickle)
+    return preflight(report, folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
 
 
 def verify_checkpoint(

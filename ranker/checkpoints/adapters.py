@@ -75,17 +75,17 @@ def load(
     tensors = check_head(folder, allow_pickle=allow_pickle)
     library = require("peft")
     config = library.PeftConfig.from_pretrained(folder)
-    notes: tuple[str, ...] = ()
     if (folder / SETTINGS).is_file():
-        base = settings(folder)
-        model, tokenizer = new_model(base.model, base.output)
-    else:
-        model, tokenizer, notes = adapter_base.base_of(
-            folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle
-        )
+        ours = settings(folder)
+        model, tokenizer = new_model(ours.model, ours.output)
+        adapted = library.PeftModel.from_pretrained(model, folder, config=config)
+        return adapted.merge_and_unload().eval(), tokenizer, ()
+    base = adapter_base.base_of(folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    with adapter_base.under_our_names(folder, tensors, base.names) as renamed:
+        config = library.PeftConfig.from_pretrained(renamed)
         config.task_type = config.modules_to_save = None  # whole modules are in the model, wherever they came from
-    adapted = library.PeftModel.from_pretrained(model, folder, config=config)
-    return adapted.merge_and_unload().eval(), tokenizer, notes
+        adapted = library.PeftModel.from_pretrained(base.model, renamed, config=config)
+    return adapted.merge_and_unload().eval(), base.tokenizer, base.notes
 
 
 def settings(folder: Path) -> AdapterSettings:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 EMBEDDINGS: Final = (
@@ -23,8 +24,11 @@ DECODER_EMBEDDINGS: Final = ("embed_tokens.weight", "wte.weight")
 MOST_OUTPUTS: Final = 64
 """Rows that a head may have, to be told from other matrices."""
 
-WRAPPERS: Final = ("base_model.model.", "pretrained_model.", "module.")
-"""Beginnings that wrappers put before names: peft, PairRM and trl's value heads, data-parallel training."""
+WRAPPERS: Final = ("base_model.model.", "pretrained_model.", "module.", "_orig_mod.", "_fsdp_wrapped_module.")
+"""Beginnings that wrappers put before names: peft, PairRM and trl's value heads, parallel training, torch.compile."""
+
+LAYERS: Final = ("layers", "layer", "h", "blocks", "block")
+"""Names of the lists of a backbone's layers."""
 
 HEAD_NAMES: Final = (
     "score",
@@ -68,7 +72,7 @@ class Files:
 
     def has_tensor(self, *prefixes: str) -> bool:
         """Whether a tensor's name begins with one of these."""
-        return any(name.startswith(prefixes) for name in self.shapes)
+        return any(bare(name).startswith(prefixes) for name in self.shapes)
 
     def has_file(self, *names: str) -> bool:
         """Whether the folder has one of these files."""
@@ -102,6 +106,7 @@ def candidates_for_head(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         for name, shape in shapes.items()
         if len(shape) == 2
         and shape[0] <= MOST_OUTPUTS
-        and not any(part.isdigit() or "embed" in part for part in name.split("."))
+        and "embed" not in name
+        and not any(before in LAYERS and part.isdigit() for before, part in pairwise(name.split(".")))
         and (shape[0] < shape[1] or "head" in name or "score" in name)
     ][:5]

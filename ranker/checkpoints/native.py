@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,10 +18,11 @@ from transformers.utils import logging as transformers_logging
 
 from ranker import atomic
 from ranker.checkpoints import adapters, weights
-from ranker.checkpoints.formats.spec import check_vocabulary
+from ranker.checkpoints.formats.spec import LoadSpec, check_vocabulary
 from ranker.checkpoints.resolve import resolve
 from ranker.checkpoints.weights import Header
 from ranker.errors import CheckpointError, ConfigError
+from ranker.layouts import Layout
 from ranker.models import steamshp
 from ranker.models.armorm import GatedConfig, GatedModel
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
@@ -94,15 +96,8 @@ def open_checkpoint(
             raise ConfigError(f"{folder}: an adapter is loaded in full precision on one device; merge it: ranker merge")
         model, tokenizer, notes = adapters.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
         return Loaded(model, tokenizer, {}, notes)
-    spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
-    with torch.device("meta"):
-        empty = spec.cls(spec.config)
-    tokenizer = TextTokenizer.from_folder(folder, empty.layout.marker_ids)
-    shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
-    tied = {name: shape for name, shape in shapes.items() if name in empty.all_tied_weights_keys}
-    wanted = {name: shape for name, shape in shapes.items() if name not in tied}
-    files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=spec.extra)
-    headers = weights.check(files, spec.names, wanted, tied)
+    plan = plan_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    spec, tokenizer = plan.spec, plan.tokenizer
     if issubclass(spec.cls, RewardReading):
         options |= attention_options(spec.config)
     elif "quantization_config" in options and issubclass(spec.cls, PairwiseModel | GatedModel):
@@ -111,7 +106,7 @@ def open_checkpoint(
         )
     with _quietly():
         # Tensors are renamed here, as the library's key_mapping would turn the names back when the model is saved.
-        tensors = weights.read(files, spec.names)
+        tensors = weights.read(plan.files, spec.names)
         filled = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
     model = prepare(filled)
     for name, tensor in model.state_dict().items():
@@ -120,8 +115,39 @@ def open_checkpoint(
             raise CheckpointError(f"{folder}: tensor '{stored}' was never read: it is on the meta device")
         if not tensor.is_meta and tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise CheckpointError(f"{folder}: tensor '{stored}' holds NaN or infinity; use an earlier checkpoint")
-    check_vocabulary(folder, tokenizer, model)
-    return Loaded(model.eval(), tokenizer, headers, spec.notes)
+    return Loaded(model.eval(), tokenizer, plan.headers, spec.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """How a checkpoint will be read: its headers fit the model, and no weight was read yet."""
+
+    spec: LoadSpec
+    layout: Layout
+    tokenizer: TextTokenizer
+    files: Sequence[Path]
+    headers: Mapping[str, Header]
+
+
+def plan_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> LoadPlan:
+    """Compare a checkpoint's headers with its model, without reading a weight.
+
+    Raises:
+        CheckpointError: as ``load``, but for values of tensors.
+    """
+    spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    with torch.device("meta"):
+        empty = spec.cls(spec.config)
+    tokenizer = TextTokenizer.from_folder(folder, empty.layout.marker_ids)
+    shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    tied = {name: shape for name, shape in shapes.items() if name in empty.all_tied_weights_keys}
+    wanted = {name: shape for name, shape in shapes.items() if name not in tied}
+    files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=spec.extra)
+    names, notes = weights.read_names(spec.names, files, shapes)
+    spec = dataclasses.replace(spec, names=names, notes=(*spec.notes, *notes))
+    headers = weights.check(files, names, wanted, tied)
+    check_vocabulary(folder, tokenizer, empty)
+    return LoadPlan(spec, empty.layout, tokenizer, files, headers)
 
 
 @contextmanager

@@ -70,6 +70,8 @@ class CheckpointReport:
         shards: number of files with weights.
         normalisation: ``mean`` and ``std`` of the scores; None if the checkpoint has neither.
         tokenizer: padding, end of text and size of the vocabulary.
+        example: a question and its answer as the model reads them; None where the checkpoint was not asked to load.
+        date: the date that the chat template writes; None where it writes none.
         tensors: shapes by name.
         problems: what is wrong, each with its repair.
     """
@@ -90,6 +92,8 @@ class CheckpointReport:
     tokenizer: TokenizerReport
     tensors: Mapping[str, tuple[int, ...]] = field(repr=False)
     problems: tuple[Problem, ...] = ()
+    example: str | None = None
+    date: str | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values of the printed table; problems come last, each with its repair."""
@@ -103,6 +107,8 @@ class CheckpointReport:
             ("parameters", f"{self.parameters:,} in {self.shards} files ({dtypes})"),
             ("normalisation", str(dict(self.normalisation) if self.normalisation else "none")),
             ("tokenizer", str(self.tokenizer)),
+            *([] if self.example is None else [("reads", repr(self.example))]),
+            *([] if self.date is None else [("date", f"{self.date} (the chat template writes it)")]),
             *(("problem", str(problem)) for problem in self.problems),
             *([] if self.problems else [("problems", "none")]),
         ]
@@ -129,6 +135,8 @@ class CheckpointReport:
             "shards": self.shards,
             "normalisation": None if self.normalisation is None else dict(self.normalisation),
             "tokenizer": asdict(self.tokenizer),
+            "example": self.example,
+            "date": self.date,
             "tensors": dict(self.tensors),
             "problems": [asdict(problem) for problem in self.problems],
         }

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ranker.checkpoints import adapters, native, weights
+from ranker.checkpoints import adapters, native, reference, weights
 from ranker.checkpoints.convert import PROBES
 from ranker.checkpoints.detection import bare
 from ranker.checkpoints.inspection import inspect
-from ranker.checkpoints.resolve import resolve
+from ranker.checkpoints.report import CheckpointReport
 from ranker.errors import CheckpointError
+from ranker.layouts import Layout
 from ranker.metrics import pairwise_summary
 from ranker.models.backbones import DECODERS
 from ranker.models.heads import HEAD_MODULES
@@ -29,12 +30,17 @@ from ranker.records import Preference
 from ranker.scoring import batching
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import GroupScores
+from ranker.text.tokenizer import TextTokenizer
 
 SUMS: Final = "SHA256SUMS"
 """Lines as ``sha256sum --check`` reads them."""
 
 BATCHED: Final = 1e-4
 """Largest difference of fp32 logits between batch sizes and padding sides, times the largest where that is above 1."""
+
+
+LEAST_SPREAD: Final = 0.1
+"""Of the reference's scores, by which differences are measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +83,58 @@ def verify(
                 raise
             raise CheckpointError(f"{folder}: {changed[0]} (by {SUMS}), and it does not load: {error}") from error
     scorer = TorchScorer(model, tokenizer)
-    problems = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle).problems
-    agreement = "; ".join(problem.what for problem in problems) or "agree"
+    report = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    agreement = "; ".join(problem.what for problem in report.problems) or "agree"
     notes = [str(w.message).removeprefix(f"{folder}: ") for w in caught if issubclass(w.category, UserWarning)]
     checks += [
         _tensors(model),
         _head_as_stored(folder, model, head_prefix, allow_pickle),
-        Check("config and files", not any(problem.serious for problem in problems), agreement),
+        Check("config and files", not any(problem.serious for problem in report.problems), agreement),
         *([Check("notes", True, "; ".join(notes))] if notes else []),
         _batches(scorer),
         _padding(scorer),
         *([] if against is None else [_against(scorer, against, head_prefix, allow_pickle)]),
         *([] if data is None else [_accuracy(scorer, data)]),
     ]
+    if not adapters.is_adapter(folder):
+        ours, layout = scorer.score(reference.CONVERSATIONS), model.layout
+        del scorer, model  # a large model is held once
+        checks += _as_transformers(folder, report, layout, tokenizer, ours)
     if not (folder / SUMS).is_file() and all(check.passed for check in checks):
         (folder / SUMS).write_text("".join(f"{d}  {n}\n" for n, d in digests(folder).items()), encoding="utf-8")
         checks.append(Check("checksums", True, f"written to {SUMS}"))
     return checks
+
+
+def _as_transformers(
+    folder: Path, report: CheckpointReport, layout: Layout, tokenizer: TextTokenizer, ours: Sequence[GroupScores]
+) -> list[Check]:
+    """Ids as the tokenizer's own code gives them, and scores as the library's own class gives them on these ids."""
+    theirs = reference.rows_of_transformers(folder, layout)
+    if theirs is None:
+        return []
+    ids = [None if row is None else row["input_ids"] for row in theirs]
+    mine = reference.rows_of_ours(layout, tokenizer)
+    different = [number for number, (a, b) in enumerate(zip(mine, ids, strict=True)) if a != b]
+    seen = f"{len(ids) - len(different)} of {len(ids)} rows have the ids of transformers"
+    if different:
+        number = different[0]
+        shown = [
+            "refused" if row is None else repr(tokenizer.decode(np.array(row, np.int32)))
+            for row in (mine[number], ids[number])
+        ]
+        return [Check("ids", False, f"{seen}; row {number} is {shown[0]} here, {shown[1]} there")]
+    checks = [Check("ids", True, seen)]
+    read = [row for row in theirs if row is not None]
+    outputs = reference.scores_of_transformers(folder, report, read) if read else None
+    if outputs is None:
+        return checks
+    expected = layout.reduce(outputs)
+    scores = np.concatenate([result.scores for result in ours])[[row is not None for row in theirs]]
+    spread = max(float(np.ptp(expected)), LEAST_SPREAD)
+    difference = float(np.abs(scores - expected).max())
+    seen = f"{len(read)} scores differ from those of transformers by at most {difference:.1e} (spread {spread:.1e})"
+    return [*checks, Check("scores", difference <= BATCHED * spread, seen)]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -133,9 +174,8 @@ def _head_as_stored(folder: Path, model: PreTrainedModel, head_prefix: str | Non
         whole = adapters.check_head(folder, allow_pickle=allow_pickle).items()
         stored = {bare(name): tensor for name, tensor in whole if ".lora_" not in name}
     else:
-        spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
-        files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=spec.extra)
-        stored = weights.read(files, spec.names)
+        plan = native.plan_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        stored = weights.read(plan.files, plan.spec.names)
     state = model.state_dict()
     names = [name for name in state if name in stored and not set(HEAD_MODULES).isdisjoint(name.split("."))]
     wrong = [name for name in names if not torch.equal(state[name], stored[name].to(state[name].dtype))]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from zipfile import is_zipfile
@@ -22,6 +23,12 @@ PICKLE: Final = "pytorch_model.bin"
 PICKLE_INDEX: Final = "pytorch_model.bin.index.json"
 BUFFERS: Final = ("position_ids", "rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 """Ends of names that older libraries saved and newer ones compute."""
+
+WRAPPED: Final = re.compile(r"(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.)+")
+"""What data-parallel training, torch.compile and FSDP put before the names of all tensors."""
+
+LANGUAGE_HEAD: Final = "lm_head."
+"""The words of a language model, which some trainers save with a reward model."""
 
 COPY_AGAIN: Final = "copy the checkpoint again from its source"
 
@@ -39,20 +46,23 @@ class KeyMap:
     """From the names in a file to the model's: beginnings that change, and beginnings that no ranker reads.
 
     ``keys`` is the two-way table of a format: reading replaces its keys by its values, writing its values by its keys.
+    ``wrapper`` is what data-parallel training or torch.compile put before every name.
     """
 
     keys: Mapping[str, str]
     dropped: tuple[str, ...] = ()
+    wrapper: str = ""
 
     def model_name(self, stored: str) -> str | None:
         """The model's name of a stored tensor, None where it is not read."""
+        stored = stored.removeprefix(self.wrapper)
         if stored.startswith(self.dropped or ("\0",)):
             return None
         return _renamed(stored, self.keys)
 
     def stored_name(self, name: str) -> str:
         """The stored name of a tensor of the model."""
-        return _renamed(name, {ours: theirs for theirs, ours in self.keys.items()})
+        return self.wrapper + _renamed(name, {ours: theirs for theirs, ours in self.keys.items()})
 
 
 def _renamed(name: str, keys: Mapping[str, str]) -> str:
@@ -133,6 +143,32 @@ def read(files: Sequence[Path], names: KeyMap) -> dict[str, Any]:
             name: tensor for stored, tensor in tensors.items() if (name := names.model_name(stored)) is not None
         }
     return renamed
+
+
+def read_names(names: KeyMap, files: Sequence[Path], wanted: Collection[str]) -> tuple[KeyMap, tuple[str, ...]]:
+    """The names with what a checkpoint has besides: a wrapper around all of them, and a language model's head.
+
+    Args:
+        names: those of the format.
+        files: the checkpoint's.
+        wanted: the model's names.
+
+    Returns:
+        The names, and notes on what is read differently.
+    """
+    stored = [name for file in files for name in headers(file)]
+    notes: list[str] = []
+    wrappers = {match.group() if (match := WRAPPED.match(name)) else "" for name in stored}
+    if len(wrappers) == 1 and (wrapper := wrappers.pop()):
+        names = replace(names, wrapper=wrapper)
+        notes.append(f"all names begin with '{wrapper}', which a wrapper of the model left; they are read without it")
+    mapped = [name for name in map(names.model_name, stored) if name is not None]
+    if any(name.startswith(LANGUAGE_HEAD) for name in mapped) and not any(
+        name.startswith(LANGUAGE_HEAD) for name in wanted
+    ):
+        names = replace(names, dropped=(*names.dropped, LANGUAGE_HEAD))
+        notes.append("the language-model head is left out: a reward model has none")
+    return names, tuple(notes)
 
 
 def check(

@@ -36,8 +36,8 @@ Mode = Literal["[A,B]+[B,A]", "[A,B]", "[B,A]"]
 RefMode = Literal["longest", "shortest", "median_length", "first", "last"]
 Conversation = Sequence[Mapping[str, str]]
 
-OPENING: Final = "Finish the following coversation in each i-th turn by filling in <Response i> with your response.\n"
-"""The beginning of a conversation's prompt; the misspelling is the text that PairRM was trained on."""
+OPENING: Final = "Finish the following coversation in each i-th turn by filling in <Response i> with your response."
+"""The beginning of a conversation's prompt, as llm-blender 0.0.2 joins it: with its misspelling, without a space."""
 
 
 class Blender:

@@ -22,6 +22,13 @@ aspects, or a gated score before its aspects."""
 CHARACTERS_PER_TOKEN: Final = 64
 """Characters of a text that are tokenised, per token of ``max_length``."""
 
+TokenTypes = Literal["pair", "zero"]
+"""Token types of an encoder: 1 for the second text of a pair, or 0 throughout, as some producers train."""
+
+Truncation = Literal["prompt_first", "longest_first"]
+"""How two texts that are too long are cut: the prompt loses its beginning before the answer loses its end, or the
+longer one loses its end first, as tokenizers do it."""
+
 Arrays = dict[str, NDArray[np.int64]]
 """Inputs of one forward pass, by name."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
+import numpy as np
 from pydantic import Field
 
 from ranker.layouts.blocks import Block, block_row
-from ranker.layouts.layout import Arrays, Row, padded
+from ranker.layouts.layout import Arrays, Row, TokenTypes, padded
 from ranker.layouts.pairs import PairLayout
 from ranker.text.tokenizer import Ids
 
@@ -24,6 +26,7 @@ class OrderedPair(PairLayout):
     cls_id: int
     sep_id: int
     markers: tuple[int, int, int] = Field(description="ids of <source>, <candidate1> and <candidate2>")
+    token_types: TokenTypes = "pair"
 
     @property
     def marker_ids(self) -> tuple[int, ...]:
@@ -48,6 +51,7 @@ class OrderedPair(PairLayout):
         """See ``PairLayout.pair_row``."""
         texts = (prompt, left, right)
         blocks: list[Block] = [([self.cls_id, marker], text) for marker, text in zip(self.markers, texts, strict=True)]
-        return block_row(
+        row = block_row(
             blocks, sep_id=self.sep_id, position_offset=self.position_offset, candidates=candidates, marker_at=1
         )
+        return row if self.token_types == "pair" else replace(row, blocks=np.zeros_like(row.blocks))

@@ -6,11 +6,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ranker.layouts.layout import Arrays, Layout, Output, PackedGroup, Row, padded
-from ranker.text.tokenizer import Ids
-from ranker.text.truncation import split_budget
+from ranker.layouts.layout import (
+    Arrays,
+    Layout,
+    Output,
+    PackedGroup,
+    Row,
+    TokenTypes,
+    Truncation,
+    padded,
+)
+from ranker.text.separate import SeparateTexts
+from ranker.text.tokenizer import Ids, TextTokenizer
+from ranker.text.tokens import TextEncoder
+from ranker.text.truncation import longest_first, split_budget
 
 REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
     "scalar": lambda outputs: outputs.mean(-1),
@@ -33,8 +44,23 @@ class Pointwise(Layout):
     between: tuple[int, ...] = Field((), description="between the prompt and the answer")
     suffix: tuple[int, ...] = Field((), description="after the answer; a decoder is read at its end")
     output: Output = "scalar"
+    token_types: TokenTypes = "pair"
+    truncation: Truncation = "prompt_first"
 
     scores_are_relative: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_turns(cls, values: Any) -> Any:
+        """Earlier versions stored ``turn``, the structure between the turns of a decoder's conversation."""
+        if isinstance(values, dict) and "turn" in values:
+            if values["turn"] is not None:
+                raise ValueError(
+                    "this decoder was written by an earlier version, which rendered conversations in a way of its own; "
+                    "convert its original checkpoint, or train it again"
+                )
+            values = {name: value for name, value in values.items() if name != "turn"}
+        return values
 
     @property
     def extra_input(self) -> str | None:
@@ -53,16 +79,16 @@ class Pointwise(Layout):
     def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``."""
         prefix, between, suffix = (np.array(part, np.int32) for part in (self.prefix, self.between, self.suffix))
-        room = self.max_length - self._structure
         rows: list[Row] = []
         truncated: list[bool] = []
         prompts_truncated: list[bool] = []
         for i, candidate in enumerate(candidates):
-            kept, (length,) = split_budget(room, len(prompt), [len(candidate)], self.prompt_reserve)
-            ids = np.concatenate([prefix, prompt[len(prompt) - kept :], between, candidate[:length], suffix])
+            kept, length = self._kept(len(prompt), len(candidate))
+            text = prompt[:kept] if self.truncation == "longest_first" else prompt[len(prompt) - kept :]
+            ids = np.concatenate([prefix, text, between, candidate[:length], suffix])
             start = len(prefix) + kept + len(between)
             blocks = np.zeros(len(ids), np.int32)
-            blocks[start:] = 1
+            blocks[start:] = int(self.token_types == "pair")
             positions = np.arange(self.position_offset, self.position_offset + len(ids), dtype=np.int32)
             gate = start - len(between) - (0 if len(between) else 1)
             rows.append(Row(ids, blocks, positions, (gate,) if self.output == "gated" else (), (i,)))
@@ -72,10 +98,9 @@ class Pointwise(Layout):
 
     def row_lengths(self, prompt: int, candidates: Sequence[int]) -> list[tuple[int, int]]:
         """See ``Layout.row_lengths``."""
-        room = self.max_length - self._structure
         lengths = []
         for candidate in candidates:
-            kept, (length,) = split_budget(room, prompt, [candidate], self.prompt_reserve)
+            kept, length = self._kept(prompt, candidate)
             start = len(self.prefix) + kept + len(self.between)
             lengths.append((start, start + length + len(self.suffix)))
         return lengths
@@ -85,6 +110,18 @@ class Pointwise(Layout):
         if not candidates:
             return 0, 0
         return len(candidates), min(self.max_length, prompt + max(candidates) + self._structure)
+
+    def encoder(self, tokenizer: TextTokenizer) -> TextEncoder:
+        """See ``Layout.encoder``."""
+        return SeparateTexts(tokenizer, self.character_limit, keep_prompt_start=self.truncation == "longest_first")
+
+    def _kept(self, prompt: int, candidate: int) -> tuple[int, int]:
+        """Tokens kept of both texts."""
+        room = self.max_length - self._structure
+        if self.truncation == "longest_first":
+            return longest_first(room, prompt, candidate)
+        kept, (length,) = split_budget(room, prompt, [candidate], self.prompt_reserve)
+        return kept, length
 
     @property
     def _structure(self) -> int:

@@ -20,31 +20,36 @@ class SeparateTexts:
         tokenizer: the model's.
         characters: of one text that are read: the last ones of a prompt, the first ones of an answer.
         one_line: whether line breaks within texts become spaces.
+        keep_prompt_start: whether the first characters of a prompt are read and not the last ones.
     """
 
-    def __init__(self, tokenizer: TextTokenizer, characters: int, *, one_line: bool = False) -> None:
+    def __init__(
+        self, tokenizer: TextTokenizer, characters: int, *, one_line: bool = False, keep_prompt_start: bool = False
+    ) -> None:
         self.tokenizer = tokenizer
         self.characters = characters
         self.one_line = one_line
+        self.keep_prompt_start = keep_prompt_start
 
     def tokenize(self, groups: Sequence[Group]) -> list[Tokens]:
         """See ``TextEncoder.tokenize``."""
         limit = self.characters
-        prompts = [self._clean(render_prompt(group.prompt)) for group in groups]
+        texts = [self._clean(render_prompt(group.prompt)) for group in groups]
+        prompts = [text[:limit] if self.keep_prompt_start else text[-limit:] for text in texts]
         candidates = [tuple(map(self._clean, group.candidates)) for group in groups]
-        distinct = dict.fromkeys(prompt[-limit:] for prompt in prompts)
+        distinct = dict.fromkeys(prompts)
         distinct.update(dict.fromkeys(candidate[:limit] for group in candidates for candidate in group))
         ids = dict(zip(distinct, self.tokenizer.encode(list(distinct)), strict=True))
         return [
             Tokens(
-                prompt=ids[prompt[-limit:]],
+                prompt=ids[prompt],
                 candidates=tuple(ids[candidate[:limit]] for candidate in group),
-                prompts_cut=(len(prompt) > limit,) * len(group),
+                prompts_cut=(len(text) > limit,) * len(group),
                 candidates_cut=tuple(len(candidate) > limit for candidate in group),
                 starts=(0,) * len(group),
                 special_text=any(map(self.tokenizer.spells_special, (prompt, *group))),
             )
-            for prompt, group in zip(prompts, candidates, strict=True)
+            for text, prompt, group in zip(texts, prompts, candidates, strict=True)
         ]
 
     def within(self, prompt: Prompt, answer: str, spans: Spans) -> NDArray[np.bool_]:

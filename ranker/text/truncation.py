@@ -5,6 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def longest_first(total: int, first: int, second: int) -> tuple[int, int]:
+    """Tokens kept of two texts when the longer one is cut until they fit: the ``longest_first`` of tokenizers.
+
+    Source: ``truncate_encodings`` of tokenizers 0.22 (src/utils/truncation.rs).
+
+    Example:
+        >>> longest_first(100, 80, 50)
+        (50, 50)
+        >>> longest_first(100, 90, 20)
+        (80, 20)
+    """
+    if first + second <= total:
+        return first, second
+    short, long = sorted((first, second))
+    long = short if short > total else max(short, total - short)
+    if short + long > total:
+        short, long = total // 2, total // 2 + total % 2
+    return (long, short) if first > second else (short, long)
+
+
 def split_budget(total: int, prompt: int, candidates: Sequence[int], reserve: int) -> tuple[int, list[int]]:
     """Tokens kept of a prompt and of each candidate that share ``total`` tokens.
 

@@ -263,6 +263,8 @@ def test_a_report_as_json_and_as_a_table(tmp_path):
                 "serious": True,
             }
         ],
+        "example": None,
+        "date": None,
     }
     lines = str(report).splitlines()
     assert lines[0] == str(folder)

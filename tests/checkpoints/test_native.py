@@ -57,8 +57,8 @@ def test_nan_is_refused(saved):
 
 
 def test_unexpected_tensor_is_refused(saved):
-    rewrite(saved, lambda t: t.update({"lm_head.weight": torch.zeros(3)}))
-    with pytest.raises(CheckpointError, match=r"unexpected tensor 'lm_head\.weight'"):
+    rewrite(saved, lambda t: t.update({"extra_head.weight": torch.zeros(3)}))
+    with pytest.raises(CheckpointError, match=r"unexpected tensor 'extra_head\.weight'"):
         native.load(saved)
 
 

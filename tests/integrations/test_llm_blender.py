@@ -146,7 +146,7 @@ def test_conversations_are_rendered_as_pairrm_was_trained(blender, monkeypatch):
     assert (seen["options"]["batch_size"], seen["options"]["disable_tqdm"]) == (4, True)
     inputs, first, second = seen["args"]
     assert inputs == [
-        "Finish the following coversation in each i-th turn by filling in <Response i> with your response.\n"
+        "Finish the following coversation in each i-th turn by filling in <Response i> with your response."
         "USER: Hi\nAssistant: <Response 1>\nUSER: Hi\nAssistant: <Response 2>"
     ]
     assert first == ["<Response 1>: Hello\n<Response 2>: Hello"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, Final
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -15,20 +19,32 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from ranker.checkpoints import hub
 from ranker.checkpoints.detection import EMBEDDINGS, Files, bare, head_of
 from ranker.checkpoints.formats.classifiers import before_the_end, classifier
+from ranker.checkpoints.formats.openrlhf import OpenRLHF, ended
+from ranker.checkpoints.formats.registry import recognise
 from ranker.checkpoints.formats.spec import StoredHead, check_vocabulary
-from ranker.checkpoints.inspection import TRUST, VALUE_HEADS
+from ranker.checkpoints.inspection import ADAPTERS, TRUST, VALUE_HEADS
 from ranker.checkpoints.weights import KeyMap, read, weight_files
 from ranker.errors import CheckpointError
 from ranker.models.backbones import DECODERS
 from ranker.models.pointwise import attention_options, prepare
 from ranker.text.tokenizer import TextTokenizer
 
-SEQUENCE_CLASSIFIER = "SEQ_CLS"
+SEQUENCE_CLASSIFIER: Final = "SEQ_CLS"
+PEFT: Final = "base_model.model."
+"""What peft puts before the names of the model that it adapts."""
 
 
-def base_of(
-    folder: Path, adapter: Mapping[str, Tensor], *, head_prefix: str | None, allow_pickle: bool
-) -> tuple[PreTrainedModel, TextTokenizer, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model of an adapter without the low-rank updates, its tokenizer, how its tensors are named, and notes."""
+
+    model: PreTrainedModel
+    tokenizer: TextTokenizer
+    names: KeyMap
+    notes: tuple[str, ...]
+
+
+def base_of(folder: Path, adapter: Mapping[str, Tensor], *, head_prefix: str | None, allow_pickle: bool) -> Base:
     """The model that an adapter was trained on, with every module that the adapter holds whole already in place.
 
     The head comes from the adapter, from a file beside it (LLaMA-Factory), or from a base that is a reward model.
@@ -38,9 +54,6 @@ def base_of(
         adapter: its tensors.
         head_prefix: the head's name, where it is not one of the known ones.
         allow_pickle: whether the base and a head beside the adapter may be pickles.
-
-    Returns:
-        The model without the low-rank updates, its tokenizer, and notes.
 
     Raises:
         CheckpointError: there is no head in any of them, a tensor does not fit, or the base model is not here.
@@ -72,19 +85,23 @@ def base_of(
         values["vocab_size"] = words.shape[0]  # tokens may have been added with the adapter
     texts = folder if (folder / "tokenizer.json").is_file() else base
     spec = classifier(texts, values, stored_head)
-    if settings.get("task_type") == SEQUENCE_CLASSIFIER and values["model_type"] in DECODERS:
-        spec = before_the_end(spec, texts)
+    if values["model_type"] in DECODERS:
+        shapes_of_all = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if isinstance(recognise(Files(values, frozenset(), shapes_of_all)), OpenRLHF):
+            spec = ended(spec)
+        elif settings.get("task_type") == SEQUENCE_CLASSIFIER:
+            spec = before_the_end(spec, texts)
     with torch.device("meta"):
         empty = spec.cls(spec.config)
     shapes = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
     state = _fitted(base, folder, {str(spec.names.model_name(n)): t for n, t in tensors.items()}, shapes, empty)
-    _check_places(folder, adapter, empty)
+    _check_places(folder, adapter, empty, spec.names)
     model = spec.cls.from_pretrained(
         None, state_dict=state, config=spec.config, dtype=torch.float32, **attention_options(spec.config)
     )
     tokenizer = TextTokenizer.from_folder(texts, model.layout.marker_ids)
     check_vocabulary(texts, tokenizer, model)
-    return prepare(model), tokenizer, spec.notes
+    return Base(prepare(model), tokenizer, spec.names, spec.notes)
 
 
 def _base(folder: Path, settings: Mapping[str, Any], allow_pickle: bool) -> tuple[Path, dict[str, Any]]:
@@ -150,11 +167,33 @@ def _fitted(
     return {name: tensor for name, tensor in renamed.items() if name in shapes}
 
 
-def _check_places(folder: Path, adapter: Mapping[str, Tensor], model: PreTrainedModel) -> None:
+@contextmanager
+def under_our_names(folder: Path, adapter: Mapping[str, Tensor], names: KeyMap) -> Iterator[Path]:
+    """The adapter's folder, or a copy whose head has our name where the adapter updates a head of another name."""
+    renamed = {_ours(name, names): tensor for name, tensor in adapter.items()}
+    if set(renamed) == set(adapter):
+        yield folder
+        return
+    with TemporaryDirectory() as copy:
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        targets = settings.get("target_modules")
+        if isinstance(targets, list):
+            settings["target_modules"] = [names.model_name(target) for target in targets]
+        settings["modules_to_save"] = None
+        (Path(copy) / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, Path(copy) / ADAPTERS[0])
+        yield Path(copy)
+
+
+def _ours(name: str, names: KeyMap) -> str:
+    return PEFT + str(names.model_name(name.removeprefix(PEFT))) if name.startswith(PEFT) else name
+
+
+def _check_places(folder: Path, adapter: Mapping[str, Tensor], model: PreTrainedModel, names: KeyMap) -> None:
     """Refuse an adapter one of whose updates has no layer in the model; peft would leave it out with a warning."""
     layers = {name for name, _ in model.named_modules()}
     for name in adapter:
-        layer, lora, _ = name.removeprefix("base_model.model.").partition(".lora_")
+        layer, lora, _ = _ours(name, names).removeprefix(PEFT).partition(".lora_")
         if lora and layer not in layers:
             raise CheckpointError(
                 f"{folder}: '{name}' updates a layer that {type(model).__name__} has not; wrong base model?"

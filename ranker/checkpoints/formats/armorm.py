@@ -27,6 +27,7 @@ class ArmoRM(CheckpointFormat):
         converted="`native` keeps its names",
     )
     head_name = "regression_layer"
+    names_labels = False
     scored_state = "last_nonpad"
 
     def matches(self, files: Files) -> bool:

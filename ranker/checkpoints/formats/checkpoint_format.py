@@ -51,6 +51,7 @@ class CheckpointFormat(ABC):
         head_name: the module that gives the outputs; None if it is called ``score`` (decoders) or ``classifier``.
         scored_state: which state the head reads.
         needs_known_backbone: whether ``model_type`` must be known to transformers.
+        names_labels: whether the producer writes ``num_labels``; if not, its absence is no fault.
         read_by_transformers: whether transformers scores what is written. It finds the scored token by the padding id,
             so a decoder needs a padding token of its own.
     """
@@ -63,6 +64,7 @@ class CheckpointFormat(ABC):
     head_name: ClassVar[str | None] = None
     scored_state: ClassVar[Scored] = "unknown"
     needs_known_backbone: ClassVar[bool] = True
+    names_labels: ClassVar[bool] = True
     read_by_transformers: ClassVar[bool] = False
 
     @abstractmethod
@@ -144,6 +146,7 @@ class CheckpointFormat(ABC):
             'write "id2label": {"0": "reward"} to config.json'
             if rows == 1
             else f"write {rows} labels to id2label in config.json",
+            serious=self.names_labels,
         )
 
 
@@ -174,10 +177,11 @@ class OwnFormat(CheckpointFormat):
 
 
 def rename_to_score(head: HeadReport) -> Problem | None:
-    """The problem of a head that ``AutoModelForSequenceClassification`` does not find; None if it does."""
+    """What transformers does with a head that ``AutoModelForSequenceClassification`` does not find; None if it does."""
     if head.name in LIBRARY_HEADS:
         return None
     return Problem(
         f"the head is named '{head.name}', which AutoModelForSequenceClassification would newly initialise in silence",
         f"rename '{head.name}.weight' to 'score.weight', with id2label of one label",
+        serious=False,
     )

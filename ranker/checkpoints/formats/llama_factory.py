@@ -50,10 +50,7 @@ class LlamaFactory(CheckpointFormat):
         bias = f"{HEAD}.bias" in report.tensors
         spec = classifier(folder, values, replace(StoredHead.of(report), has_bias=bias))
         file = FILE if (folder / FILE).is_file() else PICKLE
-        words = any(name.startswith("lm_head.") for name in report.tensors)
-        notes = ("the language-model head is left out: a reward model has none",) if words else ()
-        names = KeyMap({HEAD: "score"}, ("lm_head.",))
-        return replace(spec, names=names, extra=(file,), notes=(*spec.notes, *notes))
+        return replace(spec, names=KeyMap({HEAD: "score"}), extra=(file,))
 
     def write(self, source: Source, folder: Path) -> list[str]:
         """The folder as LLaMA-Factory's ``stage: rm`` reads it.

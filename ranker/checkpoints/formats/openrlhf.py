@@ -35,6 +35,7 @@ class OpenRLHF(CheckpointFormat):
         scored="last token of the mask",
     )
     target = "openrlhf"
+    names_labels = False
     scored_state = "last_token"
 
     def matches(self, files: Files) -> bool:

@@ -6,7 +6,7 @@ rest of its architecture is the same in all sizes, so the base model is not need
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,12 @@ from ranker.errors import CheckpointError
 if TYPE_CHECKING:
     from ranker.checkpoints.formats.spec import LoadSpec, Source
 
-NAMES: Final = KeyMap({"pretrained_model": "backbone", "head_layer.1": "head.dense", "head_layer.4": "head.out"})
+DEBERTA: Final = "deberta-v2"
+BACKBONE: Final = "pretrained_model"
+
+NAMES: Final = KeyMap(
+    {BACKBONE: "backbone", "head_layer.1": "head.dense", "head_layer.4": "head.out"}, (f"{BACKBONE}.pooler.",)
+)
 MARKERS: Final = {
     "source_prefix_id": "<|source|>",
     "cand1_prefix_id": "<|candidate1|>",
@@ -63,13 +68,16 @@ class PairRM(CheckpointFormat):
         from transformers import AutoTokenizer
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-        from ranker.checkpoints.formats.spec import PROMPT_RESERVE, LoadSpec
+        from ranker.checkpoints.formats.spec import PROMPT_RESERVE, UNLIMITED, LoadSpec, positions
         from ranker.layouts.ordered_pair import OrderedPair
+        from ranker.models import backbones
         from ranker.models.pairwise import PairwiseConfig, PairwiseModel
 
         shapes = report.tensors
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        backbone = CONFIG_MAPPING["deberta-v2"].from_dict(values if "hidden_size" in values else _deberta_v3(shapes))
+        kind = _family(folder, values, shapes)
+        settings = values if "hidden_size" in values else BACKBONES[kind](shapes)
+        backbone = CONFIG_MAPPING[kind].from_dict(settings)
         limits = next(((values[a], values[b]) for a, b in LENGTHS if a in values and b in values), None)
         markers = [values.get(name, tokenizer.convert_tokens_to_ids(token)) for name, token in MARKERS.items()]
         if None in markers or tokenizer.unk_token_id in markers or len({*markers}) < len(MARKERS):
@@ -78,12 +86,17 @@ class PairRM(CheckpointFormat):
                 "texts would be read alike; take the tokenizer that was saved with these weights"
             )
         text = OrderedPair(
-            max_length=LENGTH if limits is None else limits[0] + 2 * limits[1],
+            max_length=min(
+                LENGTH if limits is None else limits[0] + 2 * limits[1],
+                UNLIMITED if kind == DEBERTA else positions(backbone),
+            ),
             prompt_reserve=PROMPT_RESERVE,
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
             pad_id=tokenizer.pad_token_id,
+            position_offset=backbones.position_offset(backbone),
             markers=tuple(markers),
+            token_types="zero",  # LLM-Blender passes ids and mask alone
         )
         config = PairwiseConfig(
             backbone=backbone.to_dict(),
@@ -140,20 +153,52 @@ def with_marker_tokens(source: Source) -> tuple[Source, dict[str, int]]:
     return replace(source, tokenizer=tokenizer.with_tokens(missing), tensors=tensors | {EMBEDDINGS: rows}), ids
 
 
-def _deberta_v3(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """DeBERTa-v3's configuration (arXiv 2111.09543), with the sizes of these tensors; a head has 64 dimensions."""
-    rows, hidden = shapes["pretrained_model.embeddings.word_embeddings.weight"]
-    layer = "pretrained_model.encoder.layer."
+def _family(folder: Path, values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """The backbone's family: PairRM-hf names it as transformers does, LLM-Blender by the beginning of a name.
+
+    Raises:
+        CheckpointError: another family than BERT, RoBERTa or DeBERTa.
+    """
+    if f"{BACKBONE}.encoder.rel_embeddings.weight" in shapes:
+        return DEBERTA
+    name = str(values.get("model_type"))
+    kind = next((kind for kind in ("xlm-roberta", "roberta", "bert") if name.startswith(kind)), None)
+    if kind is None or f"{BACKBONE}.embeddings.position_embeddings.weight" not in shapes:
+        raise CheckpointError(f"{folder}: expected a pair ranker on {', '.join(BACKBONES)}; got '{name}'")
+    return kind
+
+
+def _bert(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """BERT's configuration with the sizes of these tensors; a head has 64 dimensions."""
+    return _sizes(shapes) | {
+        "max_position_embeddings": shapes[f"{BACKBONE}.embeddings.position_embeddings.weight"][0],
+        "type_vocab_size": shapes[f"{BACKBONE}.embeddings.token_type_embeddings.weight"][0],
+    }
+
+
+def _roberta(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """RoBERTa's: positions count from its padding id."""
+    return _bert(shapes) | {"layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+
+
+def _sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    rows, hidden = shapes[f"{BACKBONE}.embeddings.word_embeddings.weight"]
+    layer = f"{BACKBONE}.encoder.layer."
     layers = {name.removeprefix(layer).partition(".")[0] for name in shapes if name.startswith(layer)}
-    buckets = shapes["pretrained_model.encoder.rel_embeddings.weight"][0] // 2
     return {
         "vocab_size": rows,
         "hidden_size": hidden,
         "num_hidden_layers": len(layers),
         "num_attention_heads": max(1, hidden // 64),
         "intermediate_size": shapes[f"{layer}0.intermediate.dense.weight"][0],
+    }
+
+
+def _deberta_v3(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """DeBERTa-v3's configuration (arXiv 2111.09543), with the sizes of these tensors; a head has 64 dimensions."""
+    return _sizes(shapes) | {
         "relative_attention": True,
-        "position_buckets": buckets,
+        "position_buckets": shapes[f"{BACKBONE}.encoder.rel_embeddings.weight"][0] // 2,
         "pos_att_type": ["p2c", "c2p"],
         "share_att_key": True,
         "norm_rel_ebd": "layer_norm",
@@ -162,3 +207,12 @@ def _deberta_v3(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
         "type_vocab_size": 0,
         "layer_norm_eps": 1e-7,
     }
+
+
+BACKBONES: Final[dict[str, Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any]]]] = {
+    DEBERTA: _deberta_v3,
+    "bert": _bert,
+    "roberta": _roberta,
+    "xlm-roberta": _roberta,
+}
+"""Families of LLM-Blender's encoders: from the tensors' shapes to a configuration."""

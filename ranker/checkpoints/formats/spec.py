@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel
 
+from ranker.checkpoints.detection import bare
 from ranker.checkpoints.report import CheckpointReport
 from ranker.checkpoints.weights import KeyMap
 from ranker.config import Pooling
@@ -19,6 +20,7 @@ from ranker.errors import CheckpointError
 from ranker.extras import require
 from ranker.layouts import Output
 from ranker.layouts.conversation import Conversation
+from ranker.layouts.layout import TokenTypes
 from ranker.layouts.pointwise import Pointwise
 from ranker.models import backbones
 from ranker.models.backbones import DECODERS
@@ -72,7 +74,7 @@ class StoredHead:
         if report.head is None:
             raise CheckpointError(f"{report.path}: no head was found; see: ranker inspect {report.path}")
         name = report.head.name
-        bias = with_bias and f"{name}.bias" in report.tensors
+        bias = with_bias and f"{name}.bias" in map(bare, report.tensors)
         return cls(name, report.head.shape[0], report.labels, bias, report.normalisation)
 
 
@@ -101,9 +103,9 @@ def text_of(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
     known = int(tokenizer.model_max_length)
-    limit = min(known if known < UNLIMITED else MAX_LENGTH, _positions(config))
+    limit = min(known if known < UNLIMITED else MAX_LENGTH, positions(config))
     reserve = min(PROMPT_RESERVE, limit // 2)
-    return text_layout(
+    layout = text_layout(
         tokenizer,
         config,
         output=output,
@@ -112,6 +114,21 @@ def text_of(
         prompt_reserve=reserve,
         without_template=without_template,
     )
+    if isinstance(layout, Conversation):
+        return layout
+    types = "zero" if trained_by_trl(folder) else token_types(tokenizer)
+    return layout.model_copy(update={"truncation": "longest_first", "token_types": types})
+
+
+def token_types(tokenizer: Any) -> TokenTypes:
+    """The token types that a tokenizer gives to a pair; a model that gets none reads zeros."""
+    return "pair" if any(tokenizer("a", "b").get("token_type_ids", ())) else "zero"
+
+
+def trained_by_trl(folder: Path) -> bool:
+    """Whether TRL's RewardTrainer wrote the folder: its collator passes ids and mask, so token types are zero."""
+    card = folder / "README.md"
+    return card.is_file() and "- reward-trainer" in card.read_text(encoding="utf-8", errors="replace")
 
 
 def outputs(rows: int, names: Sequence[str]) -> tuple[Output, tuple[str, ...]]:
@@ -206,7 +223,7 @@ def refused(source: Source, target: str, needs: str) -> CheckpointError:
     )
 
 
-def _positions(config: PretrainedConfig) -> int:
+def positions(config: PretrainedConfig) -> int:
     """Positions that a row may have; purely relative ones have no limit."""
     if not getattr(config, "position_biased_input", True):
         return UNLIMITED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ranker.checkpoints.detection import Files
+from ranker.checkpoints.detection import Files, bare
 from ranker.checkpoints.formats.checkpoint_format import Description
 from ranker.checkpoints.formats.hf_classifier import TransformersFormat
 from ranker.checkpoints.report import CheckpointReport, HeadReport, Problem
@@ -34,8 +34,17 @@ class SteamSHP(TransformersFormat):
         return files.architecture in ("T5ForConditionalGeneration", "EncoderDecoderModel")
 
     def head_problems(self, files: Files, head: HeadReport | None) -> list[Problem]:
-        """None: the word A against the word B needs no head."""
-        return []
+        """The word A against the word B needs no head, but words of their own where they are not tied."""
+        tied = files.config.get("tie_word_embeddings", True)
+        if not files.shapes or tied or files.architecture != "T5ForConditionalGeneration":
+            return []
+        if any(bare(name) == "lm_head.weight" for name in files.shapes):
+            return []
+        what = (
+            "the words that answers are read from, 'lm_head.weight', are missing, and config.json says that they are "
+            "not those of the input (tie_word_embeddings: false), so they would be newly initialised"
+        )
+        return [Problem(what, "use a checkpoint that still has them", fatal=True)]
 
     def load(self, folder: Path, values: dict[str, Any], report: CheckpointReport) -> LoadSpec:
         """As our own SteamSHP."""

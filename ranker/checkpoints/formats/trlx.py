@@ -31,6 +31,7 @@ class Trlx(CheckpointFormat):
         scored="last token before the end of text",
     )
     head_name = HEAD
+    names_labels = False
     scored_state = "last_nonpad"
 
     def matches(self, files: Files) -> bool:
