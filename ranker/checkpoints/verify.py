@@ -110,7 +110,10 @@ def _as_transformers(
     folder: Path, report: CheckpointReport, layout: Layout, tokenizer: TextTokenizer, ours: Sequence[GroupScores]
 ) -> list[Check]:
     """Ids as the tokenizer's own code gives them, and scores as the library's own class gives them on these ids."""
-    theirs = reference.rows_of_transformers(folder, layout)
+    try:
+        theirs = reference.rows_of_transformers(folder, layout)
+    except Exception as error:  # whatever the library raises on a tokenizer's files
+        return [Check("ids", False, f"transformers does not read the tokenizer: {error!s:.200}")]
     if theirs is None:
         return []
     ids = [None if row is None else row["input_ids"] for row in theirs]
@@ -126,7 +129,10 @@ def _as_transformers(
         return [Check("ids", False, f"{seen}; row {number} is {shown[0]} here, {shown[1]} there")]
     checks = [Check("ids", True, seen)]
     read = [row for row in theirs if row is not None]
-    outputs = reference.scores_of_transformers(folder, report, read) if read else None
+    try:
+        outputs = reference.scores_of_transformers(folder, report, read) if read else None
+    except Exception as error:  # whatever the library raises on a model's files
+        return [*checks, Check("scores", False, f"transformers does not read the model: {error!s:.200}")]
     if outputs is None:
         return checks
     expected = layout.reduce(outputs)
