@@ -17,7 +17,7 @@ from ranker.records import Group, Preference
 from ranker.scoring.protocol import GroupScores, Scorer
 
 FP32_LIMIT: Final = 1e-4
-"""Largest difference of fp32 logits that passes."""
+"""Largest difference of fp32 logits that passes, times the spread of the scores where that is above 1."""
 
 FP16_TAU: Final = 0.999
 """Least rank agreement of an fp16 export."""
@@ -70,6 +70,7 @@ class ParityReport(DecisionAgreement):
         data: what the rows are called.
         shapes: the largest difference of logits per input shape.
         max_difference: the largest of ``shapes``; NaN where a score is NaN.
+        spread: the largest score of the source model less the smallest, in logits.
         quantization: which operators and weights have which precision; None for fp32.
 
     Example:
@@ -84,11 +85,12 @@ class ParityReport(DecisionAgreement):
     data: str
     shapes: Mapping[str, float]
     max_difference: float
+    spread: float
     quantization: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the manifest; without ``quantization`` for fp32."""
-        names = ("data", "shapes", "max_difference", *DecisionAgreement.__dataclass_fields__, "quantization")
+        names = ("data", "shapes", "max_difference", "spread", *DecisionAgreement.__dataclass_fields__, "quantization")
         values = asdict(self)
         return {name: values[name] for name in names if name != "quantization" or self.quantization is not None}
 
@@ -152,6 +154,10 @@ class Reference:
         self.shapes = shapes(self.rows, max_length)
         self.shape_results = {name: source.score(groups, preserve_order=True) for name, groups in self.shapes.items()}
         self.results = source.score([p.group for p in self.rows])
+        scores = [r.scores for results in (self.results, *self.shape_results.values()) for r in results]
+        finite = np.concatenate([np.zeros(0, np.float32), *scores])
+        finite = finite[np.isfinite(finite)]
+        self.spread = float(np.ptp(finite)) if len(finite) else 0.0
 
 
 def compare(
@@ -179,6 +185,7 @@ def compare(
         data=data,
         shapes=differences,
         max_difference=max(differences.values()),
+        spread=reference.spread,
         quantization=quantization,
         **asdict(decisions or decision_agreement(reference, exported)),
     )
@@ -221,8 +228,12 @@ def _shape_losses(report: ParityReport, precision: ExportPrecision) -> list[str]
     """What the input shapes lose: logits that are not finite, and in fp32 logits that differ."""
     reasons = [] if np.isfinite(report.max_difference) else ["NaN or infinity"]
     name, worst = max(report.shapes.items(), key=lambda item: item[1], default=("", 0.0))
-    if precision == "fp32" and not worst <= FP32_LIMIT:
-        reasons.append(f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {FP32_LIMIT:.0e}")
+    limit = FP32_LIMIT * max(1.0, report.spread)
+    if precision == "fp32" and not worst <= limit:
+        reasons.append(
+            f"shape '{name}': ONNX and torch logits differ by {worst:.2e}, limit {limit:.0e} (scores spread over "
+            f"{report.spread:.1f})"
+        )
     return reasons
 
 
@@ -273,6 +284,6 @@ def check(report: ParityReport, precision: ExportPrecision) -> None:
 
 
 def _difference(before: Sequence[GroupScores], after: Sequence[GroupScores]) -> float:
-    pairs = zip(before, after, strict=True)
-    # NaN on either side makes the result NaN, which passes no limit.
+    # A group that both refuse, as a chat template does, has no scores; NaN on one side passes no limit.
+    pairs = [(a, b) for a, b in zip(before, after, strict=True) if a.error is None or b.error is None]
     return float(np.max([np.abs(a.scores - b.scores).max() for a, b in pairs if len(a.scores)], initial=0.0))

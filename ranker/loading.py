@@ -23,7 +23,7 @@ from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message, Turns
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import Device, int8_warning, processor_has
-from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, ScorerInfo, warn_of_lone
+from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, ScorerInfo, rendered_group, warn_of_lone
 
 if TYPE_CHECKING:
     from ranker.config import Quantization
@@ -81,25 +81,42 @@ class Ranker:
         """Temperature, mean and standard deviation of the scores, where ``ranker eval --calibrate`` measured them."""
         return self.scorer.info.calibration
 
-    def score(self, prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Floats:
+    def score(self, prompt: PromptLike, candidates: Sequence[AnswerLike], *, rendered: bool = False) -> Floats:
         """Raw fp32 logits (candidates,), higher is better.
 
         Scores of a model whose ``info.scores_are_relative`` is true compare the candidates of this prompt only.
 
+        Args:
+            prompt: text or messages.
+            candidates: its candidates.
+            rendered: whether the chat template was applied already: ``prompt + candidate`` is tokenised as it is,
+                special tokens recognised. For models whose ``info.renders_conversations`` is true.
+
         Raises:
-            ConfigError: a prompt or candidate of the wrong type.
+            ConfigError: a prompt or candidate of the wrong type, or ``rendered`` of a model that reads pairs.
             ScoringError: the candidates could not be scored; ``scorer.score`` reports that instead.
+
+        Example:
+            >>> text = tokenizer.apply_chat_template(messages, tokenize=False)
+            >>> ranker.load("reward-model").score("", [text], rendered=True)
+            array([1.25], dtype=float32)
         """
-        return self.score_batch([prompt], [candidates])[0]
+        return self.score_batch([prompt], [candidates], rendered=rendered)[0]
 
     def score_batch(
-        self, prompts: Sequence[PromptLike], candidates: Sequence[Sequence[AnswerLike]], *, progress: bool = False
+        self,
+        prompts: Sequence[PromptLike],
+        candidates: Sequence[Sequence[AnswerLike]],
+        *,
+        rendered: bool = False,
+        progress: bool = False,
     ) -> list[Floats]:
         """``score`` of many prompts: one array per prompt.
 
         Args:
             prompts: one each.
             candidates: a list for each prompt.
+            rendered: as in ``score``.
             progress: whether a progress bar is shown on standard error.
 
         Raises:
@@ -107,6 +124,8 @@ class Ranker:
             ScoringError: as in ``score``.
         """
         groups = _groups(prompts, candidates)
+        if rendered:
+            groups = [rendered_group(group, self.info) for group in groups]
         warn_of_lone(self.scorer, groups)
         return [_checked(result) for result in _in_chunks(self.scorer.score, groups, progress)]
 

@@ -70,6 +70,42 @@ class Turns(str):
         return hash(self.messages)
 
 
+class Rendered(str):
+    r"""A whole conversation as text, to which its model's chat template was applied already.
+
+    As an answer it holds its prompt; the prompt of its group is not read. Special tokens in it are recognised.
+    ``add_special_tokens`` says whether the tokenizer adds those of its own, as servers do that take single texts.
+
+    Example:
+        >>> Rendered("<|im_start|>user\nHi<|im_end|>").add_special_tokens
+        False
+    """
+
+    __slots__ = ("add_special_tokens",)
+    add_special_tokens: bool
+
+    def __new__(cls, text: str, *, add_special_tokens: bool = False) -> Self:
+        """The text as it is."""
+        rendered = super().__new__(cls, text)
+        rendered.add_special_tokens = add_special_tokens
+        return rendered
+
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, bool]]:
+        return (str(self),), {"add_special_tokens": self.add_special_tokens}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rendered) and str(self) == str(other) and self._adds(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((str(self), self.add_special_tokens))
+
+    def _adds(self, other: Rendered) -> bool:
+        return self.add_special_tokens == other.add_special_tokens
+
+
 Prompt = str | tuple[Message, ...]
 Spans = tuple[tuple[int, int], ...]
 """Parts of a text: (start, end) in characters, the end not included."""

@@ -124,6 +124,7 @@ def score_file(
     budget: int | None = None,
     prefilter: str | Path | None = None,
     keep: int = 8,
+    rendered: bool = False,
     max_error_rate: float = 1.0,
     progress: Callable[[int], object] | None = None,
     **options: Any,
@@ -143,6 +144,7 @@ def score_file(
         budget: the most comparisons of a row.
         prefilter: a model that is asked first; the best ``keep`` candidates go on.
         keep: see ``prefilter``.
+        rendered: whether texts are rendered already (``score``): a column ``text``, or ``prompt + candidate``.
         max_error_rate: more failed rows than this share are an error.
         progress: called with the number of rows after each.
         options: those of ``ranker.load``.
@@ -168,6 +170,7 @@ def score_file(
         budget=budget,
         prefilter=first,
         keep=keep,
+        rendered=rendered,
         max_error_rate=max_error_rate,
         progress=progress or (lambda rows: None),
     )

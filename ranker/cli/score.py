@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from ranker.cli import stream
 from ranker.cli.options import AverageOrders, Column, Device, Input, Model, Output, Quiet, Rate, Threads, columns_of
 
@@ -14,6 +18,9 @@ def main(
     device: Device = "auto",
     threads: Threads = None,
     average_orders: AverageOrders = True,
+    rendered: Annotated[
+        bool, typer.Option("--rendered", help="the chat template was applied: read 'text', or prompt + candidate")
+    ] = False,
     fail_on_error_rate: Rate = 1.0,
     quiet: Quiet = False,
 ) -> None:
@@ -32,6 +39,7 @@ def main(
         device=device,
         threads=threads,
         average_orders=average_orders,
+        rendered=rendered,
         max_error_rate=fail_on_error_rate,
         quiet=quiet,
     )

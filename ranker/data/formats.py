@@ -123,6 +123,21 @@ def parse_group(row: Row, where: str, columns: Columns | None = None, unused: Un
     return group
 
 
+def parse_rendered(row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None) -> Group:
+    """The texts of a row to which the chat template was applied: column ``text``, or a prompt and its candidates.
+
+    Arguments and errors are those of ``parse_group``.
+    """
+    read = _renamed(row, columns, where)
+    if "text" in read and not any(name in read for name in (*CANDIDATES, *SINGLE, "chosen")):
+        group = Group("", (fields.text(read["text"], where, "text"),))
+    else:
+        group = _group(read, where)
+    if unused is not None:
+        unused.note(where, read)
+    return group
+
+
 def _group(row: ReadRow, where: str) -> Group:
     if "chosen" in row and "rejected" in row and not any(name in row for name in CANDIDATES):
         prompt, chosen, rejected = _pair_texts(row, where)

@@ -22,6 +22,7 @@ from ranker.integrations.arguments import refuse
 from ranker.integrations.rewards import GroupRewards, Mode
 from ranker.loading import Ranker
 from ranker.metrics import sigmoid
+from ranker.records import Rendered
 
 ENDINGS: Final = (
     "<|im_end|>",
@@ -36,16 +37,20 @@ ENDINGS: Final = (
 )
 """Tokens of chat templates and padding at the end of a response."""
 
+BEGINNINGS: Final = ("<s>", "<|begin_of_text|>", "<bos>", "<|endoftext|>", "[CLS]")
+"""Beginnings of text that tokenizers put before a prompt."""
+
 
 def reward_function(
     model: str | Path | Ranker, *, mode: Mode = "score", **options: Any
 ) -> Callable[..., dict[str, Any]]:
     """A ``reward_func(queries, prompts, labels)`` for OpenRLHF.
 
-    It returns fp32 tensors (queries,): ``rewards``, those of ``GroupRewards``, and ``scores``, their logistic in
-    [0, 1], by which OpenRLHF filters. A response that could not be scored has reward 0 and score 0, and is counted in
-    ``extra_logs``. OpenRLHF 0.11 passes one response per call, so it needs a pointwise model in mode ``score``.
-    ``labels`` are not read. Any other argument of the call is refused.
+    It returns fp32 tensors (queries,): ``rewards``, those of ``GroupRewards``, and ``scores``, their logistic in [0,
+    1], by which OpenRLHF filters. Queries are rendered texts: a decoder reads them as they are. A response that could
+    not be scored has reward 0 and score 0, and is counted in ``extra_logs``. OpenRLHF 0.11 passes one response per
+    call, so it needs a pointwise model in mode ``score``. ``labels`` are not read. Any other argument of the call is
+    refused.
 
     Args:
         model: as in ``GroupRewards``.
@@ -66,7 +71,10 @@ def reward_function(
     ) -> dict[str, Any]:
         refuse("OpenRLHF's reward_func", kwargs)
         torch = require("torch")
-        responses = [response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
+        if rewards.scorer.scorer.info.renders_conversations:
+            responses: list[str] = [Rendered(query) for query in queries]
+        else:
+            responses = [response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
         raw_rewards = rewards(list(prompts), responses)
         failed = np.isnan(raw_rewards)
         values = np.where(failed, 0.0, raw_rewards)
@@ -83,11 +91,22 @@ def reward_function(
 def response(query: str, prompt: str) -> str:
     """The part of a query after its prompt, without the ``ENDINGS`` and spaces at its end.
 
+    A beginning of text before the prompt, which a tokenizer may have put there, is left out.
+
+    Raises:
+        ValueError: the query does not begin with its prompt.
+
     Example:
         >>> response("Say hi: Hi!</s>", "Say hi: ")
         'Hi!'
     """
-    start = len(prompt) if query.startswith(prompt) else 0
+    begin = next((token for token in ("", *BEGINNINGS) if query.startswith(token + prompt)), None)
+    if begin is None:
+        raise ValueError(
+            f"expected the query to begin with its prompt '{prompt:.60}', got '{query:.60}'; send the prompt as it is "
+            "in the query, or none"
+        )
+    start = len(begin) + len(prompt)
     end = len(query)
     while end > start:
         if query[end - 1].isspace():

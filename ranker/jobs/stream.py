@@ -12,14 +12,14 @@ from typing import Any, Final, Literal
 
 from ranker.batch_scorer import RESULTS, columns_of
 from ranker.data.files import Row, line_of, read_rows, rename_collisions, write_rows
-from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group
-from ranker.errors import DataError, InterruptedRunError
+from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group, parse_rendered
+from ranker.errors import ConfigError, DataError, InterruptedRunError
 from ranker.metrics import sigmoid
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import BadRow, Group
 from ranker.scoring.distinct import count_reads
-from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
+from ranker.scoring.protocol import NOT_RENDERED, GroupScores, Scorer, failed, rendered_group, warn_of_lone
 from ranker.signals import number_of
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def score_stream(
     budget: int | None = None,
     prefilter: Scorer | None = None,
     keep: int = 8,
+    rendered: bool = False,
     max_error_rate: float = 1.0,
     progress: Callable[[int], object] = lambda rows: None,
 ) -> StreamResult:
@@ -72,14 +73,20 @@ def score_stream(
         budget: the most comparisons of a row.
         prefilter: a model that is asked first; the best ``keep`` candidates go on.
         keep: see ``prefilter``.
+        rendered: whether texts are rendered already: a column ``text``, or ``prompt + candidate``.
         max_error_rate: more failed rows than this share are an error.
         progress: called with the number of rows after each.
 
     Raises:
+        ConfigError: rendered texts for another operation than ``score``, or a model that reads pairs.
         InterruptedRunError: Ctrl-C or SIGTERM; a file that was being written is not there.
         DataError: more than ``max_error_rate`` of the rows, or all of them, had an error; the output is complete.
     """
     check_columns(columns or {})
+    if rendered and operation != "score":
+        raise ConfigError(f"rendered texts are scored; operation '{operation}' takes prompts and candidates")
+    if rendered and not scorer.info.renders_conversations:
+        raise ConfigError(NOT_RENDERED)
     rank: Solve = partial(ranked, scorer, schedule=schedule, budget=budget)
     if prefilter is not None:
         rank = partial(prefiltered, prefilter, scorer, keep=keep, schedule=schedule, budget=budget)
@@ -87,7 +94,7 @@ def score_stream(
     reason = ""
     try:
         with count_reads() as readings, write_rows(target) as out:
-            for line, bad in score_rows(operation, scorer, read_rows(source), columns, rank):
+            for line, bad in score_rows(operation, scorer, read_rows(source), columns, rank, rendered):
                 out.write(line + "\n")
                 rows += 1
                 errors += bad
@@ -110,12 +117,15 @@ def score_rows(
     rows: Iterator[tuple[str, Row | BadRow]],
     columns: Columns | None = None,
     rank: Solve | None = None,
+    rendered: bool = False,
 ) -> Iterator[tuple[str, bool]]:
     """JSON lines of the results, in order, and whether each has an error; memory is bounded by ``CHUNK`` rows."""
     rank = rank or partial(ranked, scorer)
     unused = UnusedColumns()
     while chunk := list(islice(rows, CHUNK)):
-        groups = [_group(row, where, columns, operation, unused) for where, row in chunk]
+        groups = [_group(row, where, columns, operation, unused, rendered) for where, row in chunk]
+        if rendered:
+            groups = [_as_rendered(group, scorer, where) for group, (where, _) in zip(groups, chunk, strict=True)]
         unused.say()
         good = [(g, row) for g, (_, row) in zip(groups, chunk, strict=True) if isinstance(g, Group)]
         scored = iter(_solved(operation, scorer, good, columns, rank))
@@ -141,13 +151,22 @@ def _reference(columns: Columns | None) -> str:
     return (columns or {}).get("reference", "reference")
 
 
+def _as_rendered(group: Group | BadRow, scorer: Scorer, where: str) -> Group | BadRow:
+    if isinstance(group, BadRow):
+        return group
+    try:
+        return rendered_group(group, scorer.info)
+    except ConfigError as error:
+        return BadRow(where, "prompt", str(error))
+
+
 def _group(
-    row: Row | BadRow, where: str, columns: Columns | None, operation: Operation, unused: UnusedColumns
+    row: Row | BadRow, where: str, columns: Columns | None, operation: Operation, unused: UnusedColumns, rendered: bool
 ) -> Group | BadRow:
     if isinstance(row, BadRow):
         return row
     try:
-        group = parse_group(row, where, columns, unused)
+        group = (parse_rendered if rendered else parse_group)(row, where, columns, unused)
     except DataError as error:
         return BadRow.of(error)
     if operation == "compare" and len(group.candidates) != 2:

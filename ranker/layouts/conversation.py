@@ -29,6 +29,7 @@ class Conversation(Layout):
     )
 
     scores_are_relative: ClassVar[bool] = False
+    renders_conversations: ClassVar[bool] = True
 
     def encoder(self, tokenizer: TextTokenizer) -> Conversations:
         """See ``Layout.encoder``."""

@@ -105,6 +105,9 @@ class Layout(BaseModel, ABC):
     reads_prompt_once: ClassVar[bool] = False
     """Whether a prompt is read once for all candidates of a group."""
 
+    renders_conversations: ClassVar[bool] = False
+    """Whether a chat template renders what is read."""
+
     one_line: ClassVar[bool] = False
     """Whether line breaks within texts become spaces, because they are structure."""
 

@@ -77,6 +77,7 @@ class TorchScorer:
             scores_are_relative=layout.scores_are_relative,
             order_free=layout.order_free,
             average_orders=self.pipeline.average_orders,
+            renders_conversations=layout.renders_conversations,
         )
 
     @property

@@ -109,6 +109,7 @@ class GraphScorer:
             scores_are_relative=layout.scores_are_relative,
             order_free=layout.order_free,
             average_orders=self.pipeline.average_orders,
+            renders_conversations=layout.renders_conversations,
             parallel_passes=self.workers,
             calibration=self.calibration,
             providers=tuple(self.providers),

@@ -11,7 +11,8 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.records import Group
+from ranker.errors import ConfigError
+from ranker.records import Group, Rendered, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,10 @@ class ScorerInfo:
     ``layout`` is how it reads candidates, ``precision`` that of its backbone's numbers, ``device`` where it runs,
     ``max_length`` in tokens. ``scores_are_relative`` says that scores compare the candidates of one prompt only,
     ``order_free`` that the order of the candidates cannot change them; if it can, ``average_orders`` says that both
-    orders of a pair are read. ``parallel_passes`` is how many forward passes run at once. ``providers`` are
-    onnxruntime's names of the devices, and ``graph_sha256`` is the graph's hash; both are empty for a torch model.
+    orders of a pair are read. ``renders_conversations`` says that a chat template renders what is read, so that a
+    text to which the caller has applied it is read as it is (``ranker.records.Rendered``). ``parallel_passes`` is how
+    many forward passes run at once. ``providers`` are onnxruntime's names of the devices, and ``graph_sha256`` is the
+    graph's hash; both are empty for a torch model.
     """
 
     layout: str
@@ -74,6 +77,7 @@ class ScorerInfo:
     scores_are_relative: bool
     order_free: bool
     average_orders: bool = True
+    renders_conversations: bool = False
     parallel_passes: int = 1
     calibration: Calibration = Calibration()
     providers: tuple[str, ...] = ()
@@ -107,6 +111,33 @@ class Scorer(Protocol):
             ValueError: a group does not hold exactly two candidates.
         """
         ...
+
+
+NOT_RENDERED: Final = (
+    "this model reads a prompt and an answer in a layout of its own, not a text to which a chat template was applied; "
+    "give prompt and answer apart, without rendered"
+)
+"""The refusal of rendered texts by encoders and pair rankers."""
+
+
+def rendered_group(group: Group, info: ScorerInfo, *, add_special_tokens: bool = False) -> Group:
+    """A group whose prompt and answer, one after the other, are a text that the caller has rendered.
+
+    Args:
+        group: with a prompt of text.
+        info: of the model.
+        add_special_tokens: see ``Rendered``.
+
+    Raises:
+        ConfigError: the model does not render conversations, or the prompt is messages, which are not rendered.
+    """
+    if not info.renders_conversations:
+        raise ConfigError(NOT_RENDERED)
+    if not isinstance(group.prompt, str) or any(isinstance(answer, Turns) for answer in group.candidates):
+        raise ConfigError("rendered: expected texts to which the chat template was applied, got messages")
+    prompt = group.prompt
+    texts = (Rendered(prompt + answer, add_special_tokens=add_special_tokens) for answer in group.candidates)
+    return Group(prompt, tuple(texts))
 
 
 LONE: Final = (

@@ -9,7 +9,7 @@ text stays characters, so it is encoded apart.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import commonprefix
 from typing import Any, Final, Literal
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from ranker.records import Group, Message, Prompt, Spans, Turns
+from ranker.records import Group, Message, Prompt, Rendered, Spans, Turns
 from ranker.text.chat import ChatTemplate, TemplateRefusal, Turn
 from ranker.text.templates import SURROGATES
 from ranker.text.tokenizer import Ids, TextTokenizer
@@ -71,6 +71,8 @@ class _Row:
     special_text: bool
     prompt_cut: bool = False
     answer_cut: bool = False
+    adds_specials: bool = False
+    rendered: bool = False
 
 
 class Conversations:
@@ -121,7 +123,7 @@ class Conversations:
             begin -= lead
         if not model_row.text[begin + lead :].startswith(text.strip()):
             raise TemplateRefusal("the chat template changes this answer, so its spans cannot be found")
-        ids, offsets = self.tokenizer.offsets(model_row.text, add_special_tokens=self._adds_specials)
+        ids, offsets = self.tokenizer.offsets(model_row.text, add_special_tokens=model_row.adds_specials)
         first = _shared(self._ended(ids), self._encoded([empty])[0])
         hit = [any(a + begin < end and start < b + begin for a, b in spans) for start, end in offsets]
         return np.array(hit[: len(self._ended(ids))], np.bool_)[first:]
@@ -130,15 +132,23 @@ class Conversations:
         """See ``TextEncoder.token_counts``."""
         return [len(ids) for ids in self.tokenizer.encode([_cleaned(str(answer)) for answer in group.candidates])]
 
-    @property
-    def _adds_specials(self) -> bool:
-        return self.chat.bos == "tokenizer"
-
     def _rows(self, group: Group) -> list[_Row | TemplateRefusal]:
         """The rows of the candidates, then one with an answer that shows where answers begin."""
         before = turns_of(group.prompt)
-        answers = [*map(answer_turns, group.candidates), answer_turns(SENTINEL)]
-        return [self._row_or_refusal(before, answer) for answer in answers]
+        rows: list[_Row | TemplateRefusal] = [
+            self._rendered(answer)
+            if isinstance(answer, Rendered)
+            else self._row_or_refusal(before, answer_turns(answer))
+            for answer in group.candidates
+        ]
+        return [*rows, self._row_or_refusal(before, answer_turns(SENTINEL))]
+
+    def _rendered(self, answer: Rendered) -> _Row:
+        """A text that the caller has rendered, as it is."""
+        text = _cleaned(str(answer))
+        cut = len(text) > self.characters
+        adds = answer.add_special_tokens
+        return _Row((), (), text[: self.characters], False, answer_cut=cut, adds_specials=adds, rendered=True)
 
     def _row_or_refusal(self, before: Sequence[Turn], answer: Sequence[Turn]) -> _Row | TemplateRefusal:
         try:
@@ -165,22 +175,22 @@ class Conversations:
             tuple(said),
             text,
             special,
+            adds_specials=self.chat.bos == "tokenizer",
             prompt_cut=not bounded and _characters(kept) < _characters(before),
             answer_cut=not bounded and _characters(said) < _characters(answer),
         )
 
     def _encoded(self, rows: Sequence[_Row]) -> list[Ids]:
         """The ids of rows, all at once but those that spell a special token."""
-        whole = [row.text for row in rows if not row.special_text]
-        ids = iter(self.tokenizer.encode_rendered(whole, add_special_tokens=self._adds_specials))
-        return [
-            self._ended(
-                self.tokenizer.encode_marked(row.text, add_special_tokens=self._adds_specials)
-                if row.special_text
-                else next(ids)
-            )
-            for row in rows
-        ]
+        encoded: dict[int, Ids] = {}
+        for adds in (False, True):
+            whole = [(i, row) for i, row in enumerate(rows) if not row.special_text and row.adds_specials == adds]
+            ids = self.tokenizer.encode_rendered([row.text for _, row in whole], add_special_tokens=adds)
+            encoded |= zip([i for i, _ in whole], ids, strict=True)
+        for i, row in enumerate(rows):
+            if row.special_text:
+                encoded[i] = self.tokenizer.encode_marked(row.text, add_special_tokens=row.adds_specials)
+        return [self._ended(encoded[i]) for i in range(len(rows))]
 
     def _ended(self, ids: Ids) -> Ids:
         end = len(ids)
@@ -205,7 +215,7 @@ class Conversations:
                 if isinstance(row, TemplateRefusal):
                     raise row
                 one, ids, row_head = self._fitted(row, encoded[id(row)], head)
-                start = 0 if row_head is None else _shared(ids, row_head)
+                start = 0 if row_head is None or one.rendered else _shared(ids, row_head)
                 cut = (one.prompt_cut, one.answer_cut)
                 special |= one.special_text
             except TemplateRefusal as refusal:
@@ -230,6 +240,8 @@ class Conversations:
         """
         if len(ids) <= self.max_length:
             return row, ids, head
+        if row.rendered:  # as the servers of such texts cut them
+            return replace(row, answer_cut=True), ids[: self.max_length], head
         row, ids = self._shortened(row, ids)
         empty = self._row_or_refusal(row.before, answer_turns(SENTINEL))
         return row, ids, self._encoded([empty])[0] if isinstance(empty, _Row) else None
@@ -253,7 +265,7 @@ class Conversations:
             before = self._without_first(before, sum(prompt) - kept)
             answer = self._without_last(answer, sum(said) - left)
             short = self._row(before, answer, bounded=True)
-            row = _Row(before, answer, short.text, short.special_text, prompt_cut, answer_cut)
+            row = replace(short, prompt_cut=prompt_cut, answer_cut=answer_cut)
             (ids,) = self._encoded([row])
         if len(ids) > self.max_length:
             raise TemplateRefusal(
@@ -273,7 +285,7 @@ class Conversations:
             (short_ids,) = self._encoded([short])
             if len(short_ids) <= self.max_length:
                 break
-            row = _Row(short.before, short.answer, short.text, short.special_text, True, row.answer_cut)
+            row = replace(short, prompt_cut=True, answer_cut=row.answer_cut)
             ids = short_ids
         return row, ids
 

@@ -322,6 +322,7 @@ def losing(**changes):
         data="rows",
         shapes={"ragged": 0.1},
         max_difference=0.1,
+        spread=1.0,
         tau_b=0.99,
         failed=0,
         flips=0.01,

@@ -68,7 +68,7 @@ class PairRM(CheckpointFormat):
         from transformers import AutoTokenizer
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-        from ranker.checkpoints.formats.spec import PROMPT_RESERVE, UNLIMITED, LoadSpec, positions
+        from ranker.checkpoints.formats.spec import PROMPT_RESERVE, LoadSpec, positions
         from ranker.layouts.ordered_pair import OrderedPair
         from ranker.models import backbones
         from ranker.models.pairwise import PairwiseConfig, PairwiseModel
@@ -85,12 +85,11 @@ class PairRM(CheckpointFormat):
                 f"{folder}: its tokenizer does not have {', '.join(MARKERS.values())} (it gives ids {markers}), so all "
                 "texts would be read alike; take the tokenizer that was saved with these weights"
             )
+        length = LENGTH if limits is None else limits[0] + 2 * limits[1]
+        length = length if kind == DEBERTA else min(length, positions(backbone))
         text = OrderedPair(
-            max_length=min(
-                LENGTH if limits is None else limits[0] + 2 * limits[1],
-                UNLIMITED if kind == DEBERTA else positions(backbone),
-            ),
-            prompt_reserve=PROMPT_RESERVE,
+            max_length=length,
+            prompt_reserve=min(PROMPT_RESERVE, length // 2),
             cls_id=tokenizer.cls_token_id,
             sep_id=tokenizer.sep_token_id,
             pad_id=tokenizer.pad_token_id,

@@ -25,6 +25,7 @@ class ModelInfo(BaseModel):
     scores_are_relative: bool = Field(description="scores compare the candidates of one prompt only")
     order_free: bool = Field(description="the order of the candidates cannot change their scores")
     average_orders: bool = Field(description="both orders of a pair are read, where the order matters")
+    renders_conversations: bool = Field(description="a chat template renders what is read")
     parallel_passes: int = Field(description="forward passes that run at once")
     calibration: Calibration
     providers: tuple[str, ...] = Field(description="onnxruntime's names of the devices; empty for a checkpoint")

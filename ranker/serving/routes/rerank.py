@@ -15,7 +15,7 @@ from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
 from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, scores_of
+from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, scores_of, whole_text
 from ranker.serving.server import Server
 
 LABEL = "LABEL_0"
@@ -82,7 +82,7 @@ def router(server: Server) -> APIRouter:
     async def predict(body: PredictRequest, request: Request) -> JSONText:
         """TEI's classification: one list of one label per input; a lone input gets the inner list."""
         is_lone_input = isinstance(body.inputs, str) or (bool(body.inputs) and isinstance(body.inputs[0], str))
-        groups = [_group(texts, number) for number, texts in enumerate(_inputs(body.inputs))]
+        groups = [_group(server, texts, number) for number, texts in enumerate(_inputs(body.inputs))]
         value = float if body.raw_scores else sigmoid
         classes = [
             [{"score": value(scores[0]), "label": LABEL}]
@@ -109,12 +109,12 @@ def _inputs(inputs: str | list[str | list[str]]) -> list[list[str]]:
     return [texts]
 
 
-def _group(texts: list[str], number: int) -> Group:
-    """An answer without a prompt, or a prompt and its answer.
+def _group(server: Server, texts: list[str], number: int) -> Group:
+    """A whole text, or a prompt and its answer.
 
     Raises:
         UnprocessableError: another number of texts.
     """
     if len(texts) not in (1, 2):
         raise UnprocessableError(["inputs", number], f"expected one text, or a pair, got {len(texts)}")
-    return Group(texts[0] if len(texts) == 2 else "", (texts[-1],))
+    return Group(texts[0], (texts[1],)) if len(texts) == 2 else whole_text(server, texts[0], add_special_tokens=True)

@@ -7,6 +7,7 @@ Sources: openrlhf/utils/remote_rm_utils.py of OpenRLHF 0.11, llamafactory/api of
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -14,10 +15,9 @@ from pydantic import Field
 
 from ranker.integrations.openrlhf import response
 from ranker.metrics import sigmoid
-from ranker.records import Group
 from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, scores_of, together
+from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, scores_of, together, whole_text
 from ranker.serving.server import Server
 
 
@@ -45,16 +45,35 @@ def router(server: Server) -> APIRouter:
         prompts = body.prompts or [""] * len(body.query)
         if len(prompts) != len(body.query):
             raise UnprocessableError(["prompts"], f"expected one per query ({len(body.query)}), got {len(prompts)}")
-        answers = [response(query, prompt) for query, prompt in zip(body.query, prompts, strict=True)]
-        rewards = await together(server, request, prompts, answers, "query")
+        if server.scorer.info.renders_conversations:
+            groups = [whole_text(server, query) for query in body.query]
+            rewards = [float(row[0]) for row in scores_of(await server.score(request, groups, alone=True), ["query"])]
+        else:
+            rewards = await together(server, request, prompts, _answers(body.query, prompts), "query")
         return JSONText({"rewards": rewards, "scores": list(map(sigmoid, rewards)), "extra_logs": {}})
 
     @routes.post("/v1/score/evaluation")
     async def evaluation(body: EvaluationRequest, request: Request) -> JSONText:
         """LLaMA-Factory's."""
-        results = await server.score(request, [Group("", (text,)) for text in body.messages], alone=True)
+        groups = [whole_text(server, text) for text in body.messages]
+        results = await server.score(request, groups, alone=True)
         scores = [float(row[0]) for row in scores_of(results, ["messages"])]
         name = f"scoreval-{uuid.uuid4().hex}"
         return JSONText({"id": name, "object": "score.evaluation", "model": server.name, "scores": scores})
 
     return routes
+
+
+def _answers(queries: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """The responses of queries, for models that read prompt and answer apart.
+
+    Raises:
+        UnprocessableError: a query that does not begin with its prompt, which would be read as an answer.
+    """
+    answers = []
+    for number, (query, prompt) in enumerate(zip(queries, prompts, strict=True)):
+        try:
+            answers.append(response(query, prompt))
+        except ValueError as error:
+            raise UnprocessableError(["query", number], str(error)) from error
+    return answers

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from ranker.data import fields
 from ranker.errors import DataError
 from ranker.records import Group, Message, Prompt
-from ranker.scoring.protocol import Floats, GroupScores
+from ranker.scoring.protocol import Floats, GroupScores, rendered_group
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.server import Server
 
@@ -83,6 +83,19 @@ def conversation(turns: Turns, where: Sequence[str | int]) -> Group:
         raise UnprocessableError(where, "expected messages that end with the assistant's")
     messages = messages_of(turns, where)
     return Group(messages[:-1], (fields.answer_of(messages[-1:]),))
+
+
+def whole_text(server: Server, text: str, *, add_special_tokens: bool = False) -> Group:
+    """One text as its server's clients mean it: rendered already, where the model renders conversations.
+
+    Args:
+        server: the model; an encoder reads the text as an answer without a prompt.
+        text: prompt and answer in one.
+        add_special_tokens: whether the replicated server lets the tokenizer add its own.
+    """
+    group = Group("", (text,))
+    info = server.scorer.info
+    return rendered_group(group, info, add_special_tokens=add_special_tokens) if info.renders_conversations else group
 
 
 def scores_of(results: Sequence[GroupScores], where: Sequence[str | int] = ()) -> list[Floats]:

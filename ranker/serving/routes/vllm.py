@@ -17,7 +17,17 @@ from ranker.records import Group
 from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.rerank import LABEL
-from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, Turns, conversation, scores_of, together
+from ranker.serving.routes.shapes import (
+    JSONText,
+    Many,
+    Shape,
+    Text,
+    Turns,
+    conversation,
+    scores_of,
+    together,
+    whole_text,
+)
 from ranker.serving.server import Server
 
 Texts = Text | Many[Text]
@@ -59,7 +69,7 @@ def router(server: Server) -> APIRouter:
     @routes.post("/classify")
     async def classify(body: PoolingRequest, request: Request) -> JSONText:
         """The probability of one label, as vLLM gives for models of one output."""
-        scores = await scores_of_inputs(request, _inputs(body), body.use_activation is not False)
+        scores = await scores_of_inputs(request, _inputs(server, body), body.use_activation is not False)
         data = [
             {"index": number, "label": LABEL, "probs": [score], "num_classes": 1} for number, score in enumerate(scores)
         ]
@@ -68,7 +78,7 @@ def router(server: Server) -> APIRouter:
     @routes.post("/pooling")
     async def pooling(body: PoolingRequest, request: Request) -> JSONText:
         """The raw logit, as reward models give."""
-        scores = await scores_of_inputs(request, _inputs(body), body.use_activation is True)
+        scores = await scores_of_inputs(request, _inputs(server, body), body.use_activation is True)
         data = [{"index": number, "object": "pooling", "data": [score]} for number, score in enumerate(scores)]
         return answer("pool", data)
 
@@ -88,9 +98,9 @@ def _texts(texts: str | list[str]) -> list[str]:
     return [texts] if isinstance(texts, str) else texts
 
 
-def _inputs(body: PoolingRequest) -> list[Group]:
+def _inputs(server: Server, body: PoolingRequest) -> list[Group]:
     if body.messages is not None:
         return [conversation(body.messages, ["messages"])]
     if body.input is None:
         raise UnprocessableError(["input"], "expected input, or messages")
-    return [Group("", (text,)) for text in _texts(body.input)]
+    return [whole_text(server, text, add_special_tokens=True) for text in _texts(body.input)]
