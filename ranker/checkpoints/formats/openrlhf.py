@@ -73,8 +73,9 @@ class OpenRLHF(CheckpointFormat):
 
         config = source.config
         values = decoder_config(source, "openrlhf", "RewardModel")
-        ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-        if last_read_id(source.model.layout, source.tokenizer) not in ends:
+        last = last_read_id(source.model.layout, source.tokenizer)
+        chat = getattr(source.model.layout, "chat", None)
+        if chat is None or last is None or source.tokenizer.token(last) != chat.variables.get("eos_token"):
             raise CheckpointError(
                 "this model does not read the end-of-text token, and OpenRLHF scores that token, so its scores would "
                 "be others; choose --to hf"
