@@ -12,6 +12,7 @@ from ranker.checkpoints import native, weights
 from ranker.config import ExportPrecision
 from ranker.errors import ParityError
 from ranker.export import graph, parity, search
+from ranker.layouts.settings import TextSettings
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.runtime import manifest as manifests
@@ -32,6 +33,7 @@ def export(
     data: str = "",
     evaluation: dict[str, Any] | None = None,
     on_loss: OnLoss = "refuse",
+    text: TextSettings | None = None,
 ) -> dict[ExportPrecision, parity.ParityReport]:
     """Export ``checkpoint`` in one or more precisions: graph, manifest and tokenizer in one file each.
 
@@ -43,6 +45,7 @@ def export(
         rows: labelled rows on which the parity is measured, a seeded sample of ``parity.ROWS``.
         data: what the rows are called in the report.
         evaluation: what is known about the model's quality; stored in the manifest.
+        text: settings of the text in the place of the checkpoint's; the file keeps them.
         on_loss: what becomes of an fp16 or int8 graph that loses too much: refuse raises, skip warns, allow writes it.
 
     Returns:
@@ -57,7 +60,7 @@ def export(
     slow = int8_warning() if any(precision.startswith("int8") for precision in targets) else None
     if slow is not None:
         logger.warning("int8: %s; int8 for other processors is exported on one of them", slow)
-    model, tokenizer = native.load(checkpoint)
+    model, tokenizer = native.load(checkpoint, text=text)
     source = TorchScorer(model, tokenizer)
     reference = parity.Reference(source, rows, max_length=model.layout.max_length)
     source_sha256 = weights.digest(checkpoint)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ranker.data import fields
 from ranker.errors import ConfigError, DataError, ModelFileError, ScoringError, nearest
 from ranker.extras import require
+from ranker.layouts.settings import text_settings
 from ranker.metrics import sigmoid
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
@@ -296,6 +297,7 @@ def load(
     device_map: str | Mapping[str, Any] | None = None,
     padding_free: bool = False,
     average_orders: bool = True,
+    text: Mapping[str, Any] | None = None,
 ) -> Ranker:
     """Load a ``model.onnx`` (needs only onnxruntime), or a checkpoint of any known format (the ``train`` extra).
 
@@ -319,6 +321,10 @@ def load(
             GPUs since Ampere, row by row on a CPU; every answer is then read after a prompt of its own.
         average_orders: whether a model that reads ordered pairs (PairRM, SteamSHP) reads each pair in both orders and
             averages them. False halves the work and leaves the model's position bias in the scores.
+        text: settings of the text in the place of the model's own (``ranker.layouts.settings.TextSettings``), for what
+            a checkpoint does not say: ``{"format": "trl"}`` reads plain texts as TRL writes them,
+            ``{"template_variables": {"enable_thinking": False}}`` sets what a chat template asks for, ``{"max_length":
+            8192}`` reads longer rows. ``export_onnx`` and ``convert`` take it too and store it.
 
     Raises:
         ConfigError: an unknown device or precision, TensorRT for a checkpoint, bf16 or ``padding_free`` for a
@@ -334,7 +340,8 @@ def load(
         )
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
-    common = {"max_tokens_per_forward": max_tokens_per_forward, "average_orders": average_orders}
+    common: dict[str, Any] = {"max_tokens_per_forward": max_tokens_per_forward, "average_orders": average_orders}
+    settings = text_settings(text)
     source = _located(Path(path), allow_pickle, revision, token)
     if source.is_file():
         if precision != "fp32":
@@ -343,10 +350,10 @@ def load(
             )
         if padding_free:
             raise ConfigError(f"{source}: a model.onnx reads padded rows; load its checkpoint padding_free")
-        return Ranker(_onnx_scorer(source, device=device, threads=threads, **common), str(path))
+        return Ranker(_onnx_scorer(source, device=device, threads=threads, text=settings, **common), str(path))
     if device == "tensorrt":
         raise ConfigError(f"{path}: TensorRT runs a model.onnx; export the checkpoint with --precision fp16")
-    options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle}
+    options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle, "text": settings}
     if device_map is not None:
         options["device_map"] = device_map
     model, tokenizer = _torch_model(source, device, threads, quantization, options)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ranker.api.rows import RowsLike, preferences_of
 from ranker.errors import CheckpointError
 from ranker.extras import require
+from ranker.layouts.settings import text_settings
 
 if TYPE_CHECKING:
     from ranker.checkpoints.report import CheckpointReport
@@ -97,6 +99,7 @@ def convert(
     to: str = "native",
     head_prefix: str | None = None,
     allow_pickle: bool = False,
+    text: Mapping[str, Any] | None = None,
 ) -> tuple[str, ...]:
     """Write a reward model in another format; its own loader then gives the same scores.
 
@@ -107,12 +110,13 @@ def convert(
         to: ``native``, ``hf``, ``openrlhf``, ``crossencoder``, ``pairrm-hf``, ``llama-factory`` or ``triton``.
         head_prefix: the head's name, where it is not one of the known ones.
         allow_pickle: read pickled weights, of a source that you trust.
+        text: settings of the text, as in ``ranker.load``; the new folder keeps them.
 
     Returns:
         What could not be kept as it was.
 
     Raises:
-        ConfigError: an unknown format.
+        ConfigError: an unknown format, or a setting of the text that the model does not have.
         CheckpointError: the source is not read, the target holds files, or the format cannot hold the model.
     """
     if to == "triton":
@@ -123,7 +127,16 @@ def convert(
     from ranker.checkpoints import hub
 
     folder = hub.local(str(source), allow_pickle=allow_pickle)
-    return tuple(converting.convert(folder, Path(target), to, head_prefix=head_prefix, allow_pickle=allow_pickle))
+    return tuple(
+        converting.convert(
+            folder,
+            Path(target),
+            to,
+            head_prefix=head_prefix,
+            allow_pickle=allow_pickle,
+            text=text_settings(text),
+        )
+    )
 
 
 def merge_adapter(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ranker.api.rows import RowsLike, name_of, preferences_of
 from ranker.config import ExportPrecision
 from ranker.errors import ConfigError, nearest
 from ranker.extras import require
+from ranker.layouts.settings import text_settings
 
 if TYPE_CHECKING:
     from ranker.export.parity import ParityReport
@@ -21,6 +23,7 @@ def export_onnx(
     precision: ExportPrecision = "fp32",
     rows: RowsLike | None = None,
     allow_loss: bool = False,
+    text: Mapping[str, Any] | None = None,
 ) -> ParityReport:
     """Export a checkpoint to one self-contained ``model.onnx`` that needs no torch.
 
@@ -32,13 +35,14 @@ def export_onnx(
         path: the file that is written.
         precision: ``fp32``, ``fp16`` (GPU), ``int8`` or ``int8-static``.
         rows: labelled rows of the kind that will be scored; default the built-in sample.
+        text: settings of the text, as in ``ranker.load``; the file keeps them.
         allow_loss: write an fp16 or int8 file even if it loses too much.
 
     Returns:
         How the file compares with the torch model; it is stored in the file too.
 
     Raises:
-        ConfigError: an unknown precision.
+        ConfigError: an unknown precision, or a setting of the text that the model does not have.
         ParityError: the file does not score like the checkpoint; nothing is written.
         CheckpointError: the checkpoint is incomplete.
 
@@ -61,5 +65,6 @@ def export_onnx(
         rows=preferences_of("sample:validation" if rows is None else rows),
         data=SAMPLE if rows is None else name_of(rows),
         on_loss="allow" if allow_loss else "refuse",
+        text=text_settings(text),
     )
     return reports[precision]

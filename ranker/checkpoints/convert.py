@@ -18,6 +18,7 @@ from ranker.checkpoints.formats.spec import Source
 from ranker.checkpoints.native import Loaded
 from ranker.errors import CheckpointError, ConfigError, nearest
 from ranker.layouts import Layout
+from ranker.layouts.settings import TextSettings
 from ranker.models.backbones import DECODERS
 from ranker.models.pointwise import PAD_TOKEN, RewardReading, last_read_id
 from ranker.models.tokenizers import text_tokenizer
@@ -37,7 +38,13 @@ DTYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloa
 
 
 def convert(
-    source: Path, target: Path, to: str = "native", *, head_prefix: str | None = None, allow_pickle: bool = False
+    source: Path,
+    target: Path,
+    to: str = "native",
+    *,
+    head_prefix: str | None = None,
+    allow_pickle: bool = False,
+    text: TextSettings | None = None,
 ) -> tuple[str, ...]:
     """Write ``source`` as a new folder of format ``to``, every tensor in the precision in which it was stored.
 
@@ -49,6 +56,7 @@ def convert(
         to: one of ``TARGETS``.
         head_prefix: as in ``native.load``.
         allow_pickle: as in ``native.load``; the target is always safetensors.
+        text: as in ``native.load``; the new folder keeps it.
 
     Returns:
         What could not be kept, or is read otherwise than a user may expect.
@@ -61,7 +69,7 @@ def convert(
         raise ConfigError(f"expected --to {', '.join(TARGETS)}, got '{to}'{nearest(to, TARGETS)}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise CheckpointError(f"{target}: expected a new folder, found files in it; choose another")
-    loaded = native.open_checkpoint(source, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    loaded = native.open_checkpoint(source, head_prefix=head_prefix, allow_pickle=allow_pickle, text=text)
     notes = list(loaded.notes)
     writer = WRITERS[to]
     if writer.read_by_transformers:

@@ -16,13 +16,14 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ranker import atomic
+from ranker import atomic, layouts
 from ranker.checkpoints import adapters, weights
 from ranker.checkpoints.formats.spec import LoadSpec, check_vocabulary
 from ranker.checkpoints.resolve import resolve
 from ranker.checkpoints.weights import Header
 from ranker.errors import CheckpointError, ConfigError
 from ranker.layouts import Layout
+from ranker.layouts.settings import ChatSettings, TextSettings, with_settings
 from ranker.models import steamshp
 from ranker.models.armorm import GatedConfig, GatedModel
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
@@ -62,7 +63,12 @@ def replace(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> N
 
 
 def load(
-    folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, **options: Any
+    folder: Path,
+    *,
+    head_prefix: str | None = None,
+    allow_pickle: bool = False,
+    text: TextSettings | None = None,
+    **options: Any,
 ) -> tuple[PreTrainedModel, TextTokenizer]:
     """Read a checkpoint of any known format; every tensor must be there, of the right shape and finite.
 
@@ -72,19 +78,25 @@ def load(
         folder: the checkpoint.
         head_prefix: a foreign head's name, where it is not one of the known ones.
         allow_pickle: whether foreign weights may be pickles, of which only tensors are read.
+        text: settings of the text in the place of the checkpoint's.
         options: passed on to ``from_pretrained`` (a quantisation, ``device_map``).
 
     Raises:
         CheckpointError: naming the missing, unexpected, empty or non-finite tensor and what to do.
     """
-    loaded = open_checkpoint(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, **options)
+    loaded = open_checkpoint(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text=text, **options)
     for note in loaded.notes:
         warnings.warn(f"{folder}: {note}", stacklevel=2)
     return loaded.model, loaded.tokenizer
 
 
 def open_checkpoint(
-    folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, **options: Any
+    folder: Path,
+    *,
+    head_prefix: str | None = None,
+    allow_pickle: bool = False,
+    text: TextSettings | None = None,
+    **options: Any,
 ) -> Loaded:
     """``load`` without its warnings, and with what the files said.
 
@@ -95,8 +107,10 @@ def open_checkpoint(
         if options:
             raise ConfigError(f"{folder}: an adapter is loaded in full precision on one device; merge it: ranker merge")
         model, tokenizer, notes = adapters.load(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+        if text is not None:
+            use_text(model.config, text)
         return Loaded(model, tokenizer, {}, notes)
-    plan = plan_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    plan = plan_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text=text)
     spec, tokenizer = plan.spec, plan.tokenizer
     if issubclass(spec.cls, RewardReading):
         options |= attention_options(spec.config)
@@ -129,13 +143,17 @@ class LoadPlan:
     headers: Mapping[str, Header]
 
 
-def plan_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False) -> LoadPlan:
+def plan_of(
+    folder: Path, *, head_prefix: str | None = None, allow_pickle: bool = False, text: TextSettings | None = None
+) -> LoadPlan:
     """Compare a checkpoint's headers with its model, without reading a weight.
 
     Raises:
         CheckpointError: as ``load``, but for values of tensors.
     """
     spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    if text is not None:
+        use_text(spec.config, text)
     with torch.device("meta"):
         empty = spec.cls(spec.config)
     tokenizer = TextTokenizer.from_folder(folder, empty.layout.marker_ids)
@@ -148,6 +166,21 @@ def plan_of(folder: Path, *, head_prefix: str | None = None, allow_pickle: bool 
     headers = weights.check(files, names, wanted, tied)
     check_vocabulary(folder, tokenizer, empty)
     return LoadPlan(spec, empty.layout, tokenizer, files, headers)
+
+
+def use_text(config: Any, settings: ChatSettings) -> None:
+    """Change the layout that a model's configuration stores.
+
+    Raises:
+        ConfigError: a setting that the layout does not have.
+    """
+    in_section = hasattr(config, "ranker")
+    stored = config.ranker["text"] if in_section else config.text
+    changed = with_settings(layouts.parse(stored), settings).model_dump(mode="json")
+    if in_section:
+        config.ranker["text"] = changed
+    else:
+        config.text = changed
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ranker.cli.options import AllowPickle, HeadPrefix, NewFolder, To
+from ranker.cli.options import AllowPickle, HeadPrefix, NewFolder, Text, To, text_of
 
 
 def main(
@@ -15,6 +15,7 @@ def main(
     to: To = "native",
     head_prefix: HeadPrefix = None,
     allow_pickle: AllowPickle = False,
+    text: Text = None,
 ) -> None:
     """Write a reward model in another format; its own loader then gives the same scores.
 
@@ -23,5 +24,5 @@ def main(
     from ranker.api.checkpoints import convert
     from ranker.cli.terminal import say_converted
 
-    notes = convert(source, target, to=to, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    notes = convert(source, target, to=to, head_prefix=head_prefix, allow_pickle=allow_pickle, text=text_of(text))
     say_converted(target, to, notes)

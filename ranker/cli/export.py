@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ranker.cli.options import Text, text_of
+
 
 def main(
     checkpoint: Annotated[str, typer.Argument(help="a checkpoint: a folder or a hub name")],
@@ -15,6 +17,7 @@ def main(
         str | None, typer.Option(help="labelled rows for the parity gate; default the built-in sample")
     ] = None,
     allow_loss: Annotated[bool, typer.Option("--allow-loss", help="write int8 that passes its limits")] = False,
+    text: Text = None,
 ) -> None:
     """Export a checkpoint to one self-contained model.onnx, after it was compared with torch.
 
@@ -26,5 +29,5 @@ def main(
     from ranker.cli.terminal import show
 
     name: Any = precision  # checked by the call
-    parity = export_onnx(checkpoint, output, precision=name, rows=data, allow_loss=allow_loss)
+    parity = export_onnx(checkpoint, output, precision=name, rows=data, allow_loss=allow_loss, text=text_of(text))
     show(Console(), f"{output} against {checkpoint}", parity.rows())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -34,11 +36,40 @@ Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
 HeadPrefix = Annotated[str | None, typer.Option("--head-prefix", help="the head's name, where it is an unusual one")]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="read .bin weights, of a source you trust")]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text", help="name=value, a setting of the model's text: format=trl, max_length=4096, tools=@tools.json"
+    ),
+]
 To = Annotated[
     str,
     typer.Option("--to", help="native, hf, openrlhf, crossencoder, pairrm-hf, llama-factory; triton for a model.onnx"),
 ]
 NewFolder = Annotated[str, typer.Argument(help="a new folder")]
+
+
+def text_of(entries: list[str] | None) -> dict[str, Any] | None:
+    """``--text name=value`` as a mapping: values as JSON where they are, ``@file`` the content of a file.
+
+    Raises:
+        ConfigError: an entry without an equals sign, or a file that is not there.
+    """
+    settings: dict[str, Any] = {}
+    for entry in entries or []:
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise ConfigError(f"expected --text name=value, got '{entry}'; for example --text format=trl")
+        if value.startswith("@"):
+            file = Path(value[1:])
+            if not file.is_file():
+                raise ConfigError(f"--text {name}: found no file {file}")
+            value = file.read_text(encoding="utf-8")
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings or None
 
 
 def columns_of(entries: list[str] | None) -> dict[str, str]:

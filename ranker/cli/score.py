@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from ranker.cli import stream
-from ranker.cli.options import AverageOrders, Column, Device, Input, Model, Output, Quiet, Rate, Threads, columns_of
+from ranker.cli.options import (
+    AverageOrders,
+    Column,
+    Device,
+    Input,
+    Model,
+    Output,
+    Quiet,
+    Rate,
+    Text,
+    Threads,
+    columns_of,
+    text_of,
+)
 
 
 def main(
@@ -18,6 +31,7 @@ def main(
     device: Device = "auto",
     threads: Threads = None,
     average_orders: AverageOrders = True,
+    text: Text = None,
     rendered: Annotated[
         bool, typer.Option("--rendered", help="the chat template was applied: read 'text', or prompt + candidate")
     ] = False,
@@ -39,6 +53,7 @@ def main(
         device=device,
         threads=threads,
         average_orders=average_orders,
+        text=text_of(text),
         rendered=rendered,
         max_error_rate=fail_on_error_rate,
         quiet=quiet,

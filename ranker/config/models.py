@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ranker.config.losses import ComparisonLossName, ListLossName, RegressionLossName
 from ranker.config.section import Pooling, Section
+from ranker.layouts.settings import ChatSettings
 
 COMPARISONS: Final[tuple[str, ...]] = get_args(ComparisonLossName)
 LISTS: Final[tuple[str, ...]] = get_args(ListLossName)
@@ -48,6 +49,7 @@ class PointwiseConfig(TrainableConfig):
     type: Literal["pointwise"] = "pointwise"
     aspects: tuple[str, ...] = Field((), description="names of the regressed aspects; sorted")
     pooling: Pooling = Field("first_token", description="of encoders; auto: the checkpoint's own setting")
+    text: ChatSettings = Field(ChatSettings(), description="how conversations become text; default: the chat template")
 
     @field_validator("aspects")
     @classmethod

@@ -24,8 +24,8 @@ Built = tuple[PreTrainedModel, TextTokenizer]
 
 
 def _pointwise(name: str, config: Any, output: Output, options: Mapping[str, Any]) -> Built:
-    settings = config.model_dump(exclude={"type", "name_or_path", "init_head"})
-    return pointwise.from_backbone(name, output=output, **settings, **options)
+    settings = config.model_dump(exclude={"type", "name_or_path", "init_head", "text"})
+    return pointwise.from_backbone(name, output=output, text_settings=config.text, **settings, **options)
 
 
 def _pairwise(name: str, config: Any, output: Output, options: Mapping[str, Any]) -> Built:

@@ -29,6 +29,7 @@ from ranker.errors import CheckpointError, ConfigError
 from ranker.layouts import Layout, Output
 from ranker.layouts.conversation import Conversation
 from ranker.layouts.pointwise import Pointwise
+from ranker.layouts.settings import ChatSettings, with_settings
 from ranker.models import backbones, decoders
 from ranker.models.attention.blocks import row_mask
 from ranker.models.backbones import DECODERS, family
@@ -173,6 +174,7 @@ def from_backbone(
     max_length: int = 512,
     prompt_reserve: int = 64,
     backbone_dropout: float = 0.0,
+    text_settings: ChatSettings = ChatSettings(),  # noqa: B008  frozen
     **options: Any,
 ) -> tuple[PreTrainedModel, TextTokenizer]:
     """A reward model with a pretrained backbone and a newly initialised head, for training.
@@ -210,7 +212,7 @@ def from_backbone(
         tokenizer, config, output=output, pooling=pooling, max_length=max_length, prompt_reserve=prompt_reserve
     )
     config.ranker = {
-        "text": text.model_dump(mode="json"),
+        "text": with_settings(text, text_settings).model_dump(mode="json"),
         "head": output,
         "pooling": pooling if is_encoder else "last_token",
         "aspects": list(aspects),

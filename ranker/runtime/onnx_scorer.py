@@ -12,6 +12,7 @@ from ranker.errors import ModelFileError
 from ranker.extras import require
 from ranker.layouts import Layout
 from ranker.layouts.layout import Arrays
+from ranker.layouts.settings import TextSettings, with_settings
 from ranker.records import Group
 from ranker.runtime import budgets
 from ranker.runtime import manifest as manifests
@@ -192,8 +193,10 @@ class OnnxScorer(GraphScorer):
     Args:
         path: the file; it is verified against its hashes before the first score.
         device, threads, max_tokens_per_forward, average_orders: as in ``GraphScorer``.
+        text: settings of the text in the place of the file's.
 
     Raises:
+        ConfigError: a setting that the file's layout does not have.
         ModelFileError: the file is damaged, foreign or from a newer version.
         MissingExtraError: onnxruntime is not installed.
     """
@@ -206,11 +209,13 @@ class OnnxScorer(GraphScorer):
         threads: int | None = None,
         max_tokens_per_forward: int | None = None,
         average_orders: bool = True,
+        text: TextSettings | None = None,
     ) -> None:
         self.manifest, tokenizer = manifests.read(path)
+        layout: Any = self.manifest.text
         super().__init__(
             path,
-            self.manifest.text,
+            layout if text is None else with_settings(layout, text),
             tokenizer,
             device=device,
             threads=threads,

@@ -214,3 +214,55 @@ def test_token_types_are_those_that_a_producer_passes(tmp_path):
         layout.model_copy(update={"token_types": "zero"}), loaded.scorer.pipeline.tokenizer
     )
     assert zero.pack(zero.tokenize([group])[0]).rows[0].blocks.max() == 0
+
+
+def test_a_text_format_is_set_where_a_checkpoint_does_not_say_it_and_is_stored(tmp_path):
+    """TRL's rows of plain text, with a tokenizer that has a chat template all the same."""
+    produced = trl_chat(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(produced.folder)
+    model = AutoModelForSequenceClassification.from_pretrained(produced.folder).eval()
+    ids = tokenizer("Hello there" + "General" + tokenizer.eos_token).input_ids
+    with torch.no_grad():
+        expected = model(input_ids=torch.tensor([ids])).logits.item()
+    text = {"format": "trl"}
+    assert ranker.load(produced.folder, text=text).score("Hello there", ["General"])[0] == pytest.approx(
+        expected, abs=1e-5
+    )
+    ranker.convert(produced.folder, tmp_path / "stored", text=text)
+    assert ranker.load(tmp_path / "stored").score("Hello there", ["General"])[0] == pytest.approx(expected, abs=1e-5)
+    ranker.export_onnx(produced.folder, tmp_path / "model.onnx", text=text)
+    exported = ranker.load(tmp_path / "model.onnx")
+    assert exported.score("Hello there", ["General"])[0] == pytest.approx(expected, abs=1e-4)
+    back = ranker.load(tmp_path / "model.onnx", text={"format": "chat", "chat_template": tokenizer.chat_template})
+    ours, theirs = compared(back.scorer, produced, ROWS[:8])
+    np.testing.assert_allclose(ours, theirs, atol=SAME * np.ptp(theirs), rtol=0)
+
+
+def test_variables_and_tools_of_a_template_are_settings(tmp_path):
+    template = (
+        "{% if tools %}Tools: {{ tools | tojson }}\n{% endif %}{% if enable_thinking is false %}/no_think\n{% endif %}"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    )
+    produced = trl_chat(tmp_path, template=template)
+    tokenizer = AutoTokenizer.from_pretrained(produced.folder)
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
+    loaded = ranker.load(produced.folder, text={"tools": tools, "template_variables": {"enable_thinking": False}})
+    (tokens,) = loaded.scorer.pipeline.tokenize([group_of(ROWS[0])])
+    expected = tokenizer.apply_chat_template(list(ROWS[0]), tools=tools, enable_thinking=False, return_dict=True)
+    assert tokens.candidates[0].tolist() == expected["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"formt": "trl"}, "text.formt: Extra inputs are not permitted; the settings are format, chat_template"),
+        ({"format": "html"}, "text.format: Input should be 'chat', 'plain', 'trl', 'openrlhf' or 'trlx'"),
+        ({"token_types": "zero"}, "text.token_types: layout 'conversation' has no such setting; it has format"),
+        ({"chat_template": "{% for"}, "not valid Jinja"),
+    ],
+)
+def test_a_wrong_setting_of_the_text_is_refused_by_name(settings, message, tmp_path):
+    from ranker.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=message):
+        ranker.load(openrlhf(tmp_path).folder, text=settings)
