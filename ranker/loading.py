@@ -98,9 +98,8 @@ class Ranker:
             ScoringError: the candidates could not be scored; ``scorer.score`` reports that instead.
 
         Example:
-            >>> text = tokenizer.apply_chat_template(messages, tokenize=False)
-            >>> ranker.load("reward-model").score("", [text], rendered=True)
-            array([1.25], dtype=float32)
+            >>> ranker.load("model.onnx").score("Say hi", ["Hi!", "No."])
+            array([...], dtype=float32)
         """
         return self.score_batch([prompt], [candidates], rendered=rendered)[0]
 

@@ -109,7 +109,14 @@ PHRASES = (
 )
 """Names, settings, recipes and command-line values; phrases with spaces or quotes apart."""
 
-PLAIN = {"n_tasks": ("tests/checkpoints/layouts.py", "benchmarks/scoring.py", "ranker/checkpoints/formats/pairrm.py")}
+PLAIN = {
+    "n_tasks": (
+        "tests/checkpoints/layouts.py",
+        "tests/references/test_checkpoints.py",
+        "benchmarks/scoring.py",
+        "ranker/checkpoints/formats/pairrm.py",
+    )
+}
 """Where LLM-Blender's own setting is written or read."""
 
 EMPTY_NAMES = {"found", "own", "made", "given", "taken", "said", "begun"}

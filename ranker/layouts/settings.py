@@ -85,8 +85,8 @@ def with_settings(layout: Layout, settings: ChatSettings) -> Layout:
     if isinstance(layout, Conversation):
         allowed: tuple[str, ...] = (*OF_DECODERS, "max_length", "prompt_reserve")
     else:
-        own = tuple(name for name in OF_ENCODERS if name in type(layout).model_fields)
-        allowed = (*own, "max_length", "prompt_reserve")
+        encoder_settings = tuple(name for name in OF_ENCODERS if name in type(layout).model_fields)
+        allowed = (*encoder_settings, "max_length", "prompt_reserve")
     for name in changed:
         if name not in allowed:
             raise ConfigError(f"text.{name}: layout '{layout.layout}' has no such setting; it has {', '.join(allowed)}")

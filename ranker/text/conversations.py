@@ -164,20 +164,20 @@ class Conversations:
         """
         if not bounded:
             kept = [_changed(turn, lambda text: _cleaned(text)[-self.characters :]) for turn in before]
-            said = [_changed(turn, lambda text: _cleaned(text)[: self.characters]) for turn in answer]
+            reply = [_changed(turn, lambda text: _cleaned(text)[: self.characters]) for turn in answer]
         else:
-            kept, said = list(before), list(answer)
-        special = any(self.tokenizer.spells_special(text) for turn in (*kept, *said) for text in _strings(turn))
-        turns = [_changed(turn, self.tokenizer.marked) for turn in (*kept, *said)] if special else [*kept, *said]
+            kept, reply = list(before), list(answer)
+        special = any(self.tokenizer.spells_special(text) for turn in (*kept, *reply) for text in _strings(turn))
+        turns = [_changed(turn, self.tokenizer.marked) for turn in (*kept, *reply)] if special else [*kept, *reply]
         text = self.chat.finished(self.chat.render(turns))
         return _Row(
             tuple(kept),
-            tuple(said),
+            tuple(reply),
             text,
             special,
             adds_specials=self.chat.bos == "tokenizer",
             prompt_cut=not bounded and _characters(kept) < _characters(before),
-            answer_cut=not bounded and _characters(said) < _characters(answer),
+            answer_cut=not bounded and _characters(reply) < _characters(answer),
         )
 
     def _encoded(self, rows: Sequence[_Row]) -> list[Ids]:
@@ -255,15 +255,15 @@ class Conversations:
             if excess <= 0:
                 return row, ids
             excess += attempt  # a text without its first tokens may become more tokens than were left
-            prompt, said = self._lengths(before), self._lengths(answer)
-            room = sum(prompt) + sum(said) - excess
-            kept, (left,) = split_budget(max(0, room), sum(prompt), [sum(said)], self.prompt_reserve)
-            if sum(prompt) + sum(said) == 0:
+            prompt, answer_lengths = self._lengths(before), self._lengths(answer)
+            room = sum(prompt) + sum(answer_lengths) - excess
+            kept, (left,) = split_budget(max(0, room), sum(prompt), [sum(answer_lengths)], self.prompt_reserve)
+            if sum(prompt) + sum(answer_lengths) == 0:
                 break
             prompt_cut |= kept < sum(prompt)
-            answer_cut |= left < sum(said)
+            answer_cut |= left < sum(answer_lengths)
             before = self._without_first(before, sum(prompt) - kept)
-            answer = self._without_last(answer, sum(said) - left)
+            answer = self._without_last(answer, sum(answer_lengths) - left)
             short = self._row(before, answer, bounded=True)
             row = replace(short, prompt_cut=prompt_cut, answer_cut=answer_cut)
             (ids,) = self._encoded([row])

@@ -34,7 +34,7 @@ def as_parts(conversation):
     )
 
 
-def group_of(conversation):
+def conversation_group(conversation):
     """A conversation as a row of a file is read."""
     prompt, answer = fields.split_last(fields.messages(list(conversation), "row", "messages"), "row", "messages")
     return Group(prompt, (answer,))
@@ -62,7 +62,7 @@ def test_ids_of_every_conversation_are_those_of_apply_chat_template(template, ki
     layout = Conversation(chat=chat_text(tokenizer), pad_id=tokenizer.pad_token_id, max_length=8192)
     pipeline = TextPipeline(layout, text_tokenizer(tokenizer))
     conversations = tuple(map(as_parts, CONVERSATIONS)) if template.stem in PARTS_ONLY else CONVERSATIONS
-    every = pipeline.tokenize([group_of(conversation) for conversation in conversations])
+    every = pipeline.tokenize([conversation_group(conversation) for conversation in conversations])
     specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     read = 0
     for conversation, tokens in zip(conversations, every, strict=True):

@@ -22,7 +22,7 @@ from ranker.errors import CheckpointError
 from ranker.text import chat
 from tests.models.test_reward import save_backbone
 from tests.references.producers import ROWS, cross_encoder, openrlhf, padding_is_the_end, trl_chat
-from tests.references.test_chat_templates import group_of
+from tests.references.test_chat_templates import conversation_group
 from tests.references.test_producers import SAME, compared
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -209,7 +209,7 @@ def test_token_types_are_those_that_a_producer_passes(tmp_path):
     loaded = ranker.load(cross_encoder(tmp_path).folder)
     layout = loaded.scorer.pipeline.layout
     assert (layout.token_types, layout.truncation) == ("pair", "longest_first")
-    group = group_of(ROWS[0])
+    group = conversation_group(ROWS[0])
     zero = type(loaded.scorer.pipeline)(
         layout.model_copy(update={"token_types": "zero"}), loaded.scorer.pipeline.tokenizer
     )
@@ -247,7 +247,7 @@ def test_variables_and_tools_of_a_template_are_settings(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(produced.folder)
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
     loaded = ranker.load(produced.folder, text={"tools": tools, "template_variables": {"enable_thinking": False}})
-    (tokens,) = loaded.scorer.pipeline.tokenize([group_of(ROWS[0])])
+    (tokens,) = loaded.scorer.pipeline.tokenize([conversation_group(ROWS[0])])
     expected = tokenizer.apply_chat_template(list(ROWS[0]), tools=tools, enable_thinking=False, return_dict=True)
     assert tokens.candidates[0].tolist() == expected["input_ids"]
 

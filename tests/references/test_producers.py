@@ -9,7 +9,7 @@ import ranker
 from ranker.checkpoints.verify import verify
 from ranker.records import Group
 from tests.references.producers import LONG, PRODUCERS, ROWS
-from tests.references.test_chat_templates import group_of
+from tests.references.test_chat_templates import conversation_group
 
 SAME = 1e-4
 """Largest difference of scores, of the spread of the producer's."""
@@ -17,7 +17,7 @@ SAME = 1e-4
 
 def compared(scorer, produced, conversations):
     """(ours, theirs) of the conversations that the producer reads."""
-    groups = [group_of(conversation) for conversation in conversations]
+    groups = [conversation_group(conversation) for conversation in conversations]
     rows = [
         (result, expected)
         for result, conversation in zip(scorer.score(groups), conversations, strict=True)
@@ -58,7 +58,7 @@ def test_a_crossencoder_cuts_long_rows_as_its_own_code_does(tmp_path):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
     flags = [
         (result.prompt_truncated, bool(result.truncated[0]))
-        for result in loaded.scorer.score(list(map(group_of, LONG)))
+        for result in loaded.scorer.score(list(map(conversation_group, LONG)))
     ]
     assert flags == [(True, False), (False, True), (True, True)]
 
@@ -71,7 +71,7 @@ def test_a_long_conversation_keeps_the_templates_own_text(tmp_path):
     long = tuple(
         {"role": role, "content": f"turn {i} " + "many words " * 30} for i, role in enumerate(("user", "assistant") * 3)
     )
-    (tokens,) = pipeline.tokenize([group_of(long)])
+    (tokens,) = pipeline.tokenize([conversation_group(long)])
     text = pipeline.tokenizer.decode(tokens.candidates[0])
     assert len(tokens.candidates[0]) <= 48
     assert text.startswith("<|im_start|>")
@@ -96,6 +96,6 @@ def test_a_group_that_the_template_refuses_says_so_in_its_words(tmp_path):
         {"role": "user", "content": "y"},
         {"role": "assistant", "content": "z"},
     )
-    bad, good = pipeline.tokenize([group_of(refused), Group("y", ("z",))])
+    bad, good = pipeline.tokenize([conversation_group(refused), Group("y", ("z",))])
     assert "System role not supported" in bad.refused[0]
     assert good.refused == {}

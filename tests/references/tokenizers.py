@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
-from pathlib import Path
+from itertools import islice
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from ranker.data.sample import build
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
@@ -24,11 +27,17 @@ MARKERS = re.compile(
 
 
 def corpus() -> list[str]:
-    """Prose and code with runs of spaces and line breaks, which become merges."""
-    root = Path(__file__).parents[2]
-    files = [*sorted((root / "docs").glob("*.md")), *sorted((root / "ranker" / "text").glob("*.py"))]
-    texts = [file.read_text(encoding="utf-8") for file in files]
-    return [*texts, *(text.replace("\n", "\n\n") for text in texts), *("\n" * n + "a" for n in range(2, 9))]
+    """The rows of the built-in sample, and runs of spaces and line breaks, which become merges."""
+    texts = [text for row in islice(build.rows("validation"), 300) for text in (row["prompt"], *row["candidates"])]
+    code = [f"def f{n}(x):\n    return {{\n        'a': x,\n    }}\n\n\n" for n in range(20)]
+    breaks = ["\n" * n + word for n in range(1, 9) for word in ("a", "The", "Paris", "1")]
+    return [
+        *texts,
+        *(text.replace(". ", ".\n") for text in texts),
+        *(text.replace(". ", ".\n\n") for text in texts),
+        *code,
+        *breaks,
+    ]
 
 
 @cache
@@ -43,7 +52,9 @@ def base(kind: str) -> str:
         # Words train faster than whole texts, and merges over spaces are learned from the lines.
         lines = [line for text in corpus() for line in re.findall(r".{1,40}|\n+", text)]
         tokenizer.train_from_iterator(lines, trainer)
-        return tokenizer.to_str()
+        values = json.loads(tokenizer.to_str())  # bytes are words of the vocabulary, no added tokens
+        values["added_tokens"] = [token for token in values["added_tokens"] if token["content"] == "<unk>"]
+        return json.dumps(values)
     tokenizer = Tokenizer(models.BPE())
     if kind == "gpt2":
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

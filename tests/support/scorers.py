@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
+from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.scoring.protocol import Floats, GroupScores, ScorerInfo, failed, margins
 
 
@@ -57,6 +59,6 @@ class LengthScorer:
         return GroupScores(lengths, np.zeros(len(lengths), np.bool_))
 
 
-def input_ids_of(scorer: Any, group: Group) -> list[list[int]]:
+def input_ids_of(scorer: GraphScorer | TorchScorer, group: Group) -> list[list[int]]:
     """The ids of every row that a scorer reads for a group."""
     return [row.ids.tolist() for row in scorer.pipeline.pack(scorer.pipeline.tokenize([group])[0]).rows]
