@@ -123,6 +123,7 @@ class Clock(datetime):
         return cls(2031, 7, 4, 12, tzinfo=tz)
 
 
+@pytest.mark.full
 def test_the_date_of_a_template_is_fixed_when_a_model_is_exported(tmp_path, monkeypatch):
     from transformers.utils import chat_template_utils
 
