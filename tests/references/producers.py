@@ -31,6 +31,9 @@ from trl import RewardConfig, RewardTrainer
 from tests.references.conversations import CONVERSATIONS, Turn
 from tests.references.tokenizers import tokenizer_for
 
+SPREAD = 1e-4
+"""Largest difference of scores, of the spread of the reference's."""
+
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
 LLAMA3 = (
     "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"

@@ -21,9 +21,9 @@ from ranker.checkpoints.detection import candidates_for_head
 from ranker.errors import CheckpointError
 from ranker.text import chat
 from tests.models.test_reward import save_backbone
-from tests.references.producers import ROWS, cross_encoder, openrlhf, padding_is_the_end, trl_chat
+from tests.references.producers import ROWS, SPREAD, cross_encoder, openrlhf, padding_is_the_end, trl_chat
 from tests.references.test_chat_templates import conversation_group
-from tests.references.test_producers import SAME, compared
+from tests.references.test_producers import compared
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -42,7 +42,7 @@ def test_names_behind_a_wrapper_are_read_with_a_note(wrapper, tmp_path):
     with pytest.warns(UserWarning, match="which a wrapper of the model left"):
         loaded = ranker.load(produced.folder)
     ours, theirs = compared(loaded.scorer, produced, ROWS[:8])
-    np.testing.assert_allclose(ours, theirs, atol=SAME * np.ptp(theirs), rtol=0)
+    np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
 
 
 def test_a_language_head_in_a_reward_model_is_left_out_with_a_note(tmp_path):
@@ -51,7 +51,7 @@ def test_a_language_head_in_a_reward_model_is_left_out_with_a_note(tmp_path):
     with pytest.warns(UserWarning, match="the language-model head is left out"):
         loaded = ranker.load(produced.folder)
     ours, theirs = compared(loaded.scorer, produced, ROWS[:8])
-    np.testing.assert_allclose(ours, theirs, atol=SAME * np.ptp(theirs), rtol=0)
+    np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
 
 
 def test_inspect_names_what_loading_refuses(tmp_path):
@@ -101,7 +101,7 @@ def test_our_openrlhf_folder_passes_verify(tmp_path):
     ranker.convert(produced.folder, tmp_path / "again", to="openrlhf")
     assert [check for check in ranker.verify_checkpoint(tmp_path / "again") if not check.passed] == []
     ours, theirs = compared(ranker.load(tmp_path / "again").scorer, produced, ROWS)
-    np.testing.assert_allclose(ours, theirs, atol=SAME * np.ptp(theirs), rtol=0)
+    np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
 
 
 def test_a_scored_end_that_is_padding_is_noted(tmp_path):
@@ -133,12 +133,12 @@ def test_the_date_of_a_template_is_fixed_when_a_model_is_exported(tmp_path, monk
         monkeypatch.setattr(module, "datetime", Clock)
     produced = trl_chat(tmp_path, template=DATED)
     ours, theirs = compared(ranker.load(produced.folder).scorer, produced, ROWS[:8])
-    np.testing.assert_allclose(ours, theirs, atol=SAME * np.ptp(theirs), rtol=0)
+    np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
     assert ranker.inspect_checkpoint(produced.folder).date == "2031-07-04"
     ranker.export_onnx(produced.folder, tmp_path / "model.onnx")
     monkeypatch.undo()
     later, theirs = compared(ranker.load(tmp_path / "model.onnx").scorer, produced, ROWS[:8])
-    np.testing.assert_allclose(later, ours, atol=SAME * np.ptp(ours), rtol=0)
+    np.testing.assert_allclose(later, ours, atol=SPREAD * np.ptp(ours), rtol=0)
 
 
 def llm_blender_pair_ranker(folder, family):
@@ -236,7 +236,7 @@ def test_a_text_format_is_set_where_a_checkpoint_does_not_say_it_and_is_stored(t
     assert exported.score("Hello there", ["General"])[0] == pytest.approx(expected, abs=1e-4)
     back = ranker.load(tmp_path / "model.onnx", text={"format": "chat", "chat_template": tokenizer.chat_template})
     ours, theirs = compared(back.scorer, produced, ROWS[:8])
-    np.testing.assert_allclose(ours, theirs, atol=SAME * np.ptp(theirs), rtol=0)
+    np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
 
 
 def test_variables_and_tools_of_a_template_are_settings(tmp_path):

@@ -8,12 +8,9 @@ import pytest
 import ranker
 from ranker.checkpoints.verify import verify
 from ranker.records import Group
-from tests.references.producers import LONG, PRODUCERS, ROWS
+from tests.references.producers import LONG, PRODUCERS, ROWS, SPREAD
 from tests.references.test_chat_templates import conversation_group
 from tests.support.selection import cases
-
-SAME = 1e-4
-"""Largest difference of scores, of the spread of the producer's."""
 
 
 def compared(scorer, produced, conversations):
@@ -39,7 +36,7 @@ def test_scores_are_those_of_the_producer(name, tmp_path):
     ours, theirs = compared(loaded.scorer, produced, ROWS)
     assert len(theirs) >= 8
     assert np.ptp(theirs) > 0.05
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=SAME * np.ptp(theirs))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=SPREAD * np.ptp(theirs))
 
 
 @pytest.mark.filterwarnings("ignore")
