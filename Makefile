@@ -91,6 +91,7 @@ docs: setup-dev ## write the generated documents
 	$(BIN)/python docs/api.py
 	$(BIN)/python docs/settings.py
 	$(BIN)/python docs/checkpoints.py
+	$(BIN)/python docs/compatibility.py
 
 constraints: setup-dev ## write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|onnxruntime-gpu|triton|cuda)' | sed 's/+cpu$$//; s/ @ .*//' > constraints.txt

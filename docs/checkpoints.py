@@ -101,8 +101,10 @@ Merge an adapter and its base, in full precision, with the head:
     $ ranker verify PATH
     $ ranker verify PATH --against OTHER --data rows.jsonl
 
-It loads the checkpoint. It checks that all tensors are there and finite, that the head is equal to its file, and that
-padding and batch size do not change the scores. `--against` compares the scores with another checkpoint's. `--data`
+It loads the checkpoint. It compares the ids of 13 conversations with transformers' `apply_chat_template` (of encoders,
+with the tokenizer's pairs), and the scores with transformers' own class, where it has one. It checks that all tensors
+are there and finite, that the head is equal to its file, and that padding and batch size do not change the scores.
+`--against` compares the scores with another checkpoint's. `--data`
 computes the accuracy on labelled rows. A checkpoint that passes gets a file `SHA256SUMS`. From then on, `verify`
 compares every byte with it, and so does `sha256sum --check SHA256SUMS`.
 

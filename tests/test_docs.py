@@ -1,20 +1,39 @@
 """The documents that are generated say what the code says."""
 
 import importlib.util
+import json
 import re
 
 import pytest
 
 from ranker.config import load_config, recipes
 from tests.conftest import ROOT
+from tests.references.producers import PRODUCERS
 
-spec = importlib.util.spec_from_file_location("schemes", ROOT / "docs" / "schemes.py")
-schemes = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(schemes)
+
+def script(name):
+    """A script of the folder ``docs``."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+schemes = script("schemes")
+compatibility = script("compatibility")
 
 
 def test_the_table_of_schemes_is_the_recipes():
     assert (ROOT / "docs" / "schemes.md").read_text() == schemes.document(), "run: make docs"
+
+
+def test_the_page_of_compatibility_shows_what_was_compared_and_every_row_was_equal():
+    assert (ROOT / "docs" / "compatibility.md").read_text() == compatibility.document(), "run: make docs"
+    figures = json.loads(compatibility.FIGURES.read_text())
+    rows = {row["name"]: row for row in figures["rows"]}
+    assert set(rows) == {*PRODUCERS, *compatibility.SCHEMES.values()}, "run: python docs/compatibility.py --record"
+    assert all(row["equal"] == row["n"] > 0 for row in rows.values())
+    assert figures["ids"]["equal"] == figures["ids"]["rows"] >= 72 * 4 * 40
 
 
 def test_the_table_of_datasets_is_the_code_s():

@@ -18,7 +18,9 @@ from ranker.text.tokenizer import TextTokenizer
 ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair", "armorm", "steamshp"]
 """As ``ranker.config`` names them; that package is for training and is not imported to score."""
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
+READABLE: Final = (3, 4)
+"""Versions that are read; decoders of version 3, whose conversations were rendered otherwise, are refused by name."""
 MANIFEST_KEY: Final = "ranker.manifest"
 TOKENIZER_KEY: Final = "ranker.tokenizer.json"
 DIGEST_KEY: Final = "ranker.manifest.sha256"
@@ -66,7 +68,7 @@ def read(path: Path) -> tuple[Manifest, TextTokenizer]:
     if sha256(text) != entries.get(DIGEST_KEY):
         raise _changed(path, "manifest")
     version = json.loads(text).get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         repair = "upgrade ranker-toolkit" if newer else "export the checkpoint again: ranker export"
         raise ModelFileError(f"{path}: manifest format {version}, this version reads {FORMAT_VERSION}; {repair}")

@@ -30,6 +30,9 @@ SENTINEL: Final = "\U000f2983"
 ATTEMPTS: Final = 8
 """Renderings until a row that is too long fits."""
 
+FEWEST: Final = 4
+"""Rows of a group, from which on their common beginning is encoded once."""
+
 BOS = Literal["template", "tokenizer"]
 
 
@@ -101,9 +104,38 @@ class Conversations:
     def tokenize(self, groups: Sequence[Group]) -> list[Tokens]:
         """See ``TextEncoder.tokenize``."""
         rows = [self._rows(group) for group in groups]
-        texts = [row for group in rows for row in group if isinstance(row, _Row)]
-        encoded = dict(zip(map(id, texts), self._encoded(texts), strict=True))
+        encoded = self._encoded_groups([[row for row in group if isinstance(row, _Row)] for group in rows])
         return [self._tokens(group, group_rows, encoded) for group, group_rows in zip(groups, rows, strict=True)]
+
+    def _encoded_groups(self, groups: Sequence[Sequence[_Row]]) -> dict[int, Ids]:
+        """The ids of all rows, by the rows' ``id``; what many rows of a group begin with is encoded once.
+
+        A group is split where the last special token begins that all its rows share. One row is encoded whole as well:
+        where its ids are not those of its two parts, all rows of the group are.
+        """
+        cuts = [self._cut(rows) for rows in groups]
+        parts: list[str] = []
+        for rows, cut in zip(groups, cuts, strict=True):
+            if cut:
+                parts += [rows[-1].text, rows[-1].text[:cut], *(row.text[cut:] for row in rows)]
+        ids = iter(self.tokenizer.encode_rendered(parts))
+        encoded: dict[int, Ids] = {}
+        for rows, cut in zip(groups, cuts, strict=True):
+            if not cut:
+                continue
+            whole, head = next(ids), next(ids)
+            joined = [np.concatenate([head, next(ids)]) for _ in rows]
+            if np.array_equal(joined[-1], whole):
+                encoded |= {id(row): self._ended(row_ids) for row, row_ids in zip(rows, joined, strict=True)}
+        rest = [row for rows in groups for row in rows if id(row) not in encoded]
+        return encoded | dict(zip(map(id, rest), self._encoded(rest), strict=True))
+
+    def _cut(self, rows: Sequence[_Row]) -> int:
+        """Where the rows of a group may be split, 0 where they are encoded whole."""
+        plain = not any(row.special_text or row.rendered or row.adds_specials for row in rows)
+        if not plain or len(rows) < FEWEST:
+            return 0
+        return self.tokenizer.last_boundary(commonprefix([row.text for row in rows]))
 
     def within(self, prompt: Prompt, answer: str, spans: Spans) -> NDArray[np.bool_]:
         """See ``TextEncoder.within``; of the ids from where the answer begins.

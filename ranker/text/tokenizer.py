@@ -114,6 +114,17 @@ class TextTokenizer:
         same = np.array_equal(after[: len(line_break)], line_break)
         return after[len(line_break) :] if same else self.encode_rendered([text])[0]
 
+    def last_boundary(self, text: str) -> int:
+        """Where the last special token of a rendered text begins, 0 where there is none.
+
+        A tokenizer splits a text at its special tokens first, so what is before and what begins there are encoded on
+        their own: their ids one after the other are those of the whole text.
+        """
+        place = 0
+        for match in self._boundaries.finditer(text):
+            place = match.start()
+        return place
+
     def spells_special(self, text: str) -> bool:
         """Whether a text holds the characters of a special token."""
         return self._special.search(text) is not None
@@ -147,6 +158,15 @@ class TextTokenizer:
         tokens = self._tokenizer.get_added_tokens_decoder().values()
         contents = sorted((token.content for token in tokens if token.special), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, filter(None, contents))) or "(?!)")
+
+    @cached_property
+    def _boundaries(self) -> re.Pattern[str]:
+        """Matches special tokens that take nothing of the text before them."""
+        tokens = self._tokenizer.get_added_tokens_decoder().values()
+        kept = [
+            t.content for t in tokens if t.special and t.content and not (t.lstrip or t.normalized or t.single_word)
+        ]
+        return re.compile("|".join(map(re.escape, sorted(kept, key=len, reverse=True))) or "(?!)")
 
     @cached_property
     def _marked_parts(self) -> re.Pattern[str]:

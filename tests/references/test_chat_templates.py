@@ -73,3 +73,39 @@ def test_ids_of_every_conversation_are_those_of_apply_chat_template(template, ki
         assert tokens.special_text == (spelled and expected is not None)
         read += expected is not None
     assert read >= 20, "most conversations are rendered by any template"
+
+
+ANSWERS = (
+    "Paris.",
+    "\nParis.\n",
+    " Paris",
+    "",
+    "\n\n\n",
+    "<think>\nHm.\n</think>\n\nParis",
+    "Ünï 🙂",
+    "say <|eos|>",
+    "a" * 300,
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "kind"), cases(CASES, lambda case: case in QUICK[::6]), ids=lambda value: getattr(value, "stem", value)
+)
+def test_answers_to_one_prompt_that_are_encoded_together_have_the_ids_of_each(template, kind):
+    """What all rows of a group begin with is encoded once."""
+    tokenizer = tokenizer_for(kind, template.read_text(encoding="utf-8"))
+    layout = Conversation(chat=chat_text(tokenizer), pad_id=tokenizer.pad_token_id, max_length=8192)
+    pipeline = TextPipeline(layout, text_tokenizer(tokenizer))
+    for prompt in ("Name it", "\nName it \n\n", "Say <|eos|>"):
+        content = [{"type": "text", "text": prompt}] if template.stem in PARTS_ONLY else prompt
+        turns = [{"role": "user", "content": content}]
+        plain = [answer for answer in ANSWERS if template.stem not in PARTS_ONLY]
+        group = Group(fields.messages(turns, "row", "prompt"), tuple(plain))
+        (tokens,) = pipeline.tokenize([group])
+        for number, answer in enumerate(plain):
+            conversation = [*turns, {"role": "assistant", "content": answer}]
+            spelled = "<|eos|>" in prompt + answer
+            if spelled and "<think>" in answer:
+                continue  # transformers then takes tokens that are not special as characters, too
+            expected = reference(tokenizer, conversation, sanitize_control_tokens=spelled)
+            assert (None if number in tokens.refused else tokens.candidates[number].tolist()) == expected, answer
