@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Final, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,10 @@ S = TypeVar("S")
 T = TypeVar("T")
 Forward = Callable[[Arrays], Floats]
 """From ``collate``'s arrays to logits: (rows, candidates, outputs)."""
+
+logger = logging.getLogger(__name__)
+_warned: WeakSet[TextPipeline] = WeakSet()
+"""Models of which ``_warn_of_special_text`` has warned."""
 
 CHUNK_GROUPS: Final = 512
 """Groups that are tokenised together."""
@@ -95,9 +101,21 @@ def score_groups(
                 engine = parallel if parallel is not None and enough else Engine(forward)
             with budget.timed(filled) as tokens:
                 parts += _Passes(pipeline, engine, tokens, retry).run(packed, units)
+    _warn_of_special_text(pipeline, parts)
     if not pipeline.layout.order_free:
         return [_of_pairs(*part) for part in zip(groups, parts, strict=True)]
     return [_of_places(group, parts, places) for group, places in zip(groups, plan.places, strict=True)]
+
+
+def _warn_of_special_text(pipeline: TextPipeline, parts: Sequence[_Part]) -> None:
+    """Say once per model that texts spell its special tokens, and what that means."""
+    if pipeline in _warned or not any(part.special_text for part in parts):
+        return
+    _warned.add(pipeline)
+    logger.warning(
+        "texts to score spell a special token of the model; it was read as characters, so such rows have other ids than "
+        "a tokenizer that makes structure of it (their results have special_text; this is said once)"
+    )
 
 
 def _read_plan(layout: Layout, groups: Sequence[Group], preserve_order: bool) -> ReadPlan:

@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 from numpy.typing import NDArray
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
@@ -20,6 +21,7 @@ from transformers import (
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
+    LlamaModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForSequenceClassification,
@@ -358,6 +360,48 @@ def cross_encoder(tmp: Path) -> Produced:
     return Produced(tmp / "cross", reference)
 
 
+def armorm(tmp: Path) -> Produced:
+    """ArmoRM's forward, written out from its ``modeling_custom.py``: aspects, transform and a gate on the prompt."""
+    tokenizer = tokenizer_for("llama3", LLAMA3)
+    torch.manual_seed(0)
+    backbone = LlamaModel(decoder(len(tokenizer), LlamaConfig)).eval()
+    added = {
+        "regression_layer.weight": torch.randn(5, 32),
+        "reward_transform_matrix": torch.randn(5, 5),
+        "gating.layers.0.weight": torch.randn(16, 32),
+        "gating.layers.0.bias": torch.randn(16),
+        "gating.layers.1.weight": torch.randn(5, 16),
+        "gating.layers.1.bias": torch.randn(5),
+        "gating.logit_scale": torch.tensor([1.5]),
+    }
+    folder = tmp / "armorm"
+    backbone.config.architectures = ["LlamaForRewardModelWithGating"]
+    backbone.config.gating_temperature = 2.0
+    backbone.config.save_pretrained(folder)
+    tensors = {f"model.{name}": tensor for name, tensor in backbone.state_dict().items()} | added
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | {"architectures": ["LlamaForRewardModelWithGating"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer.save_pretrained(folder)
+    header = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    pattern = tokenizer(header, add_special_tokens=False).input_ids
+
+    def reference(conversation: Sequence[Turn]) -> float | None:
+        ids = tokenizer.apply_chat_template(list(conversation), return_dict=True)["input_ids"]
+        places = [i for i in range(len(ids) - len(pattern), -1, -1) if ids[i : i + len(pattern)] == pattern]
+        if not places:  # its own code raises
+            return None
+        with torch.no_grad():
+            states = backbone(torch.tensor([ids])).last_hidden_state[0]
+        aspects = added["regression_layer.weight"] @ states[-1]
+        hidden = torch.relu(added["gating.layers.0.weight"] @ states[places[0]] + added["gating.layers.0.bias"])
+        logits_of_gate = added["gating.layers.1.weight"] @ hidden + added["gating.layers.1.bias"]
+        gate = (logits_of_gate / 2.0).softmax(0) * 1.5
+        return float((gate * (aspects @ added["reward_transform_matrix"])).sum())
+
+    return Produced(folder, reference)
+
+
 LONG: tuple[tuple[Turn, ...], ...] = (
     ({"role": "user", "content": "many words " * 40}, {"role": "assistant", "content": "short"}),
     ({"role": "user", "content": "short"}, {"role": "assistant", "content": "many other words " * 40}),
@@ -379,6 +423,7 @@ PRODUCERS: dict[str, Callable[[Path], Produced]] = {
     "peft on OpenRLHF": lambda tmp: openrlhf(tmp, adapted=("q_proj", "v_proj")),
     "peft on OpenRLHF, head adapted": lambda tmp: openrlhf(tmp, adapted=("q_proj", "down_proj", "value_head")),
     "sentence-transformers CrossEncoder": cross_encoder,
+    "ArmoRM, Llama-3": armorm,
 }
 """By what wrote them."""
 

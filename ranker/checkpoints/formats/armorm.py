@@ -42,11 +42,14 @@ class ArmoRM(CheckpointFormat):
         Raises:
             CheckpointError: the gate is missing.
         """
+        from transformers import AutoTokenizer
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
         from ranker.checkpoints.formats.spec import LoadSpec, StoredHead, outputs, text_of
         from ranker.config import GateConfig
+        from ranker.layouts.conversation import Conversation
         from ranker.models.armorm import GatedConfig, GatedModel
+        from ranker.models.pointwise import answer_header
 
         shapes = report.tensors
         layers = sorted(name for name in shapes if name.startswith("gating.layers.") and name.endswith(".weight"))
@@ -59,9 +62,13 @@ class ArmoRM(CheckpointFormat):
         )
         backbone = CONFIG_MAPPING[values["model_type"]].from_dict(values)
         head = StoredHead.of(report)
+        text = text_of(folder, backbone, "gated", "first_token")
+        if isinstance(text, Conversation):  # its own code looks for the header with its line breaks, or gives no score
+            header = answer_header(AutoTokenizer.from_pretrained(folder), text.chat, line_breaks=True)
+            text = text.model_copy(update={"gate_pattern": header})
         config = GatedConfig(
             backbone=backbone.to_dict(),
-            text=text_of(folder, backbone, "gated", "first_token").model_dump(mode="json"),
+            text=text.model_dump(mode="json"),
             aspects=outputs(head.outputs, head.labels)[1],
             gate=gate.model_dump(),
             pooling="last_token",
