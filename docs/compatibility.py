@@ -184,9 +184,9 @@ def document() -> str:
     lines += [
         "",
         "## Released models",
-        "`make test-hub` loads these from the model hub and compares their scores with published ones. It was **not run",
-        "here**: it needs the network and a large disk. Models that need code of their own are refused, and folders with",
-        "`modules.json` (ettin) are not read yet.",
+        "`make test-hub` loads these from the model hub and compares their scores with published ones. It was **not",
+        "run here**: it needs the network and a large disk. Models that need code of their own are refused, folders",
+        "with `modules.json` (ettin) are not read yet.",
         "",
         "| model | published by | answers |",
         "|---|---|---|",

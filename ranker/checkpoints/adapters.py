@@ -85,6 +85,11 @@ def load(
         config = library.PeftConfig.from_pretrained(renamed)
         config.task_type = config.modules_to_save = None  # whole modules are in the model, wherever they came from
         adapted = library.PeftModel.from_pretrained(base.model, renamed, config=config)
+    if not hasattr(adapted.base_model, "merge_and_unload"):
+        raise CheckpointError(
+            f"{folder}: an adapter of type {config.peft_type.value} has no weights that can be merged into its base; "
+            "adapters of the LoRA family and IA3 are read"
+        )
     return adapted.merge_and_unload().eval(), base.tokenizer, base.notes
 
 

@@ -62,6 +62,9 @@ def inspect(
         repair = "copy config.json of the base model beside it"
         problems.append(Problem("there is no config.json, so the backbone is not known", repair, fatal=True))
     problems += known.head_problems(files, head)
+    if not known.readable and not any(problem.fatal for problem in problems):
+        what = f"format '{known.name}' is not read as a reward model (class {files.architecture or 'not named'})"
+        problems.append(Problem(what, "see the formats in docs/checkpoints.md", fatal=True))
     return CheckpointReport(
         path=str(folder),
         format=known.name,

@@ -21,6 +21,8 @@ from ranker.checkpoints.report import CheckpointReport
 from ranker.layouts import Layout
 from ranker.layouts.conversation import Conversation
 from ranker.layouts.pointwise import Pointwise
+from ranker.layouts.steamshp import SteamSHP
+from ranker.models import steamshp
 from ranker.models.backbones import MEAN_POOLED
 from ranker.models.build import without_load_report
 from ranker.records import Group, Message
@@ -43,8 +45,12 @@ CONVERSATIONS: Final = (
         ("More.", "<think>\nHm.\n</think>\n\nNo."),
     ),
     Group("", ("Ünïcödé 🙂", "12345 + 67890")),
+    Group("WHAT\u00a0is  \ufb01 \u2460\u2026?!", ("Yes!", "No!! (e\u0301 A\u030a)")),
 )
 """What both sides read: edge white space, a system turn, several turns, reasoning, empty texts, unicode."""
+
+OTHER: Final = "No idea."
+"""The second answer of SteamSHP's questions."""
 
 Ids = list[int]
 
@@ -69,6 +75,9 @@ def rows_of_transformers(folder: Path, layout: Layout) -> list[Inputs | None] | 
         pairs = tokenizer([render_prompt(group.prompt) for group, _ in answers], [answer for _, answer in answers])
         names = set(pairs) - dropped
         return [{name: pairs[name][number] for name in names} for number in range(len(answers))]
+    if isinstance(layout, SteamSHP):
+        questions = [steamshp.question(render_prompt(group.prompt), answer, OTHER) for group, answer in answers]
+        return [{"input_ids": tokenizer(question, add_special_tokens=False).input_ids} for question in questions]
     return None
 
 
@@ -92,11 +101,21 @@ def rows_of_ours(layout: Layout, tokenizer: TextTokenizer) -> list[Ids | None]:
     if isinstance(layout, Conversation):
         layout = layout.model_copy(update={"chat": layout.chat.model_copy(update={"now": None, "skipped_ends": ()})})
     pipeline = TextPipeline(layout, tokenizer)
+    if isinstance(layout, SteamSHP):
+        pairs = [Group(group.prompt, (answer, OTHER)) for group in CONVERSATIONS for answer in group.candidates]
+        questions = [pipeline.pack(tokens).rows[0].ids.tolist() for tokens in pipeline.tokenize(pairs)]
+        return [[i for i in question if i not in tokenizer.structure] for question in questions]
     rows: list[Ids | None] = []
     for group, tokens in zip(CONVERSATIONS, pipeline.tokenize(CONVERSATIONS), strict=True):
         by_candidate = {row.candidates[0]: row.ids.tolist() for row in pipeline.pack(tokens).rows}
         rows += [by_candidate.get(i) for i in range(len(group.candidates))]
     return rows
+
+
+def special_words(folder: Path, tokenizer: TextTokenizer) -> list[str]:
+    """Special tokens of the library's tokenizer that are ordinary words here."""
+    names = AutoTokenizer.from_pretrained(folder).all_special_tokens
+    return [name for name in names if not tokenizer.spells_special(name)]
 
 
 def scores_of_transformers(

@@ -29,6 +29,9 @@ Truncation = Literal["prompt_first", "longest_first"]
 """How two texts that are too long are cut: the prompt loses its beginning before the answer loses its end, or the
 longer one loses its end first, as tokenizers do it."""
 
+Side = Literal["right", "left"]
+"""The end at which ``longest_first`` cuts a text."""
+
 Arrays = dict[str, NDArray[np.int64]]
 """Inputs of one forward pass, by name."""
 

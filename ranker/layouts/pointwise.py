@@ -14,6 +14,7 @@ from ranker.layouts.layout import (
     Output,
     PackedGroup,
     Row,
+    Side,
     TokenTypes,
     Truncation,
     padded,
@@ -46,6 +47,7 @@ class Pointwise(Layout):
     output: Output = "scalar"
     token_types: TokenTypes = "pair"
     truncation: Truncation = "prompt_first"
+    truncation_side: Side = Field("right", description="of longest_first: the end at which texts are cut")
 
     scores_are_relative: ClassVar[bool] = False
 
@@ -84,8 +86,12 @@ class Pointwise(Layout):
         prompts_truncated: list[bool] = []
         for i, candidate in enumerate(candidates):
             kept, length = self._kept(len(prompt), len(candidate))
-            text = prompt[:kept] if self.truncation == "longest_first" else prompt[len(prompt) - kept :]
-            ids = np.concatenate([prefix, text, between, candidate[:length], suffix])
+            first, second = prompt[len(prompt) - kept :], candidate[:length]
+            if self.truncation == "longest_first" and self.truncation_side == "right":
+                first = prompt[:kept]
+            elif self.truncation == "longest_first":
+                second = candidate[len(candidate) - length :]
+            ids = np.concatenate([prefix, first, between, second, suffix])
             start = len(prefix) + kept + len(between)
             blocks = np.zeros(len(ids), np.int32)
             blocks[start:] = int(self.token_types == "pair")
@@ -113,7 +119,11 @@ class Pointwise(Layout):
 
     def encoder(self, tokenizer: TextTokenizer) -> TextEncoder:
         """See ``Layout.encoder``."""
-        return SeparateTexts(tokenizer, self.character_limit, keep_prompt_start=self.truncation == "longest_first")
+        return SeparateTexts(
+            tokenizer,
+            self.character_limit,
+            keep_prompt_start=self.truncation == "longest_first" and self.truncation_side == "right",
+        )
 
     def _kept(self, prompt: int, candidate: int) -> tuple[int, int]:
         """Tokens kept of both texts."""

@@ -65,7 +65,7 @@ class RewardReading:
     @property
     def prefix_sharing(self) -> bool:
         """Whether rows may hold several answers after one prompt."""
-        return family(self.config) in DECODERS
+        return family(self.config) in DECODERS and is_causal(self.config)
 
     def forward(
         self,
@@ -118,12 +118,28 @@ def reading(config: PretrainedConfig) -> Callable[[Any, Tensor, Tensor, Tensor],
         CheckpointError: an encoder family that is not supported.
     """
     if backbones.family(config) in HEADS:
+        if getattr(config, "is_decoder", False):
+            raise CheckpointError(f"'{config.model_type}' with is_decoder reads in one direction; expected an encoder")
+        if getattr(config, "relative_attention", True) is False:
+            raise CheckpointError(f"'{config.model_type}' without relative_attention is not supported")
         return _encoder
     if getattr(config, "is_encoder_decoder", False) or config.model_type not in DECODERS:
         raise CheckpointError(
             f"expected an encoder ({', '.join(HEADS)}) or a decoder ({', '.join(DECODERS)}), got '{config.model_type}'"
         )
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [part for part in (rope, *rope.values()) if isinstance(part, dict)]  # one for each kind of layer
+    if any("longrope" in (part.get("rope_type"), part.get("type")) for part in kinds):
+        raise CheckpointError(
+            f"'{config.model_type}' with longrope reads short rows otherwise where a long one is in the batch, so its "
+            "scores would depend on their neighbours; it is not supported"
+        )
     return decoders.last_token
+
+
+def is_causal(config: PretrainedConfig) -> bool:
+    """Whether a decoder's tokens see only those before them, so that answers can share a prompt."""
+    return getattr(config, "is_causal", True) is not False and not getattr(config, "use_bidirectional_attention", False)
 
 
 def _encoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
@@ -295,7 +311,12 @@ def chat_text(tokenizer: PreTrainedTokenizerBase, without_template: str = "plain
     variables = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     template = tokenizer.chat_template
     if isinstance(template, dict):  # several, by name
-        template = template.get("default")
+        if "default" not in template:
+            raise ConfigError(
+                f"the tokenizer has chat templates {', '.join(template)} and none that is 'default', so transformers "
+                "refuses to choose; write the one that the model was trained with to chat_template.jinja"
+            )
+        template = template["default"]
     if template is None:
         return TEXT_FORMATS[without_template](variables)
     compiled(template)

@@ -40,6 +40,12 @@ EMPTY: Final = "."
 """The answer that a lone one is compared with."""
 
 
+def question(prompt: str, first: str, second: str) -> str:
+    """The text that is asked, in one line; source: the model card of stanfordnlp/SteamSHP-flan-t5-xl."""
+    texts = (text.replace("\n", " ") for text in (prompt, first, second))
+    return " ".join(part for pair in zip(QUESTION, (*texts, ""), strict=True) for part in pair if part)
+
+
 class AnswerReading:
     """Mixed into the library's encoder-decoder: reads ``collate``'s arrays and answers with two log-probabilities."""
 
@@ -166,17 +172,28 @@ def settings(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve
 
 
 def _layout(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_reserve: int) -> Layout:
-    prefix, between, second, question = (tokenizer.encode(part, add_special_tokens=False) for part in QUESTION)
+    prefix, between, second, ending = (tokenizer.encode(part, add_special_tokens=False) for part in QUESTION)
+    before, after = around(tokenizer)
+    if not after:
+        after = [tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id]
     return SteamSHP(
         max_length=max_length,
         prompt_reserve=prompt_reserve,
         pad_id=tokenizer.pad_token_id,
-        prefix=prefix,
+        prefix=[*before, *prefix],
         between=between,
         second=second,
-        suffix=[*question, tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id],
+        suffix=[*ending, *after],
         empty=tokenizer.encode(EMPTY, add_special_tokens=False),
     )
+
+
+def around(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The ids that a tokenizer puts before and after a single text."""
+    text = tokenizer.encode("a", add_special_tokens=False)
+    ids = tokenizer.encode("a")
+    start = next((i for i in range(len(ids)) if ids[i : i + len(text)] == text), 0)
+    return ids[:start], ids[start + len(text) :]
 
 
 def _one_token(tokenizer: PreTrainedTokenizerBase, answer: str) -> int:

@@ -35,7 +35,8 @@ def plain_logits(folder, prompt, a, b):
     model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = FORM.format(prompt=prompt.replace("\n", " "), a=a.replace("\n", " "), b=b.replace("\n", " "))
-    ids = torch.tensor([[*tokenizer.encode(text, add_special_tokens=False), 3]])
+    ids = tokenizer(text).input_ids
+    ids = torch.tensor([ids if ids[-1] == 3 else [*ids, 3]])
     first = model.generate(ids, max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True)
     words = [tokenizer.encode(word, add_special_tokens=False)[0] for word in "AB"]
     return first.logits[0][0, words], first.logits[0][0].log_softmax(-1)[words]

@@ -11,11 +11,14 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker import layouts
 from ranker.checkpoints.formats.spec import (
+    MAX_LENGTH,
+    UNLIMITED,
     LoadSpec,
     Source,
     StoredHead,
     outputs,
     plain_config,
+    positions,
     refused,
     text_of,
     write,
@@ -37,6 +40,12 @@ AFTER_END: Final = (
 
 NO_TEMPLATE: Final = (
     "its tokenizer has no chat template, so texts are put together as {} does; compare with how it was trained"
+)
+
+
+SHORTER: Final = (
+    "its tokenizer sets no model_max_length, so rows are cut at {} tokens, of the {} that the model has positions for; "
+    "text={{'max_length': ...}} changes it"
 )
 
 
@@ -70,7 +79,11 @@ def classifier(folder: Path, values: dict[str, Any], head: StoredHead, *, withou
     ours = "classifier" if config.model_type in HEADS else "score"
     names = KeyMap({} if head.name.partition(".")[0] == ours else {head.name: ours})
     plain = config.model_type in DECODERS and AutoTokenizer.from_pretrained(folder).chat_template is None
-    return LoadSpec(config, cls, names, notes=(NO_TEMPLATE.format(without_template),) if plain else ())
+    notes = [NO_TEMPLATE.format(without_template)] if plain else []
+    limit, most = config.ranker["text"]["max_length"], positions(config)
+    if limit == MAX_LENGTH < most < UNLIMITED:
+        notes.append(SHORTER.format(limit, most))
+    return LoadSpec(config, cls, names, notes=tuple(notes))
 
 
 def before_the_end(spec: LoadSpec, folder: Path) -> LoadSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,9 +11,13 @@ from ranker.checkpoints.detection import Files
 from ranker.checkpoints.formats.checkpoint_format import CheckpointFormat, Description
 from ranker.checkpoints.formats.hf_classifier import classifier_state
 from ranker.checkpoints.report import CheckpointReport, Scored
+from ranker.errors import CheckpointError
 
 if TYPE_CHECKING:
     from ranker.checkpoints.formats.spec import LoadSpec, Source
+
+SETTINGS: Final = "config_sentence_transformers.json"
+"""Where sentence-transformers keeps its settings since version 5.4."""
 
 IDENTITY: Final = "torch.nn.modules.linear.Identity"
 """The activation that makes ``CrossEncoder.predict`` return raw logits."""
@@ -31,15 +36,21 @@ class CrossEncoder(CheckpointFormat):
     target = "crossencoder"
 
     def matches(self, files: Files) -> bool:
-        """By the section that sentence-transformers writes."""
-        return "sentence_transformers" in files.config
+        """By the section, or since version 5.4 the file, that sentence-transformers writes."""
+        return "sentence_transformers" in files.config or (
+            files.has_file(SETTINGS) and files.architecture.endswith("ForSequenceClassification")
+        )
 
     def scored(self, files: Files) -> Scored:
         """As the library's classifiers."""
         return classifier_state(files)
 
     def load(self, folder: Path, values: dict[str, Any], report: CheckpointReport) -> LoadSpec:
-        """A classifier; of a decoder, the tokenizer's pair template takes the place of the chat template."""
+        """A classifier; a decoder's pairs are encoded by the tokenizer's pair template.
+
+        Raises:
+            CheckpointError: the folder adds a prompt to texts, or renders pairs by a chat template.
+        """
         from transformers import AutoTokenizer
 
         from ranker import layouts
@@ -49,17 +60,26 @@ class CrossEncoder(CheckpointFormat):
         from ranker.models.backbones import DECODERS
         from ranker.models.pointwise import pair_parts
 
+        _check_settings(folder)
         spec = classifier(folder, values, StoredHead.of(report))
         config = spec.config
         if config.model_type not in DECODERS:
             return spec
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if tokenizer.chat_template is not None:
+            raise CheckpointError(
+                f"{folder}: a CrossEncoder on a decoder with a chat template, which sentence-transformers renders with "
+                "a query and a document; such a reranker is not read yet"
+            )
         text = layouts.parse(config.ranker["text"])
         config.ranker["text"] = Pointwise(
             output=config.ranker["head"],
             max_length=text.max_length,
             prompt_reserve=text.prompt_reserve,
             pad_id=text.pad_id,
-            **pair_parts(AutoTokenizer.from_pretrained(folder)),
+            truncation="longest_first",
+            truncation_side="left" if tokenizer.truncation_side == "left" else "right",
+            **pair_parts(tokenizer),
         ).model_dump()
         return before_the_end(replace(spec, notes=()), folder)
 
@@ -79,3 +99,19 @@ class CrossEncoder(CheckpointFormat):
         values = plain_config(source, type(source.model).__name__)
         write_json(folder / "config.json", values | {"sentence_transformers": {"activation_fn": IDENTITY}})
         return notes
+
+
+def _check_settings(folder: Path) -> None:
+    """Refuse texts that sentence-transformers puts before a query.
+
+    Raises:
+        CheckpointError: naming the setting.
+    """
+    path = folder / SETTINGS
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    name = settings.get("default_prompt_name")
+    if name is not None and (settings.get("prompts") or {}).get(name):
+        raise CheckpointError(
+            f"{path}: default_prompt_name '{name}' puts a text before every query, which is not read yet; put it into "
+            "your prompts and remove the setting"
+        )

@@ -7,14 +7,19 @@ configuration without ``num_labels`` means two to the library, and is corrected.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ranker.checkpoints.detection import Files
 from ranker.checkpoints.formats.checkpoint_format import CheckpointFormat, Description
 from ranker.checkpoints.report import CheckpointReport, Scored
+from ranker.errors import CheckpointError
 
 if TYPE_CHECKING:
     from ranker.checkpoints.formats.spec import LoadSpec, Source
+
+
+CUSTOM: Final = "AutoModelForSequenceClassification"
+"""The entry of ``auto_map`` for code that comes with a checkpoint."""
 
 
 class TransformersFormat(CheckpointFormat):
@@ -59,6 +64,11 @@ class HFClassifier(TransformersFormat):
         from ranker.checkpoints.formats.spec import StoredHead
         from ranker.models.backbones import DECODERS
 
+        if CUSTOM in (values.get("auto_map") or {}):
+            raise CheckpointError(
+                f"{folder}: config.json names code of its own for the classifier (auto_map), which is not run here, "
+                "and the library's class may score otherwise; if it is the library's, remove the entry"
+            )
         spec = classifier(folder, values, StoredHead.of(report))
         return before_the_end(spec, folder) if spec.config.model_type in DECODERS else spec
 

@@ -117,7 +117,8 @@ def text_of(
     if isinstance(layout, Conversation):
         return layout
     types = "zero" if trained_by_trl(folder) else token_types(tokenizer)
-    return layout.model_copy(update={"truncation": "longest_first", "token_types": types})
+    side = "left" if tokenizer.truncation_side == "left" else "right"
+    return layout.model_copy(update={"truncation": "longest_first", "truncation_side": side, "token_types": types})
 
 
 def token_types(tokenizer: Any) -> TokenTypes:

@@ -1,0 +1,157 @@
+"""What a checkpoint's own code does otherwise is done so, or refused by name; never scored otherwise in silence."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import PromptTuningConfig, get_peft_model
+from sentence_transformers import CrossEncoder
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import ranker
+from ranker.errors import CheckpointError, ConfigError
+from tests.references.producers import (
+    CHATML,
+    LONG,
+    ROWS,
+    SPREAD,
+    Produced,
+    base,
+    bert_tokenizer,
+    cross_encoder,
+    logits,
+    trl_chat,
+)
+from tests.references.test_producers import compared
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def changed(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def predicted(folder):
+    """The scores of CrossEncoder, of conversations of one question."""
+    model = CrossEncoder(str(folder), device="cpu")
+
+    def reference(conversation):
+        if len(conversation) != 2:
+            return None
+        pair = (conversation[0]["content"], conversation[1]["content"])
+        return float(model.predict([pair], activation_fn=torch.nn.Identity(), show_progress_bar=False)[0])
+
+    return Produced(folder, reference)
+
+
+def decoder_cross_encoder(folder, template):
+    tokenizer = base(folder / "base", template, "llama3")
+    tokenizer.model_max_length = 64
+    tokenizer.save_pretrained(folder / "base")
+    CrossEncoder(str(folder / "base"), num_labels=1, device="cpu").save_pretrained(str(folder / "cross"))
+    return folder / "cross"
+
+
+def test_a_cross_encoder_on_a_decoder_reads_pairs_and_cuts_as_its_own_code_does(tmp_path):
+    produced = predicted(decoder_cross_encoder(tmp_path, None))
+    ours, theirs = compared(ranker.load(produced.folder).scorer, produced, (*ROWS, *LONG))
+    np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
+
+
+def test_a_cross_encoder_that_renders_pairs_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="renders with a query and a document; such a reranker is not read yet"):
+        ranker.load(decoder_cross_encoder(tmp_path, CHATML))
+
+
+def test_a_tokenizer_that_cuts_on_the_left_is_followed(tmp_path):
+    folder = cross_encoder(tmp_path).folder
+    tokenizer = bert_tokenizer()
+    tokenizer.truncation_side = "left"
+    tokenizer.save_pretrained(folder)
+    produced = predicted(folder)
+    ours, theirs = compared(ranker.load(folder).scorer, produced, LONG)
+    np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_text_that_is_put_before_every_query_is_refused(tmp_path):
+    folder = cross_encoder(tmp_path).folder
+    changed(folder / "config_sentence_transformers.json", prompts={"q": "query: "}, default_prompt_name="q")
+    with pytest.raises(CheckpointError, match="default_prompt_name 'q' puts a text before every query"):
+        ranker.load(folder)
+
+
+def test_a_classifier_with_code_of_its_own_is_refused(tmp_path):
+    folder = trl_chat(tmp_path).folder
+    changed(folder / "config.json", auto_map={"AutoModelForSequenceClassification": "modeling.Mine"})
+    with pytest.raises(CheckpointError, match="code of its own for the classifier"):
+        ranker.load(folder)
+
+
+def test_special_tokens_that_only_the_library_knows_are_refused(tmp_path):
+    folder = trl_chat(tmp_path).folder
+    changed(folder / "tokenizer_config.json", split_special_tokens=True)
+    with pytest.raises(CheckpointError, match="other ids than tokenizer.json gives"):
+        ranker.load(folder)
+
+
+def test_a_padding_token_that_is_an_ordinary_word_is_noted(tmp_path):
+    folder = trl_chat(tmp_path).folder
+    changed(folder / "tokenizer_config.json", pad_token="!")
+    with pytest.warns(UserWarning, match="'!' for special tokens"):
+        ranker.load(folder)
+
+
+def test_answers_of_a_decoder_that_reads_both_ways_share_no_prompt(tmp_path):
+    folder = trl_chat(tmp_path).folder
+    changed(folder / "config.json", is_causal=False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    answers = ("Paris.", "It is Paris", "No idea at all")
+    turns = [[{"role": "user", "content": "Name it"}, {"role": "assistant", "content": answer}] for answer in answers]
+    expected = [logits(model, tokenizer.apply_chat_template(turn, return_dict=True)["input_ids"]) for turn in turns]
+    np.testing.assert_allclose(ranker.load(folder).score("Name it", answers), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "with longrope reads short rows otherwise"),
+        ({"rope_scaling": {"type": "longrope"}}, "with longrope reads short rows otherwise"),
+    ],
+)
+def test_scores_that_would_depend_on_the_batch_are_refused(change, message, tmp_path):
+    from ranker.models.pointwise import reading
+    from tests.references.producers import decoder
+
+    config = decoder(100)
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(CheckpointError, match=message):
+        reading(config)
+
+
+def test_several_chat_templates_without_a_default_are_refused(tmp_path):
+    folder = trl_chat(tmp_path).folder
+    (folder / "chat_template.jinja").unlink()
+    named = [{"name": "rag", "template": CHATML}, {"name": "tool_use", "template": CHATML}]
+    changed(folder / "tokenizer_config.json", chat_template=named)
+    with pytest.raises(ConfigError, match="chat templates rag, tool_use and none that is 'default'"):
+        ranker.load(folder)
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused(tmp_path):
+    produced = trl_chat(tmp_path)
+    model = AutoModelForSequenceClassification.from_pretrained(produced.folder)
+    adapted = get_peft_model(model, PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4))
+    adapted.peft_config["default"].base_model_name_or_path = str(produced.folder)
+    adapted.save_pretrained(tmp_path / "prompt")
+    with pytest.raises(CheckpointError, match="type PROMPT_TUNING has no weights that can be merged"):
+        ranker.load(tmp_path / "prompt")
+
+
+def test_a_length_that_the_tokenizer_does_not_say_is_noted(tmp_path):
+    folder = trl_chat(tmp_path).folder
+    changed(folder / "config.json", max_position_embeddings=8192)
+    with pytest.warns(UserWarning, match="rows are cut at 2048 tokens, of the 8192"):
+        ranker.load(folder)
