@@ -197,15 +197,15 @@ def _other_ids(folder: Path, layout: Layout, tokenizer: TextTokenizer) -> tuple[
         return (SPECIAL_WORDS.format(", ".join(map(repr, words))),) if words else ()
     shown = [repr(tokenizer.decode(np.array(row or [], np.int32))) for row in different[0]]
     what = (
-        f"transformers reads {len(different)} of {len(pairs)} conversations as other ids than tokenizer.json gives; the "
-        f"first is {shown[0]} by tokenizer.json, {shown[1]} in transformers"
+        f"transformers reads {len(different)} of {len(pairs)} conversations as other ids than tokenizer.json gives; "
+        f"the first is {shown[0]} by tokenizer.json, {shown[1]} in transformers"
     )
     special = [[[i for i in row or [] if i in tokenizer.structure] for row in pair] for pair in different]
     if len(different) == len(pairs) or any(a != b for a, b in special):
         raise CheckpointError(
-            f"{folder}: {what}. Settings of tokenizer_config.json are not in tokenizer.json; save the tokenizer again with "
-            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or convert the checkpoint with the version of "
-            "transformers that wrote it"
+            f"{folder}: {what}. Settings of tokenizer_config.json are not in tokenizer.json; save the tokenizer again "
+            "with AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or convert the checkpoint with the version "
+            "of transformers that wrote it"
         )
     return (f"{what}. Scores here are those of tokenizer.json",)
 

@@ -55,7 +55,8 @@ def decoder_cross_encoder(folder, template):
 
 def test_a_cross_encoder_on_a_decoder_reads_pairs_and_cuts_as_its_own_code_does(tmp_path):
     produced = predicted(decoder_cross_encoder(tmp_path, None))
-    ours, theirs = compared(ranker.load(produced.folder).scorer, produced, (*ROWS, *LONG))
+    rows = [row for row in (*ROWS, *LONG) if any(turn["content"] for turn in row)]  # no token at all fails there
+    ours, theirs = compared(ranker.load(produced.folder).scorer, produced, rows)
     np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
 
 
