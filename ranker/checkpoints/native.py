@@ -204,8 +204,8 @@ def _other_ids(folder: Path, layout: Layout, tokenizer: TextTokenizer) -> tuple[
     if len(different) == len(pairs) or any(a != b for a, b in special):
         raise CheckpointError(
             f"{folder}: {what}. Settings of tokenizer_config.json are not in tokenizer.json; save the tokenizer again "
-            "with AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or convert the checkpoint with the version "
-            "of transformers that wrote it"
+            "with AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or convert the checkpoint with the "
+            "version of transformers that wrote it"
         )
     return (f"{what}. Scores here are those of tokenizer.json",)
 

@@ -113,8 +113,8 @@ def _warn_of_special_text(pipeline: TextPipeline, parts: Sequence[_Part]) -> Non
         return
     _warned.add(pipeline)
     logger.warning(
-        "texts to score spell a special token of the model; it was read as characters, so such rows have other ids than "
-        "a tokenizer that makes structure of it (their results have special_text; this is said once)"
+        "texts to score spell a special token of the model; it was read as characters, so such rows have other ids "
+        "than from a tokenizer that makes structure of it (their results have special_text; this is said once)"
     )
 
 

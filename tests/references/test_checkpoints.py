@@ -217,6 +217,7 @@ def test_token_types_are_those_that_a_producer_passes(tmp_path):
     assert zero.pack(zero.tokenize([group])[0]).rows[0].blocks.max() == 0
 
 
+@pytest.mark.full
 def test_a_text_format_is_set_where_a_checkpoint_does_not_say_it_and_is_stored(tmp_path):
     """TRL's rows of plain text, with a tokenizer that has a chat template all the same."""
     produced = trl_chat(tmp_path)

@@ -6,7 +6,6 @@ import pytest
 import ranker
 from tests.references.producers import PRODUCERS, ROWS, SPREAD
 from tests.references.test_producers import compared
-from tests.support.selection import cases
 
 EXPORTED = (
     "TRL, conversations, ChatML",
@@ -18,8 +17,9 @@ EXPORTED = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", cases(EXPORTED, lambda name: name == "OpenRLHF"))
+@pytest.mark.parametrize("name", EXPORTED)
 def test_a_model_file_scores_as_the_producer_does(name, tmp_path):
     produced = PRODUCERS[name](tmp_path)
     ranker.export_onnx(produced.folder, tmp_path / "model.onnx")

@@ -44,7 +44,7 @@ def test_scores_are_those_of_the_producer(name, tmp_path):
     "name",
     cases(
         [name for name in PRODUCERS if "peft" not in name and "LoRA" not in name],
-        lambda name: name in ("TRL, plain text", "OpenRLHF", "sentence-transformers CrossEncoder"),
+        lambda name: name in ("OpenRLHF", "sentence-transformers CrossEncoder"),
     ),
 )
 def test_verify_passes_what_the_producer_wrote(name, tmp_path):

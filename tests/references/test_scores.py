@@ -17,7 +17,7 @@ from tests.references.test_chat_templates import TEMPLATES, conversation_group, 
 from tests.references.tokenizers import KINDS, MARKERS, PLAIN_ADDED, base
 
 ROWS = tuple(c for c in CONVERSATIONS if "<|" not in repr(c))[::2]
-QUICK = ("qwen3", "llama3")
+QUICK = ("qwen3",)
 
 
 @pytest.fixture(
