@@ -45,6 +45,7 @@ def kill_one(folder, killed):
         time.sleep(0.002)
 
 
+@pytest.mark.full
 def test_a_killed_worker_loses_nothing_and_doubles_nothing(model, rows, tmp_path):
     alone = job.score(BatchScorer(model, threads=1), [rows], tmp_path / "alone", part_rows=50)
     folder, killed = tmp_path / "ray", []

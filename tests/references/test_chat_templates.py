@@ -55,7 +55,7 @@ def test_trl_carries_the_templates():
 
 
 @pytest.mark.parametrize(
-    ("template", "kind"), cases(CASES, lambda case: case in QUICK), ids=lambda value: getattr(value, "stem", value)
+    ("template", "kind"), cases(CASES, lambda case: case in QUICK[::2]), ids=lambda value: getattr(value, "stem", value)
 )
 def test_ids_of_every_conversation_are_those_of_apply_chat_template(template, kind):
     tokenizer = tokenizer_for(kind, template.read_text(encoding="utf-8"))

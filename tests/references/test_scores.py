@@ -17,13 +17,9 @@ from tests.references.test_chat_templates import TEMPLATES, conversation_group, 
 from tests.references.tokenizers import KINDS, MARKERS, PLAIN_ADDED, base
 
 ROWS = tuple(c for c in CONVERSATIONS if "<|" not in repr(c))[::2]
-QUICK = ("qwen3",)
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param("llama3"), *(pytest.param(k, marks=pytest.mark.full) for k in KINDS if k != "llama3")],
-)
+@pytest.fixture(scope="module", params=KINDS)
 def exported(request, tmp_path_factory):
     """A tiny decoder whose tokenizer has the special tokens of all templates, as a folder and as a model.onnx."""
     folder = tmp_path_factory.mktemp("scores")
@@ -48,11 +44,9 @@ def exported(request, tmp_path_factory):
     return folder, wrapped, model
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    "template",
-    [pytest.param(t, id=t.stem, marks=() if t.stem in QUICK else pytest.mark.full) for t in TEMPLATES],
-)
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.stem)
 def test_scores_are_those_of_the_library(exported, template):
     folder, tokenizer, model = exported
     tokenizer.chat_template = template.read_text(encoding="utf-8")
