@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from ranker.checkpoints.adapters import is_adapter
 from ranker.checkpoints.native import plan_of
 from ranker.checkpoints.report import CheckpointReport, Problem
 from ranker.errors import RankerError
-from ranker.layouts import Layout
 from ranker.layouts.conversation import Conversation
-from ranker.records import Group
 from ranker.scoring.pipeline import TextPipeline
-from ranker.text.tokenizer import TextTokenizer
-
-EXAMPLE: Final = Group("What is 2 + 2?", ("4", "5"))
 
 
 def preflight(
@@ -43,14 +37,7 @@ def preflight(
     date = plan.layout.chat.now if isinstance(plan.layout, Conversation) else None
     return replace(
         report,
-        example=example_of(plan.layout, plan.tokenizer),
+        example=TextPipeline(plan.layout, plan.tokenizer).example(),
         date=None if date is None else f"{date:%Y-%m-%d}",
         problems=(*report.problems, *notes),
     )
-
-
-def example_of(layout: Layout, tokenizer: TextTokenizer) -> str:
-    """The first row of a question and its answers, special tokens included, or why there is none."""
-    pipeline = TextPipeline(layout, tokenizer)
-    packed = pipeline.pack(pipeline.tokenize([EXAMPLE])[0])
-    return tokenizer.decode(packed.rows[0].ids) if packed.rows else next(iter(packed.refused.values()), "")

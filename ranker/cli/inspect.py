@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from ranker.cli.options import AllowPickle, HeadPrefix
 
 
 def main(
-    path: Annotated[str, typer.Argument(help="a checkpoint of any trainer: a folder or a hub name")],
+    path: Annotated[str, typer.Argument(help="a checkpoint of any trainer (a folder or a hub name), or a model.onnx")],
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
     head_prefix: HeadPrefix = None,
     allow_pickle: AllowPickle = False,
@@ -20,6 +21,16 @@ def main(
     """Say what a checkpoint is, whether it is whole, and how to repair it; reads only headers, runs no code."""
     from rich.console import Console
 
+    if Path(path).suffix == ".onnx" and Path(path).is_file():
+        from ranker.cli.terminal import show
+        from ranker.runtime.manifest import described
+
+        rows = described(Path(path))
+        if as_json:
+            typer.echo(json.dumps(dict(rows), indent=2, ensure_ascii=False))
+        else:
+            show(Console(), path, rows)
+        return
     from ranker.api.checkpoints import inspect_checkpoint
     from ranker.cli.terminal import show
 

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ranker.errors import ModelFileError
 from ranker.layouts import AnyLayout
+from ranker.layouts.conversation import Conversation
 from ranker.runtime import modelfile
+from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Calibration
 from ranker.text.tokenizer import TextTokenizer
 
@@ -83,6 +85,28 @@ def read(path: Path) -> tuple[Manifest, TextTokenizer]:
     if manifest.graph_sha256 != graph_sha256:
         raise _changed(path, "graph or weights")
     return manifest, TextTokenizer(tokenizer, manifest.text.marker_ids)
+
+
+def described(path: Path) -> list[tuple[str, str]]:
+    """What a model file is, as (name, text) rows for ``ranker inspect``.
+
+    Raises:
+        ModelFileError: as in ``read``.
+    """
+    manifest, tokenizer = read(path)
+    layout = manifest.text
+    date = layout.chat.now if isinstance(layout, Conversation) else None
+    rows = [
+        ("type", f"{manifest.type} on {manifest.backbone}"),
+        ("labels", ", ".join(manifest.labels)),
+        ("precision", manifest.precision),
+        ("max_length", f"{layout.max_length} tokens"),
+        ("layout", layout.layout),
+        ("reads", repr(TextPipeline(layout, tokenizer).example())),
+        ("source", f"{manifest.source} ({manifest.source_sha256[:12]})"),
+        ("graph", manifest.graph_sha256[:12]),
+    ]
+    return [*rows, *([] if date is None else [("date", f"{date:%Y-%m-%d} (the chat template writes it)")])]
 
 
 def calibrate(path: Path, calibration: Calibration) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ from ranker.layouts.prefix_sharing import share_prefix, shared_cost
 from ranker.records import Group, Prompt, Spans
 from ranker.text.tokenizer import TextTokenizer
 from ranker.text.tokens import Tokens
+
+EXAMPLE: Final = Group("What is 2 + 2?", ("4", "5"))
+"""What ``ranker inspect`` shows as a row."""
 
 
 class TextPipeline:
@@ -66,6 +70,11 @@ class TextPipeline:
             special_text=tokens.special_text,
             refused={**packed.refused, **tokens.refused},
         )
+
+    def example(self) -> str:
+        """The first row of a question and its answers, special tokens included, or why there is none."""
+        packed = self.pack(self.tokenize([EXAMPLE])[0])
+        return self.tokenizer.decode(packed.rows[0].ids) if packed.rows else next(iter(packed.refused.values()), "")
 
     def token_counts(self, group: Group) -> list[int]:
         """Tokens of each candidate's text, before truncation."""

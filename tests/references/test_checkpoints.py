@@ -15,9 +15,11 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )
+from typer.testing import CliRunner
 
 import ranker
 from ranker.checkpoints.detection import candidates_for_head
+from ranker.cli.main import app
 from ranker.errors import CheckpointError
 from ranker.text import chat
 from tests.models.test_reward import save_backbone
@@ -136,6 +138,9 @@ def test_the_date_of_a_template_is_fixed_when_a_model_is_exported(tmp_path, monk
     np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
     assert ranker.inspect_checkpoint(produced.folder).date == "2031-07-04"
     ranker.export_onnx(produced.folder, tmp_path / "model.onnx")
+    shown = CliRunner().invoke(app, ["inspect", str(tmp_path / "model.onnx"), "--json"])
+    assert json.loads(shown.stdout)["date"].startswith("2031-07-04")
+    assert "Today: 04 Jul 2031" in json.loads(shown.stdout)["reads"]
     monkeypatch.undo()
     later, theirs = compared(ranker.load(tmp_path / "model.onnx").scorer, produced, ROWS[:8])
     np.testing.assert_allclose(later, ours, atol=SPREAD * np.ptp(ours), rtol=0)
