@@ -37,11 +37,6 @@ from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, Scorer
 from ranker.text.tokenizer import TextTokenizer
 
-SPECIAL_WORDS: Final = (
-    "its tokenizer takes {} for special tokens, which are ordinary words in tokenizer.json; rows that hold them have "
-    "other ids in transformers"
-)
-
 SAME: Final = 1e-5
 """Largest difference of fp32 logits between a live model and its reloaded checkpoint."""
 
@@ -176,38 +171,8 @@ def plan_of(
     check_vocabulary(folder, tokenizer, empty)
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if text is None and not isinstance(recognise(Files(values, frozenset(), {})), OwnFormat):
-        spec = dataclasses.replace(spec, notes=(*spec.notes, *_other_ids(folder, empty.layout, tokenizer)))
+        spec = dataclasses.replace(spec, notes=(*spec.notes, *reference.notes_on_ids(folder, empty.layout, tokenizer)))
     return LoadPlan(spec, empty.layout, tokenizer, files, headers)
-
-
-def _other_ids(folder: Path, layout: Layout, tokenizer: TextTokenizer) -> tuple[str, ...]:
-    """A note where transformers' tokenizer gives other ids than ``tokenizer.json``, which is what is read here.
-
-    Raises:
-        CheckpointError: it gives other structure, so that every row differs.
-    """
-    theirs = reference.rows_of_transformers(folder, layout)
-    if theirs is None:
-        return ()
-    ours = reference.rows_of_ours(layout, tokenizer)
-    pairs = [(a, None if b is None else b["input_ids"]) for a, b in zip(ours, theirs, strict=True)]
-    different = [(a, b) for a, b in pairs if a != b]
-    if not different:
-        words = reference.special_words(folder, tokenizer)
-        return (SPECIAL_WORDS.format(", ".join(map(repr, words))),) if words else ()
-    shown = [repr(tokenizer.decode(np.array(row or [], np.int32))) for row in different[0]]
-    what = (
-        f"transformers reads {len(different)} of {len(pairs)} conversations as other ids than tokenizer.json gives; "
-        f"the first is {shown[0]} by tokenizer.json, {shown[1]} in transformers"
-    )
-    special = [[[i for i in row or [] if i in tokenizer.structure] for row in pair] for pair in different]
-    if len(different) == len(pairs) or any(a != b for a, b in special):
-        raise CheckpointError(
-            f"{folder}: {what}. Settings of tokenizer_config.json are not in tokenizer.json; save the tokenizer again "
-            "with AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or convert the checkpoint with the "
-            "version of transformers that wrote it"
-        )
-    return (f"{what}. Scores here are those of tokenizer.json",)
 
 
 def use_text(config: Any, settings: ChatSettings) -> None:

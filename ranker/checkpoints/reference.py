@@ -18,6 +18,7 @@ from ranker.checkpoints.formats.ranker_pointwise import RankerPointwise
 from ranker.checkpoints.formats.registry import by_name
 from ranker.checkpoints.formats.token_classifier import TokenClassifier
 from ranker.checkpoints.report import CheckpointReport
+from ranker.errors import CheckpointError
 from ranker.layouts import Layout
 from ranker.layouts.conversation import Conversation
 from ranker.layouts.pointwise import Pointwise
@@ -48,6 +49,11 @@ CONVERSATIONS: Final = (
     Group("WHAT\u00a0is  \ufb01 \u2460\u2026?!", ("Yes!", "No!! (e\u0301 A\u030a)")),
 )
 """What both sides read: edge white space, a system turn, several turns, reasoning, empty texts, unicode."""
+
+SPECIAL_WORDS: Final = (
+    "its tokenizer takes {} for special tokens, which are ordinary words in tokenizer.json; rows that hold them have "
+    "other ids in transformers"
+)
 
 OTHER: Final = "No idea."
 """The second answer of SteamSHP's questions."""
@@ -116,6 +122,36 @@ def special_words(folder: Path, tokenizer: TextTokenizer) -> list[str]:
     """Special tokens of the library's tokenizer that are ordinary words here."""
     names = AutoTokenizer.from_pretrained(folder).all_special_tokens
     return [name for name in names if not tokenizer.spells_special(name)]
+
+
+def notes_on_ids(folder: Path, layout: Layout, tokenizer: TextTokenizer) -> tuple[str, ...]:
+    """A note where transformers' tokenizer gives other ids than ``tokenizer.json``, which is what is read here.
+
+    Raises:
+        CheckpointError: it gives other structure, so that every row differs.
+    """
+    theirs = rows_of_transformers(folder, layout)
+    if theirs is None:
+        return ()
+    ours = rows_of_ours(layout, tokenizer)
+    pairs = [(a, None if b is None else b["input_ids"]) for a, b in zip(ours, theirs, strict=True)]
+    different = [(a, b) for a, b in pairs if a != b]
+    if not different:
+        words = special_words(folder, tokenizer)
+        return (SPECIAL_WORDS.format(", ".join(map(repr, words))),) if words else ()
+    shown = [repr(tokenizer.decode(np.array(row or [], np.int32))) for row in different[0]]
+    what = (
+        f"transformers reads {len(different)} of {len(pairs)} conversations as other ids than tokenizer.json gives; "
+        f"the first is {shown[0]} by tokenizer.json, {shown[1]} in transformers"
+    )
+    special = [[[i for i in row or [] if i in tokenizer.structure] for row in pair] for pair in different]
+    if len(different) == len(pairs) or any(a != b for a, b in special):
+        raise CheckpointError(
+            f"{folder}: {what}. Settings of tokenizer_config.json are not in tokenizer.json; save the tokenizer again "
+            "with AutoTokenizer.from_pretrained(folder).save_pretrained(folder), or convert the checkpoint with the "
+            "version of transformers that wrote it"
+        )
+    return (f"{what}. Scores here are those of tokenizer.json",)
 
 
 def scores_of_transformers(

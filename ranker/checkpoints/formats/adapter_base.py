@@ -23,6 +23,7 @@ from ranker.checkpoints.formats.openrlhf import OpenRLHF, ended
 from ranker.checkpoints.formats.registry import recognise
 from ranker.checkpoints.formats.spec import StoredHead, check_vocabulary
 from ranker.checkpoints.inspection import ADAPTERS, TRUST, VALUE_HEADS
+from ranker.checkpoints.reference import notes_on_ids
 from ranker.checkpoints.weights import KeyMap, read, weight_files
 from ranker.errors import CheckpointError
 from ranker.models.backbones import DECODERS
@@ -101,7 +102,8 @@ def base_of(folder: Path, adapter: Mapping[str, Tensor], *, head_prefix: str | N
     )
     tokenizer = TextTokenizer.from_folder(texts, model.layout.marker_ids)
     check_vocabulary(texts, tokenizer, model)
-    return Base(prepare(model), tokenizer, spec.names, spec.notes)
+    notes = (*spec.notes, *notes_on_ids(texts, model.layout, tokenizer))
+    return Base(prepare(model), tokenizer, spec.names, notes)
 
 
 def _base(folder: Path, settings: Mapping[str, Any], allow_pickle: bool) -> tuple[Path, dict[str, Any]]:
