@@ -250,6 +250,8 @@ class Conversations:
                 start = 0 if row_head is None or one.rendered else _shared(ids, row_head)
                 cut = (one.prompt_cut, one.answer_cut)
                 special |= one.special_text
+                if not len(ids):
+                    raise TemplateRefusal("the rendered conversation has no tokens, so there is nothing to read")
             except TemplateRefusal as refusal:
                 refused[number] = str(refusal)
             candidates.append(ids)
@@ -279,7 +281,16 @@ class Conversations:
         return row, ids, self._encoded([empty])[0] if isinstance(empty, _Row) else None
 
     def _shortened(self, row: _Row, ids: Ids) -> tuple[_Row, Ids]:
-        row, ids = self._with_recent(row, ids)
+        """The row from less text: what fits of its newest messages, with as much of the message before as fits, too.
+
+        Raises:
+            TemplateRefusal: the template's own text is too long.
+        """
+        row, ids, fitting = self._with_recent(row, ids)
+        if fitting is not None:
+            older = len(row.before) - len(fitting[0].before)
+            if len(ids) - self.max_length > sum(self._lengths(row.before[:older])):
+                return fitting  # not even without the text of the older messages would it fit
         prompt_cut, answer_cut = row.prompt_cut, row.answer_cut
         before, answer = row.before, row.answer
         for attempt in range(ATTEMPTS):
@@ -287,39 +298,43 @@ class Conversations:
             if excess <= 0:
                 return row, ids
             excess += attempt  # a text without its first tokens may become more tokens than were left
-            prompt, answer_lengths = self._lengths(before), self._lengths(answer)
-            room = sum(prompt) + sum(answer_lengths) - excess
-            kept, (left,) = split_budget(max(0, room), sum(prompt), [sum(answer_lengths)], self.prompt_reserve)
-            if sum(prompt) + sum(answer_lengths) == 0:
+            prompt, reply = sum(self._lengths(before)), sum(self._lengths(answer))
+            if prompt + reply == 0:
                 break
-            prompt_cut |= kept < sum(prompt)
-            answer_cut |= left < sum(answer_lengths)
-            before = self._without_first(before, sum(prompt) - kept)
-            answer = self._without_last(answer, sum(answer_lengths) - left)
+            kept, (left,) = split_budget(max(0, prompt + reply - excess), prompt, [reply], self.prompt_reserve)
+            prompt_cut |= kept < prompt
+            answer_cut |= left < reply
+            before = self._without_first(before, prompt - kept)
+            answer = self._without_last(answer, reply - left)
             short = self._row(before, answer, bounded=True)
             row = replace(short, prompt_cut=prompt_cut, answer_cut=answer_cut)
             (ids,) = self._encoded([row])
-        if len(ids) > self.max_length:
-            raise TemplateRefusal(
-                f"the chat template's own text does not fit into max_length {self.max_length}; load the model with a "
-                "larger max_length"
-            )
-        return row, ids
+        if len(ids) <= self.max_length:
+            return row, ids
+        if fitting is not None:
+            return fitting
+        raise TemplateRefusal(
+            f"the chat template's own text does not fit into max_length {self.max_length}; load the model with a "
+            "larger max_length"
+        )
 
-    def _with_recent(self, row: _Row, ids: Ids) -> tuple[_Row, Ids]:
-        """The row from the last user's turn at which it is still too long, or that is the last; older ones go."""
+    def _with_recent(self, row: _Row, ids: Ids) -> tuple[_Row, Ids, tuple[_Row, Ids] | None]:
+        """The row from the last user's turn from which on it is still too long, and the one after, which fits."""
         starts = [i for i, turn in enumerate(row.before) if turn.get("role") == "user" and i]
-        for start in starts:
+        left = np.cumsum(self._lengths(row.before)[::-1])[::-1]  # tokens of text from each message on
+        hopeless = sum(1 for start in starts[:-1] if left[start] > self.max_length)
+        messages, answer_cut = row.before, row.answer_cut
+        for start in starts[max(0, hopeless - 1) :]:
             try:
-                short = self._row(row.before[start:], row.answer, bounded=True)
+                short = self._row(messages[start:], row.answer, bounded=True)
             except TemplateRefusal:
                 continue
             (short_ids,) = self._encoded([short])
+            short = replace(short, prompt_cut=True, answer_cut=answer_cut)
             if len(short_ids) <= self.max_length:
-                break
-            row = replace(short, prompt_cut=True, answer_cut=row.answer_cut)
-            ids = short_ids
-        return row, ids
+                return row, ids, (short, short_ids)
+            row, ids = short, short_ids
+        return row, ids, None
 
     def _lengths(self, turns: Sequence[Turn]) -> list[int]:
         return [len(ids) for ids in self.tokenizer.encode([_content(turn) for turn in turns])]

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import ranker
 from ranker.errors import CheckpointError, ConfigError
+from ranker.records import Group, Message, Rendered
 from tests.references.producers import (
     CHATML,
     LONG,
@@ -156,3 +157,20 @@ def test_a_length_that_the_tokenizer_does_not_say_is_noted(tmp_path):
     changed(folder / "config.json", max_position_embeddings=8192)
     with pytest.warns(UserWarning, match="rows are cut at 2048 tokens, of the 8192"):
         ranker.load(folder)
+
+
+def test_a_text_without_tokens_is_an_error_of_its_row(tmp_path):
+    scorer = ranker.load(trl_chat(tmp_path).folder).scorer
+    (result,) = scorer.score([Group("", (Rendered(""),))])
+    assert result.error == "the rendered conversation has no tokens, so there is nothing to read"
+    assert np.isnan(result.scores).all()
+
+
+def test_a_conversation_of_a_thousand_turns_is_cut_to_its_end(tmp_path):
+    scorer = ranker.load(trl_chat(tmp_path).folder, text={"max_length": 64, "prompt_reserve": 8}).scorer
+    turns = tuple(Message(role, f"turn {i} of many") for i, role in enumerate(("user", "assistant") * 500))[:-1]
+    (tokens,) = scorer.pipeline.tokenize([Group(turns, ("The answer.",))])
+    text = scorer.pipeline.tokenizer.decode(tokens.candidates[0])
+    assert 32 < len(tokens.candidates[0]) <= 64
+    assert text.endswith("turn 998 of many<|im_end|>\n<|im_start|>assistant\nThe answer.<|im_end|>\n")
+    assert (tokens.prompts_cut, tokens.candidates_cut) == ((True,), (False,))
