@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -45,12 +45,19 @@ SMALL_RATE: Final = 1e-4
 
 
 def grouped(
-    config: TrainingConfig, preferences: Sequence[Preference], model: Any, tokenizer: TextTokenizer, loss: Loss
+    config: TrainingConfig,
+    preferences: Sequence[Preference],
+    model: Any,
+    tokenizer: TextTokenizer,
+    loss: Loss,
+    *,
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> Groups:
     """The training rows as a run reads them.
 
     Raises:
         ConfigError: a prompt that is to be read once by a model that cannot.
+        DataError: a row that the chat template refuses, under ``on_error: raise``.
     """
     if config.prefix_sharing and not getattr(model, "prefix_sharing", False):
         raise ConfigError(
@@ -59,7 +66,14 @@ def grouped(
         )
     pipeline = TextPipeline(model.layout, tokenizer, prefix_sharing=config.prefix_sharing)
     needs = LossNeeds(average=loss.linear_in_targets, answers=isinstance(loss, AnswerLoss))
-    return Groups(preferences, pipeline, merge=config.merge_rows, weight_by=config.weight_by, needs=needs)
+    return Groups(
+        preferences,
+        pipeline,
+        merge=config.merge_rows,
+        weight_by=config.weight_by,
+        needs=needs,
+        on_error=on_error,
+    )
 
 
 def planned(config: TrainingConfig, groups: Groups, *, world: int = 1, rank: int = 0) -> RunPlan:

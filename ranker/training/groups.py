@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from ranker.scoring.pipeline import TextPipeline
 from ranker.text.tokens import Tokens
 from ranker.training.blocks import Edges
 from ranker.training.graphs import Comparison, Graph, Shared, TextKeys, combined, graphs_of, known_pairs, one_row
+
+logger = logging.getLogger(__name__)
 
 Item = tuple[int, tuple[int, ...]]
 """A group and the answers of it that appear, in order.
@@ -75,6 +79,7 @@ class Groups(Dataset[Example]):
             prompt are one group; where a model reads two answers together, rows of the same answers are.
         weight_by: ``row`` counts every row alike, ``prompt`` every prompt.
         needs: of the loss.
+        on_error: whether a row that the chat template refuses raises, or is left out and counted in the log.
 
     ``read`` counts the groups that were packed so far, ``cut`` those of them that lost tokens. ``repeats`` is None
     without ``merge``, and where no two rows share anything.
@@ -88,14 +93,16 @@ class Groups(Dataset[Example]):
         merge: bool = False,
         weight_by: WeightBy = "row",
         needs: LossNeeds = LossNeeds(),  # noqa: B008  frozen
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
         self.preferences = list(preferences)
         self.pipeline = pipeline
         self.needs = needs
         tokens = pipeline.tokenize([p.group for p in self.preferences])
-        for preference, texts in zip(self.preferences, tokens, strict=True):
-            for candidate, reason in texts.refused.items():
-                raise DataError(preference.id, f"candidates[{candidate}]", reason)
+        refused = [number for number, texts in enumerate(tokens) if texts.refused]
+        if refused:
+            self._leave_out(refused, tokens, on_error)
+            tokens = [texts for texts in tokens if not texts.refused]
         self.repeats: Repeats | None = None
         self.weights = np.ones(len(tokens))
         keys = TextKeys(tokens) if merge or weight_by == "prompt" else None
@@ -115,6 +122,21 @@ class Groups(Dataset[Example]):
         ]
         self._pairs: dict[int, int] = {}
         self.read = self.cut = 0
+
+    def _leave_out(self, refused: Sequence[int], tokens: Sequence[Tokens], on_error: Literal["raise", "skip"]) -> None:
+        """Leave out rows that the chat template refuses.
+
+        Raises:
+            DataError: the first of them, under ``on_error: raise``.
+        """
+        first = refused[0]
+        candidate, reason = next(iter(tokens[first].refused.items()))
+        error = DataError(self.preferences[first].id, f"candidates[{candidate}]", reason)
+        if on_error == "raise":
+            raise error
+        logger.warning("%d of %d rows are left out; the first: %s", len(refused), len(tokens), error)
+        gone = set(refused)
+        self.preferences = [row for number, row in enumerate(self.preferences) if number not in gone]
 
     def summary(self) -> list[str]:
         """A line on how often the rows name the same texts; empty where they do not, or are not merged."""

@@ -31,7 +31,9 @@ def preview(config: RunConfig) -> Iterator[str]:
     config = settings.config
     training, validation, test = load(config)
     model, tokenizer = starting_model(config)
-    groups = grouped(config.training, training, model, tokenizer, losses.build(config.training.loss))
+    groups = grouped(
+        config.training, training, model, tokenizer, losses.build(config.training.loss), on_error=config.data.on_error
+    )
     pipeline = groups.pipeline
     yield f"model: {config.model.type} on {config.model.name_or_path}, {settings.parameters / 1e6:.0f}M parameters"
     yield f"loss: {config.training.loss.type}; a score is {SCORES[config.output]}"

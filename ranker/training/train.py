@@ -157,7 +157,14 @@ def _train(
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
         if config.qat == "int8" and launch.main:
-            groups = grouped(config.training, training, scorer.model, scorer.pipeline.tokenizer, work.loss)
+            groups = grouped(
+                config.training,
+                training,
+                scorer.model,
+                scorer.pipeline.tokenizer,
+                work.loss,
+                on_error=config.data.on_error,
+            )
             qat.train_quantized(
                 scorer.model, groups, config.training, config.qat_steps, learning_rate=settings.learning_rate
             )
@@ -205,7 +212,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     if config.training.padding_free:
         without_padding(config, model)
     check_loss(work.loss, model)
-    groups = grouped(config.training, training, model, tokenizer, work.loss)
+    groups = grouped(config.training, training, model, tokenizer, work.loss, on_error=config.data.on_error)
     plan = planned(config.training, groups, world=launch.world, rank=launch.rank)
     args.learning_rate = work.settings.rate(groups.times)
     args.gradient_accumulation_steps = work.settings.accumulation(groups.times * plan.used, launch.world)

@@ -10,8 +10,8 @@ from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import ranker
-from ranker.errors import CheckpointError, ConfigError
-from ranker.records import Group, Message, Rendered
+from ranker.errors import CheckpointError, ConfigError, DataError
+from ranker.records import Group, Message, Preference, Rendered
 from tests.references.producers import (
     CHATML,
     LONG,
@@ -174,3 +174,17 @@ def test_a_conversation_of_a_thousand_turns_is_cut_to_its_end(tmp_path):
     assert 32 < len(tokens.candidates[0]) <= 64
     assert text.endswith("turn 998 of many<|im_end|>\n<|im_start|>assistant\nThe answer.<|im_end|>\n")
     assert (tokens.prompts_cut, tokens.candidates_cut) == ((True,), (False,))
+
+
+def test_a_training_row_that_the_template_refuses_is_named_or_left_out(tmp_path, caplog):
+    from ranker.training.groups import Groups
+
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('No system turn') }}{% endif %}" + CHATML
+    pipeline = ranker.load(trl_chat(tmp_path).folder, text={"chat_template": template}).scorer.pipeline
+    refused = Preference((Message("system", "s"), Message("user", "q")), ("a", "b"), ((1.0,), (0.0,)), 1.0, id="rows:2")
+    rows = [Preference("q", ("a", "b"), ((1.0,), (0.0,)), 1.0, id="rows:1"), refused]
+    with pytest.raises(DataError, match=r"rows:2: field 'candidates\[0\]'.*No system turn"):
+        Groups(rows, pipeline)
+    groups = Groups(rows, pipeline, on_error="skip")
+    assert [row.id for row in groups.preferences] == ["rows:1"]
+    assert "1 of 2 rows are left out; the first: rows:2" in caplog.text
