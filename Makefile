@@ -17,7 +17,7 @@ ONLY ?= $(ALL)
 # Nothing of these is fetched from the model hub.
 test test-all check train-pairrm bench: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup setup-dev check format test test-all test-hub train-pairrm bench bench-serving docs constraints clean
+.PHONY: help setup setup-dev check format test test-all peers test-hub train-pairrm bench bench-serving docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -47,8 +47,12 @@ train-%: setup ## train, evaluate and export any recipe, by its name (see docs/s
 test: setup-dev ## run the tests (no network, no GPU)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
-test-all: setup-dev ## run the tests with all their cases (a quarter of an hour); ONLY=slow proves instead that every recipe learns
+test-all: setup-dev peers ## run the tests with all their cases (a quarter of an hour); ONLY=slow proves instead that every recipe learns
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ONLY)'
+
+peers: setup ## fetch llm-blender's code, which the tests run beside ours
+	@test -d build/peers/llm_blender || $(BIN)/python -m pip download --quiet --no-deps -d build/peers llm-blender==0.0.2
+	@test -d build/peers/llm_blender || $(BIN)/python -m zipfile -e build/peers/llm_blender-0.0.2-py3-none-any.whl build/peers
 
 test-hub: setup-dev ## run the tests that need the network: datasets and models of the hub
 	$(BIN)/python -m pytest -q -m network

@@ -35,7 +35,7 @@ FORMULAS: Final = {
     "verl, NeMo-RL": "formula",
     "LLaMA-Factory": "0.9 (formula)",
     "trlx": "formula",
-    "LLM-Blender": "0.0.2 (formula)",
+    "LLM-Blender": "0.0.2 (formula; BERT and RoBERTa: its own code)",
     "ArmoRM": "formula",
     "SteamSHP": "formula",
 }
