@@ -75,6 +75,7 @@ def test_the_examples_of_the_page_run(test, workplace, long_backbone, monkeypatc
     assert doctest.DocTestRunner(optionflags=flags).run(test, out=output.append).failed == 0, "".join(output)
 
 
+@pytest.mark.full
 def test_the_example_script_runs_and_is_short(tmp_path, long_backbone, monkeypatch, capsys):
     script = ROOT / "examples" / "own_pairs.py"
     assert len(script.read_text().splitlines()) < 60

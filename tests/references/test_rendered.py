@@ -77,6 +77,7 @@ def test_rendered_in_python_and_on_the_command_line_reads_a_text_as_it_is(chatml
     np.testing.assert_allclose([line["scores"][0] for line in lines], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.full
 def test_vllm_and_tei_let_the_tokenizer_add_its_own_tokens(tmp_path):
     produced = trl_text(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(produced.folder)
