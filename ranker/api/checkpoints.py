@@ -28,8 +28,8 @@ def inspect_checkpoint(
     """What a checkpoint is, whether it is whole, and how to repair it.
 
     Only headers are read; no weight is loaded and no code of the checkpoint runs. Where torch is installed, a folder's
-    headers are compared with its model, so that a report without a fatal problem means that loading will not refuse it,
-    and ``example`` shows how it reads a question and an answer.
+    headers are compared with its model, and ``example`` shows how it reads a question and an answer. Loading can still
+    refuse values that are NaN, and an adapter, whose base is not opened here.
 
     Args:
         path: a folder or a name on the model hub.

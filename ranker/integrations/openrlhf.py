@@ -11,6 +11,7 @@ Source: openrlhf/utils/agent.py of OpenRLHF 0.11.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,8 @@ from ranker.integrations.rewards import GroupRewards, Mode
 from ranker.loading import Ranker
 from ranker.metrics import sigmoid
 from ranker.records import Rendered
+
+logger = logging.getLogger(__name__)
 
 ENDINGS: Final = (
     "<|im_end|>",
@@ -72,10 +75,12 @@ def reward_function(
         refuse("OpenRLHF's reward_func", kwargs)
         torch = require("torch")
         if rewards.scorer.scorer.info.renders_conversations:
-            responses: list[str] = [Rendered(query) for query in queries]
+            responses: dict[int, str] = {number: Rendered(query) for number, query in enumerate(queries)}
         else:
-            responses = [response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
-        raw_rewards = rewards(list(prompts), responses)
+            responses = _responses(queries, prompts)
+        raw_rewards = np.full(len(queries), np.nan)
+        if responses:
+            raw_rewards[list(responses)] = rewards([prompts[number] for number in responses], list(responses.values()))
         failed = np.isnan(raw_rewards)
         values = np.where(failed, 0.0, raw_rewards)
         scores = np.where(failed, 0.0, sigmoid(values))
@@ -86,6 +91,17 @@ def reward_function(
         }
 
     return reward_func
+
+
+def _responses(queries: Sequence[str], prompts: Sequence[str]) -> dict[int, str]:
+    """The responses by query number, without queries that do not begin with their prompt; those are logged."""
+    responses: dict[int, str] = {}
+    for number, (query, prompt) in enumerate(zip(queries, prompts, strict=True)):
+        try:
+            responses[number] = response(query, prompt)
+        except ValueError as error:
+            logger.warning("query %d has no reward: %s", number, error)
+    return responses
 
 
 def response(query: str, prompt: str) -> str:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from ranker.layouts.layout import Arrays, Layout, Output, PackedGroup, Row, padded
-from ranker.layouts.pointwise import REDUCTIONS
+from ranker.layouts.layout import PackedGroup, Row
+from ranker.layouts.reward import RewardLayout
 from ranker.text.conversations import ChatText, Conversations
 from ranker.text.tokenizer import Ids, TextTokenizer
 
 
-class Conversation(Layout):
+class Conversation(RewardLayout):
     """A decoder's row, one per candidate: the ids that ``apply_chat_template`` gives for the whole conversation.
 
     N (S + C) tokens for a prompt of S tokens and N candidates of C.
@@ -23,12 +23,10 @@ class Conversation(Layout):
 
     layout: Literal["conversation"] = "conversation"
     chat: ChatText
-    output: Output = "scalar"
     gate_pattern: tuple[int, ...] = Field(
         (), description="the ids at whose last beginning a gate reads the prompt; none: where the answer begins"
     )
 
-    scores_are_relative: ClassVar[bool] = False
     renders_conversations: ClassVar[bool] = True
 
     def encoder(self, tokenizer: TextTokenizer) -> Conversations:
@@ -40,20 +38,6 @@ class Conversation(Layout):
             prompt_reserve=self.prompt_reserve,
             characters=self.character_limit,
         )
-
-    @property
-    def extra_input(self) -> str | None:
-        """``readout`` (rows, 1) of a gated model: where the gate reads the prompt."""
-        return "readout" if self.output == "gated" else None
-
-    def extra_arrays(self, units: Sequence[Sequence[Row]]) -> Arrays:
-        """``readout``: of a gated model, and of rows that hold several candidates after one prompt."""
-        rows = [row for unit in units for row in unit]
-        return {"readout": padded([row.readout for row in rows])} if rows[0].readout else {}
-
-    def reduce(self, outputs: Any) -> Any:
-        """See ``Layout.reduce``; by ``output``."""
-        return REDUCTIONS[self.output](outputs)
 
     def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``; a candidate without ids has no row. Rows fit already: see ``Conversations``."""
@@ -77,7 +61,7 @@ class Conversation(Layout):
         return replace(PackedGroup(tuple(rows), whole, whole.copy()), refused=refused)
 
     def row_lengths(self, prompt: int, candidates: Sequence[int]) -> list[tuple[int, int]]:
-        """See ``Layout.row_lengths``; the lengths are those of whole rows."""
+        """See ``RewardLayout.row_lengths``; the lengths are those of whole rows."""
         return [(min(prompt, length), length) for length in candidates]
 
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:

@@ -144,10 +144,6 @@ class Layout(BaseModel, ABC):
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
         """(rows, tokens of the longest row) of a group with texts of these lengths, without packing it."""
 
-    def row_lengths(self, prompt: int, candidates: Sequence[int]) -> list[tuple[int, int]]:
-        """(tokens up to the answer, tokens) of each candidate's row, of layouts with one row per candidate."""
-        raise NotImplementedError(f"layout '{self.layout}' has no row for every candidate")
-
     @property
     def marker_ids(self) -> tuple[int, ...]:
         """Ids of the layout's markers, which no text can spell."""

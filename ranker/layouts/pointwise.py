@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from ranker.layouts.layout import (
-    Arrays,
-    Layout,
-    Output,
     PackedGroup,
     Row,
     Side,
     TokenTypes,
     Truncation,
-    padded,
 )
+from ranker.layouts.reward import RewardLayout
 from ranker.text.separate import SeparateTexts
 from ranker.text.tokenizer import Ids, TextTokenizer
 from ranker.text.tokens import TextEncoder
 from ranker.text.truncation import longest_first, split_budget
 
-REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
-    "scalar": lambda outputs: outputs.mean(-1),
-    "aspects": lambda outputs: outputs.mean(-1),
-    "gated": lambda outputs: outputs[..., 0],
-    "accept_reject": lambda outputs: outputs[..., 1] - outputs[..., 0],
-}
-"""From a candidate's outputs to its score: their mean, the gated score, or the log-odds of accept."""
 
-
-class Pointwise(Layout):
+class Pointwise(RewardLayout):
     """A reward model's row, one per candidate: ``prefix prompt between candidate suffix``.
 
     The parts around the texts are the ids of the tokenizer's own pair template (``[CLS]``, ``[SEP]``). N (S + C) tokens
@@ -44,12 +33,9 @@ class Pointwise(Layout):
     prefix: tuple[int, ...] = Field((), description="before the prompt")
     between: tuple[int, ...] = Field((), description="between the prompt and the answer")
     suffix: tuple[int, ...] = Field((), description="after the answer; a decoder is read at its end")
-    output: Output = "scalar"
     token_types: TokenTypes = "pair"
     truncation: Truncation = "prompt_first"
     truncation_side: Side = Field("right", description="of longest_first: the end at which texts are cut")
-
-    scores_are_relative: ClassVar[bool] = False
 
     @model_validator(mode="before")
     @classmethod
@@ -63,20 +49,6 @@ class Pointwise(Layout):
                 )
             values = {name: value for name, value in values.items() if name != "turn"}
         return values
-
-    @property
-    def extra_input(self) -> str | None:
-        """``readout`` (rows, 1) of a gated model: where the gate reads the prompt."""
-        return "readout" if self.output == "gated" else None
-
-    def extra_arrays(self, units: Sequence[Sequence[Row]]) -> Arrays:
-        """``readout``: of a gated model, and of rows that hold several candidates after one prompt."""
-        rows = [row for unit in units for row in unit]
-        return {"readout": padded([row.readout for row in rows])} if rows[0].readout else {}
-
-    def reduce(self, outputs: Any) -> Any:
-        """See ``Layout.reduce``; by ``output``."""
-        return REDUCTIONS[self.output](outputs)
 
     def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``."""
@@ -103,7 +75,7 @@ class Pointwise(Layout):
         return PackedGroup(tuple(rows), np.array(truncated, np.bool_), np.array(prompts_truncated, np.bool_))
 
     def row_lengths(self, prompt: int, candidates: Sequence[int]) -> list[tuple[int, int]]:
-        """See ``Layout.row_lengths``."""
+        """See ``RewardLayout.row_lengths``."""
         lengths = []
         for candidate in candidates:
             kept, length = self._kept(prompt, candidate)

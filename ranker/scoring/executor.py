@@ -113,8 +113,8 @@ def _warn_of_special_text(pipeline: TextPipeline, parts: Sequence[_Part]) -> Non
         return
     _warned.add(pipeline)
     logger.warning(
-        "texts to score spell a special token of the model; it was read as characters, so such rows have other ids "
-        "than from a tokenizer that makes structure of it (their results have special_text; this is said once)"
+        "some texts spell a special token of the model, such as its end of turn; they were read as plain characters, "
+        "so they cannot end a turn (see special_text of their results; this warning is shown once)"
     )
 
 

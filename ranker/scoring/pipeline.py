@@ -14,6 +14,7 @@ from ranker.errors import ConfigError
 from ranker.layouts import Layout, PackedGroup
 from ranker.layouts.pairs import one_order
 from ranker.layouts.prefix_sharing import share_prefix, shared_cost
+from ranker.layouts.reward import RewardLayout
 from ranker.records import Group, Prompt, Spans
 from ranker.text.tokenizer import TextTokenizer
 from ranker.text.tokens import Tokens
@@ -72,7 +73,7 @@ class TextPipeline:
         )
 
     def example(self) -> str:
-        """The first row of a question and its answers, special tokens included, or why there is none."""
+        """How the model reads a question and its answer, special tokens included; or why its template refuses them."""
         packed = self.pack(self.tokenize([EXAMPLE])[0])
         return self.tokenizer.decode(packed.rows[0].ids) if packed.rows else next(iter(packed.refused.values()), "")
 
@@ -87,7 +88,7 @@ class TextPipeline:
 
     def cost(self, prompt: int, candidates: Sequence[int]) -> tuple[int, int]:
         """(rows, tokens of the longest row) of a group with texts of these lengths, without packing it."""
-        if self.prefix_sharing:
+        if self.prefix_sharing and isinstance(self.layout, RewardLayout):
             return shared_cost(self.layout.row_lengths(prompt, candidates), self.layout.max_length)
         return self.layout.cost(prompt, candidates)
 

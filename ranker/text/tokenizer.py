@@ -115,10 +115,10 @@ class TextTokenizer:
         return after[len(line_break) :] if same else self.encode_rendered([text])[0]
 
     def last_boundary(self, text: str) -> int:
-        """Where the last special token of a rendered text begins, 0 where there is none.
+        """The position of the last special token in a rendered text; 0 if it has no special token.
 
-        A tokenizer splits a text at its special tokens first, so what is before and what begins there are encoded on
-        their own: their ids one after the other are those of the whole text.
+        A tokenizer splits a text at its special tokens first. So the ids of the text before this position, followed by
+        the ids of the text from there on, are the ids of the whole text.
         """
         place = 0
         for match in self._boundaries.finditer(text):
