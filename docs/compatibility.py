@@ -129,10 +129,6 @@ def _version(name: str) -> str:
 
 def _ids() -> dict[str, int]:
     """How many conversations have the ids of ``apply_chat_template`` over all templates and tokenizers."""
-    from ranker.layouts.conversation import Conversation
-    from ranker.models.pointwise import chat_text
-    from ranker.models.tokenizers import text_tokenizer
-    from ranker.scoring.pipeline import TextPipeline
     from tests.references.conversations import CONVERSATIONS
     from tests.references.test_chat_templates import (
         CASES,
@@ -140,20 +136,18 @@ def _ids() -> dict[str, int]:
         TEMPLATES,
         as_parts,
         conversation_group,
+        reading,
         reference,
     )
-    from tests.references.tokenizers import KINDS, tokenizer_for
+    from tests.references.tokenizers import KINDS
 
     equal = total = refused = 0
     for template, kind in CASES:
-        tokenizer = tokenizer_for(kind, template.read_text(encoding="utf-8"))
-        layout = Conversation(chat=chat_text(tokenizer), pad_id=tokenizer.pad_token_id, max_length=8192)
+        tokenizer, pipeline = reading(template, kind)
         conversations = tuple(map(as_parts, CONVERSATIONS)) if template.stem in PARTS_ONLY else CONVERSATIONS
         groups = [conversation_group(conversation) for conversation in conversations]
         specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-        for conversation, tokens in zip(
-            conversations, TextPipeline(layout, text_tokenizer(tokenizer)).tokenize(groups), strict=True
-        ):
+        for conversation, tokens in zip(conversations, pipeline.tokenize(groups), strict=True):
             spelled = any(token in repr(conversation) for token in specials)
             expected = reference(tokenizer, conversation, sanitize_control_tokens=spelled)
             ids = None if tokens.refused else tokens.candidates[0].tolist()

@@ -50,6 +50,13 @@ def reference(tokenizer, conversation, **options):
         return None
 
 
+def reading(template, kind):
+    """A tokenizer with a template, and how a model with it reads conversations."""
+    tokenizer = tokenizer_for(kind, template.read_text(encoding="utf-8"))
+    layout = Conversation(chat=chat_text(tokenizer), pad_id=tokenizer.pad_token_id, max_length=8192)
+    return tokenizer, TextPipeline(layout, text_tokenizer(tokenizer))
+
+
 def test_trl_carries_the_templates():
     assert len(TEMPLATES) >= 72
 
@@ -58,9 +65,7 @@ def test_trl_carries_the_templates():
     ("template", "kind"), cases(CASES, lambda case: case in QUICK[::2]), ids=lambda value: getattr(value, "stem", value)
 )
 def test_ids_of_every_conversation_are_those_of_apply_chat_template(template, kind):
-    tokenizer = tokenizer_for(kind, template.read_text(encoding="utf-8"))
-    layout = Conversation(chat=chat_text(tokenizer), pad_id=tokenizer.pad_token_id, max_length=8192)
-    pipeline = TextPipeline(layout, text_tokenizer(tokenizer))
+    tokenizer, pipeline = reading(template, kind)
     conversations = tuple(map(as_parts, CONVERSATIONS)) if template.stem in PARTS_ONLY else CONVERSATIONS
     every = pipeline.tokenize([conversation_group(conversation) for conversation in conversations])
     specials = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
@@ -93,9 +98,7 @@ ANSWERS = (
 )
 def test_answers_to_one_prompt_that_are_encoded_together_have_the_ids_of_each(template, kind):
     """What all rows of a group begin with is encoded once."""
-    tokenizer = tokenizer_for(kind, template.read_text(encoding="utf-8"))
-    layout = Conversation(chat=chat_text(tokenizer), pad_id=tokenizer.pad_token_id, max_length=8192)
-    pipeline = TextPipeline(layout, text_tokenizer(tokenizer))
+    tokenizer, pipeline = reading(template, kind)
     for prompt in ("Name it", "\nName it \n\n", "Say <|eos|>"):
         content = [{"type": "text", "text": prompt}] if template.stem in PARTS_ONLY else prompt
         turns = [{"role": "user", "content": content}]
