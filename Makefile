@@ -1,4 +1,5 @@
 .DEFAULT_GOAL := help
+SHELL := bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -50,9 +51,28 @@ test: setup-dev ## run the tests (no network, no GPU)
 test-all: setup-dev peers ## run the tests with all their cases (a quarter of an hour); ONLY=slow proves instead that every recipe learns
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ONLY)'
 
-peers: setup ## fetch llm-blender's code, which the tests run beside ours
-	@test -d build/peers/llm_blender || $(BIN)/python -m pip download --quiet --no-deps -d build/peers llm-blender==0.0.2
-	@test -d build/peers/llm_blender || $(BIN)/python -m zipfile -e build/peers/llm_blender-0.0.2-py3-none-any.whl build/peers
+peers: build/peers/llm_blender build/peers/openrlhf/.ready build/peers/llama_factory/.ready ## fetch what the tests run beside ours: llm-blender's code, OpenRLHF and LLaMA-Factory in environments of their own
+
+build/peers/llm_blender: $(VENV)/.ready
+	@test -d $@ || $(BIN)/python -m pip download --quiet --no-deps -d build/peers llm-blender==0.0.2
+	@test -d $@ || $(BIN)/python -m zipfile -e build/peers/llm_blender-0.0.2-py3-none-any.whl build/peers
+	@touch $@
+
+# Without flash-attn, vLLM and Ray, which training and scoring of a reward model on a CPU do not call.
+build/peers/openrlhf/.ready: constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q $$(grep '^torch==' constraints.txt)
+	$(@D)/bin/python -m pip install -q transformers==5.15.0 deepspeed==0.19.6 peft datasets accelerate einops fastapi uvicorn pylatexenc sympy torchdata
+	$(@D)/bin/python -m pip install -q --no-deps openrlhf==0.11.2
+	@touch $@
+
+# torchvision and torchaudio of PyPI are built for another torch than that of a CPU, and hinder its import.
+build/peers/llama_factory/.ready: constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q $$(grep '^torch==' constraints.txt)
+	$(@D)/bin/python -m pip install -q -c <(grep '^torch==' constraints.txt) llamafactory==0.9.5
+	$(@D)/bin/python -m pip uninstall -q -y torchvision torchaudio
+	@touch $@
 
 test-hub: setup-dev ## run the tests that need the network: datasets and models of the hub
 	$(BIN)/python -m pytest -q -m network

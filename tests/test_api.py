@@ -11,6 +11,7 @@ import pytest
 
 import ranker
 from tests.conftest import ROOT
+from tests.support.selection import cases
 
 spec = importlib.util.spec_from_file_location("api_page", ROOT / "docs" / "api.py")
 page = importlib.util.module_from_spec(spec)
@@ -65,7 +66,11 @@ def doctests():
                 yield test
 
 
-@pytest.mark.parametrize("test", list(doctests()), ids=lambda test: test.name)
+SLOW = ("ParityReport", "EvaluationReport.to_pandas")
+"""Examples that export or evaluate once more what another example of the page does."""
+
+
+@pytest.mark.parametrize("test", cases(doctests(), lambda test: test.name not in SLOW), ids=lambda test: test.name)
 def test_the_examples_of_the_page_run(test, workplace, long_backbone, monkeypatch):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr("ranker.models.build.offline_backbone", lambda: str(long_backbone))

@@ -38,7 +38,7 @@ def both(tmp_path_factory):
 
 
 CASES = [(f, c) for f in (*FAMILIES, "xlm-roberta") for c in LAYOUTS]
-QUICK = (("deberta-v2", "set_encoder"), ("bert", "shared_prompt"), ("bert", "ordered_pair"))
+QUICK = (("deberta-v2", "set_encoder"), ("bert", "shared_prompt"))
 
 
 @pytest.mark.parametrize(("family", "layout"), cases(CASES, QUICK.__contains__))
@@ -112,6 +112,7 @@ def test_the_file_carries_everything_and_no_local_paths(model):
     assert b"site-packages" not in model.read_bytes()
 
 
+@pytest.mark.full
 def test_scores_of_several_tasks_are_their_mean(tmp_path):
     targets, _, source = exported(tmp_path, "shared_prompt", num_labels=3)
     group = ROWS[0].group
