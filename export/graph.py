@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ranker.errors import ExportError
+from ranker.export import storage
 from ranker.models import decoders
 from ranker.models.heads import HEAD_MODULES
 
@@ -58,7 +59,10 @@ def input_names(model: PreTrainedModel) -> list[str]:
 
 
 def to_onnx(model: PreTrainedModel, path: Path) -> None:
-    """Write the fp32 graph of ``model`` to ``path``; output ``scores`` (batch, candidates, outputs)."""
+    """Write the fp32 graph of ``model`` to ``path``; output ``scores`` (batch, candidates, outputs).
+
+    Weights that pass protobuf's limit go into a file beside it, which ``storage`` reads.
+    """
     wrapper = Traceable(model.eval().float())
     names = input_names(model)
     shapes = tuple(dict.fromkeys(range(len(AXES[name])), torch.export.Dim.DYNAMIC) for name in names)
@@ -78,7 +82,11 @@ def to_onnx(model: PreTrainedModel, path: Path) -> None:
         )
     if program is None:
         raise ExportError("torch.onnx.export returned no program; run again with --debug for its log")
-    onnx.save(_tidy(program.model_proto, names), path)
+    if sum(parameter.numel() * parameter.element_size() for parameter in model.parameters()) <= storage.LIMIT:
+        onnx.save(_tidy(program.model_proto, names), path)
+        return
+    program.save(str(path), external_data=True)
+    onnx.save(_tidy(storage.load(path), names), path)
 
 
 def head_nodes(path: Path) -> list[str]:
@@ -87,7 +95,7 @@ def head_nodes(path: Path) -> list[str]:
     Raises:
         ExportError: no node of the head was found, so quantising could change the head.
     """
-    nodes = onnx.load(path, load_external_data=False).graph.node
+    nodes = storage.load(path).graph.node
     nodes_of_head = [node.name for node in nodes if any(map(of_head, (node.name.partition("/")[0], *node.input)))]
     if not nodes_of_head:
         raise ExportError(f"{path}: found no node of the head, which must stay fp32; export only fp32")

@@ -6,20 +6,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
-from ranker.export.graph import MICROSOFT, head_nodes
+from ranker.export import storage
+from ranker.export.graph import MICROSOFT, head_nodes, of_head
 from ranker.extras import require
 
+LARGEST: Final = 65504.0
+"""The largest fp16 number."""
+
 SQUARES: Final = ("Pow", "ReduceMean", "Sqrt", "Reciprocal")
-"""Operators of root-mean-square norms: squares of a decoder's states exceed 65,504, the largest fp16 number."""
+"""Operators of root-mean-square norms: squares of a decoder's states exceed ``LARGEST``."""
+
+MATRIX: Final = 1 << 22
+"""Bytes of a tensor on disk from which the converter does not see its values; it would read them only to copy them."""
 
 
 def fp16(graph: Path, kept: Sequence[str] = ()) -> Path:
     """Write an fp16 copy beside ``graph``; inputs and scores keep their types, operators in ``kept`` stay fp32."""
     float16 = require("onnxruntime.transformers.float16")
-    model = onnx.load(graph)
+    model = storage.load(graph)
+    names = [value.name for value in (*model.graph.input, *model.graph.output)]
+    matrices = _as_inputs(model, graph.parent)
     # Types are not inferred beyond the runtime's own operators; all of them give fp32.
     runtime_outputs = [output for node in model.graph.node if node.domain == MICROSOFT for output in node.output]
     model.graph.value_info.extend(
@@ -27,11 +37,33 @@ def fp16(graph: Path, kept: Sequence[str] = ()) -> Path:
     )
     half = float16.convert_float_to_float16(
         model,
-        keep_io_types=True,
+        keep_io_types=names,
         node_block_list=head_nodes(graph),
         op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *SQUARES, *kept],
     )
+    inputs = [value for value in half.graph.input if value.name in names]
+    del half.graph.input[:]
+    half.graph.input.extend(inputs)
+    for tensor in matrices:
+        values = np.clip(storage.array(tensor, graph.parent), -LARGEST, LARGEST).astype(np.float16)
+        half.graph.initializer.append(numpy_helper.from_array(values, tensor.name))
     target = graph.with_name("graph.fp16.onnx")
     del half.graph.value_info[:]
-    onnx.save(half, target)
+    storage.save(half, target, graph.parent)
     return target
+
+
+def _as_inputs(model: onnx.ModelProto, folder: Path) -> list[TensorProto]:
+    """Declare the matrices on disk, except the head's, as inputs of the graph, and read all other tensors into it."""
+    matrices: list[TensorProto] = []
+    others: list[TensorProto] = []
+    for tensor in model.graph.initializer:
+        on_disk = tensor.data_location == TensorProto.EXTERNAL and tensor.data_type == TensorProto.FLOAT
+        is_matrix = on_disk and storage.nbytes(tensor) >= MATRIX and not of_head(tensor.name)
+        (matrices if is_matrix else others).append(tensor)
+    matrices = [TensorProto.FromString(tensor.SerializeToString()) for tensor in matrices]
+    others = [storage.constant(tensor, folder) for tensor in others]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(others)
+    model.graph.input.extend(helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.dims) for t in matrices)
+    return matrices

@@ -33,6 +33,12 @@ SMALL: Final = 0.1
 ROWS: Final = 160
 """Groups of the user's data that are scored for rank agreement and flips."""
 
+LEAST_ROWS: Final = 8
+LEAST_LENGTH: Final = 256
+COST: Final = 6e12
+"""Weights times tokens that a model may cost to measure, about two minutes on two cores; fewer rows and shorter
+texts are taken of larger models, down to ``LEAST_ROWS`` and ``LEAST_LENGTH`` tokens."""
+
 SAMPLE: Final = "the built-in sample (give your own rows with --data)"
 """What an export is measured on where no rows are given."""
 
@@ -116,14 +122,13 @@ class ParityReport(DecisionAgreement):
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def shapes(preferences: Sequence[Preference], max_length: int) -> dict[str, list[Group]]:
+def shapes(groups: Sequence[Group], max_length: int) -> dict[str, list[Group]]:
     """The input shapes that are compared, built from real rows.
 
     Args:
-        preferences: rows of the user's data; at least one.
-        max_length: tokens at which the model truncates.
+        groups: of the user's data; at least one.
+        max_length: tokens of the longest texts.
     """
-    groups = [p.group for p in preferences[:16]]
     first = groups[0]
     words = " ".join((*first.candidates, str(first.prompt))).split() or ["word"]
     long_text = " ".join(words * (1 + max_length // len(words)))
@@ -136,7 +141,7 @@ def shapes(preferences: Sequence[Preference], max_length: int) -> dict[str, list
         "longest": [Group(first.prompt, (long_text, long_text[1:]))],
         "truncated": [Group(long_text * 2, (long_text * 2, long_text))],
         "unicode": [Group("Ünïcödé 你好 🙂‍↕️?", ("", "\u0000 \u202e é́", "[SEP] <|candidate|> [CLS]"))],
-        "left over": groups[: 1 + len(groups) // 3 * 2],
+        "left over": list(groups[: 1 + len(groups) // 3 * 2]),
     }
 
 
@@ -145,19 +150,29 @@ class Reference:
 
     Args:
         source: the torch model.
-        rows: labelled rows, at least one; a seeded sample of ``ROWS`` is used.
+        rows: labelled rows, at least one; a seeded sample of ``ROWS`` is used, or less of it where that costs too much.
         max_length: tokens at which the model truncates.
+        weights: the model's weights that a token is multiplied by, which decide what a row costs.
     """
 
-    def __init__(self, source: Scorer, rows: Sequence[Preference], *, max_length: int) -> None:
-        self.rows = random.Random(0).sample(list(rows), min(ROWS, len(rows)))
-        self.shapes = shapes(self.rows, max_length)
+    def __init__(self, source: Scorer, rows: Sequence[Preference], *, max_length: int, weights: int = 0) -> None:
+        tokens = int(COST / max(weights, 1))
+        sample = random.Random(0).sample(list(rows), min(ROWS, len(rows)))
+        self.rows = within(source, sample, tokens // 2)
+        groups = [row.group for row in within(source, self.rows[:16], tokens // 8)]
+        self.shapes = shapes(groups, min(max_length, max(LEAST_LENGTH, tokens // 40)))
         self.shape_results = {name: source.score(groups, preserve_order=True) for name, groups in self.shapes.items()}
         self.results = source.score([p.group for p in self.rows])
         scores = [r.scores for results in (self.results, *self.shape_results.values()) for r in results]
         finite = np.concatenate([np.zeros(0, np.float32), *scores])
         finite = finite[np.isfinite(finite)]
         self.spread = float(np.ptp(finite)) if len(finite) else 0.0
+
+
+def within(source: Scorer, rows: Sequence[Preference], tokens: int) -> list[Preference]:
+    """The first rows that hold this many tokens together, ``LEAST_ROWS`` at the least."""
+    totals = np.cumsum([sum(source.token_counts(row.group)) for row in rows])
+    return list(rows[: max(LEAST_ROWS, int((totals <= tokens).sum()))])
 
 
 def compare(

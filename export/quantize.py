@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from ranker.errors import ExportError
+from ranker.export import storage
 from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.export.nodes import Product, QuantizedNodes
 from ranker.export.rounding import ActivationStats, Rounded, rounded
@@ -31,8 +32,14 @@ STATES: Final = 2048
 STATES_PER_BATCH: Final = 64
 
 
-def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[Product]]:
-    """The products that become int8, by the activation they read; those in ``excluded`` stay as they are."""
+def products(graph: Path) -> dict[str, list[Product]]:
+    """The products that become int8, by the activation they read; those of the head stay as they are.
+
+    Raises:
+        ExportError: the head's nodes are not found, so the head could not be kept in fp32; or the graph has no product
+            that can be quantised.
+    """
+    model, excluded, folder = storage.load(graph), head_nodes(graph), graph.parent
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     readers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in model.graph.node:
@@ -45,16 +52,18 @@ def products(model: onnx.ModelProto, excluded: Sequence[str]) -> dict[str, list[
             continue
         if node.op_type == "Gemm":
             if _plain(node) and set(node.input[2:]) <= set(constants):
-                bias = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 else None
-                by_activation[node.input[0]].append(Product(node, numpy_helper.to_array(weights), None, bias))
+                bias = storage.array(constants[node.input[2]], folder) if len(node.input) > 2 else None
+                by_activation[node.input[0]].append(Product(node, storage.array(weights, folder), None, bias))
             continue
         after = readers[node.output[0]]
         addition = after[0] if len(after) == 1 and after[0].op_type == "Add" else None
         other = next((n for n in addition.input if n != node.output[0]), "") if addition is not None else ""
         known = other in constants and list(constants[other].dims) == [weights.dims[1]]
-        bias = numpy_helper.to_array(constants[other]) if known else None
-        product = Product(node, numpy_helper.to_array(weights), addition if known else None, bias)
+        bias = storage.array(constants[other], folder) if known else None
+        product = Product(node, storage.array(weights, folder), addition if known else None, bias)
         by_activation[node.input[0]].append(product)
+    if not by_activation:
+        raise ExportError("found no matrix product that could become int8 in this graph; export only fp32")
     return dict(by_activation)
 
 
@@ -71,15 +80,12 @@ class Calibration:
         graph: the fp32 graph.
 
     Raises:
-        ExportError: the head's nodes are not found, so the head could not be kept in fp32; or the graph has no product
-            that can be quantised.
+        ExportError: as in ``products``.
     """
 
     def __init__(self, graph: Path) -> None:
-        model = onnx.load(graph)
-        self.products = products(model, head_nodes(graph))
-        if not self.products:
-            raise ExportError("found no matrix product that could become int8 in this graph; export only fp32")
+        self.products = products(graph)
+        model = storage.load(graph)
         for name in self.products:
             model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
         watched = graph.with_name("watched.onnx")
@@ -123,12 +129,14 @@ class Quantizer:
 
     Args:
         graph: the fp32 graph.
-        calibration: has recorded activations of rows like those that will be scored.
+        calibration: has recorded activations of rows like those that will be scored; None where only weights with
+            scales by block are asked for.
     """
 
-    def __init__(self, graph: Path, calibration: Calibration) -> None:
-        self.products = calibration.products
-        self._model = onnx.load(graph)
+    def __init__(self, graph: Path, calibration: Calibration | None) -> None:
+        self.products = products(graph) if calibration is None else calibration.products
+        self._model = storage.load(graph)
+        self._folder = graph.parent
         self._calibration = calibration
         self._rounded: dict[tuple[str, bool], Rounded] = {}
 
@@ -136,6 +144,8 @@ class Quantizer:
         """An activation and its products in 8 bits."""
         key = (activation, per_token)
         if key not in self._rounded:
+            if self._calibration is None:
+                raise ExportError("scales of activations need a calibration")
             weights = [product.weights for product in self.products[activation]]
             self._rounded[key] = rounded(self._calibration.seen(activation), weights, per_token=per_token)
         return self._rounded[key]
@@ -183,7 +193,7 @@ class Quantizer:
         model.graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
         if all(opset.domain != MICROSOFT for opset in model.opset_import):
             model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-        onnx.save(model, path)
+        storage.save(model, path, self._folder)
 
 
 def _ends(present: NDArray[np.bool_]) -> NDArray[np.intp]:

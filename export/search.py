@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.export import half, parity, quantize
+from ranker.errors import ExportError
+from ranker.export import half, parity, quantize, storage
 from ranker.export.nodes import Product
-from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.runtime.session import int8_warning
 from ranker.scoring.executor import score_groups
+from ranker.scoring.pipeline import TextPipeline
 
 CALIBRATION: Final = 64
 """Groups whose activations are watched."""
@@ -73,28 +74,33 @@ class QuantPlan:
         }
 
 
-def fp16(graph: Path, source: TorchScorer, reference: parity.Reference) -> tuple[Path, dict[str, Any]]:
+def fp16(graph: Path, pipeline: TextPipeline, reference: parity.Reference) -> tuple[Path, dict[str, Any]]:
     """An fp16 copy of ``graph`` with as few operators in fp32 as its gate allows, and the plan's facts."""
     for kept in FP16_LADDER:
         target = half.fp16(graph, kept)
-        decisions = parity.decision_agreement(reference, _on_cpu(target, source))
+        decisions = parity.decision_agreement(reference, _on_cpu(target, pipeline))
         if not parity.losses(decisions, "fp16"):
             break
     return target, {"kept_in_fp32": list(kept)}
 
 
 def int8(
-    graph: Path, source: TorchScorer, rows: Sequence[Preference], reference: parity.Reference, *, static: bool = False
+    graph: Path,
+    pipeline: TextPipeline,
+    rows: Sequence[Preference],
+    reference: parity.Reference,
+    *,
+    static: bool = False,
 ) -> tuple[Path, dict[str, Any], parity.DecisionAgreement | None]:
     """Quantise ``graph`` so that it passes its gate (``parity.check``) where that can be had.
 
     The first step of the ladder that passes on the reference's rows is taken, or the one that passes most limits. On
-    processors without 8-bit dot products only the weights become int8. Its figures are those of the rows it was chosen
-    on, so they flatter it a little.
+    processors without 8-bit dot products, and of graphs whose weights lie beside them, only the weights become int8.
+    Its figures are those of the rows it was chosen on, so they flatter it a little.
 
     Args:
         graph: the fp32 graph.
-        source: the torch model.
+        pipeline: how the model reads a group.
         rows: the user's; those that are not the reference's are watched, where there are enough.
         reference: what the torch model says of the rows that the gate measures.
         static: whether all scales are fixed, and quantised and dequantised in ONNX's own nodes.
@@ -102,34 +108,53 @@ def int8(
     Returns:
         The quantised graph, the plan's facts, and the decisions that were measured of the graph if it passed.
     """
-    held = {id(row) for row in reference.rows}
-    others = [row for row in rows if id(row) not in held]
-    pool = others if len(others) >= CALIBRATION else list(rows)
-    watched = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
-    calibration = quantize.Calibration(graph)
-    score_groups(source.pipeline, watched, calibration, CALIBRATION_TOKENS, retry=False)
-    quantizer = quantize.Quantizer(graph, calibration)
+    if storage.is_large(graph):
+        if static:
+            raise ExportError("int8-static: a model beyond 2 GB is exported in int8, with 8-bit weights; choose int8")
+        quantizer, plans = quantize.Quantizer(graph, None), iter([_weights_only(quantize.products(graph))])
+    else:
+        quantizer = _calibrated(graph, pipeline, rows, reference)
+        plans = _plans(quantizer, static)
     target = graph.with_name("graph.int8.onnx")
     tried: list[tuple[tuple[int, float], QuantPlan]] = []
-    for plan in _plans(quantizer, static):
+    for plan in plans:
         quantizer.write(target, **asdict(plan))
-        decisions = parity.decision_agreement(reference, _on_cpu(target, source))
+        decisions = parity.decision_agreement(reference, _on_cpu(target, pipeline))
         losses = parity.losses(decisions, "int8")
         if not losses:
             return target, plan.facts(quantizer.products), decisions
         tried.append(((len(losses), -(decisions.tau_b or 0.0)), plan))
     best = min(tried, key=lambda item: item[0])[1]
-    quantizer.write(target, **asdict(best))
+    if len(tried) > 1:
+        quantizer.write(target, **asdict(best))
     return target, best.facts(quantizer.products), None
 
 
-def _on_cpu(graph: Path, source: TorchScorer) -> GraphScorer:
-    return GraphScorer(graph, source.pipeline.layout, source.pipeline.tokenizer, device="cpu")
+def _calibrated(
+    graph: Path, pipeline: TextPipeline, rows: Sequence[Preference], reference: parity.Reference
+) -> quantize.Quantizer:
+    """A quantiser that has seen activations of rows, by preference of others than the gate's."""
+    held = {id(row) for row in reference.rows}
+    others = [row for row in rows if id(row) not in held]
+    pool = others if len(others) >= CALIBRATION else list(rows)
+    watched = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
+    calibration = quantize.Calibration(graph)
+    score_groups(pipeline, watched, calibration, CALIBRATION_TOKENS, retry=False)
+    return quantize.Quantizer(graph, calibration)
+
+
+def _on_cpu(graph: Path, pipeline: TextPipeline) -> GraphScorer:
+    large = storage.is_large(graph)
+    return GraphScorer(graph, pipeline.layout, pipeline.tokenizer, device="cpu", large=large)
+
+
+def _weights_only(products: Mapping[str, Sequence[Product]]) -> QuantPlan:
+    return QuantPlan(blocks=tuple(products), weights_only=True)
 
 
 def _plans(quantizer: quantize.Quantizer, static: bool) -> Iterator[QuantPlan]:
     """The steps of the ladder: what a fixed scale costs most has scales by block, what it costs next most per token."""
-    weights_only = QuantPlan(blocks=tuple(quantizer.products), weights_only=True)
+    weights_only = _weights_only(quantizer.products)
     if not static and int8_warning() is not None:
         yield weights_only  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
         return

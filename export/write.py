@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+from ranker.atomic import draft_file
 from ranker.checkpoints import native, weights
 from ranker.config import ExportPrecision
 from ranker.errors import ParityError
-from ranker.export import graph, parity, search
+from ranker.export import graph, parity, search, storage
 from ranker.layouts.settings import TextSettings
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
@@ -21,6 +24,9 @@ from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import int8_warning
 
 logger = logging.getLogger(__name__)
+
+LARGE: Final = 300_000_000
+"""Weights from which an export says what it is doing: it takes minutes."""
 
 OnLoss = Literal["refuse", "skip", "allow"]
 
@@ -61,42 +67,60 @@ def export(
     if slow is not None:
         logger.warning("int8: %s; int8 for other processors is exported on one of them", slow)
     model, tokenizer = native.load(checkpoint, text=text)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    say = logger.warning if size > LARGE else logger.debug
+    facts: dict[str, Any] = {
+        **native.facts(model),
+        "text": model.layout,
+        "source": checkpoint.name,
+        "source_sha256": weights.digest(checkpoint),
+        "tokenizer_sha256": manifests.sha256(tokenizer.text),
+        "evaluation": evaluation or {},
+    }
     source = TorchScorer(model, tokenizer)
-    reference = parity.Reference(source, rows, max_length=model.layout.max_length)
-    source_sha256 = weights.digest(checkpoint)
+    pipeline = source.pipeline
+    say("%s: %.2f billion weights; scoring rows with torch, to compare with", checkpoint.name, size / 1e9)
+    per_token = model.num_parameters(exclude_embeddings=True)
+    reference = parity.Reference(source, rows, max_length=model.layout.max_length, weights=per_token)
     reports: dict[ExportPrecision, parity.ParityReport] = {}
-    with tempfile.TemporaryDirectory(prefix="ranker-export-") as folder:
-        bare, draft = Path(folder, "graph.onnx"), Path(folder, "model.onnx")
+    # Beside the first target: weights beyond 2 GiB are then moved and not copied.
+    beside = next(iter(targets.values())).absolute().parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".ranker-export-", dir=beside) as folder:
+        bare = Path(folder, "graph.onnx")
+        say("writing the graph, which takes minutes")
         graph.to_onnx(model, bare)
+        del model, source  # onnxruntime needs the memory
+        gc.collect()
         for precision, path in targets.items():
+            say("comparing the %s graph with torch", precision)
             final = bare
             plan: dict[str, Any] | None = None
             decisions: parity.DecisionAgreement | None = None
             if precision == "fp16":
-                final, plan = search.fp16(bare, source, reference)
+                final, plan = search.fp16(bare, pipeline, reference)
             elif precision != "fp32":
                 static = precision == "int8-static"
-                final, plan, decisions = search.int8(bare, source, rows, reference, static=static)
-            modelfile.write(draft, final, {})
-            facts: dict[str, Any] = {
-                **native.facts(model),
-                "text": model.layout,
-                "precision": precision,
-                "source": checkpoint.name,
-                "source_sha256": source_sha256,
-                "graph_sha256": modelfile.read(draft)[1],
-                "tokenizer_sha256": manifests.sha256(tokenizer.text),
-                "evaluation": evaluation or {},
-            }
-            modelfile.write(draft, final, manifests.metadata(manifests.Manifest(**facts), tokenizer.text))
+                final, plan, decisions = search.int8(bare, pipeline, rows, reference, static=static)
+            draft = Path(folder, precision, path.name)
+            draft.parent.mkdir()
+            beside_it = storage.save(storage.load(final), draft, final.parent)
+            known = {"precision": precision, "weights": beside_it, "graph_sha256": modelfile.read(draft)[1]}
+            stated = manifests.Manifest(**facts, **known)
+            modelfile.write(draft, draft, manifests.metadata(stated, tokenizer.text))
             exported = OnnxScorer(draft, device="cpu")
             report = parity.compare(reference, exported, data=data, decisions=decisions, quantization=plan)
             if not _accepted(report, precision, on_loss, path):
                 continue
             reports[precision] = report
-            manifest = manifests.Manifest(**facts, parity=report.to_dict())
+            stated = stated.model_copy(update={"parity": report.to_dict()})
             path.parent.mkdir(parents=True, exist_ok=True)
-            modelfile.write(path, final, manifests.metadata(manifest, tokenizer.text))
+            if beside_it is not None:
+                del exported  # it has the file open
+                gc.collect()
+                with draft_file(path.with_name(beside_it.name)) as place:
+                    shutil.move(draft.with_name(beside_it.name), place)
+            modelfile.write(path, draft, manifests.metadata(stated, tokenizer.text))
     return reports
 
 

@@ -22,6 +22,7 @@ from ranker.metrics import sigmoid
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message, Turns
+from ranker.runtime import manifest as manifests
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import Device, int8_warning, processor_has
 from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, ScorerInfo, rendered_group, warn_of_lone
@@ -413,7 +414,11 @@ def _fetched_file(name: Path, revision: str | None, token: str | None) -> Path:
     """
     hub = require("huggingface_hub")
     try:
-        return Path(hub.hf_hub_download(str(name), EXPORTED, revision=revision, token=token))
+        file = Path(hub.hf_hub_download(str(name), EXPORTED, revision=revision, token=token))
+        beside = manifests.weights_of(file)
+        if beside is not None:
+            hub.hf_hub_download(str(name), beside.name, revision=revision, token=token)
+        return file
     except (OSError, ValueError, hub.errors.EntryNotFoundError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ModelFileError(

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PAD, UNK, CLS, SEP = range(4)
 ALGORITHMS = ("wordpiece", "bpe", "unigram", "unigram-nfkc")
-FAMILIES = ("bert", "roberta", "electra", "deberta-v2", "modernbert")
+FAMILIES = ("bert", "roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert")
 LAYOUTS = ("shared_prompt", "set_encoder", "pointwise", "ordered_pair")
 
 torch.set_num_threads(1)
@@ -111,6 +111,8 @@ def backbone_config(family: str, vocab: int = 700) -> dict:
         "roberta": {"type_vocab_size": 1},
         "xlm-roberta": {"type_vocab_size": 1},
         "electra": {"type_vocab_size": 2, "embedding_size": 16},
+        "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+        "mpnet": {"pad_token_id": 1, "relative_attention_num_buckets": 32},
         "deberta-v2": {
             "type_vocab_size": 0,
             "relative_attention": True,
@@ -140,7 +142,7 @@ def tiny(
     """A random two-layer ranker or reward model with large enough weights that scores differ visibly."""
     torch.manual_seed(0)
     lengths = {"max_length": max_length, "prompt_reserve": 16, "pad_id": PAD}
-    offset = 1 if family in ("roberta", "xlm-roberta") else 0
+    offset = {"roberta": 1, "xlm-roberta": 1, "mpnet": 2}.get(family, 0)
     if layout == "pointwise":
         model = _tiny_pointwise(family, num_labels, Pointwise(**lengths, position_offset=offset, **PAIR))
         return model, TextTokenizer(tokenizer_json())

@@ -13,8 +13,7 @@ from ranker.extras import require
 from ranker.layouts.settings import text_settings
 
 if TYPE_CHECKING:
-    from ranker.checkpoints.report import CheckpointReport
-    from ranker.checkpoints.verify import Check
+    from ranker.checkpoints.report import Check, CheckpointReport
 
 
 def inspect_checkpoint(
@@ -71,7 +70,8 @@ def verify_checkpoint(
     """Load a checkpoint and prove it whole: tensors, head, padding and batches, checksums.
 
     Args:
-        path: a folder or a name on the model hub.
+        path: a folder or a name on the model hub; of a ``model.onnx`` all hashes are computed, those of weights beside
+            it too.
         against: a checkpoint that must score the same.
         rows: labelled rows; an accuracy whose interval reaches 0.5 fails.
         head_prefix: the head's name, where it is not one of the known ones.
@@ -82,7 +82,10 @@ def verify_checkpoint(
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded at all.
+        ModelFileError: the ``model.onnx``, or the weights beside it, are missing, damaged or changed.
     """
+    if Path(path).suffix == ".onnx":
+        return [_verified_file(Path(path))]
     require("transformers").utils.logging.disable_progress_bar()
     from ranker.checkpoints import hub, verify
 
@@ -90,6 +93,16 @@ def verify_checkpoint(
     other = None if against is None else hub.local(str(against), allow_pickle=allow_pickle)
     folder = hub.local(str(path), allow_pickle=allow_pickle)
     return verify.verify(folder, against=other, data=labelled, head_prefix=head_prefix, allow_pickle=allow_pickle)
+
+
+def _verified_file(path: Path) -> Check:
+    """A model file whose hashes, those of the weights beside it too, are right."""
+    from ranker.checkpoints.report import Check
+    from ranker.runtime import manifest
+
+    facts, _ = manifest.read(path, whole=True)
+    beside = "" if facts.weights is None else f", and of {facts.weights.name}, {facts.weights.size:,} bytes"
+    return Check("hashes", True, f"those of the graph, manifest and tokenizer{beside}")
 
 
 def convert(

@@ -13,6 +13,7 @@ from ranker.checkpoints.report import CheckpointReport
 from ranker.checkpoints.weights import Header, headers
 from ranker.errors import CheckpointError
 from ranker.extras import require
+from ranker.runtime import manifest as manifests
 
 NAME: Final = re.compile(r"[\w.-]+/[\w.-]+")
 TEXTS: Final = ("*.json", "*.jinja", "*.model", "value_head.safetensors", "adapter_model.safetensors")
@@ -115,7 +116,10 @@ def push(name: str, checkpoint: Path, exports: Iterable[Path]) -> None:
         api.create_repo(name, private=True, exist_ok=True)
         api.upload_folder(repo_id=name, folder_path=checkpoint)
         for path in exports:
-            api.upload_file(repo_id=name, path_or_fileobj=path, path_in_repo=path.name)
+            beside = manifests.weights_of(path)
+            files = [path] if beside is None else [path.with_name(beside.name), path]
+            for file in files:
+                api.upload_file(repo_id=name, path_or_fileobj=file, path_in_repo=file.name)
     except Exception as error:  # of whatever library the hub's own speaks HTTP with
         reason = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{name}: not uploaded ({reason:.200}); run: hf upload {name} {checkpoint}") from error

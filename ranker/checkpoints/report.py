@@ -11,6 +11,15 @@ Scored = Literal["first_token", "mean", "last_token", "last_nonpad", "markers", 
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """One check, whether it passed, and what was seen."""
+
+    name: str
+    passed: bool
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """What is wrong, and the repair.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +17,7 @@ from ranker.checkpoints import adapters, native, reference, weights
 from ranker.checkpoints.convert import PROBES
 from ranker.checkpoints.detection import bare
 from ranker.checkpoints.inspection import inspect
-from ranker.checkpoints.report import CheckpointReport
+from ranker.checkpoints.report import Check, CheckpointReport
 from ranker.errors import CheckpointError
 from ranker.layouts import Layout
 from ranker.metrics import pairwise_summary
@@ -41,15 +40,6 @@ BATCHED: Final = 1e-4
 
 LEAST_SPREAD: Final = 0.1
 """Of the reference's scores, by which differences are measured."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check, whether it passed, and what was seen."""
-
-    name: str
-    passed: bool
-    seen: str
 
 
 def verify(

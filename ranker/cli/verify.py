@@ -11,7 +11,7 @@ from ranker.errors import CheckpointError
 
 
 def main(
-    path: Annotated[str, typer.Argument(help="a checkpoint: a folder or a hub name")],
+    path: Annotated[str, typer.Argument(help="a checkpoint (a folder or a hub name), or a model.onnx")],
     against: Annotated[str | None, typer.Option(help="a checkpoint that must score the same")] = None,
     data: Annotated[str | None, typer.Option(help="labelled rows, for the accuracy")] = None,
     head_prefix: HeadPrefix = None,
@@ -19,7 +19,7 @@ def main(
 ) -> None:
     """Load a checkpoint and prove it whole: tensors, head, padding and batches, checksums; exit code 4 if it is not.
 
-    Compares every file with SHA256SUMS, and writes that file if it is missing.
+    Compares every file with SHA256SUMS, and writes that file if it is missing. Of a model.onnx all hashes are computed.
     """
     from rich.console import Console
 

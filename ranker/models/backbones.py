@@ -16,6 +16,7 @@ from ranker.extras import require
 from ranker.models.attention.blocks import NAME
 from ranker.models.attention.disentangled import BlockDisentangledAttention, relations
 from ranker.models.attention.padding_free import PADDING_FREE, Segments, kernel_options
+from ranker.models.attention.position_bias import layer_output, position_bias
 from ranker.models.heads import HEAD_MODULES
 
 logger = logging.getLogger(__name__)
@@ -190,9 +191,13 @@ def family(config: PretrainedConfig) -> str:
     return str(config.model_type).removeprefix(MEAN_POOLED)
 
 
+OFFSET: Final = ("roberta", "xlm-roberta", "mpnet")
+"""Families that count positions from their padding index + 1."""
+
+
 def position_offset(config: PretrainedConfig) -> int:
-    """What the family adds to every position: RoBERTa counts from its padding index + 1."""
-    return int(config.pad_token_id) + 1 if family(config) in ("roberta", "xlm-roberta") else 0
+    """What the family adds to every position."""
+    return int(config.pad_token_id) + 1 if family(config) in OFFSET else 0
 
 
 def check_length(config: PretrainedConfig, max_length: int) -> None:
@@ -219,6 +224,38 @@ def _absolute(
         input_ids=input_ids, attention_mask=mask, token_type_ids=types, position_ids=position_ids, members=members
     ).last_hidden_state
     return out
+
+
+def _without_types(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    members: Tensor | None,
+) -> Tensor:
+    out: Tensor = backbone(
+        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, members=members
+    ).last_hidden_state
+    return out
+
+
+def _mpnet(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    mask: Tensor,
+    members: Tensor | None,
+) -> Tensor:
+    hidden: Tensor = backbone.embeddings(input_ids=input_ids, position_ids=position_ids)
+    bias = position_bias(backbone.encoder, position_ids, mask, members)
+    for layer in backbone.encoder.layer:
+        if layer.gradient_checkpointing and layer.training:
+            hidden = layer._gradient_checkpointing_func(layer_output, layer, hidden, bias, members)
+        else:
+            hidden = layer_output(layer, hidden, bias, members)
+    return hidden
 
 
 def _modernbert(
@@ -260,10 +297,10 @@ def _disentangled(
     return out
 
 
-DECODERS: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
+DECODERS: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2", "gptj")
 """Decoder families, all with a bias-free ``score`` on the last token."""
 
-UNPACKABLE: Final = ("deberta-v2", "gemma2")
+UNPACKABLE: Final = ("deberta-v2", "mpnet", "gemma2", "gptj")
 """Families whose attention has terms (relative positions, capped logits) that variable-length kernels have not."""
 
 FAMILIES: Final[dict[str, Encode]] = {
@@ -271,6 +308,8 @@ FAMILIES: Final[dict[str, Encode]] = {
     "roberta": _absolute,
     "xlm-roberta": _absolute,
     "electra": _absolute,
+    "distilbert": _without_types,
+    "mpnet": _mpnet,
     "deberta-v2": _disentangled,
     "modernbert": _modernbert,
 }
@@ -282,6 +321,10 @@ def _supported(config: PretrainedConfig) -> PretrainedConfig:
     return config
 
 
+EAGER: Final = ("deberta-v2", "mpnet")
+"""Families whose attention has terms of its own."""
+
+
 def attention(config: PretrainedConfig) -> str:
     """The name of the attention implementation a family runs under."""
-    return "eager" if family(config) == "deberta-v2" else NAME
+    return "eager" if family(config) in EAGER else NAME

@@ -14,7 +14,7 @@ from ranker.models import backbones
 from ranker.models.attention.blocks import NAME, bias_of, branch_mask
 from ranker.models.heads import POOLINGS, wide
 
-WITHOUT_FUSION: Final = ("gemma2",)
+WITHOUT_FUSION: Final = ("gemma2", "gptj")
 """Families whose attention has terms that the runtime's operator has not (capped logits)."""
 
 

@@ -20,6 +20,7 @@ from ranker.errors import ConfigError
 HEAD_MODULES: Final = (
     "head",
     "classifier",
+    "pre_classifier",
     "score",
     "pooler",
     "lm_head",
@@ -31,7 +32,7 @@ HEAD_MODULES: Final = (
 """Names of the modules after the backbone, in every family: never quantised, saved whole with every adapter."""
 
 
-NEW_HEADS: Final = ("head", "classifier", "score")
+NEW_HEADS: Final = ("head", "classifier", "pre_classifier", "score")
 """Those that a run starts anew and gives a learning rate of their own; poolers and words are the backbone's."""
 
 

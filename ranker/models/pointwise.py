@@ -162,6 +162,10 @@ def _own_head(model: Any, pooled: Tensor) -> Tensor:
     return _tensor(model.classifier(pooled[:, None]))
 
 
+def _distilbert(model: Any, pooled: Tensor) -> Tensor:
+    return _tensor(model.classifier(model.dropout(torch.relu(model.pre_classifier(pooled)))))
+
+
 def _modernbert(model: Any, pooled: Tensor) -> Tensor:
     return _tensor(model.classifier(model.drop(model.head(pooled))))
 
@@ -175,6 +179,8 @@ HEADS: Final[dict[str, Callable[[Any, Tensor], Tensor]]] = {
     "roberta": _own_head,
     "xlm-roberta": _own_head,
     "electra": _own_head,
+    "distilbert": _distilbert,
+    "mpnet": _own_head,
     "deberta-v2": _deberta,
     "modernbert": _modernbert,
 }

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ranker.errors import ModelFileError
 from ranker.layouts import AnyLayout
 from ranker.layouts.conversation import Conversation
-from ranker.runtime import modelfile
+from ranker.runtime import modelfile, weights_file
+from ranker.runtime.weights_file import WeightsFile
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Calibration
 from ranker.text.tokenizer import TextTokenizer
@@ -20,8 +21,8 @@ from ranker.text.tokenizer import TextTokenizer
 ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair", "armorm", "steamshp"]
 """As ``ranker.config`` names them; that package is for training and is not imported to score."""
 
-FORMAT_VERSION: Final = 4
-READABLE: Final = (3, 4)
+FORMAT_VERSION: Final = 5
+READABLE: Final = (3, 4, 5)
 """Versions that are read; decoders of version 3, whose conversations were rendered otherwise, are refused by name."""
 MANIFEST_KEY: Final = "ranker.manifest"
 TOKENIZER_KEY: Final = "ranker.tokenizer.json"
@@ -44,6 +45,7 @@ class Manifest(BaseModel):
     source_sha256: str
     graph_sha256: str
     tokenizer_sha256: str
+    weights: WeightsFile | None = Field(None, description="beside the file, where they do not fit in it")
     parity: dict[str, Any] = {}
     evaluation: dict[str, Any] = {}
     calibration: Calibration = Calibration()
@@ -55,12 +57,33 @@ def metadata(manifest: Manifest, tokenizer: str) -> dict[str, str]:
     return {MANIFEST_KEY: text, DIGEST_KEY: sha256(text), TOKENIZER_KEY: tokenizer}
 
 
-def read(path: Path) -> tuple[Manifest, TextTokenizer]:
+def read(path: Path, *, whole: bool = False) -> tuple[Manifest, TextTokenizer]:
     """Read and verify a model file: version, graph, tokenizer and manifest against their hashes.
+
+    Args:
+        path: the file.
+        whole: whether weights beside the file are hashed too; their size and header are always compared.
 
     Raises:
         ModelFileError: the file is foreign, damaged, changed, or written by a newer version; the message says which.
     """
+    manifest, tokenizer = _read(path)
+    if manifest.weights is not None:
+        weights_file.check(path, manifest.weights, whole=whole)
+    return manifest, TextTokenizer(tokenizer, manifest.text.marker_ids)
+
+
+def weights_of(path: Path) -> WeightsFile | None:
+    """What lies beside a model file, which need not be there yet.
+
+    Raises:
+        ModelFileError: as in ``read``, of the model file itself.
+    """
+    return _read(path)[0].weights
+
+
+def _read(path: Path) -> tuple[Manifest, str]:
+    """A model file's manifest and tokenizer, whose hashes are those of the file."""
     entries, graph_sha256 = modelfile.read(path)
     text, tokenizer = entries.get(MANIFEST_KEY), entries.get(TOKENIZER_KEY)
     if text is None or tokenizer is None:
@@ -84,7 +107,7 @@ def read(path: Path) -> tuple[Manifest, TextTokenizer]:
         raise _changed(path, "tokenizer")
     if manifest.graph_sha256 != graph_sha256:
         raise _changed(path, "graph or weights")
-    return manifest, TextTokenizer(tokenizer, manifest.text.marker_ids)
+    return manifest, tokenizer
 
 
 def described(path: Path) -> list[tuple[str, str]]:
@@ -106,6 +129,8 @@ def described(path: Path) -> list[tuple[str, str]]:
         ("source", f"{manifest.source} ({manifest.source_sha256[:12]})"),
         ("graph", manifest.graph_sha256[:12]),
     ]
+    if manifest.weights is not None:
+        rows.append(("weights", f"{manifest.weights.name} ({manifest.weights.size / 1e9:.2f} GB)"))
     return [*rows, *([] if date is None else [("date", f"{date:%Y-%m-%d} (the chat template writes it)")])]
 
 

@@ -62,6 +62,7 @@ class GraphScorer:
         max_tokens_per_forward: most padded tokens of a pass; default: the fastest of ``BATCH_TOKENS`` or, on a GPU,
             ``GPU_BATCH_TOKENS``, measured while rows are scored.
         average_orders: whether a model that reads ordered pairs reads each pair in both orders.
+        large: whether the graph is opened once though its file is small: its weights lie beside it.
 
     Raises:
         ConfigError: one order of a model that reads no ordered pairs.
@@ -77,10 +78,12 @@ class GraphScorer:
         threads: int | None = None,
         max_tokens_per_forward: int | None = None,
         average_orders: bool = True,
+        large: bool = False,
     ) -> None:
         self.path = path
         self.threads = threads or available_cores()
-        self.workers = self.threads if not on_graphics(device) and path.stat().st_size <= BESIDE_BYTES else 1
+        large = large or path.stat().st_size > BESIDE_BYTES
+        self.workers = 1 if large or on_graphics(device) else self.threads
         self._state = _state_of(path)
         self.session = open_session(path, device=device, threads=self.threads if self.workers == 1 else 1)
         self._wide = self.session if self.workers == 1 else None
@@ -221,6 +224,7 @@ class OnnxScorer(GraphScorer):
             threads=threads,
             max_tokens_per_forward=max_tokens_per_forward,
             average_orders=average_orders,
+            large=self.manifest.weights is not None,
         )
         self.calibration = self.manifest.calibration
         self.graph_sha256 = self.manifest.graph_sha256

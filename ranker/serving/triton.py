@@ -19,7 +19,7 @@ from ranker.data.formats import parse_group
 from ranker.errors import ConfigError, DataError
 from ranker.extras import require
 from ranker.records import BadRow, Group
-from ranker.runtime import modelfile
+from ranker.runtime import manifest
 from ranker.scoring.protocol import GroupScores
 
 MODULE: Final = '''"""Needs ranker-toolkit[cpu] or [gpu] in Triton's Python."""
@@ -47,7 +47,7 @@ def write(model: Path, repository: Path, *, name: str = "ranker", batch: int = 2
         ConfigError: the folder exists.
         ModelFileError: ``model`` is not a complete model.onnx of this package.
     """
-    modelfile.read(model)
+    weights = manifest.read(model)[0].weights
     folder = repository / name
     if folder.exists():
         raise ConfigError(f"{folder}: is there already; choose another repository")
@@ -56,6 +56,8 @@ def write(model: Path, repository: Path, *, name: str = "ranker", batch: int = 2
     (folder / "config.pbtxt").write_text(CONFIG.format(name=name, batch=batch, kind=kind), encoding="utf-8")
     (folder / "1" / "model.py").write_text(MODULE, encoding="utf-8")
     shutil.copyfile(model, folder / "1" / "model.onnx")
+    if weights is not None:
+        shutil.copyfile(model.with_name(weights.name), folder / "1" / weights.name)
 
 
 class Model:

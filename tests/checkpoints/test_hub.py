@@ -72,7 +72,7 @@ def test_what_is_neither_a_folder_nor_a_name_says_so(served):
         ranker.load("runs/pairrm/checkpoint/that is not there")
 
 
-def test_a_checkpoint_and_its_exports_are_uploaded_to_a_private_repository(tmp_path, monkeypatch):
+def test_a_checkpoint_and_its_exports_are_uploaded_to_a_private_repository(tmp_path, monkeypatch, model):
     asked = []
 
     class Api:
@@ -88,7 +88,6 @@ def test_a_checkpoint_and_its_exports_are_uploaded_to_a_private_repository(tmp_p
             asked.append((repo_id, path_or_fileobj, path_in_repo))
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    model = tmp_path / "model.onnx"
     hub.push("org/mine", tmp_path / "checkpoint", [model])
     assert asked == [
         ("org/mine", True, True),

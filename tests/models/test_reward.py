@@ -17,7 +17,7 @@ from ranker.records import Group, Message
 from ranker.scoring.pipeline import TextPipeline
 from tests.conftest import FAMILIES, backbone_config, tokenizer_json
 
-DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2")
+DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2", "gptj")
 TEMPLATE = (
     "{% for m in messages %}{{ '[MASK]' + m['role'] + ' : ' + m['content'] + '[SEP]' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '[MASK]assistant : ' }}{% endif %}"
@@ -43,7 +43,7 @@ def decoder_config(family):
         "pad_token_id": 0,
         "initializer_range": 0.2,
     }
-    if family == "gpt2":
+    if family in ("gpt2", "gptj"):
         common = {
             "vocab_size": 600,
             "n_embd": 32,
@@ -54,6 +54,7 @@ def decoder_config(family):
             "eos_token_id": 3,
             "pad_token_id": 0,
             "initializer_range": 0.2,
+            **({"rotary_dim": 4, "tie_word_embeddings": False} if family == "gptj" else {}),
         }
     return CONFIG_MAPPING[family](**common)
 
@@ -78,10 +79,13 @@ def save_backbone(folder, family, *, pad="[PAD]", template=None):
 
 def save_tokenizer(folder, family, text, *, pad="[PAD]", template=None):
     """A family's tokenizer as transformers saves it."""
+    if family == "mpnet":  # the library counts positions by the id 1, which is its padding
+        text = text.replace("[PAD]", "[pad]").replace("[UNK]", "[PAD]").replace("[pad]", "[UNK]")
+        text = text.replace('"unk_token":"[PAD]"', '"unk_token":"[UNK]"')
     backend = Tokenizer.from_str(text)
     if family not in DECODERS:
-        double = "[SEP] [SEP]" if family == "roberta" else "[SEP]"
-        kind = 0 if family in ("roberta", "deberta-v2", "modernbert") else 1
+        double = "[SEP] [SEP]" if family in ("roberta", "mpnet") else "[SEP]"
+        kind = 0 if family in ("roberta", "distilbert", "mpnet", "deberta-v2", "modernbert") else 1
         backend.post_processor = processors.TemplateProcessing(
             single="[CLS] $A [SEP]",
             pair=f"[CLS] $A {double} $B:{kind} [SEP]:{kind}",
