@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from ranker.export import storage
 from ranker.export.graph import MICROSOFT, head_nodes, of_head
@@ -41,16 +43,27 @@ def fp16(graph: Path, kept: Sequence[str] = ()) -> Path:
         node_block_list=head_nodes(graph),
         op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *SQUARES, *kept],
     )
+    # The converter writes a cast once for every operator that reads its result.
+    nodes = {node.name or f"unnamed {number}": node for number, node in enumerate(half.graph.node)}
+    nodes = {name: onnx.NodeProto.FromString(node.SerializeToString()) for name, node in nodes.items()}
+    del half.graph.node[:]
+    half.graph.node.extend(nodes.values())
     inputs = [value for value in half.graph.input if value.name in names]
     del half.graph.input[:]
     half.graph.input.extend(inputs)
-    for tensor in matrices:
-        values = np.clip(storage.array(tensor, graph.parent), -LARGEST, LARGEST).astype(np.float16)
-        half.graph.initializer.append(numpy_helper.from_array(values, tensor.name))
+    converted = {tensor.name: partial(_half, tensor, graph.parent) for tensor in matrices}
+    half.graph.initializer.extend(
+        TensorProto(name=tensor.name, data_type=TensorProto.FLOAT16, dims=tensor.dims) for tensor in matrices
+    )
     target = graph.with_name("graph.fp16.onnx")
     del half.graph.value_info[:]
-    storage.save(half, target, graph.parent)
+    storage.save(half, target, graph.parent, converted)
     return target
+
+
+def _half(tensor: TensorProto, folder: Path) -> NDArray[np.float16]:
+    values: NDArray[np.float16] = np.clip(storage.array(tensor, folder), -LARGEST, LARGEST).astype(np.float16)
+    return values
 
 
 def _as_inputs(model: onnx.ModelProto, folder: Path) -> list[TensorProto]:

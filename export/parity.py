@@ -35,9 +35,11 @@ ROWS: Final = 160
 
 LEAST_ROWS: Final = 8
 LEAST_LENGTH: Final = 256
+MOST_LENGTH: Final = 2048
 COST: Final = 6e12
 """Weights times tokens that a model may cost to measure, about two minutes on two cores; fewer rows and shorter
-texts are taken of larger models, down to ``LEAST_ROWS`` and ``LEAST_LENGTH`` tokens."""
+texts are taken of larger models, down to ``LEAST_ROWS`` and ``LEAST_LENGTH`` tokens. No text is longer than
+``MOST_LENGTH`` tokens: attention on a CPU holds all pairs of tokens of a row."""
 
 SAMPLE: Final = "the built-in sample (give your own rows with --data)"
 """What an export is measured on where no rows are given."""
@@ -122,24 +124,22 @@ class ParityReport(DecisionAgreement):
         return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def shapes(groups: Sequence[Group], max_length: int) -> dict[str, list[Group]]:
+def shapes(groups: Sequence[Group], long_text: str) -> dict[str, list[Group]]:
     """The input shapes that are compared, built from real rows.
 
     Args:
         groups: of the user's data; at least one.
-        max_length: tokens of the longest texts.
+        long_text: fills a row.
     """
     first = groups[0]
-    words = " ".join((*first.candidates, str(first.prompt))).split() or ["word"]
-    long_text = " ".join(words * (1 + max_length // len(words)))
     short = Group("Hi", ("a", "b"))
     return {
         "batch of one": [Group(first.prompt, first.candidates[:2])],
         "one candidate": [Group(first.prompt, first.candidates[:1])],
         "ragged": [Group(g.prompt, g.candidates[: 1 + i % 5]) for i, g in enumerate(groups)],
-        "with padding": [short, Group(long_text[: 4 * max_length], first.candidates)],
+        "with padding": [short, Group(long_text, first.candidates)],
         "longest": [Group(first.prompt, (long_text, long_text[1:]))],
-        "truncated": [Group(long_text * 2, (long_text * 2, long_text))],
+        "truncated": [Group(long_text, (long_text, long_text[: len(long_text) // 2]))],
         "unicode": [Group("Ünïcödé 你好 🙂‍↕️?", ("", "\u0000 \u202e é́", "[SEP] <|candidate|> [CLS]"))],
         "left over": list(groups[: 1 + len(groups) // 3 * 2]),
     }
@@ -160,13 +160,22 @@ class Reference:
         sample = random.Random(0).sample(list(rows), min(ROWS, len(rows)))
         self.rows = within(source, sample, tokens // 2)
         groups = [row.group for row in within(source, self.rows[:16], tokens // 8)]
-        self.shapes = shapes(groups, min(max_length, max(LEAST_LENGTH, tokens // 40)))
+        longest = min(max_length, MOST_LENGTH, max(LEAST_LENGTH, tokens // 40))
+        self.shapes = shapes(groups, text_of(source, groups[0], longest))
         self.shape_results = {name: source.score(groups, preserve_order=True) for name, groups in self.shapes.items()}
         self.results = source.score([p.group for p in self.rows])
         scores = [r.scores for results in (self.results, *self.shape_results.values()) for r in results]
         finite = np.concatenate([np.zeros(0, np.float32), *scores])
         finite = finite[np.isfinite(finite)]
         self.spread = float(np.ptp(finite)) if len(finite) else 0.0
+
+
+def text_of(source: Scorer, group: Group, tokens: int) -> str:
+    """A text of about this many tokens, of the words of a group."""
+    words = " ".join((*group.candidates, str(group.prompt))).split() or ["word"]
+    text = " ".join(words * (1 + tokens // len(words)))
+    (count,) = source.token_counts(Group("", (text,)))
+    return text[: len(text) * tokens // max(count, tokens)]
 
 
 def within(source: Scorer, rows: Sequence[Preference], tokens: int) -> list[Preference]:
@@ -199,7 +208,7 @@ def compare(
     return ParityReport(
         data=data,
         shapes=differences,
-        max_difference=max(differences.values()),
+        max_difference=float(np.max(list(differences.values()))),  # NaN where one is, which passes no limit
         spread=reference.spread,
         quantization=quantization,
         **asdict(decisions or decision_agreement(reference, exported)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ SMALL: Final = 1024
 """Bytes up to which a tensor stays in the graph: shapes and constants that passes over the graph look at."""
 
 ALIGNMENT: Final = 4096
+
+Values = Callable[[], NDArray[Any]]
 
 
 def load(path: Path) -> onnx.ModelProto:
@@ -63,7 +65,9 @@ def constant(tensor: TensorProto, folder: Path) -> TensorProto:
     return numpy_helper.from_array(np.ascontiguousarray(array(tensor, folder)), tensor.name)
 
 
-def save(model: onnx.ModelProto, path: Path, folder: Path) -> WeightsFile | None:
+def save(
+    model: onnx.ModelProto, path: Path, folder: Path, converted: Mapping[str, Values] | None = None
+) -> WeightsFile | None:
     """Write a graph to ``path``: with its tensors, or where they pass ``LIMIT`` with a file of weights beside it.
 
     The hash of the weights is written into the graph, so the graph's own hash stands for both.
@@ -72,15 +76,19 @@ def save(model: onnx.ModelProto, path: Path, folder: Path) -> WeightsFile | None
         model: changed: its tensors say where they are now.
         path: the graph's new file.
         folder: where the tensors that are not in ``model`` lie now.
+        converted: values of tensors by name, in the place of those on disk; each is asked for when it is written.
 
     Returns:
         What was written beside it.
     """
+    converted = converted or {}
     tensors = model.graph.initializer
     total = sum(map(nbytes, tensors))
     if total <= LIMIT:
         for tensor in tensors:
-            tensor.CopyFrom(constant(tensor, folder))
+            values = converted.get(tensor.name)
+            stored = constant(tensor, folder) if values is None else numpy_helper.from_array(values(), tensor.name)
+            tensor.CopyFrom(stored)
         onnx.save(model, path)
         return None
     name = path.name + SUFFIX
@@ -88,14 +96,15 @@ def save(model: onnx.ModelProto, path: Path, folder: Path) -> WeightsFile | None
     with path.with_name(name).open("wb") as file:
         file.write(bytes(HEADER_BYTES))
         for tensor in tensors:
-            if nbytes(tensor) <= SMALL:
+            if nbytes(tensor) <= SMALL and tensor.name not in converted:
                 tensor.CopyFrom(constant(tensor, folder))
                 continue
             padding = bytes(-file.tell() % ALIGNMENT)
             file.write(padding)
             digest.update(padding)
             start = file.tell()
-            for chunk in _chunks(array(tensor, folder)):
+            values = converted.get(tensor.name)
+            for chunk in _chunks(array(tensor, folder) if values is None else values()):
                 file.write(chunk)
                 digest.update(chunk)
             _place(tensor, name, start, file.tell() - start)

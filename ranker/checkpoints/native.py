@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from ranker import atomic, layouts
 from ranker.checkpoints import adapters, reference, weights
 from ranker.checkpoints.detection import Files
+from ranker.checkpoints.formats import words
 from ranker.checkpoints.formats.checkpoint_format import OwnFormat
 from ranker.checkpoints.formats.registry import recognise
 from ranker.checkpoints.formats.spec import LoadSpec, check_vocabulary
@@ -30,6 +31,7 @@ from ranker.layouts import Layout
 from ranker.layouts.settings import ChatSettings, TextSettings, with_settings
 from ranker.models import steamshp
 from ranker.models.armorm import GatedConfig, GatedModel
+from ranker.models.modules import ModulesConfig, ModulesModel
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
 from ranker.models.pointwise import RewardReading, attention_options, prepare
 from ranker.models.torch_scorer import TorchScorer
@@ -118,13 +120,15 @@ def open_checkpoint(
     spec, tokenizer = plan.spec, plan.tokenizer
     if issubclass(spec.cls, RewardReading):
         options |= attention_options(spec.config)
-    elif "quantization_config" in options and issubclass(spec.cls, PairwiseModel | GatedModel):
+    elif "quantization_config" in options and issubclass(spec.cls, PairwiseModel | GatedModel | ModulesModel):
         raise ConfigError(
             f"{folder}: quantization is for reward models and encoder-decoders; export it to int8 instead"
         )
     with _quietly():
         # Tensors are renamed here, as the library's key_mapping would turn the names back when the model is saved.
         tensors = weights.read(plan.files, spec.names)
+        if spec.answers:
+            tensors |= words.head(plan.files, spec)
         filled = spec.cls.from_pretrained(None, state_dict=tensors, config=spec.config, dtype=torch.float32, **options)
     model = prepare(filled)
     for name, tensor in model.state_dict().items():
@@ -155,7 +159,8 @@ def plan_of(
     Raises:
         CheckpointError: as ``load``, but for values of tensors.
     """
-    spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
+    text_format = None if text is None else text.format
+    spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text_format=text_format)
     if text is not None:
         use_text(spec.config, text)
     with torch.device("meta"):
@@ -167,6 +172,8 @@ def plan_of(
     files = weights.weight_files(folder, allow_pickle=allow_pickle, extra=spec.extra)
     names, notes = weights.read_names(spec.names, files, shapes)
     spec = dataclasses.replace(spec, names=names, notes=(*spec.notes, *notes))
+    if spec.answers:
+        wanted = {name: shape for name, shape in wanted.items() if not name.startswith("score.")}
     headers = weights.check(files, names, wanted, tied)
     check_vocabulary(folder, tokenizer, empty)
     values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -243,6 +250,9 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
     if isinstance(model.config, GatedConfig):
         labels = ["score", *model.config.aspects]
         return {"type": "armorm", "labels": labels, "backbone": model.config.backbone["model_type"]}
+    if isinstance(model.config, ModulesConfig):
+        labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
+        return {"type": "pointwise", "labels": labels, "backbone": model.config.backbone["model_type"]}
     if model.config.ranker["head"] == steamshp.HEAD:
         return {"type": "steamshp", "labels": list(steamshp.ANSWERS), "backbone": model.config.model_type}
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]

@@ -28,7 +28,7 @@ from ranker.models.backbones import MEAN_POOLED
 from ranker.models.build import without_load_report
 from ranker.records import Group, Message
 from ranker.scoring.pipeline import TextPipeline
-from ranker.text.conversations import ChatText, answer_turns, turns_of
+from ranker.text.conversations import ChatText, messages_of
 from ranker.text.templates import render_prompt
 from ranker.text.tokenizer import TextTokenizer
 
@@ -78,7 +78,8 @@ def rows_of_transformers(folder: Path, layout: Layout) -> list[Inputs | None] | 
     if isinstance(layout, Pointwise):
         dropped = {"token_type_ids"} if layout.token_types == "zero" else set()
         # Pairs in a list: of a single one transformers leaves out an empty second text.
-        pairs = tokenizer([render_prompt(group.prompt) for group, _ in answers], [answer for _, answer in answers])
+        prompts = [layout.instruction + render_prompt(group.prompt) for group, _ in answers]
+        pairs = tokenizer(prompts, [answer for _, answer in answers])
         names = set(pairs) - dropped
         return [{name: pairs[name][number] for name in names} for number in range(len(answers))]
     if isinstance(layout, SteamSHP):
@@ -88,15 +89,17 @@ def rows_of_transformers(folder: Path, layout: Layout) -> list[Inputs | None] | 
 
 
 def _conversation(tokenizer: Any, chat: ChatText, group: Group, answer: str) -> Ids | None:
-    messages = [*turns_of(group.prompt), *answer_turns(answer)]
     try:
+        messages = messages_of(chat, group.prompt, answer)
+        settings = {name: value for name, value in chat.variables.items() if name not in tokenizer.special_tokens_map}
+        settings["add_generation_prompt"] = chat.generation_prompt
         if tokenizer.chat_template is None:
             text = chat.render(messages)
         elif chat.bos == "template" and not chat.end:
-            ids: Ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"]
+            ids: Ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, **settings)["input_ids"]
             return ids
         else:
-            text = tokenizer.apply_chat_template(messages, tokenize=False)
+            text = tokenizer.apply_chat_template(messages, tokenize=False, **settings)
     except Exception:  # a template is code, and may fail in any way
         return None
     return list(tokenizer(chat.finished(text), add_special_tokens=chat.bos == "tokenizer").input_ids)

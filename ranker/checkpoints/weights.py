@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from zipfile import is_zipfile
@@ -46,23 +46,33 @@ class KeyMap:
     """From the names in a file to the model's: beginnings that change, and beginnings that no ranker reads.
 
     ``keys`` is the two-way table of a format: reading replaces its keys by its values, writing its values by its keys.
-    ``wrapper`` is what data-parallel training or torch.compile put before every name.
+    ``wrapper`` is what data-parallel training or torch.compile put before every name. ``folders`` is what the model's
+    names have before those of the files of a folder, by the folder's name: "" is the checkpoint's own.
     """
 
     keys: Mapping[str, str]
     dropped: tuple[str, ...] = ()
     wrapper: str = ""
+    folders: Mapping[str, str] = field(default_factory=dict)
 
-    def model_name(self, stored: str) -> str | None:
+    def model_name(self, stored: str, file: Path | None = None) -> str | None:
         """The model's name of a stored tensor, None where it is not read."""
         stored = stored.removeprefix(self.wrapper)
         if stored.startswith(self.dropped or ("\0",)):
             return None
-        return _renamed(stored, self.keys)
+        return self._before(file) + _renamed(stored, self.keys)
 
     def stored_name(self, name: str) -> str:
         """The stored name of a tensor of the model."""
-        return self.wrapper + _renamed(name, {ours: theirs for theirs, ours in self.keys.items()})
+        folder = next((folder for folder, before in self.folders.items() if name.startswith(before)), "")
+        name = name.removeprefix(self.folders.get(folder, ""))
+        shown = self.wrapper + _renamed(name, {ours: theirs for theirs, ours in self.keys.items()})
+        return f"{folder}/{shown}" if folder else shown
+
+    def _before(self, file: Path | None) -> str:
+        if not self.folders or file is None:
+            return ""
+        return self.folders.get(file.parent.name, self.folders.get("", ""))
 
 
 def _renamed(name: str, keys: Mapping[str, str]) -> str:
@@ -140,9 +150,31 @@ def read(files: Sequence[Path], names: KeyMap) -> dict[str, Any]:
             safe = file.suffix == ".safetensors"
             tensors = require("safetensors.torch").load_file(file) if safe else _pickle(file)
         renamed |= {
-            name: tensor for stored, tensor in tensors.items() if (name := names.model_name(stored)) is not None
+            name: tensor for stored, tensor in tensors.items() if (name := names.model_name(stored, file)) is not None
         }
     return renamed
+
+
+def rows(files: Sequence[Path], name: str, numbers: Sequence[int]) -> Any:
+    """Some rows of a tensor (torch, fp32), without reading the others; None where no file has it.
+
+    Raises:
+        CheckpointError: a file is damaged, or has fewer rows.
+    """
+    torch = require("torch")
+    for file in files:
+        if name not in headers(file):
+            continue
+        count = headers(file)[name].shape[0]
+        if max(numbers) >= count:
+            raise CheckpointError(f"{file}: tensor '{name}' has {count} rows, and row {max(numbers)} is asked for")
+        with _opened(file):
+            if file.suffix != ".safetensors":
+                return _pickle(file)[name][list(numbers)].float()
+            with safe_open(file, framework="pt") as tensors:
+                part = tensors.get_slice(name)
+                return torch.stack([part[number] for number in numbers]).float()
+    return None
 
 
 def read_names(names: KeyMap, files: Sequence[Path], wanted: Collection[str]) -> tuple[KeyMap, tuple[str, ...]]:
@@ -162,7 +194,7 @@ def read_names(names: KeyMap, files: Sequence[Path], wanted: Collection[str]) ->
     if len(wrappers) == 1 and (wrapper := wrappers.pop()):
         names = replace(names, wrapper=wrapper)
         notes.append(f"all names begin with '{wrapper}', which a wrapper of the model left; they are read without it")
-    mapped = [name for name in map(names.model_name, stored) if name is not None]
+    mapped = [name for file in files for key in headers(file) if (name := names.model_name(key, file)) is not None]
     if any(name.startswith(LANGUAGE_HEAD) for name in mapped) and not any(
         name.startswith(LANGUAGE_HEAD) for name in wanted
     ):
@@ -192,7 +224,7 @@ def check(
     place: dict[str, Path] = {}
     for file in files:
         for stored, header in headers(file).items():
-            if (name := names.model_name(stored)) is not None:
+            if (name := names.model_name(stored, file)) is not None:
                 tensors[name], place[name] = header, file
     for name in sorted(set(wanted) - set(tensors)):
         raise CheckpointError(

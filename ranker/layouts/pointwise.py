@@ -33,6 +33,7 @@ class Pointwise(RewardLayout):
     prefix: tuple[int, ...] = Field((), description="before the prompt")
     between: tuple[int, ...] = Field((), description="between the prompt and the answer")
     suffix: tuple[int, ...] = Field((), description="after the answer; a decoder is read at its end")
+    instruction: str = Field("", description="text before every prompt")
     token_types: TokenTypes = "pair"
     truncation: Truncation = "prompt_first"
     truncation_side: Side = Field("right", description="of longest_first: the end at which texts are cut")
@@ -95,6 +96,7 @@ class Pointwise(RewardLayout):
             tokenizer,
             self.character_limit,
             keep_prompt_start=self.truncation == "longest_first" and self.truncation_side == "right",
+            instruction=self.instruction,
         )
 
     def _kept(self, prompt: int, candidate: int) -> tuple[int, int]:

@@ -14,7 +14,9 @@ from ranker.text.chat import compiled
 from ranker.text.conversations import BOS
 from ranker.text.formats import TEXT_FORMATS
 
-TextFormat = Literal["chat", "plain", "trl", "openrlhf", "trlx"]
+TextFormat = Literal[
+    "chat", "plain", "trl", "openrlhf", "trlx", "qwen3-reranker", "mxbai-rerank-v2", "bge-reranker-gemma"
+]
 """``chat`` is the tokenizer's chat template, the others are ``ranker.text.formats.TEXT_FORMATS``."""
 
 
@@ -29,7 +31,9 @@ class ChatSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: TextFormat | None = Field(
-        None, description="of decoders: chat (the chat template), or the plain text of plain, trl, openrlhf, trlx"
+        None,
+        description="of decoders: chat (the chat template), the plain text of plain, trl, openrlhf, trlx, or the "
+        "question of a reranker: qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma",
     )
     chat_template: str | None = Field(None, description="of decoders: Jinja source in the place of the tokenizer's own")
     template_variables: dict[str, Any] = Field({}, description="of decoders: the template's, {enable_thinking: false}")

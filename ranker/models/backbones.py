@@ -251,10 +251,7 @@ def _mpnet(
     hidden: Tensor = backbone.embeddings(input_ids=input_ids, position_ids=position_ids)
     bias = position_bias(backbone.encoder, position_ids, mask, members)
     for layer in backbone.encoder.layer:
-        if layer.gradient_checkpointing and layer.training:
-            hidden = layer._gradient_checkpointing_func(layer_output, layer, hidden, bias, members)
-        else:
-            hidden = layer_output(layer, hidden, bias, members)
+        hidden = layer_output(layer, hidden, bias, members)
     return hidden
 
 

@@ -49,6 +49,9 @@ class ChatTemplate(BaseModel):
     variables: dict[str, Any] = Field({}, description="the tokenizer's special tokens, and settings of the template")
     tools: tuple[dict[str, Any], ...] | None = Field(None, description="JSON schemas of the tools that it lists")
     now: datetime | None = Field(None, description="the date that it writes; None: that of the call")
+    generation_prompt: bool = Field(
+        False, description="whether the beginning of the next turn follows the last message"
+    )
 
     @property
     def reads_clock(self) -> bool:
@@ -56,7 +59,7 @@ class ChatTemplate(BaseModel):
         return "strftime_now" in self.template
 
     def render(self, turns: Sequence[Turn]) -> str:
-        """The text of a conversation, without a generation prompt.
+        """The text of a conversation.
 
         Raises:
             TemplateRefusal: the template refuses the conversation, or fails on it.
@@ -69,7 +72,7 @@ class ChatTemplate(BaseModel):
                 messages=[_plain(turn) for turn in turns],
                 tools=None if self.tools is None else list(self.tools),
                 documents=None,
-                add_generation_prompt=False,
+                add_generation_prompt=self.generation_prompt,
                 **{"strftime_now": now.strftime, **self.variables},
             )
         except Exception as error:  # a template is code, and may fail in any way

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os.path import commonprefix
 from typing import Any, Final, Literal
 
@@ -26,6 +27,9 @@ from ranker.text.truncation import split_budget
 
 SENTINEL: Final = "\U000f2983"
 """An answer that no text contains: where a row begins to differ from this one's, its answer begins."""
+
+BOUNDARY: Final = "\U000f2984"
+"""What a template writes between parts that its producer encodes apart; it is left out itself."""
 
 ATTEMPTS: Final = 8
 """Renderings until a row that is too long fits."""
@@ -52,6 +56,11 @@ class ChatText(ChatTemplate):
     )
     end: str = Field("", description="the text ends with this; else line breaks are removed, it and a space added")
     skipped_ends: tuple[int, ...] = Field((), description="ids that are left out where a row ends with them")
+    pair_roles: tuple[str, str] | None = Field(
+        None, description="of rerankers: the roles of a query and of a document, which are all that the template reads"
+    )
+    instruction: str = Field("", description="of rerankers: a system message before the query")
+    content_parts: bool = Field(False, description="of rerankers: contents are lists of parts")
 
     def finished(self, text: str) -> str:
         """A rendered text as the producer tokenizes it."""
@@ -118,7 +127,7 @@ class Conversations:
         for rows, cut in zip(groups, cuts, strict=True):
             if cut:
                 parts += [rows[-1].text, rows[-1].text[:cut], *(row.text[cut:] for row in rows)]
-        ids = iter(self.tokenizer.encode_rendered(parts))
+        ids = iter(self._parts(parts))
         encoded: dict[int, Ids] = {}
         for rows, cut in zip(groups, cuts, strict=True):
             if not cut:
@@ -143,13 +152,15 @@ class Conversations:
         Raises:
             TemplateRefusal: the template refuses the conversation, or changes the answer.
         """
-        row = self._row(turns_of(prompt), answer_turns(answer))
+        row = self._row(query_turns(self.chat, prompt), reply_turns(self.chat, answer))
+        if BOUNDARY in row.text:
+            raise TemplateRefusal("this reranker encodes the parts of its question apart, so spans cannot be found")
         if row.special_text:
             raise TemplateRefusal("the answer or its prompt spells a special token, so its spans cannot be found")
         model_row = self._fitted(row, self._encoded([row])[0])[0]
-        empty = self._row(model_row.before, answer_turns(SENTINEL))
+        empty = self._row(model_row.before, reply_turns(self.chat, SENTINEL))
         begin = len(commonprefix([model_row.text, empty.text]))
-        text = str(model_row.answer[-1].get("content") or "")
+        text = "".join(_strings(model_row.answer[-1].get("content")))
         lead = len(text) - len(text.lstrip())
         if not model_row.text[begin:].startswith(text):
             begin -= lead
@@ -166,14 +177,16 @@ class Conversations:
 
     def _rows(self, group: Group) -> list[_Row | TemplateRefusal]:
         """The rows of the candidates, then one with an answer that shows where answers begin."""
-        before = turns_of(group.prompt)
-        rows: list[_Row | TemplateRefusal] = [
-            self._rendered(answer)
-            if isinstance(answer, Rendered)
-            else self._row_or_refusal(before, answer_turns(answer))
+        before: tuple[Turn, ...] | TemplateRefusal
+        try:
+            before = query_turns(self.chat, group.prompt)
+        except TemplateRefusal as refusal:
+            before = refusal
+        rows = [
+            self._rendered(answer) if isinstance(answer, Rendered) else self._row_or_refusal(before, answer)
             for answer in group.candidates
         ]
-        return [*rows, self._row_or_refusal(before, answer_turns(SENTINEL))]
+        return [*rows, self._row_or_refusal(before, SENTINEL)]
 
     def _rendered(self, answer: Rendered) -> _Row:
         """A text that the caller has rendered, as it is."""
@@ -182,11 +195,21 @@ class Conversations:
         adds = answer.add_special_tokens
         return _Row((), (), text[: self.characters], False, answer_cut=cut, adds_specials=adds, rendered=True)
 
-    def _row_or_refusal(self, before: Sequence[Turn], answer: Sequence[Turn]) -> _Row | TemplateRefusal:
+    def _row_or_refusal(self, before: tuple[Turn, ...] | TemplateRefusal, answer: str) -> _Row | TemplateRefusal:
+        if isinstance(before, TemplateRefusal):
+            return before
         try:
-            return self._row(before, answer)
+            return self._row(before, reply_turns(self.chat, answer))
         except TemplateRefusal as refusal:
             return refusal
+
+    def rendered_pair(self, prompt: str, answer: str) -> str:
+        """The text of a prompt and an answer.
+
+        Raises:
+            TemplateRefusal: the template's own.
+        """
+        return self._row(query_turns(self.chat, prompt), reply_turns(self.chat, answer)).text
 
     def _row(self, before: Sequence[Turn], answer: Sequence[Turn], *, bounded: bool = False) -> _Row:
         """The text of a conversation, from texts of bounded length.
@@ -217,12 +240,22 @@ class Conversations:
         encoded: dict[int, Ids] = {}
         for adds in (False, True):
             whole = [(i, row) for i, row in enumerate(rows) if not row.special_text and row.adds_specials == adds]
-            ids = self.tokenizer.encode_rendered([row.text for _, row in whole], add_special_tokens=adds)
+            ids = self._parts([row.text for _, row in whole], adds)
             encoded |= zip([i for i, _ in whole], ids, strict=True)
         for i, row in enumerate(rows):
             if row.special_text:
-                encoded[i] = self.tokenizer.encode_marked(row.text, add_special_tokens=row.adds_specials)
+                marked = [
+                    self.tokenizer.encode_marked(part, add_special_tokens=row.adds_specials)
+                    for part in row.text.split(BOUNDARY)
+                ]
+                encoded[i] = np.concatenate(marked)
         return [self._ended(encoded[i]) for i in range(len(rows))]
+
+    def _parts(self, texts: Sequence[str], adds: bool = False) -> list[Ids]:
+        """The ids of rendered texts; what a boundary separates is encoded apart."""
+        parts = [text.split(BOUNDARY) for text in texts]
+        ids = iter(self.tokenizer.encode_rendered([part for text in parts for part in text], add_special_tokens=adds))
+        return [np.concatenate([next(ids) for _ in text]) for text in parts]
 
     def _ended(self, ids: Ids) -> Ids:
         end = len(ids)
@@ -276,9 +309,25 @@ class Conversations:
             return row, ids, head
         if row.rendered:  # as the servers of such texts cut them
             return replace(row, answer_cut=True), ids[: self.max_length], head
+        if self.chat.pair_roles is not None:
+            suffix = self._suffix
+            kept = max(0, self.max_length - len(suffix))
+            query = self.max_length if head is None else _shared(ids, head)
+            cut = replace(row, prompt_cut=row.prompt_cut or query > kept, answer_cut=True)
+            return cut, np.concatenate([ids[:kept], suffix]), head
         row, ids = self._shortened(row, ids)
-        empty = self._row_or_refusal(row.before, answer_turns(SENTINEL))
+        empty = self._row_or_refusal(row.before, SENTINEL)
         return row, ids, self._encoded([empty])[0] if isinstance(empty, _Row) else None
+
+    @cached_property
+    def _suffix(self) -> Ids:
+        """What a reranker's rows end with after the document, which is never cut.
+
+        As sentence-transformers finds it: the ids that two short pairs end with in common.
+        """
+        rows = [self._row(query_turns(self.chat, text), reply_turns(self.chat, text)) for text in ("0", "1 2 3 4")]
+        first, second = (ids[::-1] for ids in self._encoded(rows))
+        return first[: _shared(first, second)][::-1]
 
     def _shortened(self, row: _Row, ids: Ids) -> tuple[_Row, Ids]:
         """The row from less text: what fits of its newest messages, with as much of the message before as fits, too.
@@ -369,6 +418,42 @@ def answer_turns(answer: str) -> tuple[Turn, ...]:
     if isinstance(answer, Turns):
         return tuple(message.to_dict() for message in answer.messages)
     return (Message("assistant", str(answer)).to_dict(),)
+
+
+def query_turns(chat: ChatText, prompt: Prompt) -> tuple[Turn, ...]:
+    """The messages before an answer: of a reranker the query, after its instruction.
+
+    Raises:
+        TemplateRefusal: a conversation, of a reranker that reads a query and a document.
+    """
+    turns = turns_of(prompt)
+    if chat.pair_roles is None:
+        return turns
+    if len(turns) != 1 or turns[0].get("role") != "user" or not isinstance(turns[0].get("content"), str):
+        raise TemplateRefusal(
+            f"this reranker reads a query and a document, and the prompt has {len(turns)} messages; give the query as "
+            "one text"
+        )
+    query = _message(chat, chat.pair_roles[0], turns[0]["content"])
+    return (_message(chat, "system", chat.instruction), query) if chat.instruction else (query,)
+
+
+def reply_turns(chat: ChatText, answer: str) -> tuple[Turn, ...]:
+    """The messages of an answer: of a reranker the document."""
+    return answer_turns(answer) if chat.pair_roles is None else (_message(chat, chat.pair_roles[1], str(answer)),)
+
+
+def messages_of(chat: ChatText, prompt: Prompt, answer: str) -> list[Turn]:
+    """All messages of a row.
+
+    Raises:
+        TemplateRefusal: as ``query_turns``.
+    """
+    return [*query_turns(chat, prompt), *reply_turns(chat, answer)]
+
+
+def _message(chat: ChatText, role: str, text: str) -> Turn:
+    return {"role": role, "content": [{"type": "text", "text": text}] if chat.content_parts else text}
 
 
 def _has_text(prompt: Prompt) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ranker.text.conversations import ChatText
+from ranker.text.conversations import BOUNDARY, ChatText
 from ranker.text.tokenizer import TextTokenizer
 
 TURNS: Final = (
@@ -55,11 +55,84 @@ def trlx(variables: Mapping[str, Any]) -> ChatText:
     )
 
 
+QWEN3_SYSTEM: Final = (
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the "
+    'answer can only be "yes" or "no".'
+)
+QWEN3_TASK: Final = "Given a web search query, retrieve relevant passages that answer the query"
+MXBAI_TASK: Final = (
+    "You are a search relevance expert who evaluates how well documents match search queries. For each query-document "
+    "pair, carefully analyze the semantic relationship between them, then provide your binary relevance judgment (0 "
+    "for not relevant, 1 for relevant).\nRelevance:"
+)
+BGE_TASK: Final = (
+    "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a "
+    "prediction of either 'Yes' or 'No'."
+)
+QUERY, DOCUMENT = "{{ messages[-2].content }}", "{{ messages[-1].content }}"
+
+
+def _reranker(template: str, variables: Mapping[str, Any], instruction: str = "") -> ChatText:
+    return ChatText(
+        template=template, variables={**variables, "instruction": instruction}, pair_roles=("query", "document")
+    )
+
+
+def qwen3_reranker(variables: Mapping[str, Any]) -> ChatText:
+    """Qwen3-Reranker's question; ``instruction`` of ``template_variables`` says what a document is sought for.
+
+    Source: ``examples/qwen3_reranker_transformers.py`` of QwenLM/Qwen3-Embedding, and the model card's instruction.
+    """
+    text = (
+        f"<|im_start|>system\n{QWEN3_SYSTEM}<|im_end|>\n<|im_start|>user\n<Instruct>: {{{{ instruction }}}}\n"
+        f"<Query>: {QUERY}\n<Document>: {DOCUMENT}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>"
+        "{{ '\\n\\n' }}"
+    )
+    return _reranker(text, variables, QWEN3_TASK)
+
+
+def mxbai_rerank_v2(variables: Mapping[str, Any]) -> ChatText:
+    """mxbai-rerank-v2's question, whose parts are encoded apart; ``instruction`` comes before the query.
+
+    Source: ``mxbai_rerank/mxbai_rerank_v2.py`` of mixedbread-ai/mxbai-rerank.
+    """
+    text = (
+        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+        f"<|im_start|>user\n{BOUNDARY}"
+        "{% if instruction %}instruction: {{ instruction }}{{ '\\n' }}{% endif %}"
+        f"query: {QUERY}{BOUNDARY}\n{BOUNDARY}document: {DOCUMENT}{BOUNDARY}\n{BOUNDARY}{MXBAI_TASK}{BOUNDARY}"
+        "<|im_end|>\n<|im_start|>assistant{{ '\\n' }}"
+    )
+    return _reranker(text, variables)
+
+
+def bge_reranker_gemma(variables: Mapping[str, Any]) -> ChatText:
+    """bge-reranker-v2-gemma's question, whose parts are encoded apart.
+
+    Source: ``FlagEmbedding/inference/reranker/decoder_only/base.py`` of FlagOpen/FlagEmbedding.
+    """
+    text = (
+        f"{{{{ bos_token if bos_token else '' }}}}{BOUNDARY}A: {QUERY}{BOUNDARY}\n{BOUNDARY}B: {DOCUMENT}{BOUNDARY}\n"
+        f"{BOUNDARY}{{{{ instruction }}}}"
+    )
+    return _reranker(text, variables, BGE_TASK)
+
+
+RERANKERS: Final[dict[str, tuple[str, ...]]] = {
+    "qwen3-reranker": ("yes", "no"),
+    "mxbai-rerank-v2": ("1", "0"),
+    "bge-reranker-gemma": ("Yes",),
+}
+"""Rerankers that are language models, by the name of their text: the words whose logits are the score."""
+
 TEXT_FORMATS: Final[dict[str, Callable[[Mapping[str, Any]], ChatText]]] = {
     "plain": plain,
     "trl": trl,
     "openrlhf": openrlhf,
     "trlx": trlx,
+    "qwen3-reranker": qwen3_reranker,
+    "mxbai-rerank-v2": mxbai_rerank_v2,
+    "bge-reranker-gemma": bge_reranker_gemma,
 }
 """By name: from the tokenizer's special tokens to the text. ``chat`` is the tokenizer's own template."""
 

@@ -21,20 +21,28 @@ class SeparateTexts:
         characters: of one text that are read: the last ones of a prompt, the first ones of an answer.
         one_line: whether line breaks within texts become spaces.
         keep_prompt_start: whether the first characters of a prompt are read and not the last ones.
+        instruction: what is put before every prompt.
     """
 
     def __init__(
-        self, tokenizer: TextTokenizer, characters: int, *, one_line: bool = False, keep_prompt_start: bool = False
+        self,
+        tokenizer: TextTokenizer,
+        characters: int,
+        *,
+        one_line: bool = False,
+        keep_prompt_start: bool = False,
+        instruction: str = "",
     ) -> None:
         self.tokenizer = tokenizer
         self.characters = characters
         self.one_line = one_line
         self.keep_prompt_start = keep_prompt_start
+        self.instruction = instruction
 
     def tokenize(self, groups: Sequence[Group]) -> list[Tokens]:
         """See ``TextEncoder.tokenize``."""
         limit = self.characters
-        texts = [self._clean(render_prompt(group.prompt)) for group in groups]
+        texts = [self._clean(self.instruction + render_prompt(group.prompt)) for group in groups]
         prompts = [text[:limit] if self.keep_prompt_start else text[-limit:] for text in texts]
         candidates = [tuple(map(self._clean, group.candidates)) for group in groups]
         distinct = dict.fromkeys(prompts)

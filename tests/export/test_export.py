@@ -9,6 +9,7 @@ from ranker.checkpoints import native
 from ranker.data.formats import parse_preference
 from ranker.data.sample import build
 from ranker.errors import ModelFileError, ParityError
+from ranker.export import parity
 from ranker.export.graph import AXES, to_onnx
 from ranker.export.write import export
 from ranker.models import backbones
@@ -182,3 +183,20 @@ def test_readout_positions_are_inputs_not_searched():
         expected = model.head(torch.cat([hidden[0, 1], hidden[0, 5]]))
         got = model(forged, blocks, positions, readout=readout)[0, 0]
     torch.testing.assert_close(got, expected)
+
+
+def test_a_shape_that_one_side_cannot_score_passes_no_limit_wherever_it_stands(monkeypatch):
+    differences = iter([0.0, float("nan"), *[0.0] * 8])
+    monkeypatch.setattr(parity, "_difference", lambda before, after: next(differences))
+    scorer = TorchScorer(*tiny("set_encoder"))
+    report = parity.compare(parity.Reference(scorer, ROWS[:4], max_length=64), scorer)
+    with pytest.raises(ParityError, match="NaN or infinity"):
+        parity.check(report, "fp32")
+
+
+def test_a_model_that_costs_much_is_measured_on_less():
+    scorer = TorchScorer(*tiny("pointwise"))
+    rows = [ROWS[i % len(ROWS)] for i in range(40)]
+    small, large = (parity.Reference(scorer, rows, max_length=128, weights=count) for count in (1, int(1e12)))
+    assert len(large.rows) == parity.LEAST_ROWS < len(small.rows) == 40
+    assert len(large.shapes["ragged"]) == parity.LEAST_ROWS < len(small.shapes["ragged"])

@@ -28,6 +28,7 @@ from ranker.checkpoints.weights import KeyMap
 from ranker.config import Pooling
 from ranker.models.armorm import GatedModel
 from ranker.models.backbones import DECODERS, MEAN_POOLED
+from ranker.models.modules import ModulesModel
 from ranker.models.pairwise import PairwiseModel
 from ranker.models.pointwise import HEADS, last_read_id, reward_class
 from ranker.text.tokenizer import TextTokenizer
@@ -127,7 +128,7 @@ def write_for_transformers(source: Source, folder: Path) -> list[str]:
         CheckpointError: the library has no class for such a model.
     """
     mean = str(source.config.model_type).startswith(MEAN_POOLED)
-    if mean or isinstance(source.model, (PairwiseModel, GatedModel)):
+    if mean or isinstance(source.model, (PairwiseModel, GatedModel, ModulesModel)):
         raise refused(
             source, "hf", "pointwise models with the pooling that transformers computes, and encoder-decoders"
         )

@@ -11,11 +11,13 @@ from ranker.checkpoints.formats.cross_encoder import CrossEncoder
 from ranker.checkpoints.formats.hf_classifier import HFClassifier
 from ranker.checkpoints.formats.language_model import LanguageModel
 from ranker.checkpoints.formats.llama_factory import LlamaFactory
+from ranker.checkpoints.formats.modular import LogitScore, ModularCrossEncoder
 from ranker.checkpoints.formats.openrlhf import OpenRLHF
 from ranker.checkpoints.formats.pairrm import PairRM
 from ranker.checkpoints.formats.peft_adapter import PeftAdapter
 from ranker.checkpoints.formats.ranker_adapter import RankerAdapter
 from ranker.checkpoints.formats.ranker_armorm import RankerArmoRM
+from ranker.checkpoints.formats.ranker_modules import RankerModules
 from ranker.checkpoints.formats.ranker_pairwise import RankerPairwise
 from ranker.checkpoints.formats.ranker_pointwise import RankerPointwise
 from ranker.checkpoints.formats.ranker_steamshp import RankerSteamSHP
@@ -29,6 +31,7 @@ FORMATS: Final[tuple[CheckpointFormat, ...]] = (
     PeftAdapter(),
     RankerPairwise(),
     RankerArmoRM(),
+    RankerModules(),
     RankerSteamSHP(),
     RankerPointwise(),
     PairRM(),
@@ -36,9 +39,11 @@ FORMATS: Final[tuple[CheckpointFormat, ...]] = (
     Trlx(),
     OpenRLHF(),
     TokenClassifier(),
+    LogitScore(),
     CrossEncoder(),
     HFClassifier(),
     SteamSHP(),
+    ModularCrossEncoder(),
     LanguageModel(),
 )
 

@@ -25,6 +25,7 @@ from ranker.layouts.pointwise import Pointwise
 from ranker.models import backbones
 from ranker.models.backbones import DECODERS
 from ranker.models.pointwise import RewardReading, text_layout
+from ranker.text.conversations import ChatText
 from ranker.text.formats import portable
 from ranker.text.tokenizer import TextTokenizer
 
@@ -44,7 +45,8 @@ TEMPLATE: Final = "chat_template.jinja"
 class LoadSpec:
     """How a checkpoint is read: our configuration, the class that takes it, the names and the files of its tensors.
 
-    ``notes`` says what is read differently from what a user may expect.
+    ``notes`` says what is read differently from what a user may expect. ``answers`` makes the head of a language model:
+    the ids of two words, whose difference is the score, or of one.
     """
 
     config: PretrainedConfig
@@ -52,6 +54,7 @@ class LoadSpec:
     names: KeyMap = field(default_factory=lambda: KeyMap({}))
     extra: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    answers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +103,36 @@ def text_of(
 ) -> Pointwise | Conversation:
     """The layout of a pointwise checkpoint, from its tokenizer: pair template, chat template or plain text."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
-    known = int(tokenizer.model_max_length)
-    limit = min(known if known < UNLIMITED else MAX_LENGTH, positions(config))
-    reserve = min(PROMPT_RESERVE, limit // 2)
-    layout = text_layout(
-        tokenizer,
-        config,
-        output=output,
-        pooling=pooling,
-        max_length=limit,
-        prompt_reserve=reserve,
-        without_template=without_template,
-    )
+    limits = row_limits(tokenizer, config)
+    layout = text_layout(tokenizer, config, output=output, pooling=pooling, without_template=without_template, **limits)
     if isinstance(layout, Conversation):
         return layout
     types = "zero" if trained_by_trl(folder) else token_types(tokenizer)
     side = "left" if tokenizer.truncation_side == "left" else "right"
     return layout.model_copy(update={"truncation": "longest_first", "truncation_side": side, "token_types": types})
+
+
+def row_limits(tokenizer: Any, config: PretrainedConfig, most: int | None = None) -> dict[str, int]:
+    """``max_length`` and ``prompt_reserve`` of a checkpoint, which gets a padding id where it has none.
+
+    Args:
+        tokenizer: the checkpoint's.
+        config: the backbone's.
+        most: tokens of a row, where the checkpoint says so outside of its tokenizer.
+    """
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id  # the mask decides what is read, never this id
+    known = int(tokenizer.model_max_length) if most is None else most
+    limit = min(known if known < UNLIMITED else MAX_LENGTH, positions(config))
+    return {"max_length": limit, "prompt_reserve": min(PROMPT_RESERVE, limit // 2)}
+
+
+def conversation(
+    tokenizer: Any, config: PretrainedConfig, chat: ChatText, *, output: Output = "scalar", most: int | None = None
+) -> Conversation:
+    """The layout of a checkpoint whose text is already known."""
+    limits = row_limits(tokenizer, config, most)
+    return Conversation(output=output, pad_id=tokenizer.pad_token_id, chat=chat, **limits)
 
 
 def token_types(tokenizer: Any) -> TokenTypes:
