@@ -64,7 +64,7 @@ def inspect(
     problems += known.head_problems(files, head)
     if not known.readable and not any(problem.fatal for problem in problems):
         what = f"format '{known.name}' is not read as a reward model (class {files.architecture or 'not named'})"
-        problems.append(Problem(what, "see the formats in docs/checkpoints.md", fatal=True))
+        problems.append(Problem(what, known.why_not, fatal=True))
     return CheckpointReport(
         path=str(folder),
         format=known.name,

@@ -33,7 +33,7 @@ from ranker.models import steamshp
 from ranker.models.armorm import GatedConfig, GatedModel
 from ranker.models.modules import ModulesConfig, ModulesModel
 from ranker.models.pairwise import PairwiseConfig, PairwiseModel
-from ranker.models.pointwise import RewardReading, attention_options, prepare
+from ranker.models.pointwise import JUDGE, RewardReading, attention_options, prepare
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.scoring.protocol import GroupScores, Scorer
@@ -162,7 +162,7 @@ def plan_of(
     text_format = None if text is None else text.format
     spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text_format=text_format)
     if text is not None:
-        use_text(spec.config, text)
+        use_text(spec.config, text.model_copy(update={"format": None}) if spec.answers else text)
     with torch.device("meta"):
         empty = spec.cls(spec.config)
     tokenizer = TextTokenizer.from_folder(folder, empty.layout.marker_ids)
@@ -256,4 +256,5 @@ def facts(model: PreTrainedModel) -> dict[str, Any]:
     if model.config.ranker["head"] == steamshp.HEAD:
         return {"type": "steamshp", "labels": list(steamshp.ANSWERS), "backbone": model.config.model_type}
     labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    return {"type": "pointwise", "labels": labels, "backbone": model.config.model_type}
+    kind = JUDGE if model.config.ranker["head"] == JUDGE else "pointwise"
+    return {"type": kind, "labels": labels, "backbone": model.config.model_type}

@@ -16,7 +16,6 @@ from ranker.checkpoints.formats.registry import FORMATS, by_name, recognise
 from ranker.checkpoints.formats.spec import LoadSpec
 from ranker.checkpoints.inspection import inspect
 from ranker.errors import CheckpointError
-from ranker.text.formats import RERANKERS
 
 
 def resolve(
@@ -38,7 +37,7 @@ def resolve(
     if isinstance(format_of_config, OwnFormat):
         return format_of_config.load_own(folder, values)
     report = inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle)
-    if isinstance(by_name(report.format), LanguageModel) and text_format in RERANKERS:
+    if isinstance(by_name(report.format), LanguageModel) and text_format in words.WORDS_OF:
         return words.judge(folder, values, report, text_format)
     fatal = next((problem for problem in report.problems if problem.fatal), None)
     if fatal is not None:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, TypeAdapter
 
 from ranker.layouts.conversation import Conversation
+from ranker.layouts.judge import Judge
 from ranker.layouts.layout import Layout, Output, PackedGroup, Row
 from ranker.layouts.ordered_pair import OrderedPair
 from ranker.layouts.pointwise import Pointwise
@@ -27,12 +28,13 @@ from ranker.layouts.steamshp import SteamSHP
 
 LAYOUTS: Final[dict[str, type[Layout]]] = {
     cls.model_fields["layout"].default: cls
-    for cls in (Pointwise, Conversation, SetEncoder, SharedPrompt, OrderedPair, SteamSHP)
+    for cls in (Pointwise, Conversation, SetEncoder, SharedPrompt, OrderedPair, SteamSHP, Judge)
 }
 """The layouts by name."""
 
 AnyLayout = Annotated[
-    Pointwise | Conversation | SetEncoder | SharedPrompt | OrderedPair | SteamSHP, Field(discriminator="layout")
+    Pointwise | Conversation | SetEncoder | SharedPrompt | OrderedPair | SteamSHP | Judge,
+    Field(discriminator="layout"),
 ]
 """One of them, told apart by its field ``layout``: the type of a field that stores a layout."""
 

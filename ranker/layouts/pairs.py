@@ -31,12 +31,17 @@ class PairLayout(Layout):
 
     def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``; N (N - 1) rows."""
+        return self.pack_pairs(prompt, candidates, candidates)
+
+    def pack_pairs(self, prompt: Ids, firsts: Sequence[Ids], seconds: Sequence[Ids]) -> PackedGroup:
+        """``pack`` of candidates whose ids as the first of a pair and as the second may differ."""
+        candidates = firsts
         total = self.max_length - self.structure
         truncated = np.zeros(len(candidates), np.bool_)
         prompts_truncated = np.zeros(len(candidates), np.bool_)
         rows: list[Row] = []
         for i, left in enumerate(candidates):
-            for j, right in enumerate(candidates):
+            for j, right in enumerate(seconds):
                 if i == j:
                     continue
                 lengths = [len(left), len(right)]

@@ -15,7 +15,15 @@ from ranker.text.conversations import BOS
 from ranker.text.formats import TEXT_FORMATS
 
 TextFormat = Literal[
-    "chat", "plain", "trl", "openrlhf", "trlx", "qwen3-reranker", "mxbai-rerank-v2", "bge-reranker-gemma"
+    "chat",
+    "plain",
+    "trl",
+    "openrlhf",
+    "trlx",
+    "qwen3-reranker",
+    "mxbai-rerank-v2",
+    "bge-reranker-gemma",
+    "rlhflow-pair",
 ]
 """``chat`` is the tokenizer's chat template, the others are ``ranker.text.formats.TEXT_FORMATS``."""
 
@@ -33,7 +41,7 @@ class ChatSettings(BaseModel):
     format: TextFormat | None = Field(
         None,
         description="of decoders: chat (the chat template), the plain text of plain, trl, openrlhf, trlx, or the "
-        "question of a reranker: qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma",
+        "question of a language model: qwen3-reranker, mxbai-rerank-v2, bge-reranker-gemma, rlhflow-pair",
     )
     chat_template: str | None = Field(None, description="of decoders: Jinja source in the place of the tokenizer's own")
     template_variables: dict[str, Any] = Field({}, description="of decoders: the template's, {enable_thinking: false}")
@@ -103,6 +111,10 @@ def with_settings(layout: Layout, settings: ChatSettings) -> Layout:
 
 def _chat(layout: Conversation, settings: ChatSettings) -> Any:
     chat = layout.chat
+    if settings.format not in (None, "chat", *TEXT_FORMATS):
+        raise ConfigError(
+            f"text.format '{settings.format}' is for language models that answer A or B, not for a reward"
+        )
     if settings.format not in (None, "chat"):
         producer = TEXT_FORMATS[str(settings.format)]
         chat = producer(chat.variables).model_copy(update={"skipped_ends": chat.skipped_ends})

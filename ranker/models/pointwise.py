@@ -42,6 +42,9 @@ from ranker.text.conversations import ChatText
 from ranker.text.formats import TEXT_FORMATS
 from ranker.text.tokenizer import TextTokenizer
 
+JUDGE: Final = "judge"
+"""What ``config.ranker['head']`` says of language models that judge a pair."""
+
 PAD_TOKEN: Final = "<|pad|>"
 """Added where a tokenizer pads with its end-of-text token: plain transformers would skip the scored token."""
 
@@ -104,6 +107,32 @@ def reward_class(config: PretrainedConfig) -> type[PreTrainedModel]:
 def mean_pooled(base: type[PretrainedConfig]) -> type[PretrainedConfig]:
     """A configuration class under a model type of ours, so that no other library reads the checkpoint at [CLS]."""
     return type(base.__name__, (base,), {"model_type": backbones.MEAN_POOLED + base.model_type})
+
+
+class JudgeReading(RewardReading):
+    """Mixed into a library classifier with two outputs, the words A and B of a question about a pair."""
+
+    prefix_sharing = False  # type: ignore[assignment]
+
+    def forward(self, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:  # type: ignore[override]
+        """Raw fp32 logits (rows, 2, 1) of the first and of the second answer being the better one."""
+        return reading(self.config)(self, input_ids, block_ids, position_ids)[:, :, None]
+
+
+def judge_class(config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The library's classifier of a family, read as a judge of pairs.
+
+    Raises:
+        CheckpointError: as ``reward_class``.
+    """
+    base = AutoModelForSequenceClassification._model_mapping[type(config)]
+    reward_class(config)
+    return _judge_class(base)
+
+
+@cache
+def _judge_class(base: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    return type(base.__name__, (JudgeReading, base), {"__module__": base.__module__})
 
 
 @cache

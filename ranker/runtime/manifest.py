@@ -18,7 +18,7 @@ from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Calibration
 from ranker.text.tokenizer import TextTokenizer
 
-ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair", "armorm", "steamshp"]
+ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair", "armorm", "steamshp", "judge"]
 """As ``ranker.config`` names them; that package is for training and is not imported to score."""
 
 FORMAT_VERSION: Final = 5

@@ -48,6 +48,7 @@ class CheckpointFormat(ABC):
             ``write``.
         native: whether it is ours.
         readable: whether ``ranker.load`` reads it.
+        why_not: what to do with one that it does not read.
         head_name: the module that gives the outputs; None if it is called ``score`` (decoders) or ``classifier``.
         scored_state: which state the head reads.
         needs_known_backbone: whether ``model_type`` must be known to transformers.
@@ -61,6 +62,7 @@ class CheckpointFormat(ABC):
     target: ClassVar[str | None] = None
     native: ClassVar[bool] = False
     readable: ClassVar[bool] = True
+    why_not: ClassVar[str] = "see the formats in docs/checkpoints.md"
     head_name: ClassVar[str | None] = None
     scored_state: ClassVar[Scored] = "unknown"
     needs_known_backbone: ClassVar[bool] = True

@@ -1,9 +1,10 @@
-"""A language model without a head: nothing in it gives a score."""
+"""A language model without a head: only a question that it answers in words makes a score of it."""
 
 from __future__ import annotations
 
 from ranker.checkpoints.detection import Files
 from ranker.checkpoints.formats.checkpoint_format import CheckpointFormat, Description
+from ranker.checkpoints.report import HeadReport, Problem
 
 
 class LanguageModel(CheckpointFormat):
@@ -17,6 +18,15 @@ class LanguageModel(CheckpointFormat):
         scored="not read",
     )
     readable = False
+    why_not = (
+        "nothing in it says how it would score. If it is a reranker that answers yes or no, or a judge that answers A "
+        "or B, name its text: text={'format': 'qwen3-reranker'}, 'mxbai-rerank-v2', 'bge-reranker-gemma' or "
+        "'rlhflow-pair' (--text format=...)"
+    )
+
+    def head_problems(self, files: Files, head: HeadReport | None) -> list[Problem]:
+        """None that is worth saying besides ``why_not``."""
+        return []
 
     def matches(self, files: Files) -> bool:
         """By the class that the configuration names."""

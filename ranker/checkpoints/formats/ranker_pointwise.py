@@ -39,10 +39,10 @@ class RankerPointwise(OwnFormat):
     def load_own(self, folder: Path, values: dict[str, Any]) -> LoadSpec:
         """The library's classifier, reading as our section says."""
         from ranker.checkpoints.formats.spec import LoadSpec
-        from ranker.models.pointwise import reward_class
+        from ranker.models.pointwise import JUDGE, judge_class, reward_class
 
         config = library_config(folder, values)
-        return LoadSpec(config, reward_class(config))
+        return LoadSpec(config, (judge_class if config.ranker["head"] == JUDGE else reward_class)(config))
 
 
 def library_config(folder: Path, values: dict[str, Any]) -> PretrainedConfig:

@@ -6,6 +6,7 @@ the language-model head. They are read as such: they export, share prompts and t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,17 +17,27 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from ranker.checkpoints import weights
 from ranker.checkpoints.detection import DECODER_EMBEDDINGS
-from ranker.checkpoints.formats.spec import LoadSpec, conversation
+from ranker.checkpoints.formats.spec import LoadSpec, conversation, row_limits
 from ranker.checkpoints.report import CheckpointReport
 from ranker.checkpoints.weights import LANGUAGE_HEAD, KeyMap
 from ranker.errors import CheckpointError
 from ranker.layouts import Layout
+from ranker.layouts.judge import Judge
 from ranker.models.backbones import DECODERS
-from ranker.models.pointwise import reward_class
+from ranker.models.pointwise import JUDGE, judge_class, reward_class
 from ranker.text.formats import RERANKERS, TEXT_FORMATS
 
 HEAD: Final = "score"
 WORDS: Final = f"{LANGUAGE_HEAD}weight"
+PAIRS: Final = "rlhflow-pair"
+WORDS_OF: Final = {**RERANKERS, PAIRS: ("A", "B")}
+"""By the name of a text: the words that a language model answers with."""
+
+CONTEXT: Final = (
+    "\n{% for message in messages %}{% if loop.index0 % 2 == 0 %}\n\n<turn> user\n {{ message['content'] }}{% else %}"
+    "\n\n<turn> assistant\n {{ message['content'] }}{% endif %}{% endfor %}\n\n\n"
+)
+"""How RLHFlow's preference models write the conversation before the answers."""
 
 
 def judge(folder: Path, values: dict[str, Any], report: CheckpointReport, text_format: str) -> LoadSpec:
@@ -36,14 +47,14 @@ def judge(folder: Path, values: dict[str, Any], report: CheckpointReport, text_f
         folder: the checkpoint.
         values: its ``config.json``.
         report: what ``inspect`` says of it.
-        text_format: one of ``RERANKERS``.
+        text_format: one of ``WORDS_OF``.
 
     Raises:
         CheckpointError: a word of the answer is not one token, or the backbone is not supported.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     answers = []
-    for word in RERANKERS[text_format]:
+    for word in WORDS_OF[text_format]:
         ids = tokenizer.encode(word, add_special_tokens=False)
         if len(ids) != 1:
             raise CheckpointError(
@@ -52,6 +63,8 @@ def judge(folder: Path, values: dict[str, Any], report: CheckpointReport, text_f
             )
         answers += ids
     config = configuration(folder, values)
+    if text_format == PAIRS:
+        return answering(config, report, answers, pair_question(folder, tokenizer, config), JUDGE)
     variables = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
     text = conversation(tokenizer, config, TEXT_FORMATS[text_format](variables))
     return answering(config, report, answers, text)
@@ -76,13 +89,17 @@ def configuration(folder: Path, values: dict[str, Any]) -> PretrainedConfig:
     return config
 
 
-def answering(config: PretrainedConfig, report: CheckpointReport, answers: Sequence[int], text: Layout) -> LoadSpec:
-    """A classifier whose head is made of the rows of one or two words."""
-    config.num_labels = 1
-    config.id2label, config.label2id = {0: "reward"}, {"reward": 0}
+def answering(
+    config: PretrainedConfig, report: CheckpointReport, answers: Sequence[int], text: Layout, kind: str = "scalar"
+) -> LoadSpec:
+    """A classifier whose head is made of the rows of one or two words: their difference, or of a judge both."""
+    labels = ("A", "B") if kind == JUDGE else ("reward",)
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
     config.ranker = {
         "text": text.model_dump(mode="json"),
-        "head": "scalar",
+        "head": kind,
         "pooling": "last_token",
         "aspects": [],
         "head_bias": f"{LANGUAGE_HEAD}bias" in report.tensors,
@@ -91,7 +108,8 @@ def answering(config: PretrainedConfig, report: CheckpointReport, answers: Seque
     if not config.ranker["head_bias"]:
         del config.ranker["head_bias"]
     names = KeyMap({}, dropped=(LANGUAGE_HEAD,))
-    return LoadSpec(config, reward_class(config), names, answers=tuple(answers))
+    read = judge_class if kind == JUDGE else reward_class
+    return LoadSpec(config, read(config), names, answers=tuple(answers))
 
 
 def head(files: Sequence[Path], spec: LoadSpec) -> dict[str, Tensor]:
@@ -109,12 +127,48 @@ def head(files: Sequence[Path], spec: LoadSpec) -> dict[str, Tensor]:
             f"{files[0]}: tensor '{name}' is missing, which scores the words of the answer; use a checkpoint that has "
             "it"
         )
-    tensors = {f"{HEAD}.weight": _difference(rows)[None]}
+    is_judge = spec.config.ranker["head"] == JUDGE
+    tensors = {f"{HEAD}.weight": rows if is_judge else _difference(rows)}
     bias = weights.rows(files, f"{LANGUAGE_HEAD}bias", spec.answers)
     if bias is not None:
-        tensors[f"{HEAD}.bias"] = _difference(bias)[None]
+        tensors[f"{HEAD}.bias"] = bias if is_judge else _difference(bias)
     return tensors
 
 
 def _difference(rows: Tensor) -> Tensor:
-    return rows[0] - rows[1] if len(rows) == 2 else rows[0]
+    return (rows[0] - rows[1] if len(rows) == 2 else rows[0])[None]
+
+
+def pair_question(folder: Path, tokenizer: Any, config: PretrainedConfig) -> Judge:
+    """The question of RLHFlow's preference models, in the user's turn of the tokenizer's chat template.
+
+    Source: ``pair-pm/README.md`` of RLHFlow/RLHF-Reward-Modeling.
+
+    Raises:
+        CheckpointError: the tokenizer has no chat template.
+    """
+    if tokenizer.chat_template is None:
+        raise CheckpointError(
+            f"{folder}: a judge of text format '{PAIRS}' is asked by a chat template, which is missing"
+        )
+    marks = ["\u2983", "\u2984", "\u2985"]
+    question = "[CONTEXT]{} [RESPONSE A]{} [RESPONSE B]{} \n".format(*marks)
+    rendered = tokenizer.apply_chat_template([{"role": "user", "content": question}], tokenize=False)
+    rendered = rendered.replace(tokenizer.bos_token or "\0", "")
+    parts = re.split("[" + "".join(marks) + "]", rendered)
+    if len(parts) != len(marks) + 1:
+        raise CheckpointError(f"{folder}: the chat template does not write the user's text as it is")
+    spaced = tokenizer.apply_chat_template([{"role": "user", "content": f"{marks[0]} \n"}], tokenize=False)
+    prefix, between, second, suffix = (tokenizer.encode(part, add_special_tokens=False) for part in parts)
+    limits = row_limits(tokenizer, config)
+    return Judge(
+        turns=CONTEXT,
+        strips_end=f"{marks[0]} " not in spaced,
+        pad_id=tokenizer.pad_token_id,
+        prefix=prefix,
+        between=between,
+        second=second,
+        suffix=suffix,
+        empty=tokenizer.encode(" .", add_special_tokens=False),
+        **limits,
+    )
