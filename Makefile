@@ -51,7 +51,7 @@ test: setup-dev ## run the tests (no network, no GPU)
 test-all: setup-dev peers ## run the tests with all their cases (a quarter of an hour); ONLY=slow proves instead that every recipe learns
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ONLY)'
 
-peers: build/peers/llm_blender build/peers/openrlhf/.ready build/peers/llama_factory/.ready ## fetch what the tests run beside ours: llm-blender's code, OpenRLHF and LLaMA-Factory in environments of their own
+peers: build/peers/llm_blender $(foreach peer,openrlhf llama_factory sentence_transformers,build/peers/$(peer)/.ready) ## fetch what the tests run beside ours: llm-blender's code, and other libraries in environments of their own
 
 build/peers/llm_blender: $(VENV)/.ready
 	@test -d $@ || $(BIN)/python -m pip download --quiet --no-deps -d build/peers llm-blender==0.0.2
@@ -72,6 +72,12 @@ build/peers/llama_factory/.ready: constraints.txt
 	$(@D)/bin/python -m pip install -q $$(grep '^torch==' constraints.txt)
 	$(@D)/bin/python -m pip install -q -c <(grep '^torch==' constraints.txt) llamafactory==0.9.5
 	$(@D)/bin/python -m pip uninstall -q -y torchvision torchaudio
+	@touch $@
+
+build/peers/sentence_transformers/.ready: constraints.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q $$(grep '^torch==' constraints.txt)
+	$(@D)/bin/python -m pip install -q sentence-transformers==5.1.2 transformers==4.57.6
 	@touch $@
 
 test-hub: setup-dev ## run the tests that need the network: datasets and models of the hub

@@ -41,6 +41,8 @@ FORMULAS: Final = {
 }
 """Producers whose published code is written out in ``tests/``."""
 
+JUDGE: Final = "transformers, RLHFlow's pair judge"
+
 LEAST_SPREAD: Final = 0.1
 """Of the reference's scores; below it fp32 rounds too much to tell."""
 
@@ -90,8 +92,10 @@ def record() -> dict[str, Any]:
     import ranker
     from tests.checkpoints.layouts import CHECKPOINTS
     from tests.models.test_reward import ANSWERS, PROMPT
-    from tests.references.peers.produced import PEERS
+    from tests.references.peers.produced import CROSS_ENCODERS, PEERS
     from tests.references.producers import PRODUCERS, ROWS, SPREAD
+    from tests.references.rerankers import PAIRS, RERANKERS
+    from tests.references.test_judges import FORMAT, Published, decisions, judge
     from tests.references.test_producers import compared
 
     warnings.simplefilter("ignore")
@@ -101,6 +105,15 @@ def record() -> dict[str, Any]:
             produced = produce(Path(folder))
             ours, theirs = compared(ranker.load(produced.folder).scorer, produced, ROWS)
             rows.append(_row(name, ours, theirs, SPREAD))
+    for name, build in {**CROSS_ENCODERS, **RERANKERS}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            reranker = build(Path(folder))
+            model = ranker.load(reranker.folder, **reranker.options)
+            ours = np.concatenate(model.score_batch([q for q, _ in PAIRS], [[d] for _, d in PAIRS]))
+            rows.append(_row(name, ours, np.array(reranker.scores(PAIRS)), SPREAD))
+    with tempfile.TemporaryDirectory() as folder:
+        path = judge(Path(folder))
+        rows.append(_row(JUDGE, *decisions(ranker.load(path, text=FORMAT), Published(path)), SPREAD))
     for name, title in SCHEMES.items():
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = CHECKPOINTS[name](Path(folder))
@@ -123,11 +136,11 @@ def _row(name: str, ours: Any, theirs: Any, limit: float) -> dict[str, Any]:
 
 
 def _version(name: str) -> str:
-    from tests.references.peers.produced import PEERS
+    from tests.references.peers.produced import CROSS_ENCODERS, PEERS
     from tests.references.peers.produced import VERSIONS as PEER_VERSIONS
 
-    if name in PEERS:
-        return PEER_VERSIONS[name.partition(":")[0]]
+    if name in {**PEERS, **CROSS_ENCODERS}:
+        return next(number for peer, number in PEER_VERSIONS.items() if name.startswith(peer))
     written = next((package for title, package in VERSIONS.items() if name.startswith(title)), None)
     stated = next((text for title, text in FORMULAS.items() if name.startswith(title)), None)
     if name.startswith("peft on OpenRLHF"):
@@ -187,8 +200,7 @@ def document() -> str:
         "",
         "## Released models",
         "`make test-hub` loads these from the model hub and compares their scores with published ones. It was **not",
-        "run here**: it needs the network and a large disk. Models that need code of their own are refused, folders",
-        "with `modules.json` (ettin) are not read yet.",
+        "run here**: it needs the network and a large disk. Models that need code of their own are refused.",
         "",
         "| model | published by | answers |",
         "|---|---|---|",

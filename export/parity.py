@@ -14,13 +14,16 @@ from ranker.errors import ParityError
 from ranker.extras import require
 from ranker.metrics import accuracy, comparisons
 from ranker.records import Group, Preference
-from ranker.scoring.protocol import GroupScores, Scorer
+from ranker.scoring.protocol import Floats, GroupScores, Scorer
 
 FP32_LIMIT: Final = 1e-4
 """Largest difference of fp32 logits that passes, times the spread of the scores where that is above 1."""
 
 FP16_TAU: Final = 0.999
-"""Least rank agreement of an fp16 export."""
+"""Least rank agreement of an fp16 export, but for answers whose scores are ties in fp16."""
+
+HALF_STEP: Final = 2.0**-10
+"""The step between fp16 numbers, as a share of their size."""
 
 TAU: Final = 0.98
 FLIPS: Final = 0.02
@@ -58,6 +61,8 @@ class DecisionAgreement:
         accuracy_source: accuracy of the source model on the comparisons; NaN without comparisons.
         accuracy_exported: accuracy of the graph on them.
         n: number of comparisons.
+        largest_swapped_margin: the largest margin in logits of two answers of a group whose order changed.
+        resolution: the step between fp16 numbers of the size of the largest score.
     """
 
     tau_b: float | None
@@ -68,6 +73,8 @@ class DecisionAgreement:
     accuracy_source: float
     accuracy_exported: float
     n: int
+    largest_swapped_margin: float = 0.0
+    resolution: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +246,16 @@ def decision_agreement(reference: Reference, exported: Scorer) -> DecisionAgreem
         accuracy_source=accuracy(left).value,
         accuracy_exported=accuracy(right).value,
         n=len(left.logits),
+        largest_swapped_margin=max((_swapped(a.scores, b.scores) for _, a, b in both), default=0.0),
+        resolution=HALF_STEP * max((float(np.abs(a.scores).max(initial=0.0)) for _, a, _ in both), default=0.0),
     )
+
+
+def _swapped(before: Floats, after: Floats) -> float:
+    """The largest difference between two scores whose order changed."""
+    margins = before[:, None] - before
+    changed = np.sign(margins) != np.sign(after[:, None] - after)
+    return float(np.abs(margins[changed]).max(initial=0.0))
 
 
 def losses(decisions: DecisionAgreement, precision: ExportPrecision) -> list[str]:
@@ -267,7 +283,8 @@ def _fp32(decisions: DecisionAgreement) -> dict[str, bool]:
 
 def _fp16(decisions: DecisionAgreement) -> dict[str, bool]:
     tau = decisions.tau_b
-    return {f"Kendall tau-b {tau or 0:.4f} (at least {FP16_TAU})": tau is not None and not tau >= FP16_TAU}
+    ties = 0 < decisions.largest_swapped_margin <= decisions.resolution  # in fp16, of which no order can be asked
+    return {f"Kendall tau-b {tau or 0:.4f} (at least {FP16_TAU})": tau is not None and not tau >= FP16_TAU and not ties}
 
 
 def _int8(decisions: DecisionAgreement) -> dict[str, bool]:

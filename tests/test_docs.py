@@ -8,8 +8,9 @@ import pytest
 
 from ranker.config import load_config, recipes
 from tests.conftest import ROOT
-from tests.references.peers.produced import PEERS
+from tests.references.peers.produced import CROSS_ENCODERS, PEERS
 from tests.references.producers import PRODUCERS
+from tests.references.rerankers import RERANKERS
 
 
 def script(name):
@@ -32,9 +33,14 @@ def test_the_page_of_compatibility_shows_what_was_compared_and_every_row_was_equ
     assert (ROOT / "docs" / "compatibility.md").read_text() == compatibility.document(), "run: make docs"
     figures = json.loads(compatibility.FIGURES.read_text())
     rows = {row["name"]: row for row in figures["rows"]}
-    assert set(rows) == {*PEERS, *PRODUCERS, *compatibility.SCHEMES.values()}, (
-        "run: python docs/compatibility.py --record"
-    )
+    assert set(rows) == {
+        *PEERS,
+        *CROSS_ENCODERS,
+        *PRODUCERS,
+        *RERANKERS,
+        compatibility.JUDGE,
+        *compatibility.SCHEMES.values(),
+    }, "run: python docs/compatibility.py --record"
     assert all(row["equal"] == row["n"] > 0 for row in rows.values())
     assert figures["ids"]["equal"] == figures["ids"]["rows"] >= 72 * 4 * 40
 

@@ -23,7 +23,7 @@ from ranker.checkpoints.detection import Files
 from ranker.checkpoints.formats import words
 from ranker.checkpoints.formats.checkpoint_format import OwnFormat
 from ranker.checkpoints.formats.registry import recognise
-from ranker.checkpoints.formats.spec import LoadSpec, check_vocabulary
+from ranker.checkpoints.formats.spec import LoadSpec, check_reranker, check_vocabulary
 from ranker.checkpoints.resolve import resolve
 from ranker.checkpoints.weights import Header
 from ranker.errors import CheckpointError, ConfigError
@@ -161,6 +161,8 @@ def plan_of(
     """
     text_format = None if text is None else text.format
     spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text_format=text_format)
+    if text is None or text.format is None:
+        check_reranker(folder, spec.config)
     if text is not None:
         use_text(spec.config, text.model_copy(update={"format": None}) if spec.answers else text)
     with torch.device("meta"):

@@ -375,3 +375,9 @@ def test_what_loses_too_much_is_refused_skipped_or_allowed(on_loss, tmp_path, mo
         reports = export(tmp_path / "checkpoint", {"int8": target}, rows=ROWS, on_loss=on_loss)
     assert ("m.onnx: int8 loses too much" in caplog.text) == (on_loss == "skip")
     assert target.exists() == bool(reports) == (on_loss == "allow")
+
+
+@pytest.mark.parametrize(("margin", "passes"), [(0.01, True), (0.05, False)])
+def test_an_order_that_fp16_cannot_tell_is_not_asked_of_it(margin, passes):
+    report = losing(tau_b=0.98, largest_swapped_margin=margin, resolution=0.03)
+    assert (parity.losses(report, "fp16") == []) == passes

@@ -29,7 +29,11 @@ GROUPS = [Group(query, tuple(ANSWERS[:3])) for query in QUERIES] + [Group(CONVER
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("judge")
+    return judge(tmp_path_factory.mktemp("judge"))
+
+
+def judge(folder):
+    """A tiny language model."""
     tokenizer = _with_words(tokenizer_for("llama3", LLAMA3, bos=True), "A", "B")
     torch.manual_seed(0)
     config = decoder(len(tokenizer) + 8, LlamaConfig, tie_word_embeddings=False)
@@ -64,24 +68,28 @@ def messages(prompt):
     return [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
+def decisions(model, published):
+    """(ours, theirs) of all comparisons, each in both orders."""
+    ours, theirs = [], []
+    for group in GROUPS:
+        for first, second in permutations(group.candidates[:2], 2):
+            turns = messages(group.prompt)
+            theirs.append((published.logit(turns, first, second) - published.logit(turns, second, first)) / 2)
+            ours.append(float(model.scorer.compare([Group(group.prompt, (first, second))])[0]))
+    return np.array(ours), np.array(theirs)
+
+
 def test_ids_and_decisions_are_those_of_the_published_code(folder, tmp_path):
     published = Published(folder)
     model = ranker.load(folder, text=FORMAT)
     pipeline = model.scorer.pipeline
-    expected, got = [], []
     for group, tokens in zip(GROUPS, pipeline.tokenize(GROUPS), strict=True):
         for row in pipeline.pack(tokens).rows:
             first, second = (group.candidates[i] for i in row.candidates)
             ids = published.ids(messages(group.prompt), first, second)
             assert row.ids.tolist() == ids, pipeline.tokenizer.decode(row.ids)
-        for i, j in permutations(range(2), 2):
-            texts = group.candidates[i], group.candidates[j]
-            both = published.logit(messages(group.prompt), *texts) - published.logit(
-                messages(group.prompt), *texts[::-1]
-            )
-            expected.append(both / 2)
-            got.append(float(model.scorer.compare([Group(group.prompt, texts)])[0]))
-    np.testing.assert_allclose(got, expected, rtol=0, atol=SPREAD * np.ptp(expected))
+    ours, theirs = decisions(model, published)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=SPREAD * np.ptp(theirs))
     ranker.convert(folder, tmp_path / "native", text=FORMAT)
     again = ranker.load(tmp_path / "native")
     assert again.compare("q", "a b", "c d") == pytest.approx(model.compare("q", "a b", "c d"), abs=1e-5)

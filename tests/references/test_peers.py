@@ -10,16 +10,19 @@ from transformers import Qwen2Model
 import ranker
 from ranker.checkpoints.verify import verify
 from ranker.errors import CheckpointError
-from tests.references.peers.produced import PEERS, python_of, rows_of, run
+from tests.references.peers.produced import CROSS_ENCODERS, PEERS, python_of, rows_of, run
 from tests.references.producers import CHATML, ROWS, SPREAD, decoder
+from tests.references.rerankers import PAIRS
 from tests.references.test_producers import compared
+from tests.references.test_rerankers import ids_of, pair_scores
 from tests.references.tokenizers import tokenizer_for
 
 pytestmark = [
     pytest.mark.full,
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.skipif(
-        not (python_of("openrlhf").exists() and python_of("llama_factory").exists()), reason="needs make peers"
+        not all(python_of(peer).exists() for peer in ("openrlhf", "llama_factory", "sentence_transformers")),
+        reason="needs make peers",
     ),
 ]
 
@@ -41,6 +44,15 @@ def test_scores_are_those_of_its_own_code(name, tmp_path):
 @pytest.mark.parametrize("name", [name for name in PEERS if "LoRA" not in name])
 def test_verify_passes_it(name, tmp_path):
     assert [check for check in verify(PEERS[name](tmp_path).folder) if not check.passed] == []
+
+
+@pytest.mark.parametrize("name", CROSS_ENCODERS)
+def test_an_older_crossencoder_reads_pairs_as_it_did(name, tmp_path):
+    reranker = CROSS_ENCODERS[name](tmp_path)
+    model = ranker.load(reranker.folder)
+    assert [pair for pair in PAIRS if ids_of(model.scorer.pipeline, pair) != reranker.ids(pair)] == []
+    theirs = np.array(reranker.scores(PAIRS))
+    np.testing.assert_allclose(pair_scores(model, PAIRS), theirs, rtol=0, atol=SPREAD * np.ptp(theirs))
 
 
 def test_an_adapter_of_openrlhf_on_a_language_model_has_no_head_and_says_so(tmp_path):

@@ -17,7 +17,7 @@ TOLERANCE = {"fp32": 0.01, "fp16": 0.05, "bf16": 0.15}
 @pytest.mark.network
 @pytest.mark.parametrize("model", RELEASED, ids=lambda model: model["model"])
 def test_scores_are_the_published_ones(model):
-    loaded = ranker.load(model["model"], allow_pickle=True)
+    loaded = ranker.load(model["model"], allow_pickle=True, text=model.get("text"))
     prompts, answers = zip(*model["inputs"], strict=True)
     raw = np.array([loaded.score(prompt, [answer])[0] for prompt, answer in zip(prompts, answers, strict=True)])
     scores = ACTIVATIONS[model["activation"]](raw)

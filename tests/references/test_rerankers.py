@@ -11,7 +11,15 @@ from ranker.checkpoints.verify import verify
 from ranker.errors import CheckpointError
 from ranker.records import Group, Message
 from tests.references.producers import SPREAD
-from tests.references.rerankers import LONG, PAIRS, RERANKERS, ettin, logit_score
+from tests.references.rerankers import (
+    LONG,
+    PAIRS,
+    RERANKERS,
+    classifier_with_roles,
+    ettin,
+    logit_score,
+    qwen3_reranker,
+)
 from tests.support.selection import cases
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -19,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 QUICK = ("sentence-transformers modules, ModernBERT with a default prompt (Ettin)",)
 
 
-def ours(model, pairs):
+def pair_scores(model, pairs):
     return np.concatenate(model.score_batch([query for query, _ in pairs], [[document] for _, document in pairs]))
 
 
@@ -35,7 +43,7 @@ def test_ids_and_scores_are_those_of_its_own_code(name, tmp_path):
     assert [pair for pair in PAIRS if ids_of(pipeline, pair) != reranker.ids(pair)] == []
     theirs = np.array(reranker.scores(PAIRS))
     assert np.ptp(theirs) > 0.05
-    np.testing.assert_allclose(ours(model, PAIRS), theirs, rtol=0, atol=SPREAD * np.ptp(theirs))
+    np.testing.assert_allclose(pair_scores(model, PAIRS), theirs, rtol=0, atol=SPREAD * np.ptp(theirs))
 
 
 @pytest.mark.parametrize("name", cases(RERANKERS, QUICK.__contains__))
@@ -45,7 +53,7 @@ def test_the_exported_file_scores_as_its_own_code(name, tmp_path):
     ranker.export_onnx(reranker.folder, tmp_path / "m.onnx", text=text)
     theirs = np.array(reranker.scores(PAIRS))
     np.testing.assert_allclose(
-        ours(ranker.load(tmp_path / "m.onnx"), PAIRS), theirs, rtol=0, atol=SPREAD * np.ptp(theirs)
+        pair_scores(ranker.load(tmp_path / "m.onnx"), PAIRS), theirs, rtol=0, atol=SPREAD * np.ptp(theirs)
     )
 
 
@@ -61,7 +69,7 @@ def test_verify_and_convert_keep_it(name, tmp_path):
     assert [check for check in verify(reranker.folder) if not check.passed] == []
     ranker.convert(reranker.folder, tmp_path / "native")
     again = ranker.load(tmp_path / "native")
-    np.testing.assert_allclose(ours(again, PAIRS), reranker.scores(PAIRS), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(pair_scores(again, PAIRS), reranker.scores(PAIRS), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in RERANKERS if "chat template" in name or "roles" in name])
@@ -77,7 +85,7 @@ def test_a_long_document_is_cut_and_the_end_of_the_template_stays(name, tmp_path
     results = model.scorer.score([Group(query, (document,)) for query, document in LONG])
     assert [bool(result.truncated[0]) for result in results] == [True, True]
     assert [result.prompt_truncated for result in results] == [False, False]
-    np.testing.assert_allclose(ours(model, LONG), reranker.scores(LONG), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(pair_scores(model, LONG), reranker.scores(LONG), rtol=0, atol=1e-5)
 
 
 def test_a_conversation_is_no_query(tmp_path):
@@ -140,3 +148,27 @@ def test_what_cannot_be_read_is_refused_by_name_in_the_same_words(name, modular,
         ranker.load(folder)
     said = " ".join(map(str, ranker.inspect_checkpoint(folder).problems))
     assert str(refusal.value).removeprefix(f"{folder}: ").partition(". See")[0] in said
+
+
+def test_a_classifier_whose_card_says_that_it_ranks_names_no_text_and_is_refused(tmp_path):
+    named = qwen3_reranker(tmp_path)
+    classifier = tmp_path / "classifier"
+    ranker.convert(named.folder, classifier, to="hf", **named.options)
+    (classifier / "chat_template.jinja").write_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+    config = json.loads((classifier / "config.json").read_text())
+    config.pop("ranker")
+    (classifier / "config.json").write_text(json.dumps(config))
+    (classifier / "README.md").write_text("---\nlicense: mit\npipeline_tag: text-ranking\n---\n# A reranker\n")
+    with pytest.raises(CheckpointError, match="its card says 'pipeline_tag: text-ranking'.*'format': 'qwen3-reranker'"):
+        ranker.load(classifier)
+    model = ranker.load(classifier, **named.options)
+    theirs = named.scores(PAIRS)
+    np.testing.assert_allclose(pair_scores(model, PAIRS), theirs, rtol=0, atol=SPREAD * np.ptp(theirs))
+    assert ranker.load(classifier, text={"format": "chat"}).info.layout == "conversation"
+
+
+def test_a_classifier_whose_template_names_query_and_document_reads_them(tmp_path):
+    reranker = classifier_with_roles(tmp_path)
+    model = ranker.load(tmp_path / "backbone")  # as transformers wrote it
+    theirs = reranker.scores(PAIRS)
+    np.testing.assert_allclose(pair_scores(model, PAIRS), theirs, rtol=0, atol=SPREAD * np.ptp(theirs))

@@ -20,6 +20,12 @@ IDENTITY: Final = "torch.nn.modules.linear.Identity"
 """The activation that makes ``CrossEncoder.predict`` return raw logits."""
 
 
+UNRENDERED: Final = (
+    "a version of sentence-transformers before 5.4 wrote it, which encodes a pair without the chat template, and so "
+    "does this package; later versions render the pair, with other scores"
+)
+
+
 class CrossEncoder(CheckpointFormat):
     """A ``CrossEncoder``. Scores are raw logits, whatever activation it names."""
 
@@ -61,7 +67,9 @@ class CrossEncoder(CheckpointFormat):
         spec = classifier(folder, values, StoredHead.of(report))
         config = spec.config
         config.ranker["text"] = pair_layout(folder, config, described, config.ranker["head"]).model_dump(mode="json")
-        return before_the_end(replace(spec, notes=()), folder) if config.model_type in DECODERS else spec
+        if config.model_type not in DECODERS:
+            return spec
+        return before_the_end(replace(spec, notes=(UNRENDERED,) if described.ignores_template else ()), folder)
 
     def write(self, source: Source, folder: Path) -> list[str]:
         """The folder as ``CrossEncoder(path).predict`` reads it, with raw logits as its default.

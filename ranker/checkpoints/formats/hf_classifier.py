@@ -61,6 +61,7 @@ class HFClassifier(TransformersFormat):
     def load(self, folder: Path, values: dict[str, Any], report: CheckpointReport) -> LoadSpec:
         """A head on a pooled state, or on the last token before the padding."""
         from ranker.checkpoints.formats.classifiers import before_the_end, classifier
+        from ranker.checkpoints.formats.reranker_text import ROLES, names_roles
         from ranker.checkpoints.formats.spec import StoredHead
         from ranker.models.backbones import DECODERS
 
@@ -70,6 +71,9 @@ class HFClassifier(TransformersFormat):
                 "and the library's class may score otherwise; if it is the library's, remove the entry"
             )
         spec = classifier(folder, values, StoredHead.of(report))
+        chat = spec.config.ranker["text"].get("chat")
+        if chat is not None and names_roles(chat["template"]):
+            chat["pair_roles"] = ROLES
         return before_the_end(spec, folder) if spec.config.model_type in DECODERS else spec
 
 

@@ -45,6 +45,7 @@ class SentenceTransformers:
         modules: those that follow it.
         instruction: what is put before every query; empty if nothing is.
         renders: whether a chat template renders the pair.
+        ignores_template: whether the tokenizer has a chat template, which the version that wrote the folder ignores.
         content_parts: whether a message's content is a list of parts.
         variables: settings of the chat template.
         generation_prompt: whether a row ends with the beginning of an answer.
@@ -55,6 +56,7 @@ class SentenceTransformers:
     modules: tuple[Module, ...]
     instruction: str
     renders: bool
+    ignores_template: bool
     content_parts: bool
     variables: dict[str, Any]
     generation_prompt: bool
@@ -82,8 +84,9 @@ class SentenceTransformers:
             task=task,
             modules=_modules(folder),
             instruction=instruction_of(settings),
-            # Folders from before these settings take messages wherever the tokenizer has a template.
-            renders=has_template and (message is not None or not modalities),
+            # Versions before 5.4, which write no settings, encode a pair without the template.
+            renders=has_template and bool(settings) and (message is not None or not modalities),
+            ignores_template=has_template and not settings,
             content_parts=(message or {}).get("format") == "structured",
             variables=variables,
             generation_prompt=generation_prompt,

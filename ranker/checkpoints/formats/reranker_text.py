@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from transformers import AutoTokenizer, PretrainedConfig
 
-from ranker.checkpoints.formats.modules_file import SETTINGS, SentenceTransformers
+from ranker.checkpoints.formats.modules_file import SentenceTransformers
 from ranker.checkpoints.formats.spec import conversation, row_limits, token_types
 from ranker.errors import CheckpointError
 from ranker.layouts import Output
@@ -41,15 +41,13 @@ def pair_layout(
     if described.renders:
         chat = pair_chat(tokenizer, described)
         missing = _unread(chat, folder)
-        if not missing:
-            return conversation(tokenizer, config, chat, output=output, most=described.max_length)
-        if (folder / SETTINGS).is_file():
+        if missing:
             raise CheckpointError(
                 f"{folder}: its chat template does not write the {' and the '.join(missing)} of a pair, so "
                 "sentence-transformers refuses it too; put the template that it was trained with into "
                 "chat_template.jinja, or name its text: text={'format': 'qwen3-reranker'}"
             )
-        # Written before version 5.4, which renders no pair.
+        return conversation(tokenizer, config, chat, output=output, most=described.max_length)
     return Pointwise(
         output=output,
         pad_id=0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id,

@@ -146,6 +146,32 @@ def trained_by_trl(folder: Path) -> bool:
     return card.is_file() and "- reward-trainer" in card.read_text(encoding="utf-8", errors="replace")
 
 
+def check_reranker(folder: Path, config: PretrainedConfig) -> None:
+    """Refuse a decoder classifier that ranks documents, whose files do not say how a pair becomes its text.
+
+    Read by a chat model's template, which knows no documents, its scores would be near random.
+
+    Raises:
+        CheckpointError: naming the sentence of its card.
+    """
+    text = getattr(config, "ranker", {}).get("text", {})
+    card = folder / "README.md"
+    if "chat" not in text or text["chat"].get("pair_roles") is not None or not card.is_file():
+        return
+    front = card.read_text(encoding="utf-8", errors="replace").removeprefix("---").partition("\n---")[0]
+    sentence = next((line.strip() for line in front.splitlines() if line.strip() in RANKS), None)
+    if sentence is not None:
+        raise CheckpointError(
+            f"{folder}: its card says '{sentence}': it ranks documents, and its chat template knows no query and "
+            "document. Name the text that it was trained on: text={'format': 'qwen3-reranker'} (--text format=...), or "
+            "{'format': 'chat'} if it reads conversations"
+        )
+
+
+RANKS: Final = ("pipeline_tag: text-ranking", "- text-ranking", "- reranker", "- cross-encoder")
+"""Lines of a model card's header that rerankers have."""
+
+
 def outputs(rows: int, names: Sequence[str]) -> tuple[Output, tuple[str, ...]]:
     """One output is a reward, two without names of their own reject and accept, others aspects.
 

@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen2Model
+from transformers import (
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Model,
+)
 
 from tests.conftest import ROOT
 from tests.references.conversations import Turn
-from tests.references.producers import CHATML, ROWS, Produced, decoder
+from tests.references.producers import CHATML, ROWS, Produced, bert, bert_tokenizer, decoder
+from tests.references.rerankers import PAIRS, Reranker
 from tests.references.tokenizers import tokenizer_for
 
 HERE = Path(__file__).parent
@@ -87,7 +96,37 @@ def llama_factory(tmp: Path, *, template: str = "qwen", lora: bool = False, merg
     return Produced(folder / ("merged" if merged else "model"), scores_of(folder, SPOKEN))
 
 
-VERSIONS = {"OpenRLHF": "0.11.2", "LLaMA-Factory": "0.9.5"}
+def cross_encoder(tmp: Path, *, decodes: bool = False) -> Reranker:
+    """A CrossEncoder of version 5.1, which knows no chat templates: every pair is read by the pair template."""
+    folder = tmp / "sentence_transformers"
+    folder.mkdir()
+    torch.manual_seed(0)
+    if decodes:
+        tokenizer = tokenizer_for("llama3", CHATML, bos=True)
+        config = decoder(len(tokenizer) + 8, LlamaConfig, pad_token_id=tokenizer.pad_token_id)
+        LlamaForSequenceClassification(config).save_pretrained(folder / "base")
+    else:
+        tokenizer = bert_tokenizer()
+        BertForSequenceClassification(bert(len(tokenizer))).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    settings = folder / "base" / "tokenizer_config.json"
+    values = json.loads(settings.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    values.pop("backend", None)  # transformers 4 has one
+    settings.write_text(json.dumps(values), encoding="utf-8")
+    run("sentence_transformers", folder, {"pairs": PAIRS})
+    lines = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    table = dict(zip(PAIRS, lines, strict=True))
+    return Reranker(
+        folder / "model", lambda pairs: [table[pair]["score"] for pair in pairs], lambda pair: table[pair]["ids"]
+    )
+
+
+CROSS_ENCODERS: dict[str, Callable[[Path], Reranker]] = {
+    "sentence-transformers 5.1 CrossEncoder, BERT": cross_encoder,
+    "sentence-transformers 5.1 CrossEncoder, decoder": lambda tmp: cross_encoder(tmp, decodes=True),
+}
+
+VERSIONS = {"OpenRLHF": "0.11.2", "LLaMA-Factory": "0.9.5", "sentence-transformers 5.1": "5.1.2"}
 """What ``make peers`` installs."""
 
 PEERS: dict[str, Callable[[Path], Produced]] = {
