@@ -146,8 +146,8 @@ def test_what_cannot_be_read_is_refused_by_name_in_the_same_words(name, modular,
     spoil(folder)
     with pytest.raises(CheckpointError, match=words) as refusal:
         ranker.load(folder)
-    said = " ".join(map(str, ranker.inspect_checkpoint(folder).problems))
-    assert str(refusal.value).removeprefix(f"{folder}: ").partition(". See")[0] in said
+    reported = " ".join(map(str, ranker.inspect_checkpoint(folder).problems))
+    assert str(refusal.value).removeprefix(f"{folder}: ").partition(". See")[0] in reported
 
 
 def test_a_classifier_whose_card_says_that_it_ranks_names_no_text_and_is_refused(tmp_path):
