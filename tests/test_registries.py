@@ -15,13 +15,13 @@ DOCS = {name: (conftest.ROOT / name).read_text() for name in ("README.md", "docs
 
 
 def test_every_layout_has_a_model_type_and_the_other_way_round():
-    assert (set(LAYOUTS) - {"conversation"}) | {"armorm"} == set(MODEL_TYPES), (
-        "decoders of type pointwise read conversations, armorm either"
+    assert (set(LAYOUTS) - {"conversation", "judge"}) | {"armorm"} == set(MODEL_TYPES), (
+        "decoders of type pointwise read conversations, armorm either; judges are read and not trained"
     )
 
 
 def test_a_model_file_knows_every_model_type():
-    assert set(get_args(ModelType)) == set(MODEL_TYPES)
+    assert set(get_args(ModelType)) == {*MODEL_TYPES, "judge"}, "judges are read and not trained"
 
 
 def test_every_layout_of_the_pairwise_encoder_has_a_readout():
@@ -30,7 +30,7 @@ def test_every_layout_of_the_pairwise_encoder_has_a_readout():
 
 
 def test_the_tests_run_for_every_layout():
-    assert set(conftest.LAYOUTS) == set(LAYOUTS) - {"steamshp", "conversation"}, "tests/conftest.py"
+    assert set(conftest.LAYOUTS) == set(LAYOUTS) - {"steamshp", "judge", "conversation"}, "tests/conftest.py"
 
 
 @pytest.mark.parametrize("name", [*MODEL_TYPES])

@@ -92,7 +92,8 @@ def test_int8_keeps_the_head_in_fp32_and_reports_its_loss(both):
 def test_the_manifest_holds_the_parity_report_as_json(both):
     targets, reports, _ = both
     decisions = ["tau_b", "failed", "flips", "largest_flipped_margin", "small_margin", "accuracy_source"]
-    keys = ["data", "shapes", "max_difference", "spread", *decisions, "accuracy_exported", "n"]
+    of_order = ["largest_swapped_margin", "resolution"]
+    keys = ["data", "shapes", "max_difference", "spread", *decisions, "accuracy_exported", "n", *of_order]
     assert [*reports["fp32"].to_dict()] == keys
     assert [*reports["int8"].to_dict()] == [*keys, "quantization"]
     for precision, report in reports.items():

@@ -27,15 +27,24 @@ def checkpoint(tmp_path_factory):
     return folder / "checkpoint"
 
 
-@pytest.fixture
-def small_limit(monkeypatch):
-    monkeypatch.setattr(storage, "LIMIT", 10_000)
-    monkeypatch.setattr(half, "MATRIX", 2048)
+@pytest.fixture(scope="module")
+def small_limit():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "LIMIT", 10_000)
+        patch.setattr(half, "MATRIX", 2048)
+        yield
+
+
+@pytest.fixture(scope="module")
+def both_files(checkpoint, tmp_path_factory, small_limit):
+    folder = tmp_path_factory.mktemp("exported")
+    ranker.export_onnx(checkpoint, folder / "m.onnx")
+    return folder
 
 
 @pytest.fixture
-def exported(checkpoint, tmp_path, small_limit):
-    ranker.export_onnx(checkpoint, tmp_path / "m.onnx")
+def exported(both_files, tmp_path):
+    shutil.copytree(both_files, tmp_path, dirs_exist_ok=True)
     return tmp_path / "m.onnx"
 
 
@@ -52,6 +61,7 @@ def test_weights_beside_the_file_score_as_those_in_it(checkpoint, exported, tmp_
     assert "m.onnx.data" in check.seen
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_smaller_precisions_of_large_graphs(precision, checkpoint, tmp_path, small_limit):
     report = ranker.export_onnx(checkpoint, tmp_path / "m.onnx", precision=precision, allow_loss=True)
@@ -67,6 +77,17 @@ def test_static_scales_of_a_large_graph_are_refused(checkpoint, tmp_path, small_
     with pytest.raises(ExportError, match="int8-static: a model beyond 2 GB is exported in int8"):
         ranker.export_onnx(checkpoint, tmp_path / "m.onnx", precision="int8-static")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory, small_limit):
+    """Weights of the same size, of another model."""
+    folder = tmp_path_factory.mktemp("other")
+    model, tokenizer = scalar(str(save_backbone(folder / "backbone", "llama", template=TEMPLATE)))
+    model.model.layers[0].mlp.up_proj.weight.data += 0.01
+    native.save(model, tokenizer, folder / "checkpoint")
+    ranker.export_onnx(folder / "checkpoint", folder / "m.onnx")
+    return folder / "m.onnx.data"
 
 
 def missing(data, other):
@@ -95,14 +116,8 @@ def changed(data, other):
         (swapped, r"m\.onnx\.data: holds the weights of another model than m\.onnx; copy both files"),
     ],
 )
-def test_another_file_of_weights_is_refused_in_one_line(damage, words, checkpoint, exported, tmp_path):
-    (tmp_path / "other").mkdir()
-    backbone = save_backbone(tmp_path / "backbone", "llama", template=TEMPLATE)
-    model, tokenizer = scalar(str(backbone))
-    model.model.layers[0].mlp.up_proj.weight.data += 0.01
-    native.save(model, tokenizer, tmp_path / "checkpoint")
-    ranker.export_onnx(tmp_path / "checkpoint", tmp_path / "other" / "m.onnx")
-    damage(tmp_path / "m.onnx.data", tmp_path / "other" / "m.onnx.data")
+def test_another_file_of_weights_is_refused_in_one_line(damage, words, other_weights, exported, tmp_path):
+    damage(tmp_path / "m.onnx.data", other_weights)
     with pytest.raises(ModelFileError, match=words) as refusal:
         ranker.load(exported)
     assert "\n" not in str(refusal.value)

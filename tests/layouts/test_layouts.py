@@ -12,7 +12,7 @@ from tests.support.layouts import STRUCTURE, ids, layout, pack
 NAMES = tuple(LAYOUTS)
 CUTTING = tuple(name for name in NAMES if name != "conversation")
 """Layouts that cut ids; conversations are rendered from less text instead."""
-PAIRS = ("ordered_pair", "steamshp")
+PAIRS = ("ordered_pair", "steamshp", "judge")
 LONG = ids(*range(100, 200))
 
 
@@ -53,7 +53,8 @@ def test_cost_of_random_groups_is_that_of_their_rows(name):
     for _ in range(50):
         prompt, answers = rng.integers(500, 900, rng.integers(0, 90)).astype(np.int32), random_texts(rng)
         packed = pack(layout(name), prompt, answers)
-        rows, longest = layout(name).cost(len(prompt), [len(answer) for answer in answers])
+        parts = 2 if name == "judge" else 1  # its ids as the first of a pair, and as the second
+        rows, longest = layout(name).cost(len(prompt), [parts * len(answer) for answer in answers])
         assert rows == len(packed.rows)
         assert packed.length == (longest if rows else 0)
 
@@ -186,6 +187,7 @@ def test_a_row_does_not_depend_on_its_neighbours_in_the_batch(name):
         ("shared_prompt", True, True),
         ("ordered_pair", True, False),
         ("steamshp", True, False),
+        ("judge", True, False),
     ],
 )
 def test_a_layout_says_what_its_scores_mean(name, relative, order_free):

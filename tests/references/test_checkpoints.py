@@ -263,7 +263,10 @@ def test_variables_and_tools_of_a_template_are_settings(tmp_path):
     ("settings", "message"),
     [
         ({"formt": "trl"}, "text.formt: Extra inputs are not permitted; the settings are format, chat_template"),
-        ({"format": "html"}, "text.format: Input should be 'chat', 'plain', 'trl', 'openrlhf' or 'trlx'"),
+        (
+            {"format": "html"},
+            "text.format: Input should be 'chat', 'plain', 'trl', 'openrlhf', 'trlx', 'qwen3-reranker'",
+        ),
         ({"token_types": "zero"}, "text.token_types: layout 'conversation' has no such setting; it has format"),
         ({"chat_template": "{% for"}, "not valid Jinja"),
     ],

@@ -61,9 +61,10 @@ def test_a_cross_encoder_on_a_decoder_reads_pairs_and_cuts_as_its_own_code_does(
     np.testing.assert_allclose(ours, theirs, atol=SPREAD * np.ptp(theirs), rtol=0)
 
 
-def test_a_cross_encoder_that_renders_pairs_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="renders with a query and a document; such a reranker is not read yet"):
-        ranker.load(decoder_cross_encoder(tmp_path, CHATML))
+def test_a_cross_encoder_whose_template_reads_no_pair_is_refused(tmp_path):
+    template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(CheckpointError, match="does not write the query and the document of a pair"):
+        ranker.load(decoder_cross_encoder(tmp_path, template))
 
 
 def test_a_tokenizer_that_cuts_on_the_left_is_followed(tmp_path):
@@ -74,13 +75,6 @@ def test_a_tokenizer_that_cuts_on_the_left_is_followed(tmp_path):
     produced = predicted(folder)
     ours, theirs = compared(ranker.load(folder).scorer, produced, LONG)
     np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
-
-
-def test_a_text_that_is_put_before_every_query_is_refused(tmp_path):
-    folder = cross_encoder(tmp_path).folder
-    changed(folder / "config_sentence_transformers.json", prompts={"q": "query: "}, default_prompt_name="q")
-    with pytest.raises(CheckpointError, match="default_prompt_name 'q' puts a text before every query"):
-        ranker.load(folder)
 
 
 def test_a_classifier_with_code_of_its_own_is_refused(tmp_path):

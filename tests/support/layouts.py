@@ -19,6 +19,7 @@ STRUCTURE: dict[str, dict[str, Any]] = {
     "set_encoder": {"cls_id": CLS, "sep_id": SEP},
     "shared_prompt": {"cls_id": CLS, "sep_id": SEP, "markers": (SOURCE, FIRST)},
     "ordered_pair": {"cls_id": CLS, "sep_id": SEP, "markers": (SOURCE, FIRST, SECOND)},
+    "judge": {"prefix": (10,), "between": (11,), "second": (12,), "suffix": (13, 14), "empty": (15,), "turns": ""},
     "steamshp": {"prefix": (10,), "between": (11,), "second": (12,), "suffix": (13, 14), "empty": (15,)},
 }
 """The structure of every layout by its name."""
@@ -32,6 +33,8 @@ def layout(name: str, **changes: Any) -> AnyLayout:
 
 def pack(text: AnyLayout, prompt: Ids, answers: Sequence[Ids]) -> PackedGroup:
     """The rows of a group; of a layout that reads conversations whole, from whole rows."""
+    if text.layout == "judge":
+        return text.pack(prompt, [np.concatenate([answer, answer]) for answer in answers], list(map(len, answers)))
     if text.layout != "conversation":
         return text.pack(prompt, answers)
     head = np.concatenate([ids(CLS), prompt])

@@ -112,6 +112,7 @@ def test_the_pooler_of_every_encoder_is_part_of_the_head(family, tmp_path):
         "bert": ["bert.pooler", "classifier"],
         "deberta-v2": ["pooler", "classifier"],
         "modernbert": ["head", "classifier"],
+        "distilbert": ["pre_classifier", "classifier"],
     }.get(family, ["classifier"])
     assert lora.heads(model) == expected
     assert lora.heads(tiny("set_encoder", family=family)[0]) == ["head"]
