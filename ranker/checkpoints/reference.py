@@ -9,7 +9,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+)
 
 from ranker.checkpoints.formats.checkpoint_format import LIBRARY_HEADS, CheckpointFormat
 from ranker.checkpoints.formats.cross_encoder import CrossEncoder
@@ -173,6 +178,18 @@ def scores_of_transformers(
             inputs = {name: torch.tensor([ids]) for name, ids in row.items()}
             outputs.append(loader[1](model(**inputs).logits)[0].numpy())
     return np.stack(outputs).astype(np.float32)
+
+
+def scores_of_words(folder: Path, answers: Sequence[int], rows: Sequence[Inputs]) -> NDArray[np.float32]:
+    """The logits of words at the end of every row, by the library's language model: (rows, 1), a difference of two."""
+    with without_load_report():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    scores = []
+    with torch.inference_mode():
+        for row in rows:
+            words = model(torch.tensor([row["input_ids"]])).logits[0, -1, list(answers)].numpy()
+            scores.append(words[0] - words[1] if len(words) == 2 else words[0])
+    return np.array(scores, np.float32)[:, None]
 
 
 LOADERS: Final[dict[type[CheckpointFormat], tuple[Any, Callable[[Any], Any]]]] = {

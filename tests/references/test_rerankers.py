@@ -66,7 +66,10 @@ def test_the_exported_file_scores_as_its_own_code(name, tmp_path):
 )
 def test_verify_and_convert_keep_it(name, tmp_path):
     reranker = RERANKERS[name](tmp_path)
-    assert [check for check in verify(reranker.folder) if not check.passed] == []
+    checks = verify(reranker.folder)
+    assert [check for check in checks if not check.passed] == []
+    if "modules" not in name:
+        assert any("scores differ from those of transformers by at most" in check.seen for check in checks)
     ranker.convert(reranker.folder, tmp_path / "native")
     again = ranker.load(tmp_path / "native")
     np.testing.assert_allclose(pair_scores(again, PAIRS), reranker.scores(PAIRS), rtol=0, atol=1e-4)
