@@ -161,7 +161,9 @@ def plan_of(
     """
     text_format = None if text is None else text.format
     spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text_format=text_format)
-    if text is None or text.format is None:
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    is_own = isinstance(recognise(Files(values, frozenset(), {})), OwnFormat)
+    if not is_own and (text is None or text.format is None):
         check_reranker(folder, spec.config)
     if text is not None:
         use_text(spec.config, text.model_copy(update={"format": None}) if spec.answers else text)
@@ -178,8 +180,7 @@ def plan_of(
         wanted = {name: shape for name, shape in wanted.items() if not name.startswith("score.")}
     headers = weights.check(files, names, wanted, tied)
     check_vocabulary(folder, tokenizer, empty)
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if text is None and not isinstance(recognise(Files(values, frozenset(), {})), OwnFormat):
+    if text is None and not is_own:
         spec = dataclasses.replace(spec, notes=(*spec.notes, *reference.notes_on_ids(folder, empty.layout, tokenizer)))
     return LoadPlan(spec, empty.layout, tokenizer, files, headers)
 
