@@ -22,7 +22,7 @@ def test_int8_of_a_trained_decoder_passes_its_gate(tmp_path):
         "decoder-bradley-terry",
         model=str(tmp_path / "base"),
         output_dir=str(tmp_path / "run"),
-        training={"num_train_epochs": 0.5, "learning_rate": 2e-3},
+        training={"num_train_epochs": 2, "learning_rate": 2e-3},
         export={"precisions": []},
     )
     report = ranker.export_onnx(tmp_path / "run" / "checkpoint", tmp_path / "m.onnx", precision="int8")
