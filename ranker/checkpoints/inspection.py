@@ -82,6 +82,7 @@ def inspect(
         tokenizer=tokenizer,
         tensors=shapes,
         problems=tuple(problems),
+        other_head=known.other_head,
     )
 
 

@@ -81,6 +81,7 @@ class CheckpointReport:
         tokenizer: padding, end of text and size of the vocabulary.
         example: a question and its answer as the model reads them; None where the checkpoint was not asked to load.
         date: the date that the chat template writes; None where it writes none.
+        other_head: what gives the outputs where it is no tensor of these files by itself.
         tensors: shapes by name.
         problems: what is wrong, each with its repair.
     """
@@ -103,15 +104,17 @@ class CheckpointReport:
     problems: tuple[Problem, ...] = ()
     example: str | None = None
     date: str | None = None
+    other_head: str | None = None
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values of the printed table; problems come last, each with its repair."""
         dtypes = ", ".join(f"{count} tensors {name}" for name, count in self.dtypes.items()) or "no tensors"
+        labels = ", ".join(self.labels) or "unnamed"
         return [
             ("format", f"{self.format} ({'' if self.readable else 'not '}read by ranker.load)"),
             ("backbone", str(self.backbone)),
-            ("head", "none" if self.head is None else str(self.head)),
-            ("outputs", f"{self.outputs} ({', '.join(self.labels) or 'unnamed'})"),
+            ("head", (self.other_head or "none") if self.head is None else str(self.head)),
+            *([] if self.other_head and self.head is None else [("outputs", f"{self.outputs} ({labels})")]),
             ("head reads", self.scored),
             ("parameters", f"{self.parameters:,} in {self.shards} files ({dtypes})"),
             ("normalisation", str(dict(self.normalisation) if self.normalisation else "none")),
@@ -136,6 +139,7 @@ class CheckpointReport:
             "readable": self.readable,
             "backbone": self.backbone,
             "head": None if self.head is None else {"name": self.head.name, "shape": list(self.head.shape)},
+            "other_head": self.other_head,
             "outputs": self.outputs,
             "labels": list(self.labels),
             "scored": self.scored,

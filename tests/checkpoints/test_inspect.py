@@ -247,6 +247,7 @@ def test_a_report_as_json_and_as_a_table(tmp_path):
         "readable": True,
         "backbone": "llama",
         "head": {"name": "score", "shape": [2, H]},
+        "other_head": None,
         "outputs": 2,
         "labels": ["reward"],
         "scored": "last_nonpad",

@@ -50,6 +50,7 @@ class CheckpointFormat(ABC):
         readable: whether ``ranker.load`` reads it.
         why_not: what to do with one that it does not read.
         head_name: the module that gives the outputs; None if it is called ``score`` (decoders) or ``classifier``.
+        other_head: what gives the outputs, of formats whose head is no tensor by itself.
         scored_state: which state the head reads.
         needs_known_backbone: whether ``model_type`` must be known to transformers.
         names_labels: whether the producer writes ``num_labels``; if not, its absence is no fault.
@@ -64,6 +65,7 @@ class CheckpointFormat(ABC):
     readable: ClassVar[bool] = True
     why_not: ClassVar[str] = "see the formats in docs/checkpoints.md"
     head_name: ClassVar[str | None] = None
+    other_head: ClassVar[str | None] = None
     scored_state: ClassVar[Scored] = "unknown"
     needs_known_backbone: ClassVar[bool] = True
     names_labels: ClassVar[bool] = True

@@ -30,6 +30,7 @@ class ModularCrossEncoder(_Modular):
     """Transformer, Pooling, then Dense and LayerNorm. Scores are raw logits, whatever activation it names."""
 
     name = "sentence-transformers modules"
+    other_head = "Dense and LayerNorm in the folders of modules.json"
     about = Description(
         producers="sentence-transformers from 5.4 (Ettin rerankers)",
         recognised_by="`modules.json` and a backbone without a head",
@@ -85,6 +86,7 @@ class LogitScore(_Modular):
     """A language model that answers in a word. Scores are raw logits, whatever activation it names."""
 
     name = "sentence-transformers LogitScore"
+    other_head = "the words of LogitScore"
     about = Description(
         producers="sentence-transformers from 5.4 (Qwen3-Reranker)",
         recognised_by="`modules.json` and a language model",
