@@ -143,7 +143,10 @@ def test_what_has_no_head_or_is_not_known_is_refused_with_the_repair(tmp_path):
         ranker.load(folder)
     config = json.loads((folder / "config.json").read_text()) | {"architectures": ["LlamaForCausalLM"]}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="no head was found"):
+    with pytest.raises(CheckpointError, match="language model without a head.*If it is a reranker"):
+        ranker.load(folder)
+    save_file(tensors | {"value.out.weight": torch.zeros(1, 32)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match="no head was found.*candidates: value.out.weight"):
         ranker.load(folder)
 
 

@@ -73,6 +73,7 @@ def test_smaller_precisions_of_large_graphs(precision, checkpoint, tmp_path, sma
         assert report.quantization["weights_only"] is True
 
 
+@pytest.mark.full
 def test_static_scales_of_a_large_graph_are_refused(checkpoint, tmp_path, small_limit):
     with pytest.raises(ExportError, match="int8-static: a model beyond 2 GB is exported in int8"):
         ranker.export_onnx(checkpoint, tmp_path / "m.onnx", precision="int8-static")

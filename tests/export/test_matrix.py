@@ -47,7 +47,7 @@ def steamshp(folder):
     return seq2seq.from_backbone(folder, **SIZES)
 
 
-QUICK = ((pooled_classes, "bert"), (aspects, "llama"))
+QUICK = ((aspects, "llama"),)
 """Cases that run in ``make test``, besides the recipes of test_schemes; all others run in ``make test-all``."""
 
 POINTWISE = (scalar, classes, aspects, gate)

@@ -111,6 +111,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.full
 def test_distilabel_runs_it_in_a_pipeline(model, tmp_path):
     """In a process of its own: the library forks, which a process that has computed does not survive."""
     (tmp_path / "pipeline.py").write_text(PIPELINE)

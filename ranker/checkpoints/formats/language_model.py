@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ranker.checkpoints.detection import Files
+from ranker.checkpoints.detection import Files, candidates_for_head
 from ranker.checkpoints.formats.checkpoint_format import CheckpointFormat, Description
 from ranker.checkpoints.report import HeadReport, Problem
 
@@ -25,8 +25,8 @@ class LanguageModel(CheckpointFormat):
     )
 
     def head_problems(self, files: Files, head: HeadReport | None) -> list[Problem]:
-        """None that is worth saying besides ``why_not``."""
-        return []
+        """Those of a head under another name; a language model that has none misses none."""
+        return super().head_problems(files, head) if candidates_for_head(files.shapes) else []
 
     def matches(self, files: Files) -> bool:
         """By the class that the configuration names."""
