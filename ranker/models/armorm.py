@@ -13,19 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker import layouts
 from ranker.config import GateConfig, Pooling
-from ranker.layouts import Layout
 from ranker.models import backbones, decoders, pointwise
 from ranker.models.attention.blocks import row_mask
 from ranker.models.heads import POOLINGS, resolve
+from ranker.models.stored import StoredBackbone
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.tokenizer import TextTokenizer
 
 
-class GatedConfig(PretrainedConfig):  # type: ignore[misc]
+class GatedConfig(StoredBackbone, PretrainedConfig):  # type: ignore[misc]
     """Configuration of a ``GatedModel``.
 
     Args:
@@ -53,15 +51,6 @@ class GatedConfig(PretrainedConfig):  # type: ignore[misc]
         self.pooling = pooling
         self.gate = gate or {}
         super().__init__(**kwargs)
-
-    @property
-    def layout(self) -> Layout:
-        """The validated layout."""
-        return layouts.parse(self.text)
-
-    def backbone_config(self) -> PretrainedConfig:
-        """The backbone's configuration as transformers' own class."""
-        return CONFIG_MAPPING[self.backbone["model_type"]].from_dict(self.backbone)
 
 
 class Gating(nn.Module):

@@ -11,17 +11,15 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker import layouts
 from ranker.errors import CheckpointError
-from ranker.layouts import Layout
 from ranker.models import backbones, decoders
 from ranker.models.attention.blocks import row_mask
 from ranker.models.heads import POOLINGS, wide
+from ranker.models.stored import StoredBackbone
 
 
-class ModulesConfig(PretrainedConfig):  # type: ignore[misc]
+class ModulesConfig(StoredBackbone, PretrainedConfig):  # type: ignore[misc]
     """Configuration of a ``ModulesModel``.
 
     Args:
@@ -46,15 +44,6 @@ class ModulesConfig(PretrainedConfig):  # type: ignore[misc]
         self.pooling = list(pooling)
         self.modules = [dict(module) for module in modules]
         super().__init__(**kwargs)
-
-    @property
-    def layout(self) -> Layout:
-        """The validated layout."""
-        return layouts.parse(self.text)
-
-    def backbone_config(self) -> PretrainedConfig:
-        """The backbone's configuration as transformers' own class."""
-        return CONFIG_MAPPING[self.backbone["model_type"]].from_dict(self.backbone)
 
 
 class Dense(nn.Module):

@@ -7,20 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ranker import layouts
 from ranker.errors import CheckpointError
-from ranker.layouts import LAYOUTS, Layout
+from ranker.layouts import LAYOUTS
 from ranker.models import backbones
 from ranker.models.attention.blocks import star_mask
 from ranker.models.heads import PairwiseHead
 from ranker.models.readouts import READOUTS
+from ranker.models.stored import StoredBackbone
 from ranker.models.tokenizers import text_tokenizer
 from ranker.text.tokenizer import TextTokenizer
 
 
-class PairwiseConfig(PretrainedConfig):  # type: ignore[misc]
+class PairwiseConfig(StoredBackbone, PretrainedConfig):  # type: ignore[misc]
     """Configuration of a ``PairwiseModel``; saved as ``config.json``.
 
     Args:
@@ -48,15 +47,6 @@ class PairwiseConfig(PretrainedConfig):  # type: ignore[misc]
             names = {i: f"label {i}" for i in range(num_labels or 1)}
             kwargs |= {"id2label": names, "label2id": {name: i for i, name in names.items()}}
         super().__init__(**kwargs)
-
-    @property
-    def layout(self) -> Layout:
-        """The validated layout."""
-        return layouts.parse(self.text)
-
-    def backbone_config(self) -> PretrainedConfig:
-        """The encoder's configuration as transformers' own class."""
-        return CONFIG_MAPPING[self.backbone["model_type"]].from_dict(self.backbone)
 
 
 class PairwiseModel(PreTrainedModel):  # type: ignore[misc]
