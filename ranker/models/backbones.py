@@ -219,23 +219,11 @@ def _absolute(
     mask: Tensor,
     members: Tensor | None,
 ) -> Tensor:
-    types = (block_ids > 0).long() if backbone.config.type_vocab_size > 1 else torch.zeros_like(input_ids)
+    kinds = getattr(backbone.config, "type_vocab_size", 0)  # DistilBERT has none
+    types = (block_ids > 0).long() if kinds > 1 else torch.zeros_like(input_ids)
+    segments = {"token_type_ids": types} if kinds else {}
     out: Tensor = backbone(
-        input_ids=input_ids, attention_mask=mask, token_type_ids=types, position_ids=position_ids, members=members
-    ).last_hidden_state
-    return out
-
-
-def _without_types(
-    backbone: PreTrainedModel,
-    input_ids: Tensor,
-    block_ids: Tensor,
-    position_ids: Tensor,
-    mask: Tensor,
-    members: Tensor | None,
-) -> Tensor:
-    out: Tensor = backbone(
-        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, members=members
+        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, members=members, **segments
     ).last_hidden_state
     return out
 
@@ -305,7 +293,7 @@ FAMILIES: Final[dict[str, Encode]] = {
     "roberta": _absolute,
     "xlm-roberta": _absolute,
     "electra": _absolute,
-    "distilbert": _without_types,
+    "distilbert": _absolute,
     "mpnet": _mpnet,
     "deberta-v2": _disentangled,
     "modernbert": _modernbert,

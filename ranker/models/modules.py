@@ -50,7 +50,7 @@ class Dense(nn.Module):
     """A linear layer and an activation, with what it read added to the result where ``residual`` says so.
 
     Raises:
-        CheckpointError: an activation that is none of torch's.
+        CheckpointError: an activation that torch does not have.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, activation: str, residual: bool) -> None:
@@ -90,7 +90,7 @@ def activation_of(name: str) -> nn.Module:
     """
     kind = getattr(nn, name.rpartition(".")[2], None)
     if not name.startswith("torch.nn.modules.") or not isinstance(kind, type) or not issubclass(kind, nn.Module):
-        raise CheckpointError(f"activation '{name}' is none of torch's own, and other code is not run")
+        raise CheckpointError(f"activation '{name}' does not belong to torch, and code of a checkpoint is not run")
     return kind()
 
 

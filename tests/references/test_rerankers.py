@@ -113,7 +113,7 @@ REFUSALS = {
     ),
     "an activation of its own": (
         lambda folder: change(folder / "2_Dense" / "config.json", activation_function="mine.Wave"),
-        "activation 'mine.Wave' is none of torch's own",
+        "activation 'mine.Wave' does not belong to torch",
     ),
     "a missing head": (lambda folder: (folder / "4_Dense" / "model.safetensors").unlink(), "4_Dense|model.safetensors"),
     "a head of another size": (
