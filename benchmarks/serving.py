@@ -29,8 +29,8 @@ import numpy as np
 import uvloop
 
 import ranker
-from ranker.data.files import read_rows
 from ranker.data.formats import parse_group
+from ranker.data.readers import read_rows
 from ranker.records import Group
 
 CLIENTS = 32

@@ -121,7 +121,7 @@ def datasets_table() -> str:
     for name, known in HUB.items():
         path = f"[{known.path}](https://huggingface.co/datasets/{known.path})"
         splits = f"{known.split}, {known.held_out or 'none'}" + (f" ({known.config})" if known.config else "")
-        rows.append(f"| `{name}` | {path} | {known.licence} | {splits} | {', '.join(known.columns)} |")
+        rows.append(f"| `{name}` | {path} | {known.licence} | {splits} | {', '.join(known.shape.columns)} |")
     return "\n".join(rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -45,6 +45,9 @@ COST: Final = 6e12
 """Weights times tokens that a model may cost to measure, about two minutes on two cores; fewer rows and shorter
 texts are taken of larger models, down to ``LEAST_ROWS`` and ``LEAST_LENGTH`` tokens. No text is longer than
 ``MOST_LENGTH`` tokens: attention on a CPU holds all pairs of tokens of a row."""
+
+BLOCK: Final = 16
+"""Single answers whose order is compared together, of rows that hold no comparison."""
 
 SAMPLE: Final = "the built-in sample (give your own rows with --data)"
 """What an export is measured on where no rows are given."""
@@ -173,6 +176,8 @@ class Reference:
         self.shapes = shapes(groups, text_of(source, groups[0], longest))
         self.shape_results = {name: source.score(groups, preserve_order=True) for name, groups in self.shapes.items()}
         self.results = source.score([p.group for p in self.rows])
+        alone = all(len(row.candidates) == 1 for row in self.rows)
+        self.single_answers = alone and not source.info.scores_are_relative
         scores = [r.scores for results in (self.results, *self.shape_results.values()) for r in results]
         finite = np.concatenate([np.zeros(0, np.float32), *scores])
         finite = finite[np.isfinite(finite)]
@@ -233,6 +238,8 @@ def decision_agreement(reference: Reference, exported: Scorer) -> DecisionAgreem
         for row, a, b in zip(reference.rows, reference.results, after, strict=True)
         if a.error is None and b.error is None
     ]
+    if reference.single_answers:
+        both = [_joined(both[start : start + BLOCK]) for start in range(0, len(both), BLOCK)]
     rows = [row for row, _, _ in both]
     left, right = comparisons(rows, [a for _, a, _ in both]), comparisons(rows, [b for _, _, b in both])
     flipped = np.sign(left.logits) != np.sign(right.logits)
@@ -251,6 +258,29 @@ def decision_agreement(reference: Reference, exported: Scorer) -> DecisionAgreem
         largest_swapped_margin=max((_swapped(a.scores, b.scores) for _, a, b in both), default=0.0),
         resolution=HALF_STEP * max((float(np.abs(a.scores).max(initial=0.0)) for _, a, _ in both), default=0.0),
     )
+
+
+Scored = tuple[Preference, GroupScores, GroupScores]
+
+
+def _joined(part: Sequence[Scored]) -> Scored:
+    """Single answers as one list: their labels and scores mean the same whatever they answer."""
+    row = part[0][0]
+    rows = [preference for preference, _, _ in part]
+    merged = replace(
+        row,
+        candidates=tuple(candidate for preference in rows for candidate in preference.candidates),
+        scores=tuple(scores for preference in rows for scores in preference.scores),
+        spans=(),
+    )
+    before, after = (
+        GroupScores(
+            np.concatenate([item[side].scores for item in part]),
+            np.concatenate([item[side].truncated for item in part]),
+        )
+        for side in (1, 2)
+    )
+    return merged, before, after
 
 
 def _swapped(before: Floats, after: Floats) -> float:

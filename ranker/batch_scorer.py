@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group
+from ranker.data.formats import parse_group
+from ranker.data.read_row import Columns, UnusedColumns, check_columns
+from ranker.data.shapes import RowShape
+from ranker.data.tables import plain
 from ranker.errors import ConfigError, DataError, ModelFileError, nearest
 from ranker.extras import require
 from ranker.loading import LOAD_OPTIONS, load
@@ -21,13 +22,11 @@ from ranker.records import BadRow, Group
 from ranker.runtime import manifest as manifests
 from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 
-RESULTS: Final = ("scores", "ranks", "order", "margin", "truncated", "error")
+RESULTS: Final = ("scores", "ranks", "order", "margin", "truncated", "prompt_truncated", "special_text", "error")
 """Columns that are added, after the prefix."""
 
 END: Final = 1 << 20
 """Bytes at each end of a file that its model's identity knows."""
-
-Batch = Mapping[str, Sequence[Any]]
 
 
 class BatchScorer:
@@ -42,7 +41,8 @@ class BatchScorer:
         columns: names of the columns where they differ from the known ones (``ranker.data.formats``).
         prefix: of the columns that are added: ``scores`` (list of fp32 logits), ``ranks`` (1 = best), ``order``
             (indices, best first), ``margin`` (logits of the best above the next, null with fewer than two),
-            ``truncated`` (list) and ``error``.
+            ``truncated`` (list: whether an answer was cut), ``prompt_truncated`` (whether the prompt lost its oldest
+            part), ``special_text`` (whether a text spells a special token, which was read as characters), ``error``.
         options: those of ``ranker.load``.
 
     Raises:
@@ -106,17 +106,38 @@ class BatchScorer:
             "order": many(library.Value("int64")),
             "margin": library.Value("float64"),
             "truncated": many(library.Value("bool")),
+            "prompt_truncated": library.Value("bool"),
+            "special_text": library.Value("bool"),
             "error": library.Value("string"),
         }
         return library.Features({**dataset.features, **{self.prefix + name: types[name] for name in RESULTS}})
 
-    def __call__(self, batch: Batch) -> dict[str, list[Any]]:
-        """The batch's columns as lists, and those of ``RESULTS`` with the prefix.
+    def __call__(self, batch: Any) -> Any:
+        """The batch's columns as lists, and those of ``RESULTS`` with the prefix; of an Arrow table, such a table.
+
+        Errors name the row of the batch, and its ``id`` where it has one.
+
+        Args:
+            batch: a mapping from columns to their values, or a ``pyarrow.Table``.
 
         Raises:
             ConfigError: columns of different lengths, or one that has the name of a result.
         """
+        if hasattr(batch, "append_column"):
+            return self._table(batch)
         columns = {name: _list(values) for name, values in batch.items()}
+        return columns | self._results(columns)
+
+    def _table(self, table: Any) -> Any:
+        arrow = require("pyarrow")
+        types = {self.prefix + name: kind for name, kind in arrow_types().items()}
+        results = self._results({name: table.column(name).to_pylist() for name in table.column_names})
+        for name, values in results.items():
+            table = table.append_column(name, arrow.array(values, types[name]))
+        return table
+
+    def _results(self, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        """The columns that are added."""
         lengths = {len(values) for values in columns.values()}
         if len(lengths) > 1:
             raise ConfigError(f"expected columns of one length, got {', '.join(map(str, sorted(lengths)))}")
@@ -126,9 +147,9 @@ class BatchScorer:
                 f"the batch has a column '{clashes[0]}' already; choose another prefix than '{self.prefix}'"
             )
         rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        results = self.score([self.group(row, f"row {number}") for number, row in enumerate(rows)])
-        added = [self.results(result) for result in results]
-        return columns | {self.prefix + name: [row[self.prefix + name] for row in added] for name in RESULTS}
+        groups = [self.group(row, _place(number, row)) for number, row in enumerate(rows)]
+        added = [self.results(result) for result in self.score(groups)]
+        return {self.prefix + name: [row[self.prefix + name] for row in added] for name in RESULTS}
 
     def score(self, groups: Sequence[Group | BadRow]) -> list[GroupScores]:
         """One result per group, in order; a row that could not be read has its error."""
@@ -142,12 +163,27 @@ class BatchScorer:
         """The columns that are added to a row, with the prefix."""
         return {self.prefix + name: value for name, value in columns_of(result).items()}
 
-    def group(self, row: Mapping[str, Any], where: str) -> Group | BadRow:
-        """What is scored of a row, or why there is nothing."""
+    def group(self, row: Mapping[str, Any], where: str, shape: RowShape | None = None) -> Group | BadRow:
+        """What is scored of a row, or why there is nothing; ``shape`` is that of a known dataset that was named."""
         try:
-            return parse_group({name: plain(value) for name, value in row.items()}, where, self.columns, self._unused)
+            return parse_group(plain(row), where, self.columns, self._unused, shape)
         except DataError as error:
             return BadRow.of(error)
+
+
+def arrow_types() -> dict[str, Any]:
+    """The Arrow types of ``RESULTS``."""
+    arrow = require("pyarrow")
+    return {
+        "scores": arrow.list_(arrow.float32()),
+        "ranks": arrow.list_(arrow.int32()),
+        "order": arrow.list_(arrow.int32()),
+        "margin": arrow.float32(),
+        "truncated": arrow.list_(arrow.bool_()),
+        "prompt_truncated": arrow.bool_(),
+        "special_text": arrow.bool_(),
+        "error": arrow.string(),
+    }
 
 
 def identity(model: str) -> str:
@@ -183,17 +219,18 @@ def _restored(model: str, columns: dict[str, str], prefix: str, options: dict[st
     return scorer
 
 
+def _place(number: int, row: Mapping[str, Any]) -> str:
+    """Where a row of a batch is, for errors; which rows of a file the batch holds is not known here."""
+    name = row.get("id")
+    return f"row {number} of the batch" + (f" (id {name})" if isinstance(name, str | int) else "")
+
+
 def _list(values: Any) -> list[Any]:
     """A column as a list: of numpy, Arrow or pandas, or what it is."""
     for name in ("to_pylist", "tolist"):
         if hasattr(values, name):
             return list(getattr(values, name)())
     return list(values)
-
-
-def plain(value: Any) -> Any:
-    """A field whose arrays, of Ray and pandas, are lists."""
-    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def columns_of(result: GroupScores) -> dict[str, Any]:
@@ -207,5 +244,7 @@ def columns_of(result: GroupScores) -> dict[str, Any]:
         "order": ranking.order.tolist(),
         "margin": top_margin(result.scores),
         "truncated": result.truncated.tolist(),
+        "prompt_truncated": result.prompt_truncated,
+        "special_text": result.special_text,
         "error": None,
     }

@@ -197,6 +197,46 @@ def leads(decided: Comparisons) -> NDArray[np.float64]:
     return decided.logits * np.sign(decided.targets - 0.5)
 
 
+def answer_labels(
+    preferences: Sequence[Preference], results: Sequence[GroupScores]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.intp]]:
+    """Scores (n,), labels (n,) and numbers of prompts (n,) of all answers that have both; tasks are averaged."""
+    scores: list[float] = []
+    labels: list[float] = []
+    rows: list[int] = []
+    for number, (preference, result) in enumerate(zip(preferences, results, strict=True)):
+        if result.error is not None:
+            continue
+        for score, values in zip(result.scores.tolist(), preference.labels(), strict=True):
+            known = [value for value in values if value == value]
+            if known:
+                scores.append(score)
+                labels.append(sum(known) / len(known))
+                rows.append(number)
+    prompts = prompt_numbers(preferences)[np.array(rows, np.intp)]
+    return np.array(scores, np.float64), np.array(labels, np.float64), prompts
+
+
+def spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Spearman's rank correlation (equal values share their mean rank); NaN where either has only one value."""
+    ranks = [_mean_ranks(values) for values in (x, y)]
+    deviations = [values - values.mean() for values in ranks] if len(x) else [x, y]
+    scale = math.sqrt(float((deviations[0] ** 2).sum() * (deviations[1] ** 2).sum()))
+    return float(deviations[0] @ deviations[1]) / scale if scale > 0 else math.nan
+
+
+def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    means: NDArray[np.float64] = (ends - (counts - 1) / 2)[inverse]
+    return means
+
+
+def rmse(scores: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """Root of the mean squared difference; NaN of nothing."""
+    return math.sqrt(float(((scores - labels) ** 2).mean())) if len(scores) else math.nan
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of one evaluation of comparisons. Losses in nats, margins in logits towards the preferred answer."""

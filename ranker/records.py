@@ -70,6 +70,16 @@ class Turns(str):
         return hash(self.messages)
 
 
+def plain_answer(answer: str) -> str | list[dict[str, Any]]:
+    """An answer as rows hold it: its text, or its messages."""
+    return [message.to_dict() for message in answer.messages] if isinstance(answer, Turns) else str(answer)
+
+
+def plain_prompt(prompt: Prompt) -> str | list[dict[str, Any]]:
+    """A prompt as rows hold it: its text, or its messages."""
+    return prompt if isinstance(prompt, str) else [message.to_dict() for message in prompt]
+
+
 class Rendered(str):
     r"""A whole conversation as text, to which its model's chat template was applied already.
 

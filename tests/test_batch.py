@@ -27,7 +27,7 @@ def test_rows_come_back_in_order_with_their_columns(model):
     assert result["ranker_margin"][1] is None
     assert result["ranker_scores"][2] == []
     assert result["ranker_scores"][3] is None
-    assert "row 3: field 'candidates[1]': expected text, got NoneType" in result["ranker_error"][3]
+    assert "row 3 of the batch: field 'candidates[1]': expected text, got null" in result["ranker_error"][3]
     alone = scorer({name: values[:1] for name, values in BATCH.items()})
     assert alone["ranker_scores"][0] == pytest.approx(result["ranker_scores"][0], abs=1e-5)
 

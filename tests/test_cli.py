@@ -52,7 +52,7 @@ def test_bad_rows_keep_their_place_and_say_why(model):
         '{"prompt": "p", "candidates": ["a", 3]}',
         '{"prompt": "p", "candidates": []}',
         '{"prompt": "\\ud800 p", "candidates": ["\\udfff", "b\\u0000"]}',
-        '{"text": "nothing known"}',
+        '{"words": "nothing known"}',
         '{"prompt": "p", "candidates": ["alone"]}',
     ]
     done = ranker_cli("score", "--onnx", model, stdin="\n".join(rows) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ranker.api.rows import RowsLike, name_of, preferences_of
-from ranker.data.formats import Columns
+from ranker.data.read_row import Columns
 from ranker.errors import ConfigError
 from ranker.loading import Ranker, load
 from ranker.scoring.protocol import Scorer

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from ranker.api.rows import RowsLike, write_rows
 from ranker.batch_scorer import BatchScorer
-from ranker.data.formats import Columns
+from ranker.data.read_row import Columns
+from ranker.data.sources import Source
+from ranker.data.tables import is_rows, named_rows
 from ranker.errors import ConfigError, InterruptedRunError
 from ranker.extras import require
 from ranker.jobs.select import OutputRows, Selection
@@ -22,10 +25,12 @@ if TYPE_CHECKING:
     from ranker.jobs.stream import Operation, StreamResult
 
 Engine = Literal["local", "ray"]
+MEMORY: Final = "_input.jsonl"
+"""The file of rows in memory, in the folder of their job."""
 
 
 def filter_files(
-    inputs: str | Path | Sequence[str | Path],
+    inputs: str | Path | Sequence[str | Path] | RowsLike,
     model: str | Path,
     output: str | Path,
     *,
@@ -50,7 +55,8 @@ def filter_files(
     cannot be scored go to ``errors-*.jsonl``.
 
     Args:
-        inputs: files and globs (.jsonl, .jsonl.gz, .jsonl.zst, .parquet).
+        inputs: files, folders and patterns of files (.jsonl, .json, .csv, .tsv, .parquet, .arrow, also compressed), and
+            ``NAME=FILE`` of known datasets; or rows in memory, which are written into the folder first.
         model: what ``ranker.load`` reads.
         output: a folder.
         keep: an expression over score, margin, truncated, candidates and characters: ``"margin > 1"``.
@@ -86,8 +92,8 @@ def filter_files(
 
     if keep_top is not None and not isinstance(keep_top, float | int):
         raise ConfigError(f"keep_top: expected a share in (0, 1], for example 0.1, got {keep_top!r:.40}")
-    sources = [str(source) for source in ([inputs] if isinstance(inputs, str | Path) else inputs)]
     folder = Path(output)
+    sources = _sources(inputs, folder)
     work: Work | None = None
     if engine == "ray":
         workers = workers or max(1, available_cores() // (threads or 1))
@@ -113,9 +119,16 @@ def filter_files(
         raise InterruptedRunError(job.interrupted(folder), number_of(error)) from error
 
 
+def _sources(inputs: Any, folder: Path) -> list[str]:
+    """The inputs as names of files; rows in memory as a file in the job's folder."""
+    if is_rows(inputs):
+        return [str(write_rows(inputs, folder / MEMORY))]
+    return [str(source) for source in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+
+
 def score_file(
     model: str | Path,
-    source: str | Path,
+    source: RowsLike,
     target: str | Path,
     *,
     operation: Operation = "score",
@@ -136,8 +149,9 @@ def score_file(
 
     Args:
         model: what ``ranker.load`` reads.
-        source: a file of rows (.jsonl, .jsonl.gz, .jsonl.zst, .parquet).
-        target: JSON lines; it appears when it is complete.
+        source: a file, folder or pattern of files (.jsonl, .json, .csv, .tsv, .parquet, .arrow, also compressed), or
+            ``NAME=FILE`` of a known dataset; or rows in memory.
+        target: the file of the results, which appears when it is complete; ``.parquet`` is Parquet, others JSON lines.
         operation: ``score``, ``rank``, ``best-of-n``, ``rank-with-ref`` or ``compare``.
         columns: names of the columns where they differ from the known ones.
         schedule: compare candidates in pairs (``rank``, ``best-of-n``).
@@ -156,14 +170,18 @@ def score_file(
         InterruptedRunError: Ctrl-C or SIGTERM; a file that was being written is not there.
         DataError: more than ``max_error_rate`` of the rows, or all of them, had an error; the output is complete.
     """
+    from ranker.data.writers import check_output
     from ranker.jobs.stream import score_stream
 
+    check_output(str(target))
+    if isinstance(source, str | Path):
+        Source.parse(str(source)).check(columns)
     scorer = load(model, **options).scorer
     first = None if prefilter is None else load(prefilter, **options).scorer
     return score_stream(
         operation,
         scorer,
-        str(source),
+        str(source) if isinstance(source, str | Path) else named_rows(source),
         str(target),
         columns=columns,
         schedule=schedule,

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ranker.api.rows import checked_rows, is_rows, write_rows
+from ranker.api.rows import checked_rows, write_rows
 from ranker.config import ExportPrecision, RunConfig, load_config
 from ranker.config.run import HELD_OUT_ROWS
+from ranker.data.tables import is_rows
 from ranker.errors import ConfigError
 from ranker.extras import require
 
@@ -47,11 +48,10 @@ class TrainResult:
     exports: Mapping[Path, ParityReport] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        accuracy = None if self.evaluation is None else str(self.evaluation.accuracy)
+        report = None if self.evaluation is None else next(iter(self.evaluation.evaluations.values())).report
+        figure = "" if report is None else f", {report.main_figure()}"
         files = [str(path) for path in self.exports]
-        return (
-            f"TrainResult(checkpoint='{self.checkpoint}', steps={self.steps}, accuracy={accuracy!r}, exports={files})"
-        )
+        return f"TrainResult(checkpoint='{self.checkpoint}', steps={self.steps}{figure}, exports={files})"
 
     @property
     def report(self) -> Path:
@@ -91,7 +91,7 @@ def train(
         config: a recipe's name (``ranker train --list``), a YAML file, or a ``RunConfig``.
         model: the backbone: a hub name, a folder, or ``offline`` (the packaged MiniLM encoder).
         data: training rows: a file, a dataset's name, several of them, or rows in memory (dicts, a ``Dataset``, a
-            ``DataFrame``); or the whole section ``data`` as a mapping.
+            ``DataFrame``, a ``pyarrow.Table``); or the whole section ``data`` as a mapping.
         validation: rows that choose the checkpoint, in the same forms; without them some training prompts are held out.
         test: rows that the final report is about; without them the validation rows.
         output_dir: the folder of checkpoints, report and exports.
@@ -241,14 +241,14 @@ def _report_and_export(
     write_report()
     card.write(trained.folder, config, evaluation.report, [(key, str(value)) for key, value in training.items()])
     figures = evaluation.report.to_dict()
-    log(f"accuracy {evaluation.report.accuracy} on {rows}; report {output / 'report.html'}")
+    log(f"{evaluation.report.main_figure()} on {rows}; report {output / 'report.html'}")
     targets: dict[ExportPrecision, Path] = {
         precision: output / ("model.onnx" if precision == "fp32" else f"model.{precision}.onnx")
         for precision in config.export.precisions
     }
     if targets:
         log(f"exporting {', '.join(targets)}; each file is compared with the torch model before it is written")
-    summary = {key: figures[key] for key in ("accuracy", "log_loss", "brier")}
+    summary = {key: figures[key] for key in ("accuracy", "log_loss", "brier", "regression") if key in figures}
     parities = export(
         trained.folder,
         targets,

@@ -19,6 +19,80 @@ CONFIG_BYTES: Final = 1_000_000
 """Bytes of YAML that are read; aliases could expand a small file without bound."""
 
 
+SYNONYMS: Final = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "max_epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "batch_size": "max_tokens_per_forward",
+    "batch_tokens": "max_tokens_per_forward",
+    "micro_train_batch_size": "max_tokens_per_forward",
+    "per_device_train_batch_size": "max_tokens_per_forward",
+    "train_batch_size": "tokens_per_step",
+    "step_tokens": "tokens_per_step",
+    "gradient_accumulation_steps": "tokens_per_step",
+    "scheduler": "lr_scheduler_type",
+    "lr_scheduler": "lr_scheduler_type",
+    "warmup_ratio": "warmup_steps",
+    "lr_warmup_ratio": "warmup_steps",
+    "gradient_checkpointing": "activation_checkpointing",
+    "patience": "early_stopping_patience",
+    "evaluations": "eval_steps",
+    "compile": "torch_compile",
+    "bf16": "precision",
+    "fp16": "precision",
+    "loss_type": "loss",
+    "group_size": "candidates_per_prompt",
+    "tensorboard": "report_to",
+    "logger": "report_to",
+    "eval": "validation",
+    "valid": "validation",
+    "eval_dataset": "validation",
+    "dataset": "train",
+    "train_dataset": "train",
+    "leaks": "train_eval_overlap",
+    "limit": "max_train_samples",
+    "max_samples": "max_train_samples",
+    "dedup": "deduplicate",
+    "backbone": "name_or_path",
+    "base_model": "name_or_path",
+    "pretrain": "name_or_path",
+    "model_name_or_path": "name_or_path",
+    "max_len": "max_length",
+    "max_seq_length": "max_length",
+    "rank": "r",
+    "lora_r": "r",
+    "lora_rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "targets": "target_modules",
+    "precision": "precisions",
+    "centring": "center_rewards_coefficient",
+    "label_smoothing": "label_smoothing_factor",
+    "output": "output_dir",
+    "save_path": "output_dir",
+}
+"""Names of settings in other libraries and in earlier versions, and what they are called here."""
+
+EXPECTED: Final = {
+    "int_": "an integer",
+    "float_": "a number",
+    "finite_number": "a finite number",
+    "bool_": "true or false",
+    "string_": "text",
+    "tuple_": "a text or a list of texts",
+    "list_": "a list",
+    "dict_": "a mapping of names to values",
+    "model_": "a section of settings, a mapping of names to values",
+    "literal_error": "{expected}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+}
+"""What pydantic's kinds of errors expect, by the beginning of the kind."""
+
+
 def recipes() -> dict[str, Path]:
     """The recipes that come with the package, by name."""
     return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
@@ -129,14 +203,34 @@ def _explain(detail: Any) -> str:
         value = detail.get("ctx", {}).get("tag")
         got = "no value" if value is None else f"unknown value '{value}'"
         return f"'{name}.type': {got}{nearest(str(value), tags)}"
+    if detail["type"] == "missing":
+        return f"'{name}': expected a value, it has no default"
     if detail["type"] != "extra_forbidden":
-        return f"'{name}': {detail['msg']}; got {detail['input']!r:.80}"
+        return f"'{name}': expected {_expected(detail)}; got {_value(detail['input'])}"
     homes = [known for known, cls in MODEL_TYPES.items() if names[-1] in cls.model_fields] if tag in MODEL_TYPES else []
     if homes:
         return f"'{name}': model.type '{tag}' has no such setting; it belongs to {', '.join(homes)}"
+    synonym = SYNONYMS.get(names[-1])
+    if synonym is not None and parent is not None and synonym in parent.model_fields:
+        unit = ", in tokens" if "tokens" in synonym else ""
+        return f"unknown key '{name}'; it is called '{'.'.join([*names[:-1], synonym])}' here{unit}"
     places = [f"{key}.{names[-1]}" for key, fields in _sections().items() if names[-1] in fields]
     hint = f"; did you mean '{places[0]}'?" if places else ""
     return f"unknown key '{name}'{hint or nearest(names[-1], parent.model_fields if parent is not None else {})}"
+
+
+def _expected(detail: Any) -> str:
+    """What a value should have been, in words."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    for begin, words in EXPECTED.items():
+        if kind.startswith(begin):
+            return words.format(**context)
+    return str(detail["msg"].removeprefix("Input should be "))
+
+
+def _value(value: Any) -> str:
+    """A value as YAML has it, not longer than a line."""
+    return f"{str(value).lower() if isinstance(value, bool) else repr(value):.80}"
 
 
 def _sections() -> dict[str, set[str]]:

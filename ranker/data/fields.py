@@ -6,12 +6,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any, Final, get_args
 
 from ranker.errors import DataError
 from ranker.records import Message, Role, Spans, Turns
 
 TURN: Final = re.compile(r"\n\n(Human|Assistant):[ \n]?")
+STARTS: Final = re.compile(r"\s*Human:[ \n]")
 SPEAKERS: Final[Mapping[str, Role]] = {
     "human": "user",
     "gpt": "assistant",
@@ -21,6 +24,9 @@ SPEAKERS: Final[Mapping[str, Role]] = {
     "observation": "tool",
 }
 """ShareGPT's names (``{"from": ..., "value": ...}``) of roles with another name here."""
+
+ASKING: Final = ("user", "system", "developer")
+"""Roles that no answer has; an answer's own are the assistant's and those of its tools."""
 
 MESSAGE_KEYS: Final = (
     "reasoning_content",
@@ -40,7 +46,7 @@ MESSAGE_KEYS: Final = (
 def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
     """Messages as ``{"role", "content"}``, as ShareGPT's ``{"from", "value"}``, or as pairs of user and assistant."""
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise DataError(where, name, f"expected text or a list of messages, got {type(value).__name__}")
+        raise DataError(where, name, f"expected text or a list of messages, got {kind(value)}")
     turns = []
     for i, turn in enumerate(value):
         if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:
@@ -63,7 +69,7 @@ def message(value: Any, where: str, name: str) -> Message:
     more = {key: value[key] for key in MESSAGE_KEYS if value.get(key) is not None}
     content = value.get("content")
     if content is None and not more.keys() & {"tool_calls", "function_call", "tool_responses"}:
-        raise DataError(where, f"{name}.content", "expected text, got NoneType (None); only a tool call has no content")
+        raise DataError(where, f"{name}.content", "expected text, got null; only a tool call has no content")
     parts = [] if content is None else _parts(content, where, f"{name}.content")
     if not more and isinstance(content, str):
         return Message(value["role"], content)
@@ -82,16 +88,19 @@ def _parts(content: Any, where: str, name: str) -> list[str]:
     if isinstance(content, str):
         return [content]
     if not isinstance(content, Sequence):
-        raise DataError(where, name, f"expected text or a list of text parts, got {type(content).__name__}")
+        raise DataError(where, name, f"expected text or a list of text parts, got {kind(content)}")
     texts_of_parts = []
     for i, part in enumerate(content):
         if not isinstance(part, Mapping) or part.get("type") != "text":
-            kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-            raise DataError(
-                where, f"{name}[{i}]", f"expected a part of type text, got '{kind}'; only text is read here"
-            )
+            got = part.get("type") if isinstance(part, Mapping) else kind(part)
+            raise DataError(where, f"{name}[{i}]", f"expected a part of type text, got '{got}'; only text is read here")
         texts_of_parts.append(text(part.get("text"), where, f"{name}[{i}].text"))
     return texts_of_parts
+
+
+def is_transcript(value: Any) -> bool:
+    """Whether a text is a whole conversation in the form of ``transcript``: a turn of ``Human:``, then an answer."""
+    return isinstance(value, str) and bool(STARTS.match(value)) and "\n\nAssistant:" in value
 
 
 def transcript(value: str) -> list[dict[str, str]]:
@@ -107,11 +116,37 @@ def transcript(value: str) -> list[dict[str, str]]:
     return [{"role": role, "content": content.strip()} for role, content in zip(roles, pieces[2::2], strict=True)]
 
 
-def split_last(turns: tuple[Message, ...], where: str, name: str) -> tuple[tuple[Message, ...], str]:
-    """The turns before the last answer, and that answer."""
+def transcript_prompt(value: str) -> list[dict[str, str]] | None:
+    """Messages of a prompt that is a transcript up to the answer's ``Assistant:``; None for any other text."""
+    if not is_transcript(value):
+        return None
+    *turns, last = transcript(value)
+    return turns if last["role"] == "assistant" and not last["content"] else None
+
+
+def split_answer(turns: tuple[Message, ...], where: str, name: str) -> tuple[tuple[Message, ...], str]:
+    """The prompt of a conversation, up to the last turn that is not the answer's, and the answer: all that follows."""
+    check_ends_with_answer(turns, where, name)
+    asked = next((i for i in reversed(range(len(turns))) if turns[i].role in ASKING), -1)
+    return turns[: asked + 1], answer_of(turns[asked + 1 :])
+
+
+def check_ends_with_answer(turns: tuple[Message, ...], where: str, name: str) -> None:
+    """Refuse messages that do not end with the assistant's."""
     if not turns or turns[-1].role != "assistant":
         raise DataError(where, name, "expected messages that end with an assistant turn")
-    return turns[:-1], answer_of(turns[-1:])
+
+
+def common_turns(
+    conversations: Sequence[tuple[Message, ...]], where: str, names: Sequence[str]
+) -> tuple[tuple[Message, ...], tuple[str, ...]]:
+    """The turns that all conversations begin with, and the answers: what follows in each."""
+    for turns, name in zip(conversations, names, strict=True):
+        check_ends_with_answer(turns, where, name)
+    most = min(map(len, conversations)) - 1
+    first = conversations[0]
+    same = next((i for i in range(most) if any(turns[i] != first[i] for turns in conversations)), most)
+    return first[:same], tuple(answer_of(turns[same:]) for turns in conversations)
 
 
 def answer_of(turns: tuple[Message, ...]) -> str:
@@ -123,46 +158,74 @@ def answer_of(turns: tuple[Message, ...]) -> str:
 def texts(value: Any, where: str, name: str) -> list[str]:
     """A list of texts."""
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise DataError(where, name, f"expected a list of texts, got {type(value).__name__}")
+        raise DataError(where, name, f"expected a list of texts, got {kind(value)}")
     return [text(item, where, f"{name}[{i}]") for i, item in enumerate(value)]
 
 
 def answers(value: Any, where: str, name: str) -> list[str]:
-    """A list of answers, each in any of the forms of ``answer``."""
+    """A list of answers, each in any of the forms of ``answer``; or the list as JSON, as in a cell of a CSV file."""
+    value = listed(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise DataError(where, name, f"expected a list of answers, got {type(value).__name__}")
+        raise DataError(where, name, f"expected a list of answers, got {kind(value)}")
     return [answer(item, where, f"{name}[{i}]") for i, item in enumerate(value)]
 
 
 def answer(value: Any, where: str, name: str) -> str:
     """An answer as text, as LLM-Blender's ``{text}``, as the assistant's message, or as messages that end with it.
 
-    Messages that begin with another turn than the assistant's are a whole conversation: the answer is what follows the
-    last turn of the user.
+    Raises:
+        DataError: messages that begin with a turn of the user: a conversation, which holds its prompt.
     """
     if isinstance(value, Mapping) and "text" in value:
         return text(value["text"], where, f"{name}.text")
-    if isinstance(value, Mapping) and value.keys() & {"role", "from"}:
-        value = [value]
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        turns = messages(value, where, name)
-        split_last(turns, where, name)
-        asked = [i for i, turn in enumerate(turns) if turn.role in ("user", "system", "developer")]
-        return answer_of(turns if turns[0].role == "assistant" or not asked else turns[asked[-1] + 1 :])
+    if is_messages(value):
+        turns = messages(value if isinstance(value, Sequence) else [value], where, name)
+        check_ends_with_answer(turns, where, name)
+        if turns[0].role in ASKING:
+            raise DataError(where, name, "expected an answer, got a conversation; give its prompt apart")
+        return answer_of(turns)
     return text(value, where, name)
+
+
+def is_messages(value: Any) -> bool:
+    """Whether a value is a message or a list."""
+    if isinstance(value, Mapping):
+        return bool(value.keys() & {"role", "from"})
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def is_conversation(value: Any) -> bool:
+    """Whether a value is messages that begin with another turn than an answer's, so that they hold their prompt."""
+    first = value[0] if is_messages(value) and isinstance(value, Sequence) and value else None
+    if not isinstance(first, Mapping):
+        return False
+    speaker = first.get("role", first.get("from"))
+    return (SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker) in ASKING
 
 
 def text(value: Any, where: str, name: str) -> str:
     """A text."""
     if not isinstance(value, str):
-        raise DataError(where, name, f"expected text, got {type(value).__name__} ({value!r:.60})")
+        got = kind(value) if value is None else f"{kind(value)} ({short(value)})"
+        raise DataError(where, name, f"expected text, got {got}")
+    return value
+
+
+def listed(value: Any) -> Any:
+    """A list that is written as JSON in a text, as in cells of a CSV file; anything else as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
     return value
 
 
 def many(value: Any, where: str, name: str, count: int) -> Sequence[Any]:
     """A list of one value per candidate."""
+    value = listed(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise DataError(where, name, f"expected a list, got {type(value).__name__}")
+        raise DataError(where, name, f"expected a list, got {kind(value)}")
     if len(value) != count:
         raise DataError(where, name, f"expected one for each of {count} candidates, got {len(value)}")
     return value
@@ -174,15 +237,42 @@ def scores(value: Any, where: str, name: str, count: int) -> list[float]:
 
 
 def score(value: Any, where: str, name: str) -> float:
-    """A finite number, NaN where it is null."""
-    return math.nan if value is None else number(value, where, name)
+    """A finite number; NaN where it is null, or an empty cell of a CSV file."""
+    return math.nan if value is None or value == "" else number(value, where, name)
 
 
 def number(value: Any, where: str, name: str) -> float:
-    """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(where, name, f"expected a finite number, got {value!r:.60}")
-    return float(value)
+    """A finite number, or its text: the cells of a CSV file are texts."""
+    try:
+        converted = (
+            float(value) if isinstance(value, Real | Decimal | str) and not isinstance(value, bool) else math.nan
+        )
+    except (ValueError, OverflowError):
+        converted = math.nan
+    if not math.isfinite(converted):
+        raise DataError(where, name, f"expected a finite number, got {short(value)}")
+    return converted
+
+
+def verdict(value: Any, where: str, name: str) -> float:
+    """A label of one answer: a number, or true or false for 1 and 0; NaN where it is null."""
+    if isinstance(value, bool):
+        return float(value)
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return float(value.lower() == "true")
+    return score(value, where, name)
+
+
+def kind(value: Any) -> str:
+    """What a value is, for errors."""
+    return "null" if value is None else type(value).__name__
+
+
+def short(value: Any) -> str:
+    """The beginning of a value's text, for errors."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 10**60:
+        return "an integer of more than 60 digits"
+    return f"{value!r:.60}"
 
 
 def spans(value: Any, where: str, name: str, answer: str) -> Spans:
@@ -192,7 +282,7 @@ def spans(value: Any, where: str, name: str, answer: str) -> Spans:
     if isinstance(answer, Turns):
         raise DataError(where, name, "expected an answer of one message with text, whose characters spans can count")
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise DataError(where, name, f"expected a list of [start, end], got {type(value).__name__}")
+        raise DataError(where, name, f"expected a list of [start, end], got {kind(value)}")
     return tuple(_span(item, where, f"{name}[{i}]", len(answer)) for i, item in enumerate(value))
 
 

@@ -3,134 +3,89 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ranker.data import fields
-from ranker.errors import ConfigError, DataError, nearest
+from ranker.data.read_row import Columns, ReadRow, Row, UnusedColumns, column_at, renamed
+from ranker.data.shapes import RowShape, shape_of
+from ranker.errors import DataError
 from ranker.records import Group, Message, Preference, Prompt, Spans, Turns
 
 logger = logging.getLogger(__name__)
-
-Row = Mapping[str, Any]
-Columns = Mapping[str, str]
-"""From the names used here (prompt, chosen, rejected, candidates, scores, ...) to the columns of the file."""
 
 TEXTS: Final = ("prompt", "instruction", "input", "query", "question", "context", "history", "post")
 CONVERSATIONS: Final = ("messages", "conversations", "conversation", "trajectory")
 PROMPTS: Final = (*TEXTS, *CONVERSATIONS)
 """Columns that hold the prompt, as text or as messages; the first one in a row is used."""
 
-CANDIDATES: Final = ("candidates", "responses", "generations", "completions", "answers")
-KNOWN: Final = (
-    "prompt",
-    "candidates",
-    "scores",
-    "chosen",
-    "rejected",
-    "label",
-    "margin",
-    "response",
-    "score",
-    "accept",
-    "messages",
-    "id",
-    "subset",
-    "kinds",
-    "spans",
-    "chosen_spans",
-    "rejected_spans",
-    "reference",
-)
-"""Names that ``columns`` may map."""
+SYSTEM: Final = ("system", "system_prompt")
+"""Columns of a system message, which stands before the prompt."""
 
+CANDIDATES: Final = ("candidates", "responses", "generations", "completions", "answers")
+SIDES: Final = ("chosen", "rejected")
 CHECKED: Final = ("prompt", "instruction", "input", "query", "question")
 """Columns that must agree with the turns of ``chosen`` and ``rejected`` where these hold the prompt."""
 
-FACTS: Final = ("id", "subset", "family", "source", "kinds", "reference", "style")
-"""Columns of text about a row that the model does not read."""
-
 LABELS: Final = ("scores", "score", "label", "accept")
 SINGLE: Final = ("response", "completion", "answer", "output")
+TEXT: Final = "text"
+"""A column of whole texts without a prompt."""
+
+SIDE_SCORES: Final = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
+"""Scores of both answers of a pair; equal ones make it a tie."""
+
+NAME_THEM: Final = (
+    "name them with columns={{'{0}': COLUMN}}, on the command line --column {0}=COLUMN, in training "
+    "data.columns.{0}=COLUMN"
+)
 
 
-class ReadRow(dict[str, Any]):
-    """A row that records which columns were read; ``replaced`` are columns whose names other columns got."""
-
-    def __init__(self, columns: Row, replaced: Row | None = None) -> None:
-        super().__init__(columns)
-        self.read: set[str] = set()
-        self._replaced = replaced or {}
-
-    def __getitem__(self, name: str) -> Any:
-        self.read.add(name)
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The column, or ``default``."""
-        self.read.add(name)
-        return super().get(name, default)
-
-    def unused(self, known: Collection[str]) -> list[str]:
-        """Columns with text that were neither read nor are in ``known``."""
-        left = {name: value for name, value in self.items() if name not in self.read and name not in FACTS}
-        return [name for name, value in {**left, **self._replaced}.items() if name not in known and _has_text(value)]
-
-
-class UnusedColumns:
-    """Collects columns of text that were not used, and reports each once per file."""
-
-    def __init__(self) -> None:
-        self._new: dict[str, dict[str, None]] = {}
-        self._reported: dict[str, set[str]] = {}
-
-    def note(self, where: str, row: ReadRow) -> None:
-        """Collect the unused columns of the row at ``where`` (``file:line``)."""
-        source = where.rpartition(":")[0]
-        reported, new = self._reported.setdefault(source, set()), self._new.setdefault(source, {})
-        new.update(dict.fromkeys(row.unused({*reported, *new})))
-
-    def say(self) -> None:
-        """Log the columns that were not logged before, one line per file."""
-        for source, names in self._new.items():
-            if names:
-                begin = f"{source}: " if source else ""
-                logger.warning("%scolumns not used: %s", begin, ", ".join(names))
-                self._reported[source] |= set(names)
-        self._new = {}
-
-
-def parse_group(row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None) -> Group:
+def parse_group(
+    row: Row,
+    where: str,
+    columns: Columns | None = None,
+    unused: UnusedColumns | None = None,
+    shape: RowShape | None = None,
+) -> Group:
     """The prompt and candidates of an unlabelled row.
 
-    The first of these shapes is used: a prompt (``PROMPTS``) with a list of candidates (candidates, responses,
-    generations, completions, answers); ``chosen`` and ``rejected``; one response (response, completion, answer,
-    output); messages (or conversation, conversations) that end with an assistant turn.
+    The first of these shapes is used: a known dataset's row, by its columns; a prompt (``PROMPTS``) with a list of
+    candidates (candidates, responses, generations, completions, answers); ``chosen`` and ``rejected``; one response
+    (response, completion, answer, output); messages (or conversation, conversations) that end with an assistant turn;
+    a ``text`` without a prompt. A ``system`` message and the turns of ``history`` stand before the prompt.
 
     Args:
         row: the columns.
         where: ``file:line``, for errors.
-        columns: names of the columns where they differ from the known ones.
+        columns: names of the columns where they differ from the known ones, or paths: ``completions.0.response``.
         unused: collects the columns of text that were not read.
+        shape: the shape of the known dataset whose rows these are; default: by the columns.
 
     Raises:
         DataError: no known shape, a field of the wrong type, or no prompt.
     """
-    read = _renamed(row, columns, where)
+    read = _read(row, where, columns, shape)
     group = _group(read, where)
     if unused is not None:
         unused.note(where, read)
     return group
 
 
-def parse_rendered(row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None) -> Group:
+def parse_rendered(
+    row: Row,
+    where: str,
+    columns: Columns | None = None,
+    unused: UnusedColumns | None = None,
+    shape: RowShape | None = None,
+) -> Group:
     """The texts of a row to which the chat template was applied: column ``text``, or a prompt and its candidates.
 
     Arguments and errors are those of ``parse_group``.
     """
-    read = _renamed(row, columns, where)
-    if "text" in read and not any(name in read for name in (*CANDIDATES, *SINGLE, "chosen")):
-        group = Group("", (fields.text(read["text"], where, "text"),))
+    read = _read(row, where, columns, shape)
+    if TEXT in read and not any(name in read for name in (*CANDIDATES, *SINGLE, "chosen")):
+        group = Group("", (fields.text(read[TEXT], where, TEXT),))
     else:
         group = _group(read, where)
     if unused is not None:
@@ -138,49 +93,65 @@ def parse_rendered(row: Row, where: str, columns: Columns | None = None, unused:
     return group
 
 
-def _group(row: ReadRow, where: str) -> Group:
-    if "chosen" in row and "rejected" in row and not any(name in row for name in CANDIDATES):
-        prompt, chosen, rejected = _pair_texts(row, where)
-        return Group(prompt, (chosen, rejected))
-    for name in CANDIDATES:
-        if name in row:
-            return Group(_prompt(row, where), tuple(fields.answers(row[name], where, name)))
-    for name in SINGLE:
-        if name in row and (any(prompt in row for prompt in TEXTS if prompt != name) or _is_open(row)):
-            return Group(_prompt(row, where), (fields.answer(row[name], where, name),))
-    for name in ("messages", "conversation", "conversations"):
-        if name in row:
-            prompt, answer = fields.split_last(fields.messages(row[name], where, name), where, name)
-            return Group(prompt, (answer,))
-    raise DataError(
-        where,
-        "columns",
-        "expected prompt and candidates, chosen and rejected, a response, or messages; "
-        f"got {', '.join(row) or 'nothing'}; name them with columns={{'prompt': COLUMN, 'candidates': COLUMN}}, on the "
-        "command line --column prompt=COLUMN --column candidates=COLUMN",
-    )
-
-
 def parse_preference(
-    row: Row, where: str, columns: Columns | None = None, unused: UnusedColumns | None = None
+    row: Row,
+    where: str,
+    columns: Columns | None = None,
+    unused: UnusedColumns | None = None,
+    shape: RowShape | None = None,
 ) -> Preference:
     """The labelled record of a training row; arguments as in ``parse_group``.
 
-    Shapes: pairs ``[prompt,] chosen, rejected [, label, margin]`` with strings or chat messages; lists ``prompt,
-    candidates, scores``; LLM-Blender's ``instruction, input, candidates: [{text, scores: {metric: value}}]``.
-    Single answers: ``prompt, response`` with ``score``, ``label`` or ``accept`` (a number, true or false), or ``scores:
-    {aspect: value}``. ``id``, ``subset`` (or ``family``, ``source``) and ``kinds`` are kept. Token spans: a pair's
-    ``chosen_spans`` and ``rejected_spans``, a list's ``spans`` (one list per candidate), each ``[[start, end], ...]``
-    in characters of the answer.
+    Shapes: a known dataset's row; pairs ``[prompt,] chosen, rejected [, label, margin]`` with strings or chat messages;
+    lists ``prompt, candidates, scores``; LLM-Blender's ``instruction, input, candidates: [{text, scores: {metric:
+    value}}]``. Single answers: ``prompt, response``, ``messages`` or ``text`` with ``score``, ``label`` or ``accept``
+    (a number, true or false), or ``scores: {aspect: value}``. ``id``, ``subset`` (or ``family``, ``source``) and
+    ``kinds`` are kept. Token spans: a pair's ``chosen_spans`` and ``rejected_spans``, a list's ``spans`` (one list per
+    candidate), each ``[[start, end], ...]`` in characters of the answer.
 
     Raises:
         DataError: no known shape, a field of the wrong type or range, or no prompt.
     """
-    read = _renamed(row, columns, where)
+    read = _read(row, where, columns, shape)
     preference = _labelled(read, where)
     if unused is not None:
         unused.note(where, read)
     return preference
+
+
+def _read(row: Row, where: str, columns: Columns | None, shape: RowShape | None) -> ReadRow:
+    """The row in one of the shapes that this module reads."""
+    if columns and shape is None:
+        return renamed(row, columns, where, PROMPTS)
+    shape = shape or shape_of(row)
+    if shape is None:
+        return ReadRow(row)
+    return ReadRow(shape.adapted(row, where), {name: row[name] for name in row if name not in shape.columns})
+
+
+def _group(row: ReadRow, where: str) -> Group:
+    if all(name in row for name in SIDES) and not any(name in row for name in CANDIDATES):
+        prompt, answers = _sides(row, where)
+        return Group(prompt, answers)
+    _refuse_steps(row, where)
+    for name in CANDIDATES:
+        if name in row:
+            return Group(*_prompt_and_answers(row, name, fields.listed(row[name]), where))
+    for name in SINGLE:
+        if name in row and (any(prompt in row for prompt in TEXTS if prompt != name) or _is_open(row)):
+            return Group(*_prompt_and_answer(row, name, where))
+    for name in ("messages", "conversation", "conversations"):
+        if name in row:
+            prompt, answer = fields.split_answer(fields.messages(row[name], where, name), where, name)
+            return Group(_with_system(row, prompt, where), (answer,))
+    if TEXT in row and not any(name in row for name in PROMPTS):
+        return Group(*_prompt_and_answer(row, TEXT, where))
+    raise DataError(
+        where,
+        "columns",
+        "expected prompt and candidates, chosen and rejected, a response, messages, or a text; "
+        f"got {_names(row)}; {NAME_THEM.format('candidates')}",
+    )
 
 
 def _labelled(row: ReadRow, where: str) -> Preference:
@@ -188,31 +159,49 @@ def _labelled(row: ReadRow, where: str) -> Preference:
         "id": where if row.get("id") is None else str(row["id"]),
         "subset": str(_first(row, ("subset", "family", "source")) or ""),
     }
-    if "chosen" in row and "rejected" in row:
+    if all(name in row for name in SIDES):
         return _pair(row, where, facts)
     if _is_blender(row):
         return _blender(row, where, facts)
+    _refuse_steps(row, where)
     if any(name in row for name in CANDIDATES) and "scores" in row:
         return _list(row, where, facts)
-    if any(name in row for name in SINGLE) and any(name in row for name in LABELS):
+    if any(name in row for name in (*SINGLE, *CONVERSATIONS, TEXT)) and any(name in row for name in LABELS):
         return _single(row, where, facts)
     raise DataError(
         where,
         "columns",
         "expected chosen and rejected, candidates and scores, or a response and a score; "
-        f"got {', '.join(row) or 'nothing'}; name them with columns={{'chosen': COLUMN}}, on the command line "
-        "--column chosen=COLUMN, in training data.columns.chosen=COLUMN",
+        f"got {_names(row)}; {NAME_THEM.format('chosen')}",
     )
 
 
 def _pair(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
-    prompt, chosen, rejected = _pair_texts(row, where)
-    label = 1.0 if row.get("label") is None else fields.number(row["label"], where, "label")
-    if not 0.0 <= label <= 1.0:
-        raise DataError(where, "label", f"expected a probability in [0, 1] that 'chosen' is better, got {label}")
-    margin = None if row.get("margin") is None else fields.number(row["margin"], where, "margin")
-    spans = _spans({name: row.get(name) for name in ("chosen_spans", "rejected_spans")}, (chosen, rejected), where)
-    return Preference(prompt, (chosen, rejected), ((1.0,), (0.0,)), label=label, margin=margin, spans=spans, **facts)
+    prompt, answers = _sides(row, where)
+    label = _pair_label(row, where)
+    margin = None if row.get("margin") in (None, "") else fields.number(row["margin"], where, "margin")
+    if len(answers) != 2:
+        if label != 1.0 or margin is not None:
+            raise DataError(where, "label", "expected no label and no margin where chosen or rejected are lists")
+        count = len(row["chosen"])
+        scores = tuple((float(i < count),) for i in range(len(answers)))
+        return Preference(prompt, answers, scores, **facts)
+    spans = _spans({name: row.get(name) for name in ("chosen_spans", "rejected_spans")}, answers, where)
+    return Preference(prompt, answers, ((1.0,), (0.0,)), label=label, margin=margin, spans=spans, **facts)
+
+
+def _pair_label(row: ReadRow, where: str) -> float:
+    """The probability that ``chosen`` is better: the column ``label``, 0.5 where both have one score, else 1."""
+    if row.get("label") not in (None, ""):
+        label = fields.number(row["label"], where, "label")
+        if not 0.0 <= label <= 1.0:
+            raise DataError(where, "label", f"expected a probability in [0, 1] that 'chosen' is better, got {label:g}")
+        return label
+    for names in SIDE_SCORES:
+        if all(row.get(name) is not None for name in names):
+            chosen, rejected = (fields.score(row[name], where, name) for name in names)
+            return 0.5 if chosen == rejected else 1.0
+    return 1.0
 
 
 def _list(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
@@ -249,8 +238,7 @@ def _single(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     name = next(name for name in LABELS if name in row)
     by_task = row[name] if isinstance(row[name], Mapping) else {"": row[name]}
     tasks = sorted(by_task)
-    values = [float(by_task[t]) if isinstance(by_task[t], bool) else by_task[t] for t in tasks]
-    table = (tuple(fields.score(value, where, name) for value in values),)
+    table = (tuple(fields.verdict(by_task[task], where, f"{name}.{task}".rstrip(".")) for task in tasks),)
     return Preference(group.prompt, group.candidates, table, tasks=() if tasks == [""] else tuple(tasks), **facts)
 
 
@@ -270,53 +258,118 @@ def _blender(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     return Preference(_prompt(row, where), tuple(texts), tuple(table), tasks=tuple(tasks), **facts)
 
 
-def _pair_texts(row: ReadRow, where: str) -> tuple[Prompt, str, str]:
-    chosen, rejected = ([side] if isinstance(side, Mapping) else side for side in (row["chosen"], row["rejected"]))
-    has_prompt = any(dict.get(row, name) is not None for name in PROMPTS)  # does not count as reading
-    if isinstance(chosen, str) and isinstance(rejected, str) and not has_prompt:
-        chosen, rejected = _transcripts(row, chosen, rejected, where)
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        return _prompt(row, where), chosen, rejected
-    turns = [fields.messages(side, where, name) for side, name in ((chosen, "chosen"), (rejected, "rejected"))]
-    context, left, right = _common_turns(turns[0], turns[1], where)
-    if context and all(dict.get(row, name) is None for name in CHECKED):
-        return context, left, right  # the turns hold the prompt; other columns may say anything
-    if not has_prompt:
-        if isinstance(left, Turns) and isinstance(right, Turns):
-            return (), left, right  # conversations that differ from their first turn on
-        raise _no_prompt(row, where)
-    prompt = _prompt(row, where)
+def _sides(row: ReadRow, where: str) -> tuple[Prompt, tuple[str, ...]]:
+    """The prompt of a pair and its two answers; of lists of answers, those of ``chosen`` and then of ``rejected``."""
+    sides = [row[name] for name in SIDES]
+    for name, side in zip(SIDES, sides, strict=True):
+        if side is None:
+            raise DataError(where, name, "expected an answer, as text or messages, got null")
+    lists = [_is_list_of_texts(side) for side in sides]
+    if any(lists):
+        names = [f"{name}[{i}]" for name, side in zip(SIDES, sides, strict=True) for i in range(len(_several(side)))]
+        return _together(row, names, [answer for side in sides for answer in _several(side)], where)
+    return _together(row, SIDES, sides, where)
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    """Whether a value is answers, as of data sets with several rejected ones, not the messages of one answer."""
+    return isinstance(value, Sequence) and not isinstance(value, str) and any(isinstance(text, str) for text in value)
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if _is_list_of_texts(value) else [value]
+
+
+def _prompt_and_answers(row: ReadRow, name: str, answers: Any, where: str) -> tuple[Prompt, tuple[str, ...]]:
+    """The prompt of a list of answers, which may be whole conversations, and the answers."""
+    if not isinstance(answers, Sequence) or isinstance(answers, str):
+        raise DataError(where, name, f"expected a list of answers, got {fields.kind(answers)}")
+    return _together(row, [f"{name}[{i}]" for i in range(len(answers))], answers, where)
+
+
+def _prompt_and_answer(row: ReadRow, name: str, where: str) -> tuple[Prompt, tuple[str, ...]]:
+    """The prompt and the one answer of a column, which may be a whole conversation."""
+    if row[name] is None:
+        raise DataError(where, name, "expected an answer, as text or messages, got null")
+    return _together(row, [name], [row[name]], where, needs_prompt=name != TEXT)
+
+
+def _together(
+    row: ReadRow, names: Sequence[str], answers: Sequence[Any], where: str, *, needs_prompt: bool = True
+) -> tuple[Prompt, tuple[str, ...]]:
+    """Prompt and answers, where the answers may be transcripts or conversations, which hold their prompt.
+
+    Raises:
+        DataError: there is no prompt, the prompt is not the one of the conversations, or only some are conversations.
+    """
+    values: list[Any] = [
+        [value] if isinstance(value, Mapping) and fields.is_messages(value) else value for value in answers
+    ]
+    if values and all(map(fields.is_transcript, values)) and _repeats_prompt(row, values[0]):
+        values = [fields.transcript(value) for value in values]
+    whole = [fields.is_conversation(value) for value in values]
+    if any(whole) and not all(whole):
+        name = names[whole.index(False)]
+        raise DataError(where, name, f"expected a conversation with its prompt, as in '{names[whole.index(True)]}'")
+    pair_of_messages = tuple(names) == SIDES and all(map(fields.is_messages, values))
+    if not any(whole) and not pair_of_messages:
+        prompt = _prompt(row, where) if needs_prompt else ""
+        return prompt, tuple(fields.answer(value, where, name) for name, value in zip(names, values, strict=True))
+    turns = [fields.messages(value, where, name) for name, value in zip(names, values, strict=True)]
+    if len(turns) > 1:
+        context, texts = fields.common_turns(turns, where, names)
+    else:
+        context, answer = fields.split_answer(turns[0], where, names[0])
+        texts = (answer,)
+    if any(whole):
+        return _with_system(row, _prompt_of_turns(row, context, texts, where), where), texts
+    prompt = _bare_prompt(row, where)
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    if context and not all(message in context for message in before):
+    return _with_system(row, (*before, *context), where), texts
+
+
+def _as_list(value: Any) -> Any:
+    """A lone message as a list of one; anything else as it is."""
+    return [value] if isinstance(value, Mapping) and fields.is_messages(value) else value
+
+
+def _repeats_prompt(row: ReadRow, text: str) -> bool:
+    """Whether a transcript holds the prompt of its row, or the row has no other."""
+    prompt = next((value for name in PROMPTS if (value := dict.get(row, name)) not in (None, "")), None)
+    if not isinstance(prompt, str):
+        return prompt is None
+    return fields.is_transcript(prompt) or fields.transcript(text)[0]["content"] == prompt.strip()
+
+
+def _prompt_of_turns(
+    row: ReadRow, context: tuple[Message, ...], answers: Sequence[str], where: str
+) -> tuple[Message, ...]:
+    """The prompt of conversations: the turns that all begin with, which a column of the prompt may repeat."""
+    if all(dict.get(row, name) in (None, "") for name in CHECKED):
+        if not context and not all(isinstance(answer, Turns) for answer in answers):
+            raise _no_prompt(row, where)
+        return context  # conversations may differ from their first turn on; other columns may say anything
+    prompt = _bare_prompt(row, where)
+    before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    if not all(message in context for message in before):
         raise DataError(
             where,
             "prompt",
             "expected the turns of 'prompt' to be part of 'chosen', or 'chosen' to hold only the answer",
         )
-    return context or before, left, right
+    return context
 
 
-def _common_turns(
-    chosen: tuple[Message, ...], rejected: tuple[Message, ...], where: str
-) -> tuple[tuple[Message, ...], str, str]:
-    """The turns that both conversations begin with, and the answers: what is left of either."""
-    for side in (chosen, rejected):
-        fields.split_last(side, where, "chosen/rejected")
-    most = min(len(chosen), len(rejected)) - 1
-    same = next((i for i in range(most) if chosen[i] != rejected[i]), most)
-    return chosen[:same], fields.answer_of(chosen[same:]), fields.answer_of(rejected[same:])
-
-
-def _transcripts(row: Row, chosen: str, rejected: str, where: str) -> tuple[Any, Any]:
-    """Both texts as messages, for transcripts (``Human: ...``), which hold their prompt.
+def parse_reference(row: Row, where: str, columns: Columns | None = None) -> str:
+    """The answer with which the others of a row are compared, in the column ``reference``.
 
     Raises:
-        DataError: the texts are no transcripts, so the row has no prompt.
+        DataError: there is none.
     """
-    try:
-        return fields.transcript(chosen), fields.transcript(rejected)
-    except ValueError:
-        raise _no_prompt(row, where) from None
+    column = (columns or {}).get("reference", "reference")
+    if column == "reference" and column not in row:
+        raise DataError(where, column, f"expected a text or messages to compare with, got {_names(row)}")
+    return fields.answer(column_at(row, column, where, "reference"), where, column)
 
 
 def _no_prompt(row: Row, where: str) -> DataError:
@@ -334,25 +387,77 @@ def _no_prompt(row: Row, where: str) -> DataError:
 
 
 def _prompt(row: ReadRow, where: str) -> Prompt:
+    """The prompt after its system message."""
+    return _with_system(row, _bare_prompt(row, where), where)
+
+
+def _bare_prompt(row: ReadRow, where: str) -> Prompt:
+    """The prompt after the turns of ``history``."""
     for name in PROMPTS:
         value = row.get(name)
         if value is None:
             continue
         if name == "instruction" and isinstance(value, str) and isinstance(row.get("input"), str):
             # LLM-Blender joins the two without a separator, other datasets with a line break.
-            return f"{value}{row['input']}" if _is_blender(row) else "\n".join(filter(None, (value, row["input"])))
+            value = f"{value}{row['input']}" if _is_blender(row) else "\n".join(filter(None, (value, row["input"])))
         if isinstance(value, str):
-            return value
-        turns = fields.messages(value, where, name)
-        if name in CONVERSATIONS and turns and turns[-1].role == "assistant":
+            turns = fields.transcript_prompt(value)
+            prompt = value if turns is None else fields.messages(turns, where, name)
+            return _with_history(row, prompt, name, where)
+        messages = fields.messages(value, where, name)
+        if name in CONVERSATIONS and messages and messages[-1].role == "assistant":
             raise DataError(
                 where,
                 name,
                 "expected messages that wait for an answer, got messages that end with the assistant's; "
                 "name the prompt with --column prompt=COLUMN, in training with data.columns.prompt=COLUMN",
             )
-        return turns
+        return messages
     raise _no_prompt(row, where)
+
+
+def _with_history(row: ReadRow, prompt: Prompt, name: str, where: str) -> Prompt:
+    """The prompt after the turns of a column ``history``; a history that is text stays unused."""
+    earlier = dict.get(row, "history")
+    if name == "history" or not isinstance(earlier, Sequence) or isinstance(earlier, str) or not earlier:
+        return prompt
+    turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    return (*fields.messages(row["history"], where, "history"), *turns)
+
+
+def _with_system(row: ReadRow, prompt: Prompt, where: str) -> Prompt:
+    """The prompt after the system message of a column of its own.
+
+    Raises:
+        DataError: the messages have another system message.
+    """
+    name = next((name for name in SYSTEM if dict.get(row, name) not in (None, "")), None)
+    if name is None:
+        return prompt
+    system = Message("system", fields.text(row[name], where, name))
+    turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+    other = next((message for message in turns if message.role == "system"), None)
+    if other is not None and other.content != system.content:
+        raise DataError(where, name, "expected the system message of the turns, which have another one")
+    return turns if other is not None else (system, *turns)
+
+
+def _refuse_steps(row: ReadRow, where: str) -> None:
+    """Refuse rows of steps with a label each, whose steps would be read as answers to choose from."""
+    steps, labels = dict.get(row, "completions"), dict.get(row, "labels")
+    if (
+        isinstance(steps, Sequence)
+        and isinstance(labels, Sequence)
+        and not isinstance(steps, str)
+        and len(steps) == len(labels)
+        and all(isinstance(label, bool) for label in labels)
+    ):
+        raise DataError(
+            where,
+            "labels",
+            "expected answers, got the steps of one answer with a label each (a process reward row), which are not "
+            "read here; give whole answers, with one label each as 'scores'",
+        )
 
 
 def _is_open(row: Row) -> bool:
@@ -365,15 +470,6 @@ def _is_open(row: Row) -> bool:
     return isinstance(last, Mapping) and last.get("role", last.get("from")) not in ("assistant", "gpt")
 
 
-def _has_text(value: Any) -> bool:
-    """Whether a value is or holds text; of a list only the first entry is checked."""
-    if isinstance(value, Mapping):
-        return any(map(_has_text, value.values()))
-    if isinstance(value, str):
-        return bool(value.strip())
-    return isinstance(value, list | tuple) and len(value) > 0 and _has_text(value[0])
-
-
 def _is_blender(row: Row) -> bool:
     candidates = row.get("candidates")
     return (
@@ -384,30 +480,9 @@ def _is_blender(row: Row) -> bool:
     )
 
 
-def check_columns(columns: Columns) -> Columns:
-    """Refuse unknown names.
-
-    Raises:
-        ConfigError: naming the unknown name and the nearest known one.
-    """
-    for name in columns:
-        if name not in KNOWN:
-            raise ConfigError(f"unknown column name '{name}'{nearest(name, KNOWN)}")
-    return columns
-
-
-def _renamed(row: Row, columns: Columns | None, where: str) -> ReadRow:
-    if not columns:
-        return ReadRow(row)
-    for name, column in columns.items():
-        if column not in row:
-            raise DataError(where, column, f"expected the column named for '{name}', got {', '.join(row)}")
-    named = {name: row[column] for name, column in columns.items()}
-    rest = {name: value for name, value in row.items() if name not in columns.values()}
-    # If the prompt is named, no other column is used for it, not even for a null.
-    replaced = [name for name in rest if name in named or ("prompt" in named and name in PROMPTS)]
-    kept = {name: value for name, value in rest.items() if name not in replaced}
-    return ReadRow(kept | named, {name: rest[name] for name in replaced})
+def _names(row: Row) -> str:
+    """The columns of a row, for errors."""
+    return ", ".join(row) or "nothing"
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:

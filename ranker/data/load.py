@@ -6,16 +6,18 @@ import logging
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
-from ranker.data.files import Row, read_rows
-from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_preference
-from ranker.data.known_datasets import HUB, HubDataset
+from ranker.data.files import Row
+from ranker.data.formats import parse_preference
+from ranker.data.known_datasets import HUB
+from ranker.data.read_row import Columns, UnusedColumns, check_columns
+from ranker.data.readers import Rows
 from ranker.data.sample import build
+from ranker.data.shapes import RowShape
+from ranker.data.sources import Source, is_file_like, joined, known_datasets
 from ranker.errors import ConfigError, DataError, nearest
 from ranker.extras import require
 from ranker.records import BadRow, Preference
@@ -48,15 +50,18 @@ class Loaded:
         self.preferences.append(preference)
         if single or not lone:
             self.usable += 1
-        else:
+        elif preference.prompt:
             key = _answer_key(preference)
             self.answers[key] += 1
             self.usable += {1: 0, 2: 2}.get(self.answers[key], 1)
 
-    def drop_incomparable(self) -> None:
-        """Count and leave out answers that stayed alone with their prompt."""
-        kept = [preference for preference in self.preferences if len(preference.candidates) > 1]
-        self.unusable += len(self.preferences) - len(kept)
+    def compare(self, fall_back: bool) -> None:
+        """Merge the answers to one prompt and leave out those that stay alone; with ``fall_back`` not if all do."""
+        merged = merged_answers(self.preferences)
+        kept = [preference for preference in merged if len(preference.candidates) > 1]
+        if fall_back and not kept:
+            return
+        self.unusable += len(merged) - len(kept)
         self.preferences = kept
 
     def skip(self, error: DataError) -> None:
@@ -73,22 +78,25 @@ def load_preferences(
     on_error: OnError = "raise",
     limit: int | None = None,
     single: bool = False,
+    fall_back: bool = False,
     streaming: bool = False,
 ) -> Loaded:
     """Read labelled rows from files or dataset names, in order.
 
-    A name that is not a file is ``name[:split]`` of ``known_datasets.HUB`` or of the ``datasets`` library. Rows without
-    a comparison (with ``single``: without a label) are counted as ``unusable`` and left out.
+    A name that is not a file is ``name[:split]`` of ``known_datasets.HUB`` or of the ``datasets`` library;
+    ``name=FILE`` is a copy of a known dataset. Rows without a comparison (with ``single``: without a label) are counted
+    as ``unusable`` and left out. The licence of a known dataset is logged.
 
     Args:
-        sources: paths (.jsonl, .jsonl.gz, .jsonl.zst, .parquet), dataset names, or ``sample``, ``sample:validation``
-            and ``sample:test``, the rows that come with the package.
+        sources: files, folders and patterns (``ranker.data.readers``), dataset names, or ``sample``,
+            ``sample:validation`` and ``sample:test``, the rows that come with the package.
         columns: names of the columns where they differ from the known ones.
         on_error: ``raise`` stops at the first bad row, ``skip`` counts it.
         limit: most rows in total. Rows that are left out do not count; single answers count once there are two to
             their prompt.
         single: labels of single answers are enough; no comparison is needed. Otherwise single answers to one prompt
             become one list.
+        fall_back: take the labels of single answers where no row holds a comparison.
         streaming: read datasets of the hub row by row, so that with ``limit`` only used rows are fetched.
 
     Raises:
@@ -97,19 +105,21 @@ def load_preferences(
     check_columns(columns or {})
     loaded = Loaded()
     unused = UnusedColumns()
-    for where, row in chain.from_iterable(_rows(source, streaming) for source in sources):
-        if limit is not None and loaded.usable >= limit:
-            break
-        try:
-            loaded.add(_preference(row, where, columns, unused), single)
-        except DataError as error:
-            if on_error == "raise":
-                raise
-            loaded.skip(error)
+    for source in sources:
+        shape = _shape(source, columns)
+        for where, row in _rows(source, streaming):
+            if limit is not None and loaded.usable >= limit:
+                break
+            try:
+                loaded.add(_preference(row, where, columns, unused, shape), single)
+            except DataError as error:
+                if on_error == "raise":
+                    raise
+                loaded.skip(error)
     unused.say()
+    warn_of_licences(sources)
     if not single:
-        loaded.preferences = merged_answers(loaded.preferences)
-        loaded.drop_incomparable()
+        loaded.compare(fall_back)
     if loaded.skipped:
         logger.warning("%d bad rows skipped, the first: %s", loaded.skipped, loaded.reasons[0])
     if loaded.unusable:
@@ -123,12 +133,13 @@ def load_preferences(
 def merged_answers(preferences: Sequence[Preference]) -> list[Preference]:
     """Single answers to one prompt as one list, so that they can be compared; other records stay as they are.
 
-    A list stands where its first answer stood. Answers whose labels have other names are not merged.
+    A list stands where its first answer stood. Answers whose labels have other names, and texts without a prompt, which
+    nothing makes answers to the same, are not merged.
     """
     lists: dict[AnswerKey, list[Preference]] = {}
     order: list[list[Preference]] = []
     for preference in preferences:
-        if len(preference.candidates) != 1:
+        if len(preference.candidates) != 1 or not preference.prompt:
             order.append([preference])
             continue
         key = _answer_key(preference)
@@ -152,10 +163,25 @@ def _merged(answers: Sequence[Preference]) -> Preference:
     )
 
 
-def _preference(row: Row | BadRow, where: str, columns: Columns | None, unused: UnusedColumns) -> Preference:
+def _preference(
+    row: Row | BadRow, where: str, columns: Columns | None, unused: UnusedColumns, shape: RowShape | None
+) -> Preference:
     if isinstance(row, BadRow):
         raise row.error
-    return parse_preference(row, where, columns, unused)
+    return parse_preference(row, where, columns, unused, shape)
+
+
+_warned: Final[set[str]] = set()
+"""Datasets of which ``warn_of_licences`` has warned."""
+
+
+def warn_of_licences(sources: Sequence[str]) -> None:
+    """Say once per known dataset what its card says of its licence."""
+    for text, known in known_datasets(sources).items():
+        if known.path not in _warned:
+            _warned.add(known.path)
+            terms = "licence %s as its card says; check that it fits your use"
+            logger.warning(f"%s: %s, {terms}", text, known.path, known.licence)
 
 
 def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed: int) -> list[Preference]:
@@ -173,7 +199,7 @@ def mixed(parts: Sequence[Sequence[Preference]], weights: Sequence[float], seed:
     return rows
 
 
-def _sample(source: str) -> Iterator[tuple[str, Row | BadRow]]:
+def _sample(source: str) -> Rows:
     """Rows of ``sample`` or ``sample:split``, generated here."""
     split = source.partition(":")[2] or "train"
     if split not in build.SIZES:
@@ -182,35 +208,44 @@ def _sample(source: str) -> Iterator[tuple[str, Row | BadRow]]:
         yield row["id"], row
 
 
-def _rows(source: str, streaming: bool) -> Iterator[tuple[str, Row | BadRow]]:
+def _shape(source: str, columns: Columns | None) -> RowShape | None:
+    """The shape of the rows of a dataset that was named.
+
+    Raises:
+        DataError: the source has no file.
+        ConfigError: names of columns for a dataset whose columns are known.
+    """
     if source.partition(":")[0] == "sample":
-        yield from _sample(source)
-        return
-    if Path(source).suffix in (".jsonl", ".gz", ".zst", ".parquet", ".json") or Path(source).exists():
-        yield from read_rows(source)
-        return
+        return None
+    if not is_file_like(source):
+        known = HUB.get(source.partition(":")[0])
+        return None if known is None or known.gather is not None or columns else known.shape
+    named = Source.parse(source)
+    named.check(columns)
+    return named.shape
+
+
+def _rows(source: str, streaming: bool) -> Rows:
+    if source.partition(":")[0] == "sample":
+        return _sample(source)
+    if is_file_like(source):
+        return Source.parse(source).rows()
+    return _hub_rows(source, streaming)
+
+
+def _hub_rows(source: str, streaming: bool) -> Rows:
+    """Rows of ``name[:split]`` from the ``datasets`` library."""
     name, _, split = source.partition(":")
-    known = HUB.get(name, HubDataset(name, "as its card says", (), dict))
-    options = {"split": split or known.split, "revision": known.revision, "streaming": streaming}
+    known = HUB.get(name)
+    path, config = (name, None) if known is None else (known.path, known.config)
+    split = split or ("train" if known is None else known.split)
+    revision = "main" if known is None else known.revision
+    load = require("datasets").load_dataset
     try:
-        dataset = require("datasets").load_dataset(known.path, known.config, **options)
+        dataset = load(path, config, split=split, revision=revision, streaming=streaming)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
             source, "source", f"expected a file or a dataset's name{nearest(name, HUB)} ({reason:.200})"
         ) from error
-    logger.info("%s: %s, licence %s", source, known.path, known.licence)
-    for number, row in enumerate(known.gather(dataset) if known.gather else dataset, 1):
-        where = f"{source}:{number}"
-        adapted = _adapted(known, row, where)
-        if adapted is not None:
-            yield where, adapted
-
-
-def _adapted(known: HubDataset, row: Row, where: str) -> Row | BadRow | None:
-    try:
-        return known.adapt(row)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        fields = ", ".join(known.columns) or "columns"
-        reason = f"expected {fields} as {known.path} has them ({type(error).__name__}: {error})"
-        return BadRow(where, known.columns[0] if known.columns else "row", reason)
+    yield from joined(((f"{source}:{number}", row) for number, row in enumerate(dataset, 1)), source)

@@ -16,6 +16,7 @@ from ranker.evaluation.statistics.best_of_n import BestOfN, best_of_n
 from ranker.evaluation.statistics.bootstrap import clustered_mean
 from ranker.evaluation.statistics.calibration import reliability, temperature
 from ranker.evaluation.statistics.length import length_bias
+from ranker.evaluation.statistics.regression import regression
 from ranker.metrics import (
     Comparisons,
     Share,
@@ -96,6 +97,7 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
         subsets=_by(compared, [test[k].subset for k in compared.groups]),
         kinds=_by(compared, _kinds(test, compared)),
         baselines=_baselines(train, test),
+        regression=None if len(compared.logits) or scorer.info.scores_are_relative else regression(test, results),
     )
     return Evaluation(report, test, results, compared)
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.data.files import read_rows
+from ranker.data.sources import Source
 from ranker.errors import DataError
 from ranker.evaluation.statistics.bootstrap import interval, resampled, rows_by_prompt
 from ranker.metrics import Estimate
@@ -45,7 +45,7 @@ def read_leaderboard(source: str) -> dict[str, Estimate]:
         DataError: a row without a game, or no row at all.
     """
     rows = []
-    for where, row in read_rows(source):
+    for where, row in Source.parse(source).rows():
         if isinstance(row, BadRow):
             raise row.error
         rows.append((where, row))

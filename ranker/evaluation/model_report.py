@@ -11,6 +11,7 @@ from ranker.evaluation.statistics.agreement import Agreement
 from ranker.evaluation.statistics.best_of_n import BestOfN
 from ranker.evaluation.statistics.calibration import Temperature
 from ranker.evaluation.statistics.length import LengthBias
+from ranker.evaluation.statistics.regression import Regression
 from ranker.metrics import Estimate, Share
 
 SCHEMA_VERSION: Final = 2
@@ -111,6 +112,7 @@ class ModelReport:
         kinds: accuracy by the kinds of the candidates, ``"better > other"``.
         baselines: what rules without understanding reach: ``random``, ``longer_wins`` and ``bag_of_words``.
         robustness: the effect of edits by their names; empty where it was not measured.
+        regression: scores against labels, of rows that hold no comparison; None where there are comparisons.
         answers: answers of all rows.
         answers_read: how many of them were read for the scores; each distinct one once, where its score does not depend
             on the others.
@@ -147,18 +149,28 @@ class ModelReport:
     kinds: Mapping[str, Share]
     baselines: Mapping[str, Baseline]
     robustness: Mapping[str, EditEffect] = field(default_factory=dict)
+    regression: Regression | None = None
     answers: int = 0
     answers_read: int = 0
 
     def __repr__(self) -> str:
+        if self.regression is not None:
+            return f"ModelReport(spearman='{self.regression.spearman}', rmse='{self.regression.rmse}')"
         return f"ModelReport(accuracy='{self.accuracy}', comparisons={self.comparisons}, prompts={self.prompts})"
 
+    def main_figure(self) -> str:
+        """The figure that says most, with its name: the accuracy, or where nothing is compared the correlation."""
+        if self.regression is not None:
+            return f"Spearman {self.regression.spearman}, RMSE {self.regression.rmse}"
+        return f"accuracy {self.accuracy}"
+
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object of ``metrics.json``; ``robustness`` is left out where it was not measured."""
+        """The JSON object of ``metrics.json``; ``robustness`` and ``regression`` are left out where they are empty."""
         values: dict[str, Any] = {"schema_version": SCHEMA_VERSION} | asdict(self)
         values["calibration"]["bins"] = list(values["calibration"]["bins"])
         values["best_of_n"] = list(values["best_of_n"])
         values["baselines"] = {name: baseline.to_dict() for name, baseline in self.baselines.items()}
-        if not self.robustness:
-            del values["robustness"]
+        for name in ("robustness", "regression"):
+            if not values[name]:
+                del values[name]
         return values

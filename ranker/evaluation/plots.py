@@ -13,9 +13,11 @@ from ranker.metrics import Comparisons, leads
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss (nats) and accuracy over optimizer steps, of training and validation, from a trainer's log."""
+    """Loss and accuracy, or correlation where nothing is compared, over optimizer steps, of training and validation, from a trainer's log."""
     drawn, (left, right) = figure(2)
-    for axis, name, label in ((left, "loss", "loss (nats per comparison)"), (right, "accuracy", "pairwise accuracy")):
+    compares = any(key in entry for entry in history for key in ("accuracy", "eval_accuracy"))
+    second = ("accuracy", "pairwise accuracy") if compares else ("spearman", "Spearman of score and label")
+    for axis, name, label in ((left, "loss", "loss"), (right, *second)):
         for key, style in ((name, "-"), (f"eval_{name}", "o-")):
             points = [(entry["step"], entry[key]) for entry in history if key in entry]
             if points:
@@ -24,8 +26,10 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
                 )
         axis.set_xlabel("optimizer step")
         axis.set_ylabel(label)
-        axis.legend()
-    right.axhline(0.5, color="grey", linewidth=0.8)
+        if axis.lines:
+            axis.legend()
+    if compares:
+        right.axhline(0.5, color="grey", linewidth=0.8)
     save(drawn, path)
 
 

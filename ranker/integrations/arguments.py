@@ -9,7 +9,7 @@ from typing import Any, Final
 from tqdm import tqdm
 
 from ranker.batch_scorer import BatchScorer
-from ranker.data.formats import Columns
+from ranker.data.read_row import Columns
 from ranker.errors import ConfigError, nearest
 from ranker.loading import LOAD_OPTIONS, Ranker, load
 from ranker.scoring.protocol import Scorer

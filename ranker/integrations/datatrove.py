@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
-from ranker.data.formats import Columns, parse_group
+from ranker.data.formats import parse_group
+from ranker.data.read_row import Columns
 from ranker.errors import ConfigError, DataError
 from ranker.integrations.arguments import add_columns, load_batch_scorer, prompt_column
 from ranker.loading import Ranker

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.batch_scorer import plain
 from ranker.data.formats import parse_group
+from ranker.data.tables import plain
 from ranker.errors import ConfigError, DataError
 from ranker.integrations.arguments import load_batch_scorer
 from ranker.loading import Ranker

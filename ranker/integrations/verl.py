@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ranker.data.formats import Columns
+from ranker.data.read_row import Columns
 from ranker.errors import DataError
 from ranker.integrations.arguments import prompt_column, refuse
 from ranker.integrations.rewards import GroupRewards, Mode

@@ -14,7 +14,10 @@ import numpy as np
 
 from ranker.atomic import write_text
 from ranker.batch_scorer import RESULTS, BatchScorer
-from ranker.data.files import Row, read_rows, rename_collisions
+from ranker.data.files import Row, rename_collisions
+from ranker.data.readers import read_rows
+from ranker.data.shapes import RowShape
+from ranker.data.sources import Source
 from ranker.errors import ConfigError, DataError
 from ranker.jobs import parts, summary
 from ranker.jobs.leases import Lease
@@ -36,6 +39,7 @@ SCORED: Final = "_scored"
 Progress = Callable[[int], object]
 ScoredRow = tuple[Row, Group | BadRow, GroupScores]
 Rows = Sequence[tuple[str, Row | BadRow]]
+ScoreRows = Callable[[BatchScorer, Rows, RowShape | None], list[ScoredRow]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +141,14 @@ def top(
     done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress, work=work)
     if not (folder / SCORED / parts.SUCCESS).exists():
         return done
-    scored = [str(path.absolute()) for path in sorted((folder / SCORED).glob("part-*"))]
+    scored_plan = read(folder / SCORED)
+    assert scored_plan is not None
+    scored = [
+        Source(str(parts.path_of(folder / SCORED, part).absolute()), part.dataset if part.shape is not None else "")
+        for part in scored_plan.parts()
+    ]
     number, sketch = "margin" if scorer.scorer.info.scores_are_relative else "score", Sketch()
-    for _, row in chain.from_iterable(map(read_rows, scored)):
+    for _, row in chain.from_iterable(read_rows(source.path) for source in scored):
         if isinstance(row, BadRow) or row[f"{scorer.prefix}error"] is not None:
             continue
         scores = row[f"{scorer.prefix}scores"]
@@ -211,7 +220,7 @@ class Job:
         plan: Plan,
         folder: Path,
         selection: Selection | None,
-        score_rows: Callable[[BatchScorer, Rows], list[ScoredRow]],
+        score_rows: ScoreRows,
     ) -> None:
         self.scorer = scorer
         self.plan = plan
@@ -255,7 +264,7 @@ class Job:
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
             with count_reads() as readings:
-                scored_rows = self.score_rows(self.scorer, chunk)
+                scored_rows = self.score_rows(self.scorer, chunk, part.shape)
             answers += readings.asked
             answers_read += readings.read
             for row, group, result in scored_rows:
@@ -267,12 +276,28 @@ class Job:
                 elif result.error is not None or not isinstance(group, Group):
                     bad.append(row)
                 elif (selected := self.select(row, group, result)) is not None:
-                    kept.append(selected)
+                    reason = parts.unwritable(selected, self.output_rows) if part.is_parquet else None
+                    if reason is None:
+                        kept.append(selected)
+                        continue
+                    errors += 1
+                    first_error = first_error or reason
+                    bad.append(row | {f"{self.scorer.prefix}error": reason})
             progress(len(chunk))
         if bad:
             parts.write(target.with_name(f"errors-{part.number:06d}.jsonl"), bad, None)
-        scored = self.score_rows is _parse_scored
-        schema = parts.schema_of(part, self.scorer.prefix, self.output_rows, self.plan.settings, scored=scored)
+        schema = None
+        if part.is_parquet:
+            messages = parts.align(kept, self.output_rows)
+            scored = self.score_rows is _parse_scored
+            schema = parts.schema_of(
+                part,
+                self.scorer.prefix,
+                self.output_rows,
+                self.plan.settings,
+                scored=scored,
+                messages=messages,
+            )
         facts = {
             "part": part.number,
             "file": target.name,
@@ -292,9 +317,9 @@ Work = Callable[[Job, Progress], JobStatus]
 """Does a job's parts: this process (``Job.run``), or a cluster (``ranker.jobs.cluster``)."""
 
 
-def _score_rows(scorer: BatchScorer, chunk: Rows) -> list[ScoredRow]:
+def _score_rows(scorer: BatchScorer, chunk: Rows, shape: RowShape | None) -> list[ScoredRow]:
     """Score rows; an invalid line is kept in the column ``input``."""
-    groups = [row if isinstance(row, BadRow) else scorer.group(row, where) for where, row in chunk]
+    groups = [row if isinstance(row, BadRow) else scorer.group(row, where, shape) for where, row in chunk]
     scored_rows: list[ScoredRow] = []
     for (_, row), group, result in zip(chunk, groups, scorer.score(groups), strict=True):
         columns = {"input": row.raw} if isinstance(row, BadRow) else dict(row)
@@ -303,18 +328,24 @@ def _score_rows(scorer: BatchScorer, chunk: Rows) -> list[ScoredRow]:
     return scored_rows
 
 
-def _parse_scored(scorer: BatchScorer, chunk: Rows) -> list[ScoredRow]:
+def _parse_scored(scorer: BatchScorer, chunk: Rows, shape: RowShape | None) -> list[ScoredRow]:
     """The results that rows already have."""
     scored_rows: list[ScoredRow] = []
     for where, row in chunk:
         if isinstance(row, BadRow):
             raise row.error
         columns = {name: value for name, value in row.items() if name.removeprefix(scorer.prefix) not in RESULTS}
-        group = scorer.group(columns, where)
+        group = scorer.group(columns, where, shape)
         error = row[f"{scorer.prefix}error"]
         if isinstance(group, BadRow) or error is not None:
             scored_rows.append((row, group, failed(Group("", ()), str(error or group))))
             continue
-        scores, truncated = (row[scorer.prefix + name] for name in ("scores", "truncated"))
-        scored_rows.append((row, group, GroupScores(np.array(scores, np.float32), np.array(truncated, np.bool_))))
+        values = {name: row[scorer.prefix + name] for name in RESULTS}
+        result = GroupScores(
+            np.array(values["scores"], np.float32),
+            np.array(values["truncated"], np.bool_),
+            prompt_truncated=values["prompt_truncated"],
+            special_text=values["special_text"],
+        )
+        scored_rows.append((row, group, result))
     return scored_rows

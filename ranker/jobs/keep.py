@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from ranker.errors import ConfigError
 
-NAMES: Final = ("score", "margin", "truncated", "candidates", "characters")
-"""Score and margin of the best candidate (null with fewer than two candidates), whether it was truncated, the number of
-candidates, and the length of the best one."""
+NAMES: Final = ("score", "margin", "truncated", "prompt_truncated", "candidates", "characters")
+"""Score and margin of the best candidate (null with fewer than two candidates), whether it was truncated, whether the
+prompt was, the number of candidates, and the length of the best one."""
 
 COMPARE: Final[dict[type, Callable[[Any, Any], bool]]] = {
     ast.Gt: operator.gt,

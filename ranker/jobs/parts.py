@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ranker.atomic import draft_file, write_text
+from ranker.batch_scorer import arrow_types
 from ranker.data.files import Row, line_of, opened, rename_collisions
 from ranker.jobs.leases import STALE
 from ranker.jobs.plan import Part
@@ -24,39 +25,71 @@ LEFT: Final = (".part-*", ".errors-*", "..part-*")
 
 def path_of(folder: Path, part: Part) -> Path:
     """The file of a part: Parquet for Parquet input, otherwise JSON lines."""
-    return folder / f"{part.name}{'.parquet' if part.source.endswith('.parquet') else '.jsonl'}"
+    return folder / f"{part.name}{'.parquet' if part.is_parquet else '.jsonl'}"
 
 
-def schema_of(part: Part, prefix: str, output_rows: OutputRows, settings: Mapping[str, Any], *, scored: bool) -> Any:
-    """The Arrow schema of a part's output with the job's settings as metadata; None for JSON lines.
+def schema_of(
+    part: Part, prefix: str, output_rows: OutputRows, settings: Mapping[str, Any], *, scored: bool, messages: bool
+) -> Any:
+    """The Arrow schema of a part's output in Parquet.
 
-    ``scored`` says that the source has the result columns of this job; otherwise input columns of these names are
-    renamed.
+    Args:
+        part: whose source has the input's columns.
+        prefix: of the result columns.
+        output_rows: what becomes of a row.
+        settings: those of the job, which are the schema's metadata.
+        scored: whether the source has the result columns of this job; otherwise input columns of these names are
+            renamed.
+        messages: whether texts are messages (``align``).
     """
-    if not part.source.endswith(".parquet"):
-        return None
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
+    text = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])) if messages else pa.string()
     if output_rows == "pairs":
-        texts = [(name, pa.string()) for name in ("prompt", "chosen", "rejected")]
-        return pa.schema([*texts, ("margin", pa.float32())], {"ranker": json.dumps(settings)})
-    kinds: dict[str, Any] = {
-        "scores": pa.list_(pa.float32()),
-        "ranks": pa.list_(pa.int32()),
-        "order": pa.list_(pa.int32()),
-        "margin": pa.float32(),
-        "truncated": pa.list_(pa.bool_()),
-        "error": pa.string(),
-    }
+        columns = [(name, text) for name in ("prompt", "chosen", "rejected")]
+        return pa.schema([*columns, ("margin", pa.float32())], {"ranker": json.dumps(settings)})
     with opened(part.source) as file:
         schema = parquet.read_schema(file)
-    added = {} if scored else {prefix + name: kind for name, kind in kinds.items()}
-    added |= {"best": pa.string()} if output_rows == "best" else {}
+    added = {} if scored else {prefix + name: kind for name, kind in arrow_types().items()}
+    added |= {"best": text} if output_rows == "best" else {}
     names = rename_collisions(dict.fromkeys(schema.names), added)
     fields = [field.with_name(name) for field, name in zip(schema, names, strict=True)]
     fields += [pa.field(name, kind) for name, kind in added.items()]
     return pa.schema(fields, {**(schema.metadata or {}), b"ranker": json.dumps(settings).encode()})
+
+
+WRITTEN: Final[Mapping[OutputRows, Mapping[str, str]]] = {
+    "rows": {},
+    "best": {"best": "assistant"},
+    "pairs": {"prompt": "user", "chosen": "assistant", "rejected": "assistant"},
+}
+"""Columns of texts that a selection writes, and the role of their texts as messages."""
+
+
+def unwritable(row: Row, output_rows: OutputRows) -> str | None:
+    """Why a selected row cannot be written to Parquet, whose messages hold role and content; None where it can."""
+    for name in WRITTEN[output_rows]:
+        for message in row[name] if isinstance(row[name], list) else ():
+            more = sorted(message.keys() - {"role", "content"})
+            if more or not isinstance(message["content"], str):
+                return (
+                    f"{name}: messages in Parquet hold role and content as text, and this one holds "
+                    f"{', '.join(more) or 'parts'}; give JSON lines as the input, so that JSON lines are written"
+                )
+    return None
+
+
+def align(rows: Sequence[Row], output_rows: OutputRows) -> bool:
+    """Write the texts of selected rows as messages, in place, where one of them is messages; whether they are now."""
+    columns = WRITTEN[output_rows]
+    if not any(isinstance(row[name], list) for row in rows for name in columns):
+        return False
+    for row in rows:
+        for name, role in columns.items():
+            if isinstance(row[name], str):
+                row[name] = [{"role": role, "content": row[name]}]
+    return True
 
 
 def write(path: Path, rows: Sequence[Row], schema: Any, note: Callable[[str], None] = lambda digest: None) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from ranker.atomic import create_text
-from ranker.data.files import Row, opened, read_rows, remote
-from ranker.errors import ConfigError, DataError, JobError, MissingExtraError
-from ranker.extras import require
+from ranker.data.files import Row, opened, remote
+from ranker.data.shapes import RowShape
+from ranker.data.sources import Source, joined_dataset
+from ranker.errors import ConfigError, DataError, JobError
 from ranker.records import BadRow
 
 PLAN: Final = "_plan.json"
@@ -40,14 +40,18 @@ NAMES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """An input file at the start of the job; ``modified`` in nanoseconds, 0 where it is unknown."""
+class InputFile:
+    """An input file at the start of the job.
+
+    ``modified`` is in nanoseconds, 0 where it is unknown; ``dataset`` is the known dataset that was named for it.
+    """
 
     path: str
     bytes: int
     sha256: str
     rows: int
     modified: int = 0
+    dataset: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +62,30 @@ class Part:
     source: str
     first: int
     rows: int
+    dataset: str = ""
 
     @property
     def name(self) -> str:
         """The name of the part's file, without its extension."""
         return f"part-{self.number:06d}"
 
+    @property
+    def shape(self) -> RowShape | None:
+        """The shape of its rows, where a known dataset was named."""
+        return Source(self.source, self.dataset).shape
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether its output is Parquet: that of Parquet input whose rows are not joined into others."""
+        known = Source(self.source, self.dataset).known
+        return self.source.endswith(".parquet") and (known is None or known.gather is None)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A whole job: its input, and the ``settings`` that decide its output."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[InputFile, ...]
     part_rows: int
     settings: Mapping[str, Any]
     version: int = VERSION
@@ -79,36 +95,27 @@ class Plan:
         number = 0
         for source in self.sources:
             for first in range(0, source.rows, self.part_rows):
-                yield Part(number, source.path, first, min(self.part_rows, source.rows - first))
+                yield Part(number, source.path, first, min(self.part_rows, source.rows - first), source.dataset)
                 number += 1
 
 
-def expanded(patterns: Sequence[str]) -> list[str]:
-    """The files of names and globs as absolute paths or URLs: each once, those of a glob sorted.
+def expanded(inputs: Sequence[str]) -> list[Source]:
+    """The files of names, folders and patterns: each once, with absolute paths.
 
     Raises:
-        DataError: a pattern without a file.
+        DataError: an input without a file.
+        ConfigError: an unknown dataset before ``=``.
     """
-    paths: dict[str, None] = {}
-    for pattern in patterns:
-        names = _matching(pattern) if glob.has_magic(pattern) and not os.path.exists(pattern) else [pattern]
-        if not names:
-            raise DataError(pattern, "input", "expected at least one file of this pattern, found none")
-        paths.update(dict.fromkeys(name if remote(name) else os.path.abspath(name) for name in names))
-    return list(paths)
+    files: dict[str, Source] = {}
+    for text in inputs:
+        source = Source.parse(text)
+        for name in source.files():
+            path = name if remote(name) else os.path.abspath(name)
+            files.setdefault(path, Source(path, source.dataset))
+    return list(files.values())
 
 
-def _matching(pattern: str) -> list[str]:
-    if not remote(pattern):
-        return sorted(glob.glob(pattern, recursive=True))
-    try:
-        filesystem, path = require("fsspec.core").url_to_fs(pattern)
-    except ImportError as error:
-        raise MissingExtraError(f"{pattern}: {error} (pip install it)") from error
-    return [str(filesystem.unstrip_protocol(name)) for name in sorted(filesystem.glob(path))]
-
-
-def make_plan(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any], folder: Path) -> Plan:
+def make_plan(files: Sequence[Source], part_rows: int, settings: Mapping[str, Any], folder: Path) -> Plan:
     """A plan with the rows and hashes of the input.
 
     Files with the size and time of the folder's plan are not read again.
@@ -116,10 +123,12 @@ def make_plan(paths: Sequence[str], part_rows: int, settings: Mapping[str, Any],
     Raises:
         DataError: a file that is missing or damaged.
     """
-    file = folder / PLAN
-    known = json.loads(file.read_text(encoding="utf-8"))["sources"] if file.exists() else []
-    seen = {(source["path"], source["bytes"], source["modified"]): Source(**source) for source in known}
-    sources = [seen.get((path, *_stamp(path))) or _source(path) for path in paths]
+    plan = read(folder)
+    seen = {} if plan is None else {(file.path, file.bytes, file.modified): file for file in plan.sources}
+    sources = []
+    for source in files:
+        file = seen.get((source.path, *_stamp(source.path))) or _read(source)
+        sources.append(replace(file, dataset=source.dataset or file.dataset))
     return Plan(tuple(sources), part_rows, dict(settings))
 
 
@@ -129,7 +138,8 @@ def read(folder: Path) -> Plan | None:
     if not file.exists():
         return None
     values = json.loads(file.read_text(encoding="utf-8"))
-    return Plan(tuple(Source(**source) for source in values["sources"]), values["part_rows"], values["settings"])
+    sources = tuple(InputFile(**source) for source in values["sources"])
+    return Plan(sources, values["part_rows"], values["settings"], values["version"])
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -141,15 +151,16 @@ def _stamp(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _source(path: str) -> Source:
+def _read(source: Source) -> InputFile:
+    path = source.path
     modified = max(0, _stamp(path)[1])
-    rows = sum(1 for _ in read_rows(path))
+    rows = sum(1 for _ in source.rows())
     digest, size = hashlib.sha256(), 0
     with opened(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
             size += len(block)
-    return Source(path, size, digest.hexdigest(), rows, modified)
+    return InputFile(path, size, digest.hexdigest(), rows, modified, joined_dataset(source))
 
 
 def start_or_resume(plan: Plan, folder: Path) -> Plan:
@@ -169,7 +180,8 @@ def start_or_resume(plan: Plan, folder: Path) -> Plan:
             raise JobError(f"{folder}: holds files of something else ({foreign[0]}); choose a new folder")
         if create_text(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n"):
             return plan
-    known = dict(_flat(json.loads(file.read_text(encoding="utf-8"))))
+    earlier = read(folder)
+    known = {} if earlier is None else dict(_flat(json.loads(json.dumps(asdict(earlier)))))
     now = dict(_flat(json.loads(json.dumps(asdict(plan)))))
     for name in [*now, *(name for name in known if name not in now)]:
         before, value = known.get(name, "nothing"), now.get(name, "nothing")
@@ -208,7 +220,7 @@ class Reader:
         if part.source != self._path or part.first < self._at:
             self._path = part.source
             self._at = 0
-            self._rows = read_rows(part.source)
+            self._rows = Source(part.source).rows()
         rows = list(islice(self._rows, part.first - self._at, part.first - self._at + part.rows))
         self._at = part.first + len(rows)
         if len(rows) < part.rows:

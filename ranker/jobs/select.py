@@ -11,9 +11,8 @@ import numpy as np
 from ranker.data.files import Row, rename_collisions
 from ranker.jobs.keep import rule
 from ranker.metrics import top_margin
-from ranker.records import Group
+from ranker.records import Group, plain_answer, plain_prompt
 from ranker.scoring.protocol import GroupScores
-from ranker.text.templates import render_prompt
 
 OutputRows = Literal["rows", "best", "pairs"]
 """What becomes of a selected row: the row, the row with its best answer, or a pair for preference training."""
@@ -25,8 +24,8 @@ class Selection:
 
     ``keep`` is an expression (``ranker.jobs.keep``); None keeps all scored rows. ``output_rows``: ``rows`` as they are,
     ``best`` with the best candidate in the column ``best``, ``pairs`` of best and worst candidate (``prompt``,
-    ``chosen``, ``rejected``, ``margin``). ``drop_ties`` leaves out rows whose two best candidates (``pairs``: best and
-    worst) have the same score.
+    ``chosen``, ``rejected``, ``margin``), all texts or, where one is messages, all messages. ``drop_ties`` leaves out
+    rows whose two best candidates (``pairs``: best and worst) have the same score.
     """
 
     keep: str | None = None
@@ -67,6 +66,7 @@ def numbers(group: Group, result: GroupScores) -> dict[str, Any]:
         "score": None if best is None else float(result.scores[best]),
         "margin": top_margin(result.scores),
         "truncated": None if best is None else bool(result.truncated[best]),
+        "prompt_truncated": None if best is None else result.prompt_truncated,
         "candidates": len(group.candidates),
         "characters": None if best is None else len(group.candidates[best]),
     }
@@ -84,16 +84,22 @@ def _row(row: Row, group: Group, result: GroupScores, order: Any) -> Row | None:
 
 
 def _best(row: Row, group: Group, result: GroupScores, order: Any) -> Row | None:
-    return rename_collisions(row, ("best",)) | {"best": group.candidates[order[0]]} if len(order) else None
+    return (
+        rename_collisions(row, ("best",)) | {"best": plain_answer(group.candidates[order[0]])} if len(order) else None
+    )
 
 
 def _pair(row: Row, group: Group, result: GroupScores, order: Any) -> Row | None:
     if len(order) < 2 or group.candidates[order[0]] == group.candidates[order[-1]]:
         return None
+    prompt, best, worst = plain_prompt(group.prompt), *(plain_answer(group.candidates[order[i]]) for i in (0, -1))
+    if any(isinstance(value, list) for value in (prompt, best, worst)):  # TRL takes texts or messages, not both
+        prompt = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+        best, worst = ([{"role": "assistant", "content": v}] if isinstance(v, str) else v for v in (best, worst))
     return {
-        "prompt": render_prompt(group.prompt),
-        "chosen": group.candidates[order[0]],
-        "rejected": group.candidates[order[-1]],
+        "prompt": prompt,
+        "chosen": best,
+        "rejected": worst,
         "margin": float(result.scores[order[0]] - result.scores[order[-1]]),
     }
 

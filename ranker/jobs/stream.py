@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,13 +10,18 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from ranker.batch_scorer import RESULTS, columns_of
-from ranker.data.files import Row, line_of, read_rows, rename_collisions, write_rows
-from ranker.data.formats import Columns, UnusedColumns, check_columns, parse_group, parse_rendered
+from ranker.data.files import Row, rename_collisions
+from ranker.data.formats import parse_group, parse_reference, parse_rendered
+from ranker.data.read_row import Columns, UnusedColumns, check_columns
+from ranker.data.readers import Rows
+from ranker.data.shapes import RowShape
+from ranker.data.sources import Source
+from ranker.data.writers import check_output, write_rows
 from ranker.errors import ConfigError, DataError, InterruptedRunError
 from ranker.metrics import sigmoid
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
-from ranker.records import BadRow, Group
+from ranker.records import BadRow, Group, plain_answer
 from ranker.scoring.distinct import count_reads
 from ranker.scoring.protocol import NOT_RENDERED, GroupScores, Scorer, failed, rendered_group, warn_of_lone
 from ranker.signals import number_of
@@ -46,7 +50,7 @@ class StreamResult:
 def score_stream(
     operation: Operation,
     scorer: Scorer,
-    source: str,
+    source: str | Rows,
     target: str,
     *,
     columns: Columns | None = None,
@@ -66,8 +70,8 @@ def score_stream(
     Args:
         operation: what is asked about each row.
         scorer: the model.
-        source: a file of rows.
-        target: the file that is written; it appears when it is complete.
+        source: a file, folder or pattern of files, or ``NAME=FILE`` of a known dataset; or rows with their places.
+        target: the file that is written; it appears when it is complete. ``.parquet`` is Parquet, others JSON lines.
         columns: names of the columns where they differ from the known ones.
         schedule: compares candidates in pairs (``ranker.ranking.tournament``).
         budget: the most comparisons of a row.
@@ -87,6 +91,15 @@ def score_stream(
         raise ConfigError(f"rendered texts are scored; operation '{operation}' takes prompts and candidates")
     if rendered and not scorer.info.renders_conversations:
         raise ConfigError(NOT_RENDERED)
+    rows_in: Rows
+    shape: RowShape | None = None
+    if isinstance(source, str):
+        named = Source.parse(source)
+        named.check(columns)
+        rows_in, shape = named.rows(), named.shape
+    else:
+        rows_in = source
+    check_output(target)
     rank: Solve = partial(ranked, scorer, schedule=schedule, budget=budget)
     if prefilter is not None:
         rank = partial(prefiltered, prefilter, scorer, keep=keep, schedule=schedule, budget=budget)
@@ -94,11 +107,11 @@ def score_stream(
     reason = ""
     try:
         with count_reads() as readings, write_rows(target) as out:
-            for line, bad in score_rows(operation, scorer, read_rows(source), columns, rank, rendered):
-                out.write(line + "\n")
+            for row in score_rows(operation, scorer, rows_in, columns, rank, rendered, shape):
+                out.write(row)
                 rows += 1
-                errors += bad
-                reason = reason or (json.loads(line)["error"] if bad else "")
+                errors += row["error"] is not None
+                reason = reason or row["error"] or ""
                 progress(1)
     except KeyboardInterrupt as error:
         kept = (
@@ -107,7 +120,8 @@ def score_stream(
         raise InterruptedRunError(f"stopped after {rows} rows; {kept}", number_of(error)) from error
     if rows and (errors / rows > max_error_rate or errors == rows):
         allowed = "" if errors == rows else f" (allowed {max_error_rate:.1%})"
-        raise DataError(source, "error", f"{errors} of {rows} rows failed{allowed}; the first: {reason}")
+        name = source if isinstance(source, str) else "rows"
+        raise DataError(name, "error", f"{errors} of {rows} rows failed{allowed}; the first: {reason}")
     return StreamResult(rows, errors, reason, readings.asked, readings.read)
 
 
@@ -118,12 +132,13 @@ def score_rows(
     columns: Columns | None = None,
     rank: Solve | None = None,
     rendered: bool = False,
-) -> Iterator[tuple[str, bool]]:
-    """JSON lines of the results, in order, and whether each has an error; memory is bounded by ``CHUNK`` rows."""
+    shape: RowShape | None = None,
+) -> Iterator[Row]:
+    """The rows with their results, in order; memory is bounded by ``CHUNK`` rows."""
     rank = rank or partial(ranked, scorer)
-    unused = UnusedColumns()
+    unused = UnusedColumns(("reference",) if operation == "rank-with-ref" else ())
     while chunk := list(islice(rows, CHUNK)):
-        groups = [_group(row, where, columns, operation, unused, rendered) for where, row in chunk]
+        groups = [_group(row, where, columns, operation, unused, rendered, shape) for where, row in chunk]
         if rendered:
             groups = [_as_rendered(group, scorer, where) for group, (where, _) in zip(groups, chunk, strict=True)]
         unused.say()
@@ -131,7 +146,7 @@ def score_rows(
         scored = iter(_solved(operation, scorer, good, columns, rank))
         for (_, row), group in zip(chunk, groups, strict=True):
             result = next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group))
-            yield _line(operation, row, group, result, scorer.info.calibration.temperature), result.error is not None
+            yield _with_results(operation, row, group, result, scorer.info.calibration.temperature)
 
 
 def _solved(
@@ -141,14 +156,10 @@ def _solved(
     if operation == "score":
         warn_of_lone(scorer, groups)
     if operation == "rank-with-ref":
-        return with_reference(scorer, groups, [row[_reference(columns)] for _, row in good])
+        return with_reference(scorer, groups, [parse_reference(row, "", columns) for _, row in good])
     if operation in ("rank", "best-of-n"):
         return rank(groups)
     return scorer.score(groups)
-
-
-def _reference(columns: Columns | None) -> str:
-    return (columns or {}).get("reference", "reference")
 
 
 def _as_rendered(group: Group | BadRow, scorer: Scorer, where: str) -> Group | BadRow:
@@ -161,31 +172,37 @@ def _as_rendered(group: Group | BadRow, scorer: Scorer, where: str) -> Group | B
 
 
 def _group(
-    row: Row | BadRow, where: str, columns: Columns | None, operation: Operation, unused: UnusedColumns, rendered: bool
+    row: Row | BadRow,
+    where: str,
+    columns: Columns | None,
+    operation: Operation,
+    unused: UnusedColumns,
+    rendered: bool,
+    shape: RowShape | None,
 ) -> Group | BadRow:
     if isinstance(row, BadRow):
         return row
     try:
-        group = (parse_rendered if rendered else parse_group)(row, where, columns, unused)
+        group = (parse_rendered if rendered else parse_group)(row, where, columns, unused, shape)
+        if operation == "rank-with-ref":
+            parse_reference(row, where, columns)
     except DataError as error:
         return BadRow.of(error)
     if operation == "compare" and len(group.candidates) != 2:
         return BadRow(where, "candidates", f"expected two candidates to compare, got {len(group.candidates)}")
     if operation == "best-of-n" and not group.candidates:
         return BadRow(where, "candidates", "expected at least one candidate to choose the best of")
-    if operation == "rank-with-ref" and not isinstance(row.get(_reference(columns)), str):
-        return BadRow(where, _reference(columns), f"expected a text, got {row.get(_reference(columns))!r:.40}")
     return group
 
 
-def _line(
+def _with_results(
     operation: Operation, row: Row | BadRow, group: Group | BadRow, result: GroupScores, temperature: float
-) -> str:
+) -> Row:
     columns: Row = {"input": row.raw} if isinstance(row, BadRow) else dict(row)
     make = partial(_compare, temperature=temperature) if operation == "compare" else MAKERS[operation]
     fields = dict.fromkeys(FIELDS[operation]) if result.error is not None else make(group, result)
     fields["error"] = result.error
-    return line_of(rename_collisions(columns, fields) | fields)
+    return rename_collisions(columns, fields) | fields
 
 
 def _score(group: Any, result: GroupScores) -> Row:
@@ -196,16 +213,18 @@ def _score(group: Any, result: GroupScores) -> Row:
 
 def _rank(group: Any, result: GroupScores) -> Row:
     fields = _score(group, result)
-    return {"ranked": [group.candidates[i] for i in fields["order"]], **fields, **_played(result)}
+    return {"ranked": [plain_answer(group.candidates[i]) for i in fields["order"]], **fields, **_played(result)}
 
 
 def _best(group: Any, result: GroupScores) -> Row:
     best = int(result.scores.argmax())
     return {
-        "best": group.candidates[best],
+        "best": plain_answer(group.candidates[best]),
         "best_index": best,
         "score": _numbers(result.scores)[best],
         "truncated": bool(result.truncated[best]),
+        "prompt_truncated": result.prompt_truncated,
+        "special_text": result.special_text,
         **_played(result),
     }
 
@@ -228,6 +247,8 @@ def _compare(group: Any, result: GroupScores, temperature: float = 1.0) -> Row:
         "probability": round(sigmoid(logit / temperature), 6),
         "winner": None if logit == 0 else int(logit < 0),
         "truncated": result.truncated.tolist(),
+        "prompt_truncated": result.prompt_truncated,
+        "special_text": result.special_text,
     }
 
 
@@ -245,11 +266,12 @@ MAKERS: Final[dict[Operation, Callable[[Any, GroupScores], Row]]] = {
 }
 
 SCORED: Final = tuple(name for name in RESULTS if name != "error")
+CUT: Final = ("truncated", "prompt_truncated", "special_text")
 FIELDS: Final[dict[Operation, tuple[str, ...]]] = {
     "score": SCORED,
     "rank": ("ranked", *SCORED),
-    "best-of-n": ("best", "best_index", "score", "truncated"),
+    "best-of-n": ("best", "best_index", "score", *CUT),
     "rank-with-ref": SCORED,
-    "compare": ("logit", "probability", "winner", "truncated"),
+    "compare": ("logit", "probability", "winner", *CUT),
 }
 """The result columns of each operation, in order; all are null in a row with an error."""

@@ -11,7 +11,10 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-SHOWN = ("loss", "accuracy", "margin", "eval_accuracy")
+SELECTED_BY = "selection"
+"""The figure of the validation rows that chooses the checkpoint."""
+
+SHOWN = ("loss", "accuracy", "margin", "eval_accuracy", "eval_spearman", "eval_rmse")
 
 
 class AccuracyBar(TrainerCallback):  # type: ignore[misc]
@@ -68,7 +71,7 @@ class EvaluatePending(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Evaluate where the step was due and has no result."""
         due = state.global_step % args.eval_steps == 0 or state.global_step == state.max_steps
-        known = any(entry["step"] == state.global_step for entry in state.log_history if "eval_accuracy" in entry)
+        known = any(entry["step"] == state.global_step for entry in state.log_history if f"eval_{SELECTED_BY}" in entry)
         if due and not known and self.trainer._determine_best_metric(self.trainer.evaluate(), trial=None):
             state.best_model_checkpoint = str(self.folder)
 

@@ -43,6 +43,16 @@ FILES: Final = (
 NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What file systems without locks answer."""
 
+AFTERWARDS: Final = (
+    "export.",
+    "training.report_to",
+    "training.logging_steps",
+    "data.test",
+    "data.max_test_samples",
+)
+"""Beginnings of settings that change nothing of the training, so that a resumed run may have others. Test rows that
+leave out other training rows are refused by ``check_plan``."""
+
 PLAN: Final = "plan.sha256"
 STATE: Final = "trainer_state.json"
 
@@ -110,14 +120,13 @@ def begin_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
     """
     atomic.remove_leftovers(output)
     atomic.remove_leftovers(output / STEPS)
-    if resume:
-        return
     for path in earlier(output) if overwrite else ():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
-    (output / STEPS / PLAN).unlink(missing_ok=True)
+    if not resume:
+        (output / STEPS / PLAN).unlink(missing_ok=True)
     atomic.write_text(output / RECORD, dump_config(config))
 
 
@@ -143,7 +152,7 @@ def _check_settings(config: RunConfig, output: Path) -> None:
     changed = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in {**before, **now}
-        if before.get(key) != now.get(key)
+        if before.get(key) != now.get(key) and not key.startswith(AFTERWARDS)
     ]
     if changed:
         raise ConfigError(
@@ -227,8 +236,9 @@ def check_plan(path: Path, digest: str, resume: bool) -> None:
     """
     if resume and path.is_file() and path.read_text(encoding="ascii") != digest:
         raise ConfigError(
-            f"{path.parent}: the training data or the number of processes changed since the run was interrupted; "
-            "start it anew with --overwrite, or in another output_dir"
+            f"{path.parent}: the rows of data.train (or those left out of it because of data.validation or data.test), "
+            "their order, or the number of processes changed since the run was interrupted; restore them, start anew "
+            "with --overwrite, or choose another output_dir"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, digest)

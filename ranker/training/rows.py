@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -45,15 +45,17 @@ def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Pr
         for source in data.train
     ]
     if data.validation:
-        validation = load_preferences(data.validation, limit=data.max_eval_samples, **options).preferences
+        validation = load_preferences(
+            data.validation, limit=data.max_eval_samples, fall_back=single, **options
+        ).preferences
     else:
-        parts, validation = held_out(parts, config.training.seed)
+        parts, validation = held_out(parts, config.training.seed, single=single)
         logger.warning(
             "data.validation is not set: %d rows of data.train are held out as validation rows", len(validation)
         )
     test = validation
     if data.test:
-        test = load_preferences(data.test, limit=data.max_test_samples, **options).preferences
+        test = load_preferences(data.test, limit=data.max_test_samples, fall_back=single, **options).preferences
     if data.deduplicate != "none":
         parts = without_repeats(parts, data.deduplicate, data.similarity)
     training = mixed(parts, data.weights or (1.0,) * len(parts), config.training.seed)
@@ -63,29 +65,50 @@ def load(config: RunConfig) -> tuple[list[Preference], list[Preference], list[Pr
     return training, validation, test
 
 
-def held_out(parts: Sequence[list[Preference]], seed: int) -> tuple[list[list[Preference]], list[Preference]]:
+def held_out(
+    parts: Sequence[list[Preference]], seed: int, *, single: bool = False
+) -> tuple[list[list[Preference]], list[Preference]]:
     """The sources without the rows of some prompts, and those of these rows that hold a comparison.
 
-    All rows of a prompt go to one side.
+    All rows of a prompt go to one side. Rows of one prompt, or of none, are held out by their answers. Rows of single
+    answers, whose labels are learned one by one, are held out whole where none of them can be compared.
 
     Raises:
-        ConfigError: fewer than two prompts, or none of the held-out rows holds a comparison.
+        ConfigError: fewer than two rows, or none of the held-out rows holds a comparison.
     """
-    prompts = sorted({repr(row.group.prompt) for part in parts for row in part})
-    if len(prompts) < 2:
-        raise ConfigError("data.validation is not set and data.train has one prompt, so none can be held out; set it")
-    least = min(HELD_OUT_LEAST, round(HELD_OUT_OF_FEW * len(prompts)))
-    count = min(HELD_OUT_MOST, max(1, least, round(HELD_OUT_SHARE * len(prompts))))
-    chosen = set(random.Random(seed).sample(prompts, count))
-    kept = [[row for row in part if repr(row.group.prompt) not in chosen] for part in parts]
-    rows = merged_answers([row for part in parts for row in part if repr(row.group.prompt) in chosen])
-    validation = [row for row in rows if any(target == target for _, _, values in row.pairs() for target in values)]
+    keys: Callable[[Preference], str] = _prompt_key
+    names = sorted({keys(row) for part in parts for row in part})
+    if len(names) < 2:
+        keys = _answers_key
+        names = sorted({keys(row) for part in parts for row in part})
+    if len(names) < 2:
+        raise ConfigError("data.validation is not set and data.train has one row, so none can be held out; set it")
+    least = min(HELD_OUT_LEAST, round(HELD_OUT_OF_FEW * len(names)))
+    count = min(HELD_OUT_MOST, max(1, least, round(HELD_OUT_SHARE * len(names))))
+    chosen = set(random.Random(seed).sample(names, count))
+    kept = [[row for row in part if keys(row) not in chosen] for part in parts]
+    rows = [row for part in parts for row in part if keys(row) in chosen]
+    validation = [row for row in merged_answers(rows) if _is_comparison(row)]
+    if not validation and single:
+        validation = rows
     if not validation:
         raise ConfigError(
             "data.validation is not set and the rows held out of data.train hold no comparison (two answers with "
             "different labels to one prompt); set data.validation"
         )
     return kept, validation
+
+
+def _prompt_key(row: Preference) -> str:
+    return repr(row.prompt)
+
+
+def _answers_key(row: Preference) -> str:
+    return repr(row.candidates)
+
+
+def _is_comparison(row: Preference) -> bool:
+    return any(target == target for _, _, values in row.pairs() for target in values)
 
 
 def _without_unread_spans(config: RunConfig, training: list[Preference]) -> list[Preference]:
@@ -150,7 +173,7 @@ def without_leaks(config: RunConfig, training: list[Preference], held_out: Seque
     """The training rows, as ``data.train_eval_overlap`` says, without those whose prompt is also held out.
 
     Raises:
-        DataError: naming the first such row, under ``train_eval_overlap: raise``, or when none would remain.
+        DataError: naming the first such row, under ``train_eval_overlap: raise``, or if ``drop`` would leave none.
     """
     data = config.data
     if data.train_eval_overlap == "ignore":
@@ -164,9 +187,13 @@ def without_leaks(config: RunConfig, training: list[Preference], held_out: Seque
         f"{len(shared)} of {len(training)} training rows have a prompt that is also in the validation or test rows "
         f"({same}), first '{first}'"
     )
-    if data.train_eval_overlap == "raise" or len(shared) == len(training):
+    if data.train_eval_overlap == "raise":
         raise DataError(
             ", ".join(data.train), "prompt", f"{what}; expected none, or set data.train_eval_overlap=drop or warn"
+        )
+    if data.train_eval_overlap == "drop" and len(shared) == len(training):
+        raise DataError(
+            ", ".join(data.train), "prompt", f"{what}; no row would be left, set data.train_eval_overlap=warn or ignore"
         )
     if data.train_eval_overlap == "warn":
         logger.warning("%s; data.train_eval_overlap=drop leaves them out", what)

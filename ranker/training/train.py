@@ -37,7 +37,7 @@ from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.training import lora, losses
 from ranker.training.batches import RunPlan, grouped, planned
-from ranker.training.callbacks import AccuracyBar, CheckSaved, EvaluateLast, EvaluatePending, TrimMemory
+from ranker.training.callbacks import SELECTED_BY, AccuracyBar, CheckSaved, EvaluateLast, EvaluatePending, TrimMemory
 from ranker.training.defaults import Resolved, resolved
 from ranker.training.groups import Groups
 from ranker.training.interrupts import StopRequest, TrainingStopped
@@ -47,7 +47,7 @@ from ranker.training.resume import PLAN, STEPS, begin_output, check_output, chec
 from ranker.training.rows import load
 from ranker.training.stages import gating, qat
 from ranker.training.start import starting_model, without_padding
-from ranker.training.trainer import SELECTED_BY, RankerTrainer
+from ranker.training.trainer import RankerTrainer
 
 logger = logging.getLogger(__name__)
 PROBES: Final = 8

@@ -20,7 +20,7 @@ from ranker import atomic
 from ranker.checkpoints import adapters
 from ranker.checkpoints.adapters import AdapterSettings
 from ranker.config import TrainingConfig
-from ranker.metrics import pairwise_summary
+from ranker.metrics import answer_labels, pairwise_summary, rmse, spearman
 from ranker.models.heads import NEW_HEADS
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference, Prompt
@@ -29,15 +29,14 @@ from ranker.scoring.protocol import GroupScores
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training import losses
 from ranker.training.batches import Collator, RunPlan
+from ranker.training.callbacks import SELECTED_BY
 from ranker.training.groups import Groups
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
 from ranker.training.losses import Loss
 from ranker.training.losses.loss import at
 
-SELECTED_BY = "accuracy_then_log_loss"
 TIE_BREAK = 1e-7
-"""The best checkpoint has the best validation accuracy, of equals the least log-loss: its metric is the accuracy minus
-this share of the log-loss, which decides nothing but ties."""
+"""The share of the second figure in the one that chooses the checkpoint: it decides nothing but ties."""
 
 SLICE = 256
 """Validation groups of each process between two looks at whether the run is to stop."""
@@ -216,13 +215,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
                 number = self.stop.agreed(self.args.device)
                 if number is not None:
                     raise AbandonedError(number)
-        summary = pairwise_summary(rows, results)
-        metrics = {
-            f"{metric_key_prefix}_accuracy": summary.accuracy.value,
-            f"{metric_key_prefix}_log_loss": summary.log_loss,
-            f"{metric_key_prefix}_margin": summary.mean_margin,
-            f"{metric_key_prefix}_{SELECTED_BY}": summary.accuracy.value - TIE_BREAK * min(summary.log_loss, 1000.0),
-        }
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in _figures(rows, results).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -284,6 +277,23 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         if len(margin):
             self._logged["accuracy"].append(float(((margin > 0) + 0.5 * (margin == 0)).mean()))
             self._logged["margin"].append(float(margin.mean()))
+
+
+def _figures(rows: Sequence[Preference], results: Sequence[GroupScores]) -> dict[str, float]:
+    """Figures of the validation rows, and the one that chooses the checkpoint.
+
+    The best checkpoint has the best accuracy, of equals the least log-loss; where the rows hold no comparison, the best
+    Spearman correlation of score and label, of equals the least RMSE.
+    """
+    summary = pairwise_summary(rows, results)
+    if summary.accuracy.n:
+        chooses = summary.accuracy.value - TIE_BREAK * min(summary.log_loss, 1000.0)
+        figures = {"accuracy": summary.accuracy.value, "log_loss": summary.log_loss, "margin": summary.mean_margin}
+        return figures | {SELECTED_BY: chooses}
+    scores, labels, _ = answer_labels(rows, results)
+    correlation, error = spearman(scores, labels), rmse(scores, labels)
+    chooses = (correlation if correlation == correlation else -1.0) - TIE_BREAK * min(error, 1000.0)
+    return {"spearman": correlation, "rmse": error, SELECTED_BY: chooses}
 
 
 def _by_prompt(rows: Sequence[Preference]) -> list[int]:

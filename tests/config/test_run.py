@@ -45,12 +45,12 @@ def test_one_source_may_be_written_without_brackets():
 
 @pytest.mark.parametrize("train", [5, {"a": 1}, None])
 def test_train_that_is_no_list_is_refused(train):
-    with pytest.raises(ConfigError, match=r"'data\.train': Input should be a valid tuple"):
+    with pytest.raises(ConfigError, match=r"'data\.train': expected a text or a list of texts"):
         data(train=train)
 
 
 def test_data_without_train_is_refused_by_the_key():
-    with pytest.raises(ConfigError, match=r"'data\.train': Field required"):
+    with pytest.raises(ConfigError, match=r"'data\.train': expected a value, it has no default"):
         data(validation=["rows.jsonl"])
 
 

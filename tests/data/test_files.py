@@ -5,8 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ranker.data.files import read_rows, write_rows
 from ranker.data.load import load_preferences
+from ranker.data.readers import read_rows
+from ranker.data.writers import write_rows
 from ranker.errors import DataError
 from ranker.records import BadRow
 
@@ -17,7 +18,8 @@ ROWS = [{"prompt": "p\u2028 one", "chosen": "\u00e9", "rejected": "b"}, {"prompt
 def test_what_is_written_is_read(suffix, tmp_path):
     path = str(tmp_path / f"rows{suffix}")
     with write_rows(path) as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+        for row in ROWS:
+            out.write(row)
     assert [row for _, row in read_rows(path)] == ROWS
     assert [where for where, _ in read_rows(path)] == [f"{path}:1", f"{path}:2"]
 
@@ -47,7 +49,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
     def half():
         with write_rows(str(path)) as out:
-            out.write("half")
+            out.write({"half": 1})
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -59,7 +61,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 def test_compressed_output_is_the_same_bytes_every_time(tmp_path):
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
         with write_rows(str(tmp_path / name)) as out:
-            out.write("{}\n")
+            out.write({})
     assert (tmp_path / "a.jsonl.gz").read_bytes()[10:] == (tmp_path / "b.jsonl.gz").read_bytes()[10:]
     assert gzip.decompress((tmp_path / "a.jsonl.gz").read_bytes()) == b"{}\n"
 
@@ -118,7 +120,8 @@ def test_damaged_files_are_named(name, tmp_path):
         pq.write_table(pa.Table.from_pylist(ROWS * 100), path)
     else:
         with write_rows(str(path)) as out:
-            out.writelines(json.dumps(row) + "\n" for row in ROWS * 100)
+            for row in ROWS * 100:
+                out.write(row)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(DataError, match=f"{name}: field 'file': damaged or truncated"):
         list(read_rows(str(path)))
@@ -129,12 +132,12 @@ def test_outputs_that_are_no_plain_files(tmp_path):
     real.write_text("old")
     link.symlink_to(real)
     with write_rows(str(link)) as out:
-        out.write("new")
+        out.write({"new": 1})
     assert link.is_symlink()
-    assert real.read_text() == "new"
+    assert real.read_text() == '{"new": 1}\n'
     with write_rows("/dev/null") as out:
-        out.write("gone")
-    with pytest.raises(DataError, match="expected a name ending in"), write_rows(str(tmp_path / "out.parquet")):
+        out.write({"gone": 1})
+    with pytest.raises(DataError, match="expected a name ending in"), write_rows(str(tmp_path / "out.xlsx")):
         pass
 
 
@@ -150,7 +153,8 @@ def test_rows_are_read_where_fsspec_finds_them(tmp_path, name):
         parquet.write_table(pa.Table.from_pylist(rows), local)
     else:
         with write_rows(str(local)) as out:
-            out.writelines(json.dumps(row) + "\n" for row in rows)
+            for row in rows:
+                out.write(row)
     fsspec.filesystem("memory").pipe(f"/bucket/{name}", local.read_bytes())
     loaded_rows = list(read_rows(f"memory://bucket/{name}"))
     assert [row for _, row in loaded_rows] == rows

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from ranker.data.formats import UnusedColumns, parse_group, parse_preference
+from ranker.data.formats import parse_group, parse_preference
+from ranker.data.read_row import UnusedColumns
 from ranker.errors import DataError
 from ranker.records import Group, Message, subset_of
 
@@ -134,14 +135,14 @@ def test_a_pair_in_which_nothing_is_the_prompt_is_refused_with_its_columns(row):
 
 def test_columns_of_text_that_are_not_used_are_named_once_per_file(caplog):
     unused = UnusedColumns()
-    row = {"prompt": "p", "system": "be kind", "n": 3, "empty": "", "chosen": "a", "rejected": "b", "id": "x"}
+    row = {"prompt": "p", "note": "be kind", "n": 3, "empty": "", "chosen": "a", "rejected": "b", "id": "x"}
     for number in range(3):
         parse_group(row, f"one.jsonl:{number}", unused=unused)
     parse_preference({"prompt": "p", "chosen": "a", "rejected": "b", "tags": ["x"]}, "two.jsonl:1", unused=unused)
     unused.say()
     unused.say()
     assert [record.getMessage() for record in caplog.records] == [
-        "one.jsonl: columns not used: system",
+        "one.jsonl: columns not used: note",
         "two.jsonl: columns not used: tags",
     ]
 
@@ -203,7 +204,7 @@ def test_token_spans_of_pairs_and_lists():
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt", "expected text or a list of messages, got int"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "label": 1.2}, "label", r"probability in \[0, 1\]"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": float("inf")}, "margin", "finite number"),
-        ({"prompt": "p", "candidates": ["a", None], "scores": [1, 2]}, "candidates[1]", "expected text, got NoneType"),
+        ({"prompt": "p", "candidates": ["a", None], "scores": [1, 2]}, "candidates[1]", "expected text, got null"),
         ({"prompt": "p", "candidates": ["a", "b"], "scores": [1]}, "scores", "one for each of 2 candidates, got 1"),
         ({"prompt": "p", "candidates": "ab", "scores": [1, 2]}, "candidates", "expected a list of answers, got str"),
         ({"prompt": "other", "chosen": [USER, GOOD], "rejected": [USER, BAD]}, "prompt", "part of 'chosen'"),
@@ -217,8 +218,12 @@ def test_token_spans_of_pairs_and_lists():
         ({**SPANS, "chosen_spans": [{"start": 2, "end": 2}]}, "chosen_spans[0]", "start < end"),
         ({**SPANS, "rejected_spans": "0-1"}, "rejected_spans", r"a list of \[start, end\], got str"),
         ({**SPANS, "chosen_spans": []}, "chosen_spans, rejected_spans", "a span in at least one answer"),
-        ({"chosen": [USER, GOOD], "rejected": [BAD]}, "prompt", "found no prompt"),
-        ({"chosen": [USER], "rejected": [USER]}, "chosen/rejected", "end with an assistant turn"),
+        (
+            {"chosen": [USER, GOOD], "rejected": [BAD]},
+            "rejected",
+            "expected a conversation with its prompt, as in 'chosen'",
+        ),
+        ({"chosen": [USER], "rejected": [USER]}, "chosen", "end with an assistant turn"),
         ({"chosen": [{"role": "robot", "content": "x"}], "rejected": [BAD]}, "chosen[0]", "role"),
         (
             {"instruction": "i", "candidates": [{"text": "a", "scores": {}}]},
@@ -260,7 +265,7 @@ def test_an_explicit_prompt_column_wins_and_swapping_columns_loses_nothing():
 
 
 def test_unknown_column_names_are_refused():
-    from ranker.data.formats import check_columns
+    from ranker.data.read_row import check_columns
     from ranker.errors import ConfigError
 
     with pytest.raises(ConfigError, match="unknown column name 'promt'; did you mean 'prompt'"):

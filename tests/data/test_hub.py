@@ -4,13 +4,14 @@ import math
 
 import pytest
 
-from ranker.data import known_datasets
+from ranker.data import fields, known_datasets, shapes
+from ranker.data.formats import parse_preference
 from ranker.data.load import load_preferences
 from ranker.errors import DataError
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CONVERSATIONS = {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "No"}]}
-RATED = {a: {"Rating": "4", "Rationale": ""} for a in known_datasets.ULTRAFEEDBACK}
+RATED = {a: {"Rating": "4", "Rationale": ""} for a in shapes.ULTRAFEEDBACK}
 ROWS = {
     "hh-rlhf": {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: No"},
     "ultrafeedback": {
@@ -137,7 +138,7 @@ def test_a_name_is_enough_and_the_better_answer_wins(name, online):
 
 def test_aspects_come_by_name_with_missing_ratings(online):
     (row,) = load_preferences(["helpsteer2"]).preferences
-    assert row.tasks == tuple(sorted(known_datasets.HELPSTEER))
+    assert row.tasks == tuple(sorted(shapes.HELPSTEER))
     assert [dict(zip(row.tasks, scores, strict=True))["helpfulness"] for scores in row.scores] == [0, 3]
     (row,) = load_preferences(["ultrafeedback"]).preferences
     second = dict(zip(row.tasks, row.scores[1], strict=True))
@@ -147,18 +148,28 @@ def test_aspects_come_by_name_with_missing_ratings(online):
 
 def test_helpsteer2_turns_are_messages():
     prompt = "First?\n<extra_id_1>Assistant\nA.\n<extra_id_1>User\nThen?"
-    (row,) = known_datasets.helpsteer2_lists([HELPSTEER2[0] | {"prompt": prompt}])
-    turns = [(m["role"], m["content"]) for m in row["prompt"]]
-    assert turns == [("user", "First?"), ("assistant", "A."), ("user", "Then?")]
+    row = parse_preference(HELPSTEER2[0] | {"prompt": prompt}, "f:1")
+    assert [(m.role, m.content) for m in row.prompt] == [("user", "First?"), ("assistant", "A."), ("user", "Then?")]
 
 
-def test_ties_are_ties(online):
-    row = ROWS["helpsteer3"] | {"overall_preference": 0}
-    assert known_datasets.HUB["helpsteer3"].adapt(row)["label"] == 0.5
-    assert (
-        known_datasets.HUB["unified-feedback"].adapt(ROWS["unified-feedback"] | {"conv_A_rating": 1.0})["label"] == 0.5
-    )
-    assert known_datasets.HUB["unified-feedback"].adapt(ROWS["unified-feedback"] | {"conv_A_rating": None}) is None
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("helpsteer3", {"overall_preference": 0}),
+        ("unified-feedback", {"conv_A_rating": 1.0}),
+        ("ultrafeedback-binarized", {"score_rejected": 8.0}),
+        ("webgpt-comparisons", {"score_1": 0.5}),
+    ],
+)
+def test_ties_are_ties(name, changes):
+    shape = known_datasets.HUB[name].shape
+    assert parse_preference(ROWS[name] | changes, "f:1", shape=shape).pairs() == [(0, 1, (0.5,))]
+
+
+def test_answers_without_ratings_hold_no_comparison():
+    row = parse_preference(ROWS["unified-feedback"] | {"conv_A_rating": None}, "f:1")
+    ((_, _, (target,)),) = row.pairs()
+    assert math.isnan(target)
 
 
 def test_splits_and_streaming_are_passed_on(online):
@@ -167,11 +178,11 @@ def test_splits_and_streaming_are_passed_on(online):
 
 
 def test_transcripts_keep_their_turns():
-    turns = known_datasets.transcript("\n\nHuman: a\n\nAssistant: b\n\nHuman: c Human: d\n\nAssistant:")
+    turns = fields.transcript("\n\nHuman: a\n\nAssistant: b\n\nHuman: c Human: d\n\nAssistant:")
     assert [t["role"] for t in turns] == ["user", "assistant", "user", "assistant"]
     assert [t["content"] for t in turns] == ["a", "b", "c Human: d", ""]
     with pytest.raises(ValueError, match="begins with"):
-        known_datasets.transcript("no turns at all")
+        fields.transcript("no turns at all")
 
 
 def test_conversations_above_ranked_replies_are_the_prompt():

@@ -140,7 +140,7 @@ def test_rewards_that_are_missing_are_counted_with_their_reasons(model, caplog):
     returned = trl.reward_function(model)(prompts=["p", "p", "p", 3], completions=["a", None, "b", "c"])
     assert [value is None for value in returned] == [False, True, False, True]
     (line,) = [message for message in caplog.messages if "no reward" in message]
-    assert line.startswith("2 of 4 completions have no reward: 1 x candidates[0]: expected text, got NoneType")
+    assert line.startswith("2 of 4 completions have no reward: 1 x candidates[0]: expected text, got null")
     assert "1 x prompt: expected text or a list of messages, got int" in line
 
 

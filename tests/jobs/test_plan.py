@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from ranker.data.sources import Source
 from ranker.errors import ConfigError, DataError, JobError
-from ranker.jobs import plan as planning
-from ranker.jobs.plan import Part, Plan, Reader, Source, expanded, make_plan, read, start_or_resume
+from ranker.jobs.plan import InputFile, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
 from ranker.records import BadRow
 
-SOURCES = (Source("a.jsonl", 10, "aa", 5), Source("b.jsonl", 20, "bb", 0), Source("c.jsonl", 30, "cc", 3))
+SOURCES = (InputFile("a.jsonl", 10, "aa", 5), InputFile("b.jsonl", 20, "bb", 0), InputFile("c.jsonl", 30, "cc", 3))
 PLAN = Plan(SOURCES, 2, {"model": {"name": "m"}, "columns": ["x"]})
 
 
@@ -45,24 +45,29 @@ def test_names_of_parts_sort_like_their_numbers():
 
 def test_names_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert expanded(["rows.jsonl"]) == [str(tmp_path / "rows.jsonl")]
+    assert [source.path for source in expanded(["rows.jsonl"])] == [str(tmp_path / "rows.jsonl")]
 
 
 def test_a_glob_gives_its_files_sorted(tmp_path):
     for name in ("b.jsonl", "a.jsonl", "c.txt"):
         (tmp_path / name).touch()
-    assert expanded([f"{tmp_path}/*.jsonl"]) == [str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")]
+    assert [source.path for source in expanded([f"{tmp_path}/*.jsonl"])] == [
+        str(tmp_path / "a.jsonl"),
+        str(tmp_path / "b.jsonl"),
+    ]
 
 
 def test_a_file_of_several_patterns_is_read_once(tmp_path):
     (tmp_path / "a.jsonl").touch()
-    assert expanded([f"{tmp_path}/a.jsonl", f"{tmp_path}/*.jsonl"]) == [str(tmp_path / "a.jsonl")]
+    assert [source.path for source in expanded([f"{tmp_path}/a.jsonl", f"{tmp_path}/*.jsonl"])] == [
+        str(tmp_path / "a.jsonl")
+    ]
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_itself(tmp_path):
     path = tmp_path / "rows[1].jsonl"
     path.touch()
-    assert expanded([str(path)]) == [str(path)]
+    assert [source.path for source in expanded([str(path)])] == [str(path)]
 
 
 def test_a_glob_without_files_is_refused(tmp_path):
@@ -71,11 +76,11 @@ def test_a_glob_without_files_is_refused(tmp_path):
 
 
 def test_a_remote_name_stays_as_it_is():
-    assert expanded(["s3://bucket/rows.jsonl"]) == ["s3://bucket/rows.jsonl"]
+    assert [source.path for source in expanded(["s3://bucket/rows.jsonl"])] == ["s3://bucket/rows.jsonl"]
 
 
 def test_a_plan_has_the_rows_bytes_and_hash_of_a_file(rows, folder):
-    (source,) = make_plan([str(rows)], 2, {}, folder).sources
+    (source,) = make_plan([Source(str(rows))], 2, {}, folder).sources
     content = rows.read_bytes()
     assert (source.rows, source.bytes, source.sha256) == (5, len(content), hashlib.sha256(content).hexdigest())
     assert source.modified == rows.stat().st_mtime_ns
@@ -83,19 +88,19 @@ def test_a_plan_has_the_rows_bytes_and_hash_of_a_file(rows, folder):
 
 def test_a_plan_of_a_missing_file_names_it(tmp_path, folder):
     with pytest.raises(DataError, match=r"absent\.jsonl"):
-        make_plan([str(tmp_path / "absent.jsonl")], 2, {}, folder)
+        make_plan([Source(str(tmp_path / "absent.jsonl"))], 2, {}, folder)
 
 
 def test_a_file_that_did_not_change_is_not_read_again(rows, folder, monkeypatch):
-    first = start_or_resume(make_plan([str(rows)], 2, {}, folder), folder)
-    monkeypatch.setattr(planning, "read_rows", lambda path: pytest.fail("it is read again"))
-    assert make_plan([str(rows)], 2, {}, folder) == first
+    first = start_or_resume(make_plan([Source(str(rows))], 2, {}, folder), folder)
+    monkeypatch.setattr(Source, "rows", lambda source: pytest.fail("it is read again"))
+    assert make_plan([Source(str(rows))], 2, {}, folder) == first
 
 
 def test_a_file_that_changed_is_read_again(rows, folder):
-    start_or_resume(make_plan([str(rows)], 2, {}, folder), folder)
+    start_or_resume(make_plan([Source(str(rows))], 2, {}, folder), folder)
     rows.write_text('{"n": 9}\n')
-    assert make_plan([str(rows)], 2, {}, folder).sources[0].rows == 1
+    assert make_plan([Source(str(rows))], 2, {}, folder).sources[0].rows == 1
 
 
 def test_a_new_folder_gets_the_plan(folder):
@@ -113,9 +118,9 @@ def test_the_same_job_is_resumed(folder):
 
 
 def test_a_file_with_another_time_is_the_same_job(rows, folder):
-    start_or_resume(make_plan([str(rows)], 2, {}, folder), folder)
+    start_or_resume(make_plan([Source(str(rows))], 2, {}, folder), folder)
     os.utime(rows, (0, 0))
-    plan = make_plan([str(rows)], 2, {}, folder)
+    plan = make_plan([Source(str(rows))], 2, {}, folder)
     assert start_or_resume(plan, folder) == plan
 
 
@@ -123,7 +128,7 @@ def test_a_file_with_another_time_is_the_same_job(rows, folder):
     ("changed", "field", "repair"),
     [
         (Plan(SOURCES, 3, PLAN.settings), "part_rows 2, now 3", "restore --part-rows"),
-        (Plan(SOURCES[:1], 2, PLAN.settings), r"sources\.1\.bytes 20, now 'nothing'", "restore the input"),
+        (Plan(SOURCES[:1], 2, PLAN.settings), r"sources\.1\.path .b.jsonl., now 'nothing'", "restore the input"),
         (
             Plan(SOURCES, 2, {**PLAN.settings, "model": {"name": "n"}}),
             r"settings\.model\.name 'm', now 'n'",
@@ -161,7 +166,7 @@ def test_a_folder_in_an_object_store_is_refused():
 
 def test_a_plan_is_readable_json(folder):
     start_or_resume(PLAN, folder)
-    assert json.loads((folder / planning.PLAN).read_text())["part_rows"] == 2
+    assert json.loads((folder / "_plan.json").read_text())["part_rows"] == 2
 
 
 def test_a_reader_gives_the_rows_of_parts_in_order(rows):
@@ -174,8 +179,8 @@ def test_a_reader_gives_the_rows_of_parts_in_order(rows):
 
 def test_a_reader_continues_where_the_part_before_ended(rows, monkeypatch):
     opened = []
-    read_rows = planning.read_rows
-    monkeypatch.setattr(planning, "read_rows", lambda path: opened.append(path) or read_rows(path))
+    read_rows = Source.rows
+    monkeypatch.setattr(Source, "rows", lambda source: opened.append(source.path) or read_rows(source))
     reader = Reader()
     reader.rows(Part(0, str(rows), 0, 2))
     reader.rows(Part(2, str(rows), 4, 1))

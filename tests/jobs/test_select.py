@@ -8,7 +8,7 @@ import pytest
 from ranker.errors import ConfigError
 from ranker.jobs.keep import NAMES
 from ranker.jobs.select import OUTPUTS, OutputRows, Selection, numbers, selector
-from ranker.records import Group, Message
+from ranker.records import Group, Message, Turns
 from ranker.scoring.protocol import GroupScores
 
 ROW = {"prompt": "q", "candidates": ["a", "bb", "ccc"]}
@@ -76,9 +76,23 @@ def test_a_pair_is_the_best_and_the_worst_answer():
     }
 
 
-def test_the_prompt_of_a_pair_is_text():
+def test_a_pair_with_a_prompt_of_messages_is_messages():
     group = Group((Message("system", "s"), Message("user", "q")), ("a", "b"))
-    assert selected((1, 2), group, output_rows="pairs")["prompt"] == "System: s\nUser: q"
+    row = selected((1, 2), group, output_rows="pairs")
+    assert row["prompt"] == [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]
+    assert (row["chosen"], row["rejected"]) == (
+        [{"role": "assistant", "content": "b"}],
+        [{"role": "assistant", "content": "a"}],
+    )
+
+
+def test_an_answer_of_several_messages_is_written_as_messages():
+    messages = (Message("assistant", "Where?"), Message("user", "Rome"), Message("assistant", "Sun."))
+    group = Group("q", (Turns(messages), "b"))
+    row = selected((2, 1), group, output_rows="pairs")
+    assert row["prompt"] == [{"role": "user", "content": "q"}]
+    assert row["chosen"] == [message.to_dict() for message in messages]
+    assert selected((2, 1), group, output_rows="best")["best"] == row["chosen"]
 
 
 @pytest.mark.parametrize(("scores", "candidates"), [((1,), ("a",)), ((), ()), ((2, 1), ("a", "a"))])
@@ -103,12 +117,26 @@ def test_a_lone_answer_is_no_tie():
 
 def test_numbers_are_those_of_the_best_answer():
     values = numbers(GROUP, scored(1, 3, 2, truncated=[True, False, True]))
-    assert values == {"score": 3.0, "margin": 1.0, "truncated": False, "candidates": 3, "characters": 2}
+    assert values == {
+        "score": 3.0,
+        "margin": 1.0,
+        "truncated": False,
+        "prompt_truncated": False,
+        "candidates": 3,
+        "characters": 2,
+    }
 
 
 def test_numbers_of_a_row_without_candidates_are_missing():
     values = numbers(Group("q", ()), scored())
-    assert values == {"score": None, "margin": None, "truncated": None, "candidates": 0, "characters": None}
+    assert values == {
+        "score": None,
+        "margin": None,
+        "truncated": None,
+        "prompt_truncated": None,
+        "candidates": 0,
+        "characters": None,
+    }
 
 
 def test_numbers_are_what_rules_may_name():

@@ -9,9 +9,11 @@ from typing import Any, Final
 from ranker.config import RunConfig
 from ranker.config.models import ArmoRMConfig, PointwiseConfig
 from ranker.config.run import HELD_OUT_ROWS
+from ranker.data.sources import known_datasets
 from ranker.evaluation.model_report import ModelReport
 from ranker.evaluation.report.tables import Rows, headline
 from ranker.extras import require
+from ranker.metrics import Estimate
 
 NAME: Final = "README.md"
 TASK: Final = "text-ranking"
@@ -52,14 +54,21 @@ def write(folder: Path, config: RunConfig, report: ModelReport, facts: Rows) -> 
                 metric_name=label,
                 metric_value=round(estimate.value, 4),
             )
-            for metric, label, estimate in (
-                ("accuracy", "pairwise accuracy", report.accuracy),
-                ("log_loss", "log-loss (nats)", report.log_loss),
-            )
+            for metric, label, estimate in _metrics(report)
             if estimate.n
         ],
     )
     hub.ModelCard(f"---\n{data.to_yaml()}\n---\n{_text(name, config, report, facts)}").save(folder / NAME)
+
+
+def _metrics(report: ModelReport) -> list[tuple[str, str, Estimate]]:
+    if report.regression is not None:
+        figures = report.regression
+        return [("spearman", "Spearman of score and label", figures.spearman), ("rmse", "RMSE", figures.rmse)]
+    return [
+        ("accuracy", "pairwise accuracy", report.accuracy),
+        ("log_loss", "log-loss (nats)", report.log_loss),
+    ]
 
 
 def _is_here(backbone: str) -> bool:
@@ -69,6 +78,8 @@ def _is_here(backbone: str) -> bool:
 
 def _text(name: str, config: RunConfig, report: ModelReport, facts: Rows) -> str:
     model, training = config.model, config.training
+    data = config.data
+    licences = known_datasets([*data.train, *data.aspects, *data.validation])
     rows: list[tuple[str, Any]] = [
         ("model type", model.type),
         ("backbone", model.name_or_path),
@@ -77,6 +88,7 @@ def _text(name: str, config: RunConfig, report: ModelReport, facts: Rows) -> str
         ("training rows", ", ".join(config.data.train)),
         ("validation rows", ", ".join(config.data.validation) or HELD_OUT_ROWS),
         ("test rows", ", ".join(config.data.test) or "none"),
+        *((f"licence of {name}", f"{known.licence}, as its card says") for name, known in licences.items()),
         *facts,
     ]
     kind = "reward model" if isinstance(model, PointwiseConfig | ArmoRMConfig) else "ranker"

@@ -8,6 +8,7 @@ from ranker.evaluation.model_report import ModelReport
 from ranker.evaluation.statistics.calibration import Temperature
 from ranker.evaluation.statistics.length import LengthBias
 from ranker.evaluation.statistics.paired import Paired
+from ranker.evaluation.statistics.regression import Regression
 from ranker.scoring.distinct import ReadCount
 
 Rows = Sequence[tuple[str, str]]
@@ -32,6 +33,8 @@ def compared(result: Paired | None, first: str, second: str) -> str:
 
 def headline(report: ModelReport) -> list[tuple[str, str]]:
     """The report's main numbers as (name, text) rows."""
+    if report.regression is not None:
+        return _regression_rows(report, report.regression)
     swap = report.label_swap
     rows = [
         ("comparisons, prompts", f"{report.comparisons} of {report.prompts} prompts"),
@@ -57,6 +60,19 @@ def headline(report: ModelReport) -> list[tuple[str, str]]:
         if len(shares) > 1:
             rows += [(f"{name}: {key}", str(share)) for key, share in shares.items()]
     return rows
+
+
+def _regression_rows(report: ModelReport, figures: Regression) -> list[tuple[str, str]]:
+    """The rows of single answers, which hold no comparison."""
+    return [
+        ("answers with a label", str(figures.n)),
+        *_read_rows(ReadCount(report.answers, report.answers_read)),
+        ("Spearman of score and label", str(figures.spearman)),
+        ("  of length and label", f"{figures.length_spearman:.3f}"),
+        ("RMSE (units of the label)", str(figures.rmse)),
+        ("  of the labels' mean", f"{figures.mean_rmse:.3f}"),
+        ("rows that failed", str(report.failed)),
+    ]
 
 
 def _read_rows(count: ReadCount) -> list[tuple[str, str]]:

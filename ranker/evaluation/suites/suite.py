@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.data.files import read_rows
+from ranker.data.readers import read_rows
 from ranker.errors import DataError
 from ranker.evaluation.model_report import SCHEMA_VERSION
 from ranker.evaluation.report.writer import METRICS, write_report

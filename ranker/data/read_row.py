@@ -1,0 +1,197 @@
+"""A row while it is read: its columns by the names used here, and which of them were not used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from ranker.data.fields import MESSAGE_KEYS
+from ranker.errors import ConfigError, DataError, nearest
+
+logger = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+Columns = Mapping[str, str]
+"""From the names used here (prompt, chosen, rejected, candidates, scores, ...) to the columns of the file."""
+
+KNOWN: Final = (
+    "prompt",
+    "system",
+    "history",
+    "candidates",
+    "scores",
+    "chosen",
+    "rejected",
+    "label",
+    "margin",
+    "response",
+    "text",
+    "score",
+    "accept",
+    "messages",
+    "id",
+    "subset",
+    "kinds",
+    "spans",
+    "chosen_spans",
+    "rejected_spans",
+    "reference",
+)
+"""Names that ``columns`` may map."""
+
+FACTS: Final = ("id", "subset", "family", "kinds", "style")
+"""Columns of text about a row, which the model does not read and reports do."""
+
+SETTINGS: Final = ("tools", "chat_template_kwargs")
+"""Columns that change what a chat template writes. They are not read here, so they are named whatever they hold."""
+
+PARTS: Final = frozenset({"role", "content", "from", "value", "text", "type", "scores", *MESSAGE_KEYS})
+"""Keys of messages and candidates that are read."""
+
+
+class ReadRow(dict[str, Any]):
+    """A row that records which columns were read; ``replaced`` are columns whose names other columns got."""
+
+    def __init__(self, columns: Row, replaced: Row | None = None) -> None:
+        super().__init__(columns)
+        self.read: set[str] = set()
+        self._replaced = replaced or {}
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The column, or ``default``."""
+        self.read.add(name)
+        return super().get(name, default)
+
+    def unused(self, known: Collection[str]) -> Iterator[str]:
+        """Columns and keys with text that were neither read nor are in ``known``."""
+        for name, value in self.items():
+            if name in self.read:
+                yield from (key for key in _unread_keys(name, value) if key not in known)
+            elif name not in known and name not in FACTS and _is_said(name, value):
+                yield name
+        for name, value in self._replaced.items():
+            if name not in known and name not in FACTS and _is_said(name, value):
+                yield name
+
+
+def _is_said(name: str, value: Any) -> bool:
+    return value is not None if name in SETTINGS else has_text(value)
+
+
+def _unread_keys(name: str, value: Any) -> Iterator[str]:
+    """Keys of the messages or candidates in a column that hold text and are not read: ``candidates[].model``."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        for item in value:
+            yield from _unread_keys(f"{name}[]", item)
+    elif isinstance(value, Mapping) and value.keys() & {"role", "from", "text"}:
+        yield from (f"{name}.{key}" for key, inner in value.items() if key not in PARTS and has_text(inner))
+
+
+class UnusedColumns:
+    """Collects columns of text that were not used, and reports each once per file.
+
+    Args:
+        used: columns that are read elsewhere.
+    """
+
+    def __init__(self, used: Collection[str] = ()) -> None:
+        self._used = used
+        self._new: dict[str, dict[str, None]] = {}
+        self._reported: dict[str, set[str]] = {}
+
+    def note(self, where: str, row: ReadRow) -> None:
+        """Collect the unused columns of the row at ``where`` (``file:line``)."""
+        source = where.rpartition(":")[0]
+        reported, new = self._reported.setdefault(source, set()), self._new.setdefault(source, {})
+        new.update(dict.fromkeys(row.unused({*reported, *new, *self._used})))
+
+    def say(self) -> None:
+        """Log the columns that were not logged before, one line per file."""
+        for source, names in self._new.items():
+            if names:
+                begin = f"{source}: " if source else ""
+                logger.warning("%scolumns not used: %s", begin, ", ".join(names))
+                self._reported[source] |= set(names)
+        self._new = {}
+
+
+def has_text(value: Any) -> bool:
+    """Whether a value is or holds text."""
+    if isinstance(value, str):
+        return bool(value.strip())
+    if isinstance(value, Mapping):
+        return any(map(has_text, value.values()))
+    return isinstance(value, list | tuple) and any(map(has_text, value))
+
+
+def check_columns(columns: Columns) -> Columns:
+    """Refuse unknown names.
+
+    Raises:
+        ConfigError: naming the unknown name and the nearest known one.
+    """
+    for name in columns:
+        if name not in KNOWN:
+            raise ConfigError(f"unknown column name '{name}'{nearest(name, KNOWN)}")
+    return columns
+
+
+def renamed(row: Row, columns: Columns, where: str, prompts: Collection[str]) -> ReadRow:
+    """The row with its columns under the names used here; a column may be a path, ``completions.0.response``.
+
+    Args:
+        row: the columns of the file.
+        columns: names of the columns, or paths in them.
+        where: ``file:line``, for errors.
+        prompts: names of prompts; if the prompt is named, no other column is used for it, not even for a null.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    named = {name: column_at(row, column, where, name) for name, column in columns.items()}
+    tops = {column.partition(".")[0] for column in columns.values() if column not in row}
+    rest = {name: value for name, value in row.items() if name not in columns.values() and name not in tops}
+    replaced = [name for name in rest if name in named or ("prompt" in named and name in prompts)]
+    kept = {name: value for name, value in rest.items() if name not in replaced}
+    paths = set(columns.values())
+    in_part = {f"{top} (in part)": row[top] for top in sorted(tops) if _has_text_beside(row[top], top, paths)}
+    return ReadRow(kept | named, {name: rest[name] for name in replaced} | in_part)
+
+
+def column_at(row: Row, column: str, where: str, name: str = "") -> Any:
+    """A column, or what stands at a path: ``completions.0.response`` is the first completion's response.
+
+    Raises:
+        DataError: there is no such column, or nothing at the path.
+    """
+    if column in row:
+        return row[column]
+    value: Any = row
+    steps = column.split(".")
+    for number, step in enumerate(steps):
+        if isinstance(value, Mapping) and step in value:
+            value = value[step]
+        elif step.isdigit() and isinstance(value, Sequence) and not isinstance(value, str) and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            begin = ".".join(steps[:number])
+            got = ", ".join(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+            place = f" in '{begin}'" if begin else ""
+            raise DataError(where, column, f"expected the column named for '{name}', got {got or 'nothing'}{place}")
+    return value
+
+
+def _has_text_beside(value: Any, path: str, used: Collection[str]) -> bool:
+    """Whether a value holds text outside the paths that are used."""
+    if path in used:
+        return False
+    if isinstance(value, Mapping):
+        return any(_has_text_beside(inner, f"{path}.{key}", used) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return any(_has_text_beside(inner, f"{path}.{i}", used) for i, inner in enumerate(value))
+    return has_text(value)
