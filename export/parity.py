@@ -273,14 +273,11 @@ def _joined(part: Sequence[Scored]) -> Scored:
         scores=tuple(scores for preference in rows for scores in preference.scores),
         spans=(),
     )
-    before, after = (
-        GroupScores(
-            np.concatenate([item[side].scores for item in part]),
-            np.concatenate([item[side].truncated for item in part]),
-        )
-        for side in (1, 2)
-    )
-    return merged, before, after
+    return merged, _joined_scores([before for _, before, _ in part]), _joined_scores([after for _, _, after in part])
+
+
+def _joined_scores(results: Sequence[GroupScores]) -> GroupScores:
+    return GroupScores(np.concatenate([r.scores for r in results]), np.concatenate([r.truncated for r in results]))
 
 
 def _swapped(before: Floats, after: Floats) -> float:

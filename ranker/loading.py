@@ -21,7 +21,7 @@ from ranker.layouts.settings import text_settings
 from ranker.metrics import sigmoid
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
-from ranker.records import Group, Message, Turns
+from ranker.records import Group, Message, Prompt, Turns
 from ranker.runtime import manifest as manifests
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import Device, int8_warning, processor_has
@@ -239,7 +239,7 @@ class Ranker:
         groups = _groups(prompts, candidates)
         if isinstance(references, str) or len(references) != len(groups):
             raise ConfigError(f"expected one reference per prompt ({len(groups)}), got {len(references)}")
-        texts = [_answer(reference, "reference") for reference in references]
+        texts = [_answer(text, "reference", group.prompt) for text, group in zip(references, groups, strict=True)]
         return [_checked(result) for result in with_reference(self.scorer, groups, texts)]
 
     def compare(self, prompt: PromptLike, a: AnswerLike, b: AnswerLike, *, probability: bool = False) -> float:
@@ -466,24 +466,36 @@ def _groups(prompts: Sequence[PromptLike], candidates: Sequence[Sequence[AnswerL
 def _group(prompt: PromptLike, candidates: Sequence[AnswerLike]) -> Group:
     if isinstance(candidates, str) or not isinstance(candidates, Sequence):
         raise ConfigError(f"expected a list of candidates, got {candidates!r:.60}")
-    answers = tuple(_answer(candidate, f"candidates[{number}]") for number, candidate in enumerate(candidates))
+    turns = _prompt(prompt)
+    answers = (_answer(candidate, f"candidates[{number}]", turns) for number, candidate in enumerate(candidates))
+    return Group(turns, tuple(answers))
+
+
+def _prompt(prompt: PromptLike) -> Prompt:
     if isinstance(prompt, str):
-        return Group(prompt, answers)
+        return prompt
     mappings = (
         [m.to_dict() if isinstance(m, Message) else m for m in prompt] if isinstance(prompt, Sequence) else prompt
     )
     try:
-        return Group(fields.messages(mappings, "prompt", "prompt"), answers)
+        return fields.messages(mappings, "prompt", "prompt")
     except DataError as error:
         raise ConfigError(
             f"expected a prompt as text or as messages {{'role', 'content'}}: {error.field}: {error.reason}"
         ) from error
 
 
-def _answer(value: AnswerLike, name: str) -> str:
+def _answer(value: AnswerLike, name: str, prompt: Prompt) -> str:
+    """An answer; of a conversation that begins with the prompt, what follows."""
     if isinstance(value, Turns):
         return value
     try:
+        if not isinstance(value, str) and fields.is_conversation(value):
+            asked = (Message("user", prompt),) if isinstance(prompt, str) else prompt
+            before, answered = fields.split_answer(fields.messages(value, name, name), name, name)
+            if before != asked:
+                raise ConfigError(f"{name}: expected an answer to the prompt, got a conversation with another one")
+            return answered
         return fields.answer(value, name, name)
     except DataError as error:
         raise ConfigError(f"{error.field}: {error.reason}") from error

@@ -30,6 +30,8 @@ def evaluate(
 ) -> EvaluationReport:
     """Evaluate models on labelled rows: accuracy, ties, calibration, order and length effects, agreement, best-of-n.
 
+    Of single answers with a label each, which hold no comparison: Spearman correlation and RMSE.
+
     Every figure has its n and its 95 % interval over prompts; random and longer-wins baselines stand beside it.
 
     Args:
@@ -54,7 +56,7 @@ def evaluate(
     """
     from ranker.evaluation.evaluation_report import evaluate_models
 
-    labelled = preferences_of(rows, columns)
+    labelled = preferences_of(rows, columns, single=True)
     training = [] if train is None else preferences_of(train, columns)
     return evaluate_models(
         scorers_of(models, **options),

@@ -64,7 +64,7 @@ def export_onnx(
     reports = export(
         hub.local(str(checkpoint)),
         {precision: Path(path)},
-        rows=preferences_of("sample:validation" if rows is None else rows),
+        rows=preferences_of("sample:validation" if rows is None else rows, single=True),
         data=SAMPLE if rows is None else name_of(rows),
         on_loss="allow" if allow_loss else "refuse",
         text=text_settings(text),

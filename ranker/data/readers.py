@@ -76,7 +76,7 @@ def _reader_of(path: str) -> tuple[Callable[[str, Any], Rows], str]:
     """What reads a file, and its compression."""
     suffixes = [suffix.lower() for suffix in PurePath(path).suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSED else ""
-    return READERS.get(suffixes[-1] if suffixes else "", _json), compression
+    return KINDS.get(suffixes[-1] if suffixes else "", _json), compression
 
 
 def _check_head(path: str, raw: Any, suffix: str) -> None:
@@ -324,7 +324,7 @@ def _numbered(name: str, rows: Iterator[Any]) -> Rows:
         yield f"{name}:{number}", row
 
 
-READERS: Final[dict[str, Callable[[str, Any], Rows]]] = {
+KINDS: Final[dict[str, Callable[[str, Any], Rows]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".parquet": _parquet,
@@ -332,5 +332,5 @@ READERS: Final[dict[str, Callable[[str, Any], Rows]]] = {
 }
 """By the ending; all others are JSON."""
 
-ENDINGS: Final = (".jsonl", ".json", ".ndjson", *READERS)
+ENDINGS: Final = (".jsonl", ".json", ".ndjson", *KINDS)
 """Endings of files of rows, besides those of their compression."""

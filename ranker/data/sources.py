@@ -176,9 +176,11 @@ def _shards(folder: Path) -> list[str]:
         raise DataError(str(folder), "input", f"expected files that end in {', '.join(ENDINGS)}, found none")
     splits = {_split_of(os.path.relpath(name, folder)) for name in names}
     if len(splits) > 1:
-        said = ", ".join(sorted(split or "none" for split in splits))
+        names_of_splits = ", ".join(sorted(split or "none" for split in splits))
         raise DataError(
-            str(folder), "input", f"expected files of one split, got files of {said}; name some: '{folder}/train*'"
+            str(folder),
+            "input",
+            f"expected files of one split, got files of {names_of_splits}; name some: '{folder}/train*'",
         )
     return names
 

@@ -13,7 +13,7 @@ from ranker.metrics import Comparisons, leads
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss and accuracy, or correlation where nothing is compared, over optimizer steps, of training and validation, from a trainer's log."""
+    """Loss and accuracy, or correlation where nothing is compared, of training and validation over optimizer steps."""
     drawn, (left, right) = figure(2)
     compares = any(key in entry for entry in history for key in ("accuracy", "eval_accuracy"))
     second = ("accuracy", "pairwise accuracy") if compares else ("spearman", "Spearman of score and label")

@@ -231,7 +231,7 @@ def test_a_model_without_a_backbone_is_refused_by_the_key():
     ("key", "name"),
     [
         ("training.lr", "'training.learning_rate' here"),
-        ("training.epochs", "'training.num_train_epochs' here"),
+        ("training.max_epochs", "'training.num_train_epochs' here"),
         ("training.batch_size", "'training.max_tokens_per_forward' here, in tokens"),
         ("data.eval", "'data.validation' here"),
         ("lora.rank", "'lora.r' here"),

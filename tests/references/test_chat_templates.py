@@ -36,7 +36,7 @@ def as_parts(conversation):
 
 def conversation_group(conversation):
     """A conversation as a row of a file is read."""
-    prompt, answer = fields.split_last(fields.messages(list(conversation), "row", "messages"), "row", "messages")
+    prompt, answer = fields.split_answer(fields.messages(list(conversation), "row", "messages"), "row", "messages")
     return Group(prompt, (answer,))
 
 

@@ -105,9 +105,24 @@ def test_validation_rows_hold_a_comparison():
     assert {len(row.candidates) for row in validation} == {2}
 
 
-def test_one_prompt_cannot_be_held_out():
-    with pytest.raises(ConfigError, match=r"data\.train has one prompt, so none can be held out; set it"):
-        held_out([[pair("q"), pair("q", "c")]], seed=0)
+def test_rows_of_one_prompt_are_held_out_by_their_answers():
+    rows = [pair("q", f"answer {number}") for number in range(10)]
+    kept, validation = held_out([rows], seed=0)
+    assert len(kept[0]) == 8
+    assert not {row.candidates for row in validation} & {row.candidates for row in kept[0]}
+
+
+def test_one_row_cannot_be_held_out():
+    with pytest.raises(ConfigError, match=r"data\.train has one row, so none can be held out; set it"):
+        held_out([[pair("q")]], seed=0)
+
+
+def test_single_answers_are_held_out_whole_where_their_labels_are_learned():
+    rows = [Preference("", (f"text {number}",), ((float(number),),)) for number in range(10)]
+    kept, validation = held_out([rows], seed=0, single=True)
+    assert (len(kept[0]), len(validation)) == (8, 2)
+    with pytest.raises(ConfigError, match="hold no comparison"):
+        held_out([rows], seed=0)
 
 
 def test_held_out_rows_without_a_comparison_are_refused():
