@@ -10,6 +10,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from ranker.errors import OutputError
+
+
+@contextmanager
+def output_errors(path: str | Path) -> Iterator[None]:
+    """Turn what the operating system says of writing ``path`` into an error of one line.
+
+    Raises:
+        OutputError: naming the path and the reason.
+    """
+    try:
+        yield
+    except (BrokenPipeError, OutputError):
+        raise  # a pipe: the reader of a pipe has ended, as ``head`` does
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError" and "os error" in str(error):
+            raise OutputError(f"{path}: cannot be written ({str(error).rpartition(': ')[2]})") from error
+        raise
+
+
 PARTIAL: Final = ".partial"
 REPLACED: Final = ".replaced"
 
@@ -24,7 +46,8 @@ def create_text(path: Path, text: str) -> bool:
     """Write a small UTF-8 file in one step unless it exists; of several processes one gets True, the others False."""
     draft = _beside(path)
     try:
-        draft.write_text(text, encoding="utf-8")
+        with output_errors(path):
+            draft.write_text(text, encoding="utf-8")
         os.link(draft, path)
     except FileExistsError:
         return False
@@ -38,15 +61,19 @@ def draft_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     """A new path beside ``path``; its file is renamed to ``path`` when the block ends, or removed when it raises.
 
     With ``flush`` the file and its folder's entry are flushed to disk.
+
+    Raises:
+        OutputError: it cannot be written.
     """
     draft = _beside(path)
     try:
-        yield draft
-        if flush:
-            sync(draft)
-        draft.replace(path)
-        if flush and os.name == "posix":  # elsewhere a folder cannot be opened
-            sync(path.parent)
+        with output_errors(path):
+            yield draft
+            if flush:
+                sync(draft)
+            draft.replace(path)
+            if flush and os.name == "posix":  # elsewhere a folder cannot be opened
+                sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 

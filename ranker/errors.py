@@ -105,7 +105,7 @@ class ScoringError(RankerError):
     """A forward pass whose result is not a finite number."""
 
 
-class OutputError(RankerError):
+class OutputError(RankerError, OSError):
     """A file or folder that the operating system does not let this process write."""
 
 

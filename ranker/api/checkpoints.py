@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ranker.api.rows import RowsLike, preferences_of
+from ranker.atomic import output_errors
 from ranker.errors import CheckpointError
 from ranker.extras import require
 from ranker.layouts.settings import text_settings
@@ -131,6 +132,7 @@ def convert(
     Raises:
         ConfigError: an unknown format, or a setting of the text that the model does not have.
         CheckpointError: the source is not read, the target holds files, or the format cannot hold the model.
+        OutputError: the target cannot be written.
     """
     if to == "triton":
         require("ranker.serving.triton").write(Path(source), Path(target))
@@ -140,16 +142,10 @@ def convert(
     from ranker.checkpoints import hub
 
     folder = hub.local(str(source), allow_pickle=allow_pickle)
-    return tuple(
-        converting.convert(
-            folder,
-            Path(target),
-            to,
-            head_prefix=head_prefix,
-            allow_pickle=allow_pickle,
-            text=text_settings(text),
-        )
-    )
+    settings = text_settings(text)
+    options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle, "text": settings}
+    with output_errors(target):
+        return tuple(converting.convert(folder, Path(target), to, **options))
 
 
 def merge_adapter(

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ranker.api.rows import RowsLike, name_of, preferences_of
+from ranker.atomic import output_errors
 from ranker.config import ExportPrecision
-from ranker.errors import ConfigError, nearest
+from ranker.data.writers import check_folder
+from ranker.errors import ConfigError, OutputError, nearest
 from ranker.extras import require
 from ranker.layouts.settings import text_settings
 
@@ -57,16 +59,22 @@ def export_onnx(
         known = get_args(ExportPrecision)
         raise ConfigError(f"precision: expected {', '.join(known)}, got '{precision}'{nearest(precision, known)}")
     require("onnx")
+    if Path(path).is_dir():
+        raise OutputError(f"{path}: expected the name of a file to write, got a folder")
+    check_folder(Path(path).parent)
     from ranker.checkpoints import hub
     from ranker.export.parity import SAMPLE
     from ranker.export.write import export
 
-    reports = export(
-        hub.local(str(checkpoint)),
-        {precision: Path(path)},
-        rows=preferences_of("sample:validation" if rows is None else rows, single=True),
-        data=SAMPLE if rows is None else name_of(rows),
-        on_loss="allow" if allow_loss else "refuse",
-        text=text_settings(text),
-    )
+    folder = hub.local(str(checkpoint))
+    labelled = preferences_of("sample:validation" if rows is None else rows, single=True)
+    with output_errors(path):
+        reports = export(
+            folder,
+            {precision: Path(path)},
+            rows=labelled,
+            data=SAMPLE if rows is None else name_of(rows),
+            on_loss="allow" if allow_loss else "refuse",
+            text=text_settings(text),
+        )
     return reports[precision]

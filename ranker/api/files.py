@@ -12,6 +12,7 @@ from ranker.batch_scorer import BatchScorer
 from ranker.data.read_row import Columns
 from ranker.data.sources import Source
 from ranker.data.tables import is_rows, named_rows
+from ranker.data.writers import check_folder, check_output
 from ranker.errors import ConfigError, InterruptedRunError
 from ranker.extras import require
 from ranker.jobs.select import OutputRows, Selection
@@ -93,6 +94,8 @@ def filter_files(
     if keep_top is not None and not isinstance(keep_top, float | int):
         raise ConfigError(f"keep_top: expected a share in (0, 1], for example 0.1, got {keep_top!r:.40}")
     folder = Path(output)
+    if ":/" not in str(folder):  # an object store is refused by the job, in its words
+        check_folder(folder)
     sources = _sources(inputs, folder)
     work: Work | None = None
     if engine == "ray":
@@ -170,7 +173,6 @@ def score_file(
         InterruptedRunError: Ctrl-C or SIGTERM; a file that was being written is not there.
         DataError: more than ``max_error_rate`` of the rows, or all of them, had an error; the output is complete.
     """
-    from ranker.data.writers import check_output
     from ranker.jobs.stream import score_stream
 
     check_output(str(target))

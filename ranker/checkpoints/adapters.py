@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ranker import atomic
 from ranker.checkpoints.formats import adapter_base
 from ranker.checkpoints.formats.ranker_adapter import SETTINGS
 from ranker.checkpoints.inspection import TRUST
@@ -44,7 +45,8 @@ def is_adapter(folder: Path) -> bool:
 def save(model: Any, tokenizer: TextTokenizer, config: AdapterSettings, folder: Path) -> None:
     """Write an adapter (a ``PeftModel``'s) that ``load`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    with atomic.output_errors(folder):
+        model.save_pretrained(folder)
     complete(tokenizer, config, folder)
 
 

@@ -56,7 +56,8 @@ class Loaded:
 def save(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None:
     """Write a checkpoint that ``load`` reads; other files in the folder stay."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    with atomic.output_errors(folder):
+        model.save_pretrained(folder)
     tokenizer.save(folder)
 
 

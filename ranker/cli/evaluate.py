@@ -50,6 +50,7 @@ def main(
 
     console = Console()
     options: dict[str, Any] = {"device": device, "threads": threads}
+    _check_output(output)
     if suite.is_suite(data):
         if calibrate or baseline or train_rows or column:
             raise ConfigError(f"suite '{data}' takes no --calibrate, --baseline, --train or --column")
@@ -76,6 +77,14 @@ def main(
     first = next(iter(report.differences.values()), None)
     if baseline is not None and first is not None and first.worse:
         raise RegressionError(f"{models[0]} is significantly worse than {baseline}: {lines[0][1]}")
+
+
+def _check_output(folder: str | None) -> None:
+    """Refuse a folder that cannot be written before the models are loaded."""
+    from ranker.data.writers import check_folder
+
+    if folder is not None:
+        check_folder(folder)
 
 
 def _calibrate(console: Console, loaded: dict[str, Ranker], report: EvaluationReport, data: str) -> None:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
-from ranker.errors import InterruptedRunError, RankerError
+from ranker.errors import InterruptedRunError, OutputError, RankerError
 from ranker.signals import NAMES, number_of, received, stop
 
 COMMANDS: Final[dict[str, str]] = {
@@ -112,16 +112,31 @@ def main() -> None:
         signal.signal(number, stop)
     try:
         app()
-    except (RankerError, CommandStoppedError) as error:
-        stopped = isinstance(error, CommandStoppedError)
-        if stopped:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)  # the process ends; another one would only break its clean-up
-        if os.environ.get("RANKER_DEBUG"):
-            raise
-        kind = "" if stopped else "error: "
-        typer.echo(f"ranker: {kind}{error}", err=True)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except (RankerError, CommandStoppedError, OSError) as error:
+        sys.exit(_say(error))
+
+
+def _say(error: RankerError | CommandStoppedError | OSError) -> int:
+    """Print the line of an error; its exit code."""
+    if isinstance(error, BrokenPipeError):  # the reader has ended, as ``head`` does
+        _discard_output()
+        return 1
+    stopped = isinstance(error, CommandStoppedError)
+    if stopped:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # the process ends; another one would only break its clean-up
+    if os.environ.get("RANKER_DEBUG"):
+        raise error
+    text = str(error)
+    if isinstance(error, OSError) and not isinstance(error, RankerError):
+        name = f"{error.filename}: " if error.filename else ""
+        text = f"{name}{error.strerror or error}"
+    typer.echo(f"ranker: {'' if stopped else 'error: '}{text}", err=True)
+    if isinstance(error, OutputError | OSError):
+        _discard_output()
+    return getattr(error, "exit_code", OutputError.exit_code)
+
+
+def _discard_output() -> None:
+    """Let what is still to be written go nowhere: Python writes it when it ends, and would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

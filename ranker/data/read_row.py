@@ -71,7 +71,7 @@ class ReadRow(dict[str, Any]):
         """Columns and keys with text that were neither read nor are in ``known``."""
         for name, value in self.items():
             if name in self.read:
-                yield from (key for key in _unread_keys(name, value) if key not in known)
+                yield from (key for key in unread_keys(name, value) if key not in known)
             elif name not in known and name not in FACTS and _is_said(name, value):
                 yield name
         for name, value in self._replaced.items():
@@ -83,11 +83,11 @@ def _is_said(name: str, value: Any) -> bool:
     return value is not None if name in SETTINGS else has_text(value)
 
 
-def _unread_keys(name: str, value: Any) -> Iterator[str]:
+def unread_keys(name: str, value: Any) -> Iterator[str]:
     """Keys of the messages or candidates in a column that hold text and are not read: ``candidates[].model``."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         for item in value:
-            yield from _unread_keys(f"{name}[]", item)
+            yield from unread_keys(f"{name}[]", item)
     elif isinstance(value, Mapping) and value.keys() & {"role", "from", "text"}:
         yield from (f"{name}.{key}" for key, inner in value.items() if key not in PARTS and has_text(inner))
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-from ranker.atomic import draft_file
+from ranker.atomic import draft_file, output_errors
 from ranker.data.files import Row, line_of
 from ranker.errors import DataError, OutputError
 
@@ -106,21 +106,20 @@ def check_output(path: str) -> None:
             raise PermissionError(13, os.strerror(13), str(writable))
 
 
-@contextlib.contextmanager
-def output_errors(path: str | Path) -> Iterator[None]:
-    """Turn what the operating system says of writing ``path`` into an error of one line.
+def check_folder(path: str | Path) -> Path:
+    """Make a folder, or refuse one that cannot be written, before the work is done.
 
     Raises:
-        OutputError: naming the path and the reason.
+        OutputError: a file has its name, or it cannot be written.
     """
-    try:
-        yield
-    except BrokenPipeError:
-        raise  # the reader of a pipe has ended, as ``head`` does
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); nothing half-written is left"
-        ) from error
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{path}: expected a folder to write, got a file")
+    with output_errors(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, os.strerror(13), str(folder))
+    return folder
 
 
 @contextlib.contextmanager

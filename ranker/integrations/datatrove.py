@@ -17,7 +17,7 @@ from typing import Any, Final
 from datatrove.pipeline.filters.base_filter import BaseFilter
 
 from ranker.data.formats import parse_group
-from ranker.data.read_row import Columns
+from ranker.data.read_row import Columns, UnusedColumns
 from ranker.errors import ConfigError, DataError
 from ranker.integrations.arguments import add_columns, load_batch_scorer, prompt_column
 from ranker.loading import Ranker
@@ -74,6 +74,7 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
         self.scorer = load_batch_scorer("RankerFilter", model, options, prefix=prefix)
         self.prompt_column = prompt_column("RankerFilter", columns)
         self.threshold = threshold
+        self._unused = UnusedColumns()
 
     def filter(self, doc: Any) -> bool | tuple[bool, str]:
         """Whether a document is kept, or False and why not."""
@@ -89,7 +90,9 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
         if self.scorer.scorer.info.scores_are_relative:
             raise ConfigError(f"{self.scorer.model}: compares answers to one prompt; use a pointwise model")
         decisions: list[bool | tuple[bool, str]] = []
-        for doc, result in zip(batch, self.scorer.score([self._group(doc) for doc in batch]), strict=True):
+        groups = [self._group(doc) for doc in batch]
+        self._unused.say()
+        for doc, result in zip(batch, self.scorer.score(groups), strict=True):
             add_columns(doc.metadata, self.scorer.results(result), self.scorer.prefix)
             if result.error is not None:
                 decisions.append((False, FAILED))
@@ -99,7 +102,12 @@ class RankerFilter(BaseFilter):  # type: ignore[misc, no-any-unimported]
 
     def _group(self, doc: Any) -> Group | BadRow:
         prompt = "" if self.prompt_column is None else doc.metadata.get(self.prompt_column)
+        row = {"prompt": prompt, "candidates": [doc.text]}
+        if self.prompt_column is None:  # metadata is about the text then: its address, its date
+            others = {}
+        else:
+            others = {name: value for name, value in doc.metadata.items() if name != self.prompt_column}
         try:
-            return parse_group({"prompt": prompt, "candidates": [doc.text]}, f"document {doc.id}")
+            return parse_group(others | row, f"documents:{doc.id}", unused=self._unused)
         except DataError as error:
             return BadRow.of(error)

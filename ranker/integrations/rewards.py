@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ranker.data.formats import parse_group
+from ranker.data.read_row import ReadRow, UnusedColumns
 from ranker.data.tables import plain
 from ranker.errors import ConfigError, DataError
 from ranker.integrations.arguments import load_batch_scorer
@@ -58,6 +59,17 @@ class GroupRewards:
             raise ConfigError(f"expected mode {', '.join(MODES)}, got '{mode}'")
         self.scorer = load_batch_scorer("GroupRewards", model, options)
         self.mode = mode
+        self._unused = UnusedColumns(("prompt", "candidates"))
+
+    def note_unused(self, call: str, columns: Mapping[str, Any]) -> None:
+        """Say once which columns of text a trainer hands over beside prompts and completions, which are not read.
+
+        Args:
+            call: what the trainer calls, for the line.
+            columns: one value or list of values each.
+        """
+        self._unused.note(f"{call}:", ReadRow({name: plain(value) for name, value in columns.items()}))
+        self._unused.say()
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> Floats:
         """Rewards (completions,), in order. Completions without a reward are counted and logged with the reasons.
@@ -77,7 +89,8 @@ class GroupRewards:
         reasons: dict[int, str] = {}
         for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             try:
-                group = parse_group({"prompt": plain(prompt), "candidates": [completion]}, f"completion {number}")
+                row = {"prompt": plain(prompt), "candidates": [plain(completion)]}
+                group = parse_group(row, f"completion:{number}", unused=self._unused)
             except DataError as error:
                 reasons[number] = f"{error.field}: {error.reason}"
                 continue  # its reward stays NaN, which trainers leave out
@@ -91,6 +104,7 @@ class GroupRewards:
             if result.error is not None:
                 reasons |= dict.fromkeys(numbers, result.error)
         self._report(reasons, len(rewards))
+        self._unused.say()
         return rewards
 
     @property

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Final, Literal, overload
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from ranker.integrations.rewards import GroupRewards, Mode
 from ranker.loading import Ranker
 from ranker.metrics import sigmoid
 from ranker.records import Group
+
+PASSED: Final = ("completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
+"""What TRL passes besides the columns of its dataset."""
 
 
 class PairRMJudge:
@@ -108,8 +111,9 @@ def reward_function(
     """A reward function for ``GRPOTrainer`` and ``RLOOTrainer``: ``reward_funcs=[reward_function("model.onnx")]``.
 
     It is called with ``prompts`` and ``completions``, texts or messages, and returns one reward per completion; None
-    where a completion could not be scored, which TRL leaves out. Completions of equal prompts are a group. What else
-    TRL passes (the dataset's other columns, the trainer's state) is not read.
+    where a completion could not be scored, which TRL leaves out. Completions of equal prompts are a group. A completion
+    of several messages, as of an episode with tools, is scored as a whole. The dataset's other columns are not read;
+    those of text are named once.
 
     Args:
         model: as in ``GroupRewards``.
@@ -128,6 +132,7 @@ def reward_function(
     rewards = GroupRewards(model, mode=mode, **options)
 
     def reward(prompts: Sequence[Any], completions: Sequence[Any], **kwargs: Any) -> list[float | None]:
+        rewards.note_unused(name, {key: value for key, value in kwargs.items() if key not in PASSED})
         return [None if np.isnan(value) else float(value) for value in rewards(prompts, completions)]
 
     reward.__name__ = name

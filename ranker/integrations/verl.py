@@ -62,6 +62,7 @@ def batch_reward_function(
     ) -> list[float]:
         refuse("verl's compute_score", kwargs)
         prompts = [_prompt(info, field, number) for number, info in enumerate(extra_infos)]
+        rewards.note_unused("extra_info", _others(extra_infos[0] if len(extra_infos) else None, field))
         return _zero_where_failed(rewards(prompts, list(solution_strs)))
 
     return compute_score
@@ -90,7 +91,9 @@ def reward_function(
         **kwargs: Any,
     ) -> float:
         refuse("verl's compute_score", kwargs)
-        return _zero_where_failed(rewards([_prompt(extra_info, field, 0)], [solution_str]))[0]
+        prompt = _prompt(extra_info, field, 0)
+        rewards.note_unused("extra_info", _others(extra_info, field))
+        return _zero_where_failed(rewards([prompt], [solution_str]))[0]
 
     return compute_score
 
@@ -101,6 +104,11 @@ def _zero_where_failed(rewards: NDArray[np.float64]) -> list[float]:
     if failed.any():
         logger.warning("%d of %d samples could not be scored; their reward is 0", failed.sum(), len(failed))
     return [float(value) for value in np.where(failed, 0.0, rewards)]
+
+
+def _others(info: Mapping[str, Any] | None, field: str) -> dict[str, Any]:
+    """What a sample's extra information holds besides the prompt."""
+    return {name: value for name, value in (info or {}).items() if name != field}
 
 
 def _prompt(info: Mapping[str, Any] | None, name: str, number: int) -> Any:

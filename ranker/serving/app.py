@@ -74,7 +74,7 @@ async def _refused(request: Request, error: RefusedError) -> JSONResponse:
 
 async def _unprocessable(request: Request, error: UnprocessableError) -> JSONResponse:
     detail = [{"type": "value_error", "loc": error.where, "msg": error.reason}]
-    return JSONResponse({"detail": detail}, 422)
+    return JSONResponse({"detail": detail}, error.status)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

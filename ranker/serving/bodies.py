@@ -4,18 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 from starlette.types import Receive, Scope
 
+from ranker.data.read_row import unread_keys
+
 ERRORS: Final = 10
 """Most problems of a body in a response."""
+
+TAG: Final = "shape:"
+"""Beginning of the names of a body's variants, which are no fields."""
+
+IGNORED: Final = "x-ranker-ignored-fields"
+CUT: Final = "x-ranker-truncated"
+PROMPTS_CUT: Final = "x-ranker-prompts-truncated"
+"""Headers of responses: fields of the body that are not read, how many texts were cut, and how many prompts lost their
+oldest part."""
+
+EXPECTED: Final = {
+    "extra_forbidden": "unknown field; leave it out, or correct its name",
+    "model_type": "expected a JSON object",
+    "model_attributes_type": "expected a JSON object",
+    "dict_type": "expected a JSON object",
+    "list_type": "expected a list",
+    "string_type": "expected text",
+    "bool_type": "expected true or false",
+    "bool_parsing": "expected true or false",
+    "int_type": "expected an integer",
+    "int_parsing": "expected an integer",
+    "int_from_float": "expected an integer",
+}
+"""Pydantic's kinds of problems in words that do not name its classes."""
+
+HARMLESS: Final = "model"
+"""A field that every client sends; there is one model."""
+
+NAME: Final = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 
 
 class CheckedRoute(APIRoute):
@@ -26,12 +58,19 @@ class CheckedRoute(APIRoute):
         handler = super().get_route_handler()
         if self.body_field is None or self.body_field.field_info.annotation is None:
             return handler
-        shape = TypeAdapter[Any](self.body_field.field_info.annotation)
+        field = self.body_field.field_info
+        annotated: Any = Annotated[field.annotation, field]  # with the field's discriminator
+        shape = TypeAdapter[Any](annotated)
 
         async def check_and_handle(request: Request) -> Response:
             body = await request.body()
-            value = await asyncio.to_thread(_check, shape, body) if body else None
-            return await handler(CheckedRequest(request.scope, request.receive, body, value))
+            value, ignored = await asyncio.to_thread(_check, shape, body) if body else (None, [])
+            checked = CheckedRequest(request.scope, request.receive, body, value)
+            response = await handler(checked)
+            cut, prompts_cut = getattr(checked.state, "cut", (0, 0))
+            facts = {IGNORED: ", ".join(ignored), CUT: cut, PROMPTS_CUT: prompts_cut}
+            response.headers.update({name: str(value) for name, value in facts.items() if value})
+            return response
 
         return check_and_handle
 
@@ -60,8 +99,8 @@ def _parse(body: bytes) -> Any:
         return json.loads(body)  # accepts lone surrogates, as in texts that were cut within an emoji
 
 
-def _check(shape: TypeAdapter[Any], body: bytes) -> Any:
-    """The body's value of the type ``shape``.
+def _check(shape: TypeAdapter[Any], body: bytes) -> tuple[Any, list[str]]:
+    """The body's value of the type ``shape``, and the fields of the body that it does not have.
 
     Raises:
         RequestValidationError: invalid JSON, or a value of another type; at most ``ERRORS`` problems without their
@@ -74,7 +113,32 @@ def _check(shape: TypeAdapter[Any], body: bytes) -> Any:
         problem = {"type": "json_invalid", "loc": ("body",), "msg": f"JSON decode error: {error}"}
         raise RequestValidationError([problem]) from error
     try:
-        return shape.validate_python(values)
+        value = shape.validate_python(values)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False, include_input=False)[:ERRORS]
-        raise RequestValidationError([problem | {"loc": ("body", *problem["loc"])} for problem in problems]) from error
+        raise RequestValidationError([_explained(problem, values) for problem in problems]) from error
+    return value, _ignored(value, values)
+
+
+def _explained(problem: Any, values: Any) -> dict[str, Any]:
+    """A problem with its place in the body, and what to do where pydantic's words do not say it."""
+    where = [step for step in problem["loc"] if not (isinstance(step, str) and step.startswith(TAG))]
+    if problem["type"] == "missing" and isinstance(values, dict):
+        got = ", ".join(f"{name:.40}" for name in list(values)[:ERRORS]) or "none"
+        problem = problem | {"msg": f"expected this field, got the fields {got}"}
+    elif problem["type"] in EXPECTED:
+        problem = problem | {"msg": EXPECTED[problem["type"]]}
+    return {**problem, "loc": ("body", *where)}
+
+
+def _ignored(value: Any, values: Any) -> list[str]:
+    """Fields that are not read, of a body that may have some: names only, as a header can hold them."""
+    if not isinstance(values, dict) or not isinstance(value, BaseModel):
+        return []
+    known = {HARMLESS}
+    for name, field in type(value).model_fields.items():
+        alias = field.validation_alias
+        known |= {name, *(str(choice) for choice in alias.choices)} if isinstance(alias, AliasChoices) else {name}
+    names = [name for name in values if name not in known and values[name] is not None]
+    names += [key for name in known & values.keys() for key in unread_keys(name, values[name])]
+    return [name for name in dict.fromkeys(names) if NAME.fullmatch(name)][:ERRORS]

@@ -41,12 +41,14 @@ class UnprocessableError(Exception):
     Args:
         where: the field at fault, as names and indices from the top of the body: ``["items", 3]``.
         reason: what was expected and what came.
+        status: another status, where the server whose route it is has another.
     """
 
-    def __init__(self, where: Sequence[str | int], reason: str) -> None:
+    def __init__(self, where: Sequence[str | int], reason: str, status: int = 422) -> None:
         super().__init__(reason)
         self.where = ["body", *where]
         self.reason = reason
+        self.status = status
 
 
 class Keys:

@@ -86,6 +86,9 @@ class Server:
             if not future.done() and work.cancel():
                 raise HTTPException(499, "the client has gone") if client_left else DeadlineError(LATE)
         results = await future
+        cut, prompts_cut = getattr(request.state, "cut", (0, 0))
+        cut += sum(int(result.truncated.sum()) for result in results)
+        request.state.cut = cut, prompts_cut + sum(result.prompt_truncated for result in results)
         self.metrics.errors.inc(sum(result.error is not None for result in results))
         return results
 

@@ -19,6 +19,7 @@ from ranker import atomic
 from ranker.checkpoints import adapters, weights
 from ranker.config import ExportPrecision, RunConfig, dump_config
 from ranker.config.models import ArmoRMConfig
+from ranker.data.writers import check_folder
 from ranker.errors import CheckpointError, ConfigError, JobError
 
 logger = logging.getLogger(__name__)
@@ -63,8 +64,9 @@ def only_run(output: Path) -> Iterator[None]:
 
     Raises:
         JobError: another process trains in the folder.
+        OutputError: the folder cannot be written.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    check_folder(output)
     lock = FileLock(output / LOCK, timeout=0, is_singleton=True)
     try:
         lock.acquire()

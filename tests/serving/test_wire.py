@@ -156,6 +156,8 @@ def test_items_that_fail_are_named_or_reported(model):
             "ranks": None,
             "order": None,
             "truncated": None,
+            "prompt_truncated": None,
+            "special_text": None,
             "error": "the model gave NaN",
         }
         assert client.post("/rerank", json={"query": "bad", "documents": ["a"]}).status_code == 422

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from ranker.atomic import output_errors
 from ranker.checkpoints.detection import Files, candidates_for_head
 from ranker.checkpoints.report import CheckpointReport, HeadReport, Problem, Scored
 from ranker.errors import CheckpointError
@@ -175,7 +176,8 @@ class OwnFormat(CheckpointFormat):
 
     def write(self, source: Source, folder: Path) -> list[str]:
         """The model's own files; nothing is lost."""
-        source.model.save_pretrained(folder, state_dict=dict(source.tensors))
+        with output_errors(folder):
+            source.model.save_pretrained(folder, state_dict=dict(source.tensors))
         source.tokenizer.save(folder)
         return []
 

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ranker import atomic
 from ranker.data.sample import words
 from ranker.data.sample.families import TRAINED, UNSEEN, draw
 from ranker.data.sample.replies import STYLES, Items
 from ranker.data.sample.task import Task
+from ranker.data.writers import check_folder
 
 SEED: Final = 20261
 SIZES: Final = {"train": 2400, "validation": 240, "test": 480}
@@ -55,14 +57,14 @@ def rows(split: str) -> Iterator[dict[str, Any]]:
 
 def write(folder: Path) -> list[Path]:
     """Write ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl`` into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     lines: dict[str, list[str]] = {split: [] for split in SIZES}
     for split, row in _all():
         lines[split].append(json.dumps(row, ensure_ascii=False))
     paths = []
     for split, content in lines.items():
         path = folder / f"{split}.jsonl"
-        path.write_text("\n".join(content) + "\n", encoding="utf-8")
+        atomic.write_text(path, "\n".join(content) + "\n")
         paths.append(path)
     return paths
 

@@ -6,16 +6,17 @@ Sources: vllm/entrypoints/pooling of vLLM 0.33, router/src/http of text-embeddin
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 from fastapi import APIRouter, Request
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ranker.metrics import sigmoid
 from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
 from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, scores_of, whole_text
+from ranker.serving.routes.shapes import Cut, JSONText, Many, Shape, Text, scores_of, whole_text
 from ranker.serving.server import Server
 
 LABEL = "LABEL_0"
@@ -23,12 +24,14 @@ LABEL = "LABEL_0"
 
 
 class Document(Shape):
-    """A document with its text."""
+    """A document with its text; its other fields come back with it."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
 
     text: Text
 
 
-class RerankRequest(Shape):
+class RerankRequest(Cut):
     """``documents`` or ``texts``; the response holds the ``top_n`` best."""
 
     query: Text
@@ -41,7 +44,7 @@ class RerankRequest(Shape):
     use_activation: bool = Field(True, description="vLLM's name for it: false gives logits")
 
 
-class PredictRequest(Shape):
+class PredictRequest(Cut):
     """A text, a pair of texts, or a list of lists of one or two texts."""
 
     inputs: Text | Many[Text | Many[Text]]
@@ -61,7 +64,10 @@ def router(server: Server) -> APIRouter:
         if documents is None:
             raise UnprocessableError(["documents"], "expected documents, or texts")
         texts = [document if isinstance(document, str) else document.text for document in documents]
-        (scores,) = scores_of(await server.score(request, [Group(body.query, tuple(texts))]))
+        await body.check(server, texts, "documents")
+        results = await server.score(request, [Group(body.query, tuple(texts))])
+        body.check_results(server, results, "query and documents")
+        (scores,) = scores_of(results)
         order = rank_scores(scores).order[: body.top_n or None].tolist()
         value = float if body.raw_scores or not body.use_activation else sigmoid
         if body.texts is not None:
@@ -71,26 +77,30 @@ def router(server: Server) -> APIRouter:
                     for i in order
                 ]
             )
-        results = [
+        answers = [
             {"index": i, "relevance_score": value(scores[i])}
-            | ({"document": {"text": texts[i]}} if body.return_documents else {})
+            | ({"document": _returned(documents[i])} if body.return_documents else {})
             for i in order
         ]
-        return JSONText({"id": f"rerank-{uuid.uuid4().hex}", "model": server.name, "results": results})
+        return JSONText({"id": f"rerank-{uuid.uuid4().hex}", "model": server.name, "results": answers})
 
     @routes.post("/predict")
     async def predict(body: PredictRequest, request: Request) -> JSONText:
         """TEI's classification: one list of one label per input; a lone input gets the inner list."""
         is_lone_input = isinstance(body.inputs, str) or (bool(body.inputs) and isinstance(body.inputs[0], str))
         groups = [_group(server, texts, number) for number, texts in enumerate(_inputs(body.inputs))]
+        await body.check(server, [text for group in groups for text in group.candidates], "inputs")
+        results = await server.score(request, groups, alone=True)
+        body.check_results(server, results, "inputs")
         value = float if body.raw_scores else sigmoid
-        classes = [
-            [{"score": value(scores[0]), "label": LABEL}]
-            for scores in scores_of(await server.score(request, groups, alone=True), ["inputs"])
-        ]
+        classes = [[{"score": value(scores[0]), "label": LABEL}] for scores in scores_of(results, ["inputs"])]
         return JSONText(classes[0] if is_lone_input else classes)
 
     return routes
+
+
+def _returned(document: str | Document) -> dict[str, Any]:
+    return {"text": document} if isinstance(document, str) else document.model_dump()
 
 
 def _inputs(inputs: str | list[str | list[str]]) -> list[list[str]]:

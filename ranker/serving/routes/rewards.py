@@ -24,7 +24,7 @@ from ranker.serving.server import Server
 class RewardRequest(Shape):
     """``prompts`` are the beginnings of the texts in ``query``; responses follow them. Empty lists are legal."""
 
-    query: Many[Text] = []
+    query: Many[Text]
     prompts: Many[Text] | None = None
     labels: Many[Any] | None = None
 

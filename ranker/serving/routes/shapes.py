@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from ranker.data import fields
 from ranker.errors import DataError
@@ -39,9 +40,95 @@ class JSONText(JSONResponse):
 
 
 class Shape(BaseModel):
-    """A body; unknown fields are ignored, as the clients of the replicated routes expect."""
+    """A body; unknown fields are named in a header, because clients of the replicated routes send more than is read.
+
+    A null is the field's default, as in the replicated servers.
+    """
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
+
+class Strict(Shape):
+    """A body of this package's own routes, whose unknown fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class Cut(Shape):
+    """How texts that are too long are cut, as clients of TEI, vLLM and Cohere ask for it.
+
+    A model of this package cuts an answer at its end and a prompt at its beginning, at its ``max_length``. What asks
+    for anything else is refused.
+    """
+
+    truncate: bool = Field(True, description="TEI's; false: 413 where a text would be cut")
+    truncation_direction: str | None = Field(None, description="TEI's; only right")
+    truncate_prompt_tokens: int | None = Field(None, description="vLLM's; only -1, or the model's length or more")
+    truncation_side: str | None = Field(None, description="vLLM's; only right")
+    max_tokens_per_doc: int | None = Field(None, description="Cohere's; 422 where a document has more")
+    max_chunks_per_doc: int | None = Field(None, description="Cohere's; not supported")
+    rank_fields: list[str] | None = Field(None, description="Cohere's; only text")
+
+    async def check(self, server: Server, texts: Sequence[str], where: str) -> None:
+        """Refuse what this model does not do.
+
+        Args:
+            server: the model.
+            texts: the documents or answers.
+            where: the body's field that holds them, for errors.
+
+        Raises:
+            UnprocessableError: naming the field.
+        """
+        most = server.scorer.info.max_length
+        for name in ("truncation_direction", "truncation_side"):
+            side = getattr(self, name)
+            if side is not None and side.lower() != "right":
+                raise UnprocessableError([name], f"expected right: answers are cut at their end; got '{side:.20}'")
+        tokens = self.truncate_prompt_tokens
+        if tokens is not None and tokens != -1 and tokens < most:
+            raise UnprocessableError(
+                ["truncate_prompt_tokens"], f"expected -1 or at least {most}, the model's length; got {tokens}"
+            )
+        if self.max_chunks_per_doc is not None:
+            raise UnprocessableError(["max_chunks_per_doc"], "documents are not read in chunks; leave it out")
+        if self.rank_fields is not None and self.rank_fields != ["text"]:
+            raise UnprocessableError(["rank_fields"], "expected text, the field of a document that is read")
+        if self.max_tokens_per_doc is not None and self.max_tokens_per_doc < most:
+            counts = await asyncio.to_thread(server.scorer.token_counts, Group("", tuple(texts)))
+            for number, count in enumerate(counts):
+                if count > self.max_tokens_per_doc:
+                    raise UnprocessableError(
+                        ["max_tokens_per_doc"],
+                        f"{where}[{number}] has {count} tokens, more than {self.max_tokens_per_doc}; shorten it, or "
+                        f"leave the field out: rows are cut at {most} tokens",
+                    )
+
+    def check_results(self, server: Server, results: Sequence[GroupScores], where: str) -> None:
+        """Refuse results of texts that were cut, where ``truncate`` is false.
+
+        Raises:
+            UnprocessableError: with the status 413, as TEI has it.
+        """
+        if self.truncate:
+            return
+        for result in results:
+            if result.prompt_truncated or result.truncated.any():
+                number = int(result.truncated.argmax()) if result.truncated.any() else 0
+                raise UnprocessableError(
+                    ["truncate"],
+                    f"a text of {where} is longer than the model's {server.scorer.info.max_length} tokens"
+                    + (f" (number {number})" if len(result.truncated) > 1 else "")
+                    + "; shorten it, or leave out truncate",
+                    413,
+                )
 
 
 class Turn(Shape):
@@ -73,16 +160,30 @@ def prompt_of(prompt: str | Turns) -> Prompt:
     return prompt if isinstance(prompt, str) else messages_of(prompt)
 
 
+def answer_of(value: str | Turns, where: Sequence[str | int]) -> str:
+    """A body's answer, which may be several messages.
+
+    Raises:
+        UnprocessableError: the messages are no answer.
+    """
+    if isinstance(value, str):
+        return value
+    try:
+        return fields.answer([turn.model_dump(exclude_unset=True) for turn in value], "", "")
+    except DataError as error:
+        raise UnprocessableError(where, f"{error.field}: {error.reason}".lstrip(": ")) from error
+
+
 def conversation(turns: Turns, where: Sequence[str | int]) -> Group:
-    """A conversation's last turn, the assistant's, after the ones before it.
+    """A conversation's answer, all that follows the last turn of the user, after the turns before it.
 
     Raises:
         UnprocessableError: it does not end with the assistant's turn.
     """
     if not turns or turns[-1].role != "assistant":
         raise UnprocessableError(where, "expected messages that end with the assistant's")
-    messages = messages_of(turns, where)
-    return Group(messages[:-1], (fields.answer_of(messages[-1:]),))
+    prompt, answer = fields.split_answer(messages_of(turns, where), "", "")
+    return Group(prompt, (answer,))
 
 
 def whole_text(server: Server, text: str, *, add_special_tokens: bool = False) -> Group:
@@ -111,7 +212,7 @@ def scores_of(results: Sequence[GroupScores], where: Sequence[str | int] = ()) -
 
 
 async def together(
-    server: Server, request: Request, prompts: Sequence[str], answers: Sequence[str], where: str
+    server: Server, request: Request, prompts: Sequence[str], answers: Sequence[str], where: str, cut: Cut | None = None
 ) -> list[float]:
     """Scores (pairs,) of (prompt, answer) pairs, in logits; the answers to equal prompts are scored as one group.
 
@@ -121,6 +222,7 @@ async def together(
         prompts: one per pair.
         answers: one per pair.
         where: the body's field that holds the answers, for errors.
+        cut: how the client asks for long texts to be cut.
 
     Raises:
         UnprocessableError: one could not be scored.
@@ -132,7 +234,10 @@ async def together(
         return []
     groups = [Group(prompt, tuple(answers[number] for number in numbers)) for prompt, numbers in members.items()]
     ordered_scores = [0.0] * len(answers)
-    for numbers, result in zip(members.values(), await server.score(request, groups, alone=True), strict=True):
+    results = await server.score(request, groups, alone=True)
+    if cut is not None:
+        cut.check_results(server, results, where)
+    for numbers, result in zip(members.values(), results, strict=True):
         if result.error is not None:
             raise UnprocessableError([where, numbers[0]], result.error)
         for number, score in zip(numbers, result.scores.tolist(), strict=True):

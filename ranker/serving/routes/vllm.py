@@ -18,9 +18,9 @@ from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
 from ranker.serving.routes.rerank import LABEL
 from ranker.serving.routes.shapes import (
+    Cut,
     JSONText,
     Many,
-    Shape,
     Text,
     Turns,
     conversation,
@@ -33,7 +33,7 @@ from ranker.serving.server import Server
 Texts = Text | Many[Text]
 
 
-class ScoreRequest(Shape):
+class PairsRequest(Cut):
     """Pairs of texts: one with each of many, or as many as there are of both."""
 
     text_1: Texts = Field(validation_alias=AliasChoices("text_1", "queries", "data_1"))
@@ -41,7 +41,7 @@ class ScoreRequest(Shape):
     use_activation: bool = Field(True, description="logistic in [0, 1]; false gives the raw logit")
 
 
-class PoolingRequest(Shape):
+class PoolingRequest(Cut):
     """Whole texts in ``input``, or one conversation in ``messages`` that ends with the answer."""
 
     input: Texts | None = None
@@ -54,44 +54,58 @@ def router(server: Server) -> APIRouter:
     routes = APIRouter(route_class=CheckedRoute)
 
     @routes.post("/score")
-    async def score(body: ScoreRequest, request: Request) -> JSONText:
+    async def score(body: PairsRequest, request: Request) -> JSONText:
         """One score per pair."""
-        first = _texts(body.text_1)
-        second = _texts(body.text_2)
-        first = first * len(second) if len(first) == 1 else first
-        if len(first) != len(second):
-            raise UnprocessableError(["text_2"], f"expected one text_1, or as many as text_2 ({len(second)})")
-        value = sigmoid if body.use_activation else float
-        scores = [value(score) for score in await together(server, request, first, second, "text_2")]
-        data = [{"index": number, "object": "score", "score": score} for number, score in enumerate(scores)]
-        return answer("score", data)
+        return await scored_pairs(server, body, request)
 
     @routes.post("/classify")
     async def classify(body: PoolingRequest, request: Request) -> JSONText:
         """The probability of one label, as vLLM gives for models of one output."""
-        scores = await scores_of_inputs(request, _inputs(server, body), body.use_activation is not False)
+        scores = await scores_of_inputs(body, request, body.use_activation is not False)
         data = [
             {"index": number, "label": LABEL, "probs": [score], "num_classes": 1} for number, score in enumerate(scores)
         ]
-        return answer("classify", data)
+        return _response(server, "classify", data)
 
     @routes.post("/pooling")
     async def pooling(body: PoolingRequest, request: Request) -> JSONText:
         """The raw logit, as reward models give."""
-        scores = await scores_of_inputs(request, _inputs(server, body), body.use_activation is True)
+        scores = await scores_of_inputs(body, request, body.use_activation is True)
         data = [{"index": number, "object": "pooling", "data": [score]} for number, score in enumerate(scores)]
-        return answer("pool", data)
+        return _response(server, "pool", data)
 
-    async def scores_of_inputs(request: Request, groups: list[Group], activate: bool) -> list[float]:
+    async def scores_of_inputs(body: PoolingRequest, request: Request, activate: bool) -> list[float]:
         value = sigmoid if activate else float
+        groups = _inputs(server, body)
+        await body.check(server, [text for group in groups for text in group.candidates], "input")
         results = await server.score(request, groups, alone=True)
+        body.check_results(server, results, "input")
         return [value(row[0]) for row in scores_of(results, ["input"])]
 
-    def answer(kind: str, data: list[dict[str, Any]]) -> JSONText:
-        name = f"{kind}-{uuid.uuid4().hex}"
-        return JSONText({"id": name, "object": "list", "created": int(time.time()), "model": server.name, "data": data})
-
     return routes
+
+
+async def scored_pairs(server: Server, body: PairsRequest, request: Request) -> JSONText:
+    """VLLM's answer to pairs of texts.
+
+    Raises:
+        UnprocessableError: not as many texts of both sides, or a pair that could not be scored.
+    """
+    first = _texts(body.text_1)
+    second = _texts(body.text_2)
+    first = first * len(second) if len(first) == 1 else first
+    if len(first) != len(second):
+        raise UnprocessableError(["text_2"], f"expected one text_1, or as many as text_2 ({len(second)})")
+    await body.check(server, second, "text_2")
+    value = sigmoid if body.use_activation else float
+    scores = [value(score) for score in await together(server, request, first, second, "text_2", body)]
+    data = [{"index": number, "object": "score", "score": score} for number, score in enumerate(scores)]
+    return _response(server, "score", data)
+
+
+def _response(server: Server, kind: str, data: list[dict[str, Any]]) -> JSONText:
+    name = f"{kind}-{uuid.uuid4().hex}"
+    return JSONText({"id": name, "object": "list", "created": int(time.time()), "model": server.name, "data": data})
 
 
 def _texts(texts: str | list[str]) -> list[str]:
