@@ -37,9 +37,12 @@ REPLACED: Final = ".replaced"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small UTF-8 file in one step; a reader sees the old text or the new one, never a part."""
+    """Write a small UTF-8 file in one step; a reader sees the old text or the new one, never a part.
+
+    Half of a surrogate pair, as in texts that were cut within an emoji, is written as its escape.
+    """
     with draft_file(path, flush=False) as draft:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def create_text(path: Path, text: str) -> bool:

@@ -74,3 +74,24 @@ def test_misuse_is_said_before_a_model_is_loaded(model, tmp_path):
     with pytest.raises(ConfigError, match="a column 'ranker_scores' already"):
         scorer({"prompt": ["a"], "candidates": [["b"]], "ranker_scores": [1]})
     assert scorer._scorer is None
+
+
+def test_an_arrow_table_comes_back_as_one(model):
+    import pyarrow as pa
+
+    table = pa.table({name: values[:3] for name, values in BATCH.items()})
+    scored = BatchScorer(model)(table)
+    assert isinstance(scored, pa.Table)
+    assert scored.column_names == [*BATCH, *("ranker_" + name for name in RESULTS)]
+    assert scored.column("ranker_scores").to_pylist() == BatchScorer(model)(table.to_pydict())["ranker_scores"]
+    assert scored.schema.field("ranker_error").type == pa.string()
+
+
+def test_a_prompt_that_was_cut_is_a_column(pointwise):
+    scored = BatchScorer(pointwise)({"prompt": ["word " * 400, "p"], "candidates": [["a"], ["a"]]})
+    assert scored["ranker_prompt_truncated"] == [True, False]
+
+
+def test_a_bad_row_of_a_batch_is_named_by_its_id(model):
+    scored = BatchScorer(model)({"id": ["x7"], "prompt": ["p"], "candidates": [3]})
+    assert scored["ranker_error"][0].startswith("row 0 of the batch (id x7): field 'candidates'")

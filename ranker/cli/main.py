@@ -106,7 +106,7 @@ def main() -> None:
     """Run the command line; a ``RankerError`` is one line on standard error and its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # whoever imports onnxruntime first in this process
     for number in (signal.SIGINT, signal.SIGTERM):  # remove temporary files and say what is kept
         signal.signal(number, stop)

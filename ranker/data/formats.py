@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ranker.data import fields
-from ranker.data.read_row import Columns, ReadRow, Row, UnusedColumns, column_at, renamed
+from ranker.data.read_row import LABELS, Columns, ReadRow, Row, UnusedColumns, column_at, renamed
 from ranker.data.shapes import RowShape, shape_of
 from ranker.errors import DataError
 from ranker.records import Group, Message, Preference, Prompt, Spans, Turns
@@ -27,7 +27,6 @@ SIDES: Final = ("chosen", "rejected")
 CHECKED: Final = ("prompt", "instruction", "input", "query", "question")
 """Columns that must agree with the turns of ``chosen`` and ``rejected`` where these hold the prompt."""
 
-LABELS: Final = ("scores", "score", "label", "accept")
 SINGLE: Final = ("response", "completion", "answer", "output")
 TEXT: Final = "text"
 """A column of whole texts without a prompt."""
@@ -179,7 +178,7 @@ def _labelled(row: ReadRow, where: str) -> Preference:
 def _pair(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     prompt, answers = _sides(row, where)
     label = _pair_label(row, where)
-    margin = None if row.get("margin") in (None, "") else fields.number(row["margin"], where, "margin")
+    margin = None if row.peek("margin") in (None, "") else fields.number(row["margin"], where, "margin")
     if len(answers) != 2:
         if label != 1.0 or margin is not None:
             raise DataError(where, "label", "expected no label and no margin where chosen or rejected are lists")
@@ -192,13 +191,13 @@ def _pair(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
 
 def _pair_label(row: ReadRow, where: str) -> float:
     """The probability that ``chosen`` is better: the column ``label``, 0.5 where both have one score, else 1."""
-    if row.get("label") not in (None, ""):
+    if row.peek("label") not in (None, ""):
         label = fields.number(row["label"], where, "label")
         if not 0.0 <= label <= 1.0:
             raise DataError(where, "label", f"expected a probability in [0, 1] that 'chosen' is better, got {label:g}")
         return label
     for names in SIDE_SCORES:
-        if all(row.get(name) is not None for name in names):
+        if all(row.peek(name) is not None for name in names):
             chosen, rejected = (fields.score(row[name], where, name) for name in names)
             return 0.5 if chosen == rejected else 1.0
     return 1.0
@@ -335,7 +334,7 @@ def _as_list(value: Any) -> Any:
 
 def _repeats_prompt(row: ReadRow, text: str) -> bool:
     """Whether a transcript holds the prompt of its row, or the row has no other."""
-    prompt = next((value for name in PROMPTS if (value := dict.get(row, name)) not in (None, "")), None)
+    prompt = next((value for name in PROMPTS if (value := row.peek(name)) not in (None, "")), None)
     if not isinstance(prompt, str):
         return prompt is None
     return fields.is_transcript(prompt) or fields.transcript(text)[0]["content"] == prompt.strip()
@@ -345,7 +344,7 @@ def _prompt_of_turns(
     row: ReadRow, context: tuple[Message, ...], answers: Sequence[str], where: str
 ) -> tuple[Message, ...]:
     """The prompt of conversations: the turns that all begin with, which a column of the prompt may repeat."""
-    if all(dict.get(row, name) in (None, "") for name in CHECKED):
+    if all(row.peek(name) in (None, "") for name in CHECKED):
         if not context and not all(isinstance(answer, Turns) for answer in answers):
             raise _no_prompt(row, where)
         return context  # conversations may differ from their first turn on; other columns may say anything
@@ -397,7 +396,7 @@ def _bare_prompt(row: ReadRow, where: str) -> Prompt:
         value = row.get(name)
         if value is None:
             continue
-        if name == "instruction" and isinstance(value, str) and isinstance(row.get("input"), str):
+        if name == "instruction" and isinstance(value, str) and isinstance(row.peek("input"), str):
             # LLM-Blender joins the two without a separator, other datasets with a line break.
             value = f"{value}{row['input']}" if _is_blender(row) else "\n".join(filter(None, (value, row["input"])))
         if isinstance(value, str):
@@ -418,7 +417,7 @@ def _bare_prompt(row: ReadRow, where: str) -> Prompt:
 
 def _with_history(row: ReadRow, prompt: Prompt, name: str, where: str) -> Prompt:
     """The prompt after the turns of a column ``history``; a history that is text stays unused."""
-    earlier = dict.get(row, "history")
+    earlier = row.peek("history")
     if name == "history" or not isinstance(earlier, Sequence) or isinstance(earlier, str) or not earlier:
         return prompt
     turns = (Message("user", prompt),) if isinstance(prompt, str) else prompt
@@ -431,7 +430,7 @@ def _with_system(row: ReadRow, prompt: Prompt, where: str) -> Prompt:
     Raises:
         DataError: the messages have another system message.
     """
-    name = next((name for name in SYSTEM if dict.get(row, name) not in (None, "")), None)
+    name = next((name for name in SYSTEM if row.peek(name) not in (None, "")), None)
     if name is None:
         return prompt
     system = Message("system", fields.text(row[name], where, name))
@@ -444,7 +443,7 @@ def _with_system(row: ReadRow, prompt: Prompt, where: str) -> Prompt:
 
 def _refuse_steps(row: ReadRow, where: str) -> None:
     """Refuse rows of steps with a label each, whose steps would be read as answers to choose from."""
-    steps, labels = dict.get(row, "completions"), dict.get(row, "labels")
+    steps, labels = row.peek("completions"), row.peek("labels")
     if (
         isinstance(steps, Sequence)
         and isinstance(labels, Sequence)
@@ -460,9 +459,9 @@ def _refuse_steps(row: ReadRow, where: str) -> None:
         )
 
 
-def _is_open(row: Row) -> bool:
+def _is_open(row: ReadRow) -> bool:
     """Whether a conversation of the row waits for an answer."""
-    values = (row[name] for name in CONVERSATIONS if name in row)
+    values = (row.peek(name) for name in CONVERSATIONS)
     turns = next(
         (value for value in values if isinstance(value, Sequence) and value and not isinstance(value, str)), None
     )
@@ -470,8 +469,8 @@ def _is_open(row: Row) -> bool:
     return isinstance(last, Mapping) and last.get("role", last.get("from")) not in ("assistant", "gpt")
 
 
-def _is_blender(row: Row) -> bool:
-    candidates = row.get("candidates")
+def _is_blender(row: ReadRow) -> bool:
+    candidates = row.peek("candidates")
     return (
         isinstance(candidates, list)
         and bool(candidates)

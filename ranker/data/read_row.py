@@ -40,8 +40,11 @@ KNOWN: Final = (
 )
 """Names that ``columns`` may map."""
 
-FACTS: Final = ("id", "subset", "family", "kinds", "style")
-"""Columns of text about a row, which the model does not read and reports do."""
+LABELS: Final = ("scores", "score", "label", "accept", "kto_tag")
+"""Columns of the labels of answers; ``kto_tag`` is LLaMA-Factory's."""
+
+FACTS: Final = ("id", "subset", "family", "kinds", "style", "margin", *LABELS)
+"""Columns about a row, which the model does not read."""
 
 SETTINGS: Final = ("tools", "chat_template_kwargs")
 """Columns that change what a chat template writes. They are not read here, so they are named whatever they hold."""
@@ -67,6 +70,10 @@ class ReadRow(dict[str, Any]):
         self.read.add(name)
         return super().get(name, default)
 
+    def peek(self, name: str) -> Any:
+        """The column or None; it does not count as read."""
+        return super().get(name)
+
     def unused(self, known: Collection[str]) -> Iterator[str]:
         """Columns and keys with text that were neither read nor are in ``known``."""
         for name, value in self.items():
@@ -80,7 +87,7 @@ class ReadRow(dict[str, Any]):
 
 
 def _is_said(name: str, value: Any) -> bool:
-    return value is not None if name in SETTINGS else has_text(value)
+    return bool(value) if name in SETTINGS else has_text(value)
 
 
 def unread_keys(name: str, value: Any) -> Iterator[str]:
@@ -109,6 +116,11 @@ class UnusedColumns:
         source = where.rpartition(":")[0]
         reported, new = self._reported.setdefault(source, set()), self._new.setdefault(source, {})
         new.update(dict.fromkeys(row.unused({*reported, *new, *self._used})))
+
+    @property
+    def names(self) -> list[str]:
+        """Columns that were collected and not logged yet, of all files."""
+        return [name for names in self._new.values() for name in names]
 
     def say(self) -> None:
         """Log the columns that were not logged before, one line per file."""

@@ -134,11 +134,11 @@ def _checked_lines(name: str, rows: Rows) -> Rows:
     if bad:
         _, first = bad[0]
         assert isinstance(first, BadRow)
-        kind = "one JSON object over several lines" if first.raw.strip() in ("{", "[{") else "no such line"
+        several = "; got one object over several lines" if first.raw.strip() == "{" else ""
         raise DataError(
             name,
             "file",
-            f"expected a JSON object on every line, or an array of them, got {kind} ({first.where}: {first.reason}); "
+            f"expected a JSON object on every line, or one array of objects{several} ({first.where}: {first.reason}); "
             "files of other kinds end in .csv, .tsv or .parquet",
             first.raw,
         )

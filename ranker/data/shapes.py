@@ -210,10 +210,9 @@ def _swift(row: Row) -> dict[str, Any]:
     if last["role"] != "assistant":
         raise ValueError("messages do not end with the assistant's")
     rejected = row["rejected_response"]
-    texts = [rejected] if isinstance(rejected, str) else rejected
-    return {"prompt": before, "chosen": [last["content"]], "rejected": list(texts)} | {
-        name: row[name] for name in ("margin", "system") if row.get(name) is not None
-    }
+    chosen = last["content"] if isinstance(rejected, str) else [last["content"]]
+    pair = {"prompt": before, "chosen": chosen, "rejected": rejected}
+    return pair | {name: row[name] for name in ("margin", "system") if row.get(name) is not None}
 
 
 def _arena(row: Row) -> dict[str, Any]:

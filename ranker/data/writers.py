@@ -178,7 +178,7 @@ class ParquetWriter:
             self._flush()
         texts = [name for name, kind in self._types.items() if kind is None]
         if texts:
-            logger.warning("%s: columns with values of several types are written as JSON: %s", self._path, texts)
+            logger.warning("columns with values of several types are written as JSON: %s", ", ".join(texts))
         kinds = {name: pa.string() if kind is None or kind == pa.null() else kind for name, kind in self._types.items()}
         schema = pa.schema(list(kinds.items()))
         self._chunks.seek(0)
@@ -224,18 +224,26 @@ def _type_of(values: Sequence[Any]) -> Any:
         kind = pa.array(values).type
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return None
-    return None if pa.types.is_struct(kind) and kind.num_fields == 0 else kind
+    return None if _has_empty_struct(kind) else kind
+
+
+def _has_empty_struct(kind: Any) -> bool:
+    """Whether a type holds objects without keys, which Parquet does not have."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return kind.num_fields == 0 or any(_has_empty_struct(field.type) for field in kind)
+    return bool(pa.types.is_list(kind)) and _has_empty_struct(kind.value_type)
 
 
 def _common(first: Any, second: Any) -> Any:
+    """The type that holds the values of both; None without one."""
     import pyarrow as pa
 
     if first is None or second is None:
         return None
+    schemas = [pa.schema([("column", kind)]) for kind in (first, second)]
     try:
-        unified = pa.unify_schemas(
-            [pa.schema([("c", first)]), pa.schema([("c", second)])], promote_options="permissive"
-        )
+        return pa.unify_schemas(schemas, promote_options="permissive").field("column").type
     except pa.ArrowException:
         return None
-    return unified.field("column").type

@@ -64,6 +64,7 @@ class CheckedRoute(APIRoute):
 
         async def check_and_handle(request: Request) -> Response:
             body = await request.body()
+            _check_kind(request.headers.get("content-type", "none"))
             value, ignored = await asyncio.to_thread(_check, shape, body) if body else (None, [])
             checked = CheckedRequest(request.scope, request.receive, body, value)
             response = await handler(checked)
@@ -97,6 +98,18 @@ def _parse(body: bytes) -> Any:
         return from_json(body)
     except ValueError:
         return json.loads(body)  # accepts lone surrogates, as in texts that were cut within an emoji
+
+
+def _check_kind(kind: str) -> None:
+    """Refuse a body that its header does not call JSON: other parts of the server would read it as something else."""
+    name = kind.partition(";")[0].strip().lower()
+    if name != "application/json" and not (name.startswith("application/") and name.endswith("+json")):
+        problem = {
+            "type": "value_error",
+            "loc": ("header", "content-type"),
+            "msg": f"expected application/json, got {kind:.60}",
+        }
+        raise RequestValidationError([problem])
 
 
 def _check(shape: TypeAdapter[Any], body: bytes) -> tuple[Any, list[str]]:

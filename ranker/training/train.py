@@ -389,6 +389,8 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         seed=training.seed,
         eval_strategy="steps",
         save_strategy="steps",
+        eval_steps=1,  # both are set once the number of steps is known
+        save_steps=1,
         save_total_limit=2,
         load_best_model_at_end=not launch.sharded,  # shards cannot take whole weights back; see _sharded
         metric_for_best_model=SELECTED_BY,

@@ -1,13 +1,16 @@
 """Every known dataset on handmade rows with its real columns."""
 
+import json
 import math
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ranker.data import fields, known_datasets, shapes
 from ranker.data.formats import parse_preference
 from ranker.data.load import load_preferences
-from ranker.errors import DataError
+from ranker.errors import ConfigError, DataError
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 CONVERSATIONS = {"chosen": [USER, ANSWER], "rejected": [USER, {"role": "assistant", "content": "No"}]}
@@ -23,7 +26,14 @@ ROWS = {
             {"response": "No", "annotations": RATED | {"honesty": {"Rating": "N/A"}, "truthfulness": {"Rating": "1"}}},
         ],
     },
-    "ultrafeedback-binarized": CONVERSATIONS | {"prompt": "Hi", "score_chosen": 8.0, "score_rejected": 2.0},
+    "ultrafeedback-binarized": CONVERSATIONS
+    | {
+        "prompt": "Hi",
+        "prompt_id": "a",
+        "messages": CONVERSATIONS["chosen"],
+        "score_chosen": 8.0,
+        "score_rejected": 2.0,
+    },
     "helpsteer3": {
         "domain": "general",
         "language": "english",
@@ -62,10 +72,10 @@ ROWS = {
     },
     "webgpt-comparisons": {
         "question": {"full_text": "Hi", "id": "1"},
-        "quotes_0": {},
+        "quotes_0": {"extract": ["q"]},
         "answer_0": "Hello",
         "score_0": 0.5,
-        "quotes_1": {},
+        "quotes_1": {"extract": ["q"]},
         "answer_1": "No",
         "score_1": -0.5,
     },
@@ -196,6 +206,58 @@ def test_rows_that_are_not_what_the_card_says_are_named(online, monkeypatch):
     monkeypatch.setitem(ROWS, "shp", {"history": "Hi"})
     with pytest.raises(DataError, match=r"shp:1: .*expected history, human_ref_A.*KeyError"):
         load_preferences(["shp"])
+
+
+def texts_of(preference):
+    """What a preference says, whatever it is called."""
+    return repr(preference.prompt), preference.candidates, repr(preference.scores), preference.label, preference.subset
+
+
+def written(kind, rows, folder):
+    """Rows as a file or folder of a kind."""
+    if kind == "saved":
+        import datasets
+
+        datasets.Dataset.from_list(rows).save_to_disk(folder / "saved")
+        return folder / "saved"
+    path = folder / f"rows.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind == "json":
+        path.write_text(json.dumps(rows, indent=1))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet", "saved"])
+@pytest.mark.parametrize("name", known_datasets.HUB)
+def test_a_copy_is_read_as_the_dataset_is(name, kind, online, tmp_path):
+    rows = {"oasst2": OASST, "helpsteer2": HELPSTEER2}.get(name) or [ROWS[name]]
+    path = written(kind, rows, tmp_path)
+    expected = [texts_of(preference) for preference in load_preferences([name]).preferences]
+    assert [texts_of(preference) for preference in load_preferences([f"{name}={path}"]).preferences] == expected
+    assert [texts_of(preference) for preference in load_preferences([str(path)]).preferences] == expected
+
+
+def test_a_copy_of_another_dataset_is_refused_with_the_columns(tmp_path):
+    path = written("jsonl", [ROWS["shp"]], tmp_path)
+    with pytest.raises(DataError, match=r"rows.jsonl:1: .*expected context, response1.* as nvidia/HelpSteer3 has them"):
+        load_preferences([f"helpsteer3={path}"])
+    with pytest.raises(ConfigError, match=r"did you mean 'helpsteer3'\?"):
+        load_preferences([f"helpster3={path}"])
+    with pytest.raises(ConfigError, match="says what its columns mean"):
+        load_preferences([f"shp={path}"], columns={"prompt": "history"})
+
+
+def test_the_licence_of_a_known_dataset_is_said_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("ranker.data.load._warned", set())
+    path = written("jsonl", [ROWS["pku-saferlhf"]], tmp_path)
+    for _ in range(2):
+        load_preferences([str(path)])
+    lines = [message for message in caplog.messages if "licence" in message]
+    assert len(lines) == 1
+    assert "PKU-Alignment/PKU-SafeRLHF, licence CC-BY-NC-4.0" in lines[0]
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

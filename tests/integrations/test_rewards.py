@@ -179,3 +179,27 @@ def test_endings_of_templates_are_taken_off_in_one_go():
     long = "a" + " " * 200_000 + "b" + "</s>\n" * 100_000
     assert openrlhf.response(long, "") == "a" + " " * 200_000 + "b"
     assert openrlhf.response("Hi<|im_end|>\n<pad></s>", "Hi") == ""
+
+
+def test_an_episode_of_several_turns_is_rewarded_as_a_whole(pointwise):
+    turns = [
+        {"role": "assistant", "content": "Let me look."},
+        {"role": "tool", "content": "It is blue."},
+        {"role": "assistant", "content": "pear"},
+    ]
+    reward = trl.reward_function(pointwise)
+    whole, last = reward(prompts=["p", "p"], completions=[turns, turns[-1:]])
+    loaded = ranker.load(pointwise)
+    assert whole == pytest.approx(float(loaded.score("p", [turns])[0]), abs=1e-5)
+    assert last == pytest.approx(float(loaded.score("p", ["pear"])[0]), abs=1e-5)
+    assert whole != pytest.approx(last, abs=1e-4)
+
+
+def test_columns_of_text_that_a_trainer_hands_over_are_named_once(pointwise, caplog):
+    reward = trl.reward_function(pointwise, name="helpful")
+    for _ in range(2):
+        reward(prompts=["p"], completions=["a"], system=["be kind"], level=[3], trainer_state=None)
+    assert [line for line in caplog.messages if "not used" in line] == ["helpful: columns not used: system"]
+    compute_score = verl.reward_function(pointwise)
+    compute_score("set", "a", None, {"prompt": "p", "context": "A passage."})
+    assert "extra_info: columns not used: context" in caplog.text

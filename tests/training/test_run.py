@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from ranker.checkpoints import native
 from ranker.config import dump_config, load_config, recipes
-from ranker.errors import CheckpointError, ConfigError
+from ranker.errors import CheckpointError, ConfigError, DataError
 from ranker.training import losses
 from ranker.training.train import train
 from tests.conftest import LAYOUTS, ROOT
@@ -120,6 +120,27 @@ def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
     after = {p.name for p in (tmp_path / "steps").glob("checkpoint-*")}
     assert f"checkpoint-{trained.steps}" in after
     assert max(int(n.split("-")[1]) for n in after) < max(int(n.split("-")[1]) for n in before)
+
+
+def test_a_run_resumes_under_other_settings_of_export_and_reports(tiny_backbone, tmp_path):
+    train(tiny_config(tiny_backbone, tmp_path, "export.precisions=[fp32]"))
+    changes = ["export.precisions=[fp32,int8]", "training.logging_steps=3"]
+    train(tiny_config(tiny_backbone, tmp_path, *changes), resume=True)
+    assert "int8" in (tmp_path / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match=r"other settings: training\.learning_rate was 0\.0002, is 0\.1"):
+        train(tiny_config(tiny_backbone, tmp_path, *changes, "training.learning_rate=0.1"), resume=True)
+
+
+def test_rows_of_one_prompt_are_trained_with_a_warning(tiny_backbone, tmp_path, caplog):
+    rows = [{"prompt": "Write a joke.", "chosen": f"good {i} {i}", "rejected": f"bad {i}"} for i in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    held_out = [f"data.train={tmp_path / 'rows.jsonl'}", f"data.validation={tmp_path / 'rows.jsonl'}"]
+    trained = train(tiny_config(tiny_backbone, tmp_path / "run", *held_out))
+    assert len(trained.train) == 12
+    assert "12 of 12 training rows have a prompt that is also in the validation" in caplog.text
+    dropped = tiny_config(tiny_backbone, tmp_path / "other", *held_out, "data.train_eval_overlap=drop")
+    with pytest.raises(DataError, match="no row would be left, set data.train_eval_overlap=warn or ignore"):
+        train(dropped)
 
 
 def test_labels_that_are_not_one_per_output_are_refused(tiny_backbone, tmp_path):
