@@ -6,7 +6,11 @@ import re
 
 import pytest
 
+from ranker import errors
+from ranker.batch_scorer import RESULTS
 from ranker.config import load_config, recipes
+from ranker.data.formats import CANDIDATES, PROMPTS, SINGLE, SYSTEM
+from ranker.data.readers import COMPRESSED, ENDINGS
 from tests.conftest import ROOT
 from tests.references.peers.produced import CROSS_ENCODERS, PEERS
 from tests.references.producers import PRODUCERS
@@ -99,3 +103,17 @@ def test_the_loss_of_the_training_guide_trains(long_backbone, tmp_path, monkeypa
     monkeypatch.setattr("ranker.models.build.offline_backbone", lambda: str(long_backbone))
     exec(compile(code, "training.md", "exec"), {"__name__": "example"})
     assert "TrainResult(checkpoint='runs/hinge/checkpoint'" in capsys.readouterr().out
+
+
+def test_the_exit_codes_of_the_guide_are_those_of_the_errors():
+    page = (ROOT / "docs" / "rows.md").read_text()
+    table = page.split("| exit code | what is wrong |\n|---|---|\n")[1].split("\n\n")[0]
+    shown = {int(code) for line in table.splitlines() for code in line.split("|")[1].split(",")}
+    classes = [value for value in vars(errors).values() if isinstance(value, type)]
+    assert shown == {cls.exit_code for cls in classes if hasattr(cls, "exit_code")} | {130, 143}
+
+
+def test_the_kinds_of_files_of_the_guide_are_those_that_are_read():
+    page = (ROOT / "docs" / "rows.md").read_text()
+    assert not [ending for ending in (*ENDINGS, *COMPRESSED) if f"`{ending}`" not in page]
+    assert not [name for name in (*PROMPTS, *CANDIDATES, *SINGLE, *SYSTEM, *RESULTS) if f"`{name}`" not in page]

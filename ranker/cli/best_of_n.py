@@ -38,7 +38,7 @@ def main(
 ) -> None:
     """Choose the best candidate of every row.
 
-    Adds best (its text), best_index, score, truncated and error.
+    Adds best (its text), best_index, score, truncated, prompt_truncated, special_text and error.
 
     Example: ranker best-of-n --model model.onnx -i rows.jsonl -o best.jsonl
     """

@@ -19,7 +19,8 @@ def main(
 ) -> None:
     """Compare the two candidates of every row.
 
-    Adds logit (> 0: the first is better), probability, winner (0, 1 or null), truncated and error.
+    Adds logit (> 0: the first is better), probability, winner (0, 1 or null), truncated, prompt_truncated, special_text
+    and error.
 
     Example: ranker compare --model model.onnx -i pairs.jsonl -o compared.jsonl
     """

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def main(
-    inputs: Annotated[list[str], typer.Argument(help="files and globs: .jsonl, .jsonl.gz, .jsonl.zst, .parquet")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            help="files, folders and patterns (.jsonl, .csv, .tsv, .parquet, .arrow, also .gz), or NAME=FILE"
+        ),
+    ],
     model: Model,
     folder: Annotated[str, typer.Option("--output", "-o", help="a folder; parts that are there are not done again")],
     keep: Annotated[str | None, typer.Option(help="an expression, e.g. 'score > 0.5 and not truncated'")] = None,

@@ -13,9 +13,24 @@ from ranker.errors import ConfigError
 Model = Annotated[
     str, typer.Option("--model", "--onnx", help="model.onnx, a checkpoint folder or a hub name (these need torch)")
 ]
-Input = Annotated[str, typer.Option("--input", "-i", help=".jsonl, .jsonl.gz, .jsonl.zst, .parquet, or - for stdin")]
-Output = Annotated[str, typer.Option("--output", "-o", help="JSON lines; .gz and .zst are compressed; - for stdout")]
-Column = Annotated[list[str] | None, typer.Option("--column", help="name=column, where a column has another name")]
+Input = Annotated[
+    str,
+    typer.Option(
+        "--input",
+        "-i",
+        help="a file (.jsonl, .csv, .tsv, .parquet, .arrow, also .gz), folder, pattern, NAME=FILE, or - for stdin",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Option("--output", "-o", help="JSON lines, or Parquet (.parquet); .gz and .zst are compressed; - for stdout"),
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column", help="name=column, where a column has another name; or a path: chosen=completions.0.response"
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or tensorrt")]
 Threads = Annotated[int | None, typer.Option(help="processor threads; default: all that this process may use")]
 AverageOrders = Annotated[

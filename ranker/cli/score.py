@@ -40,7 +40,8 @@ def main(
 ) -> None:
     """Score every candidate of every row.
 
-    Adds the columns scores, ranks (1 = best), order, margin, truncated and error; every input column is kept.
+    Adds the columns scores, ranks (1 = best), order, margin, truncated, prompt_truncated, special_text and
+    error; every input column is kept.
 
     Example: ranker score --model model.onnx -i rows.jsonl -o scored.jsonl
     """

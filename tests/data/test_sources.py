@@ -106,6 +106,7 @@ def test_a_file_that_is_not_what_it_is_called_is_one_error(text, message, tmp_pa
         (b"PK\x03\x04....", "rows.csv", "got a zip archive; unpack it first"),
         (b'{"a": 1}', "rows.csv", "got JSON; name it .jsonl or .json"),
     ],
+    ids=["Parquet", "gzip", "zip", "JSON"],
 )
 def test_a_file_with_another_ending_is_one_error(content, name, message, tmp_path):
     (tmp_path / name).write_bytes(content)

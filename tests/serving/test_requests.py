@@ -126,9 +126,9 @@ def test_an_unknown_field_of_an_own_route_is_refused(path, body, field, client):
 
 def test_a_body_of_vllm_on_the_own_route_is_answered_as_vllm_does(client):
     body = {"model": "m", "text_1": "p", "text_2": ["a", "pear"]}
-    own, theirs = client.post("/v1/score", json=body).json(), client.post("/score", json=body).json()
-    assert own["data"] == theirs["data"]
-    assert own["object"] == "list"
+    answered, theirs = client.post("/v1/score", json=body).json(), client.post("/score", json=body).json()
+    assert answered["data"] == theirs["data"]
+    assert answered["object"] == "list"
     assert client.post("/v1/score", json={"prompt": "p", "candidates": ["a"]}).json()["results"]
 
 
@@ -177,6 +177,7 @@ def test_an_answer_of_several_turns_is_scored_as_a_whole(client, loaded):
         b'{"query": 3}',
         b'{"query": "p", "documents": {"a": 1}}',
     ],
+    ids=range(9),
 )
 @pytest.mark.parametrize(
     "path",

@@ -52,14 +52,14 @@ def _variant(values: Any) -> str:
     if isinstance(values, PairsRequest):  # checked already
         return VLLM
     names = values.keys() if isinstance(values, dict) else ()
-    return VLLM if any(name in names for name in VLLM_FIELDS) else OWN
+    return VLLM if any(name in names for name in VLLM_FIELDS) else RANKER
 
 
-OWN: Final = f"{TAG}ranker"
+RANKER: Final = f"{TAG}ranker"
 VLLM: Final = f"{TAG}vllm"
 VLLM_FIELDS: Final = ("text_1", "text_2", "queries", "documents", "data_1", "data_2")
 AnyScoreRequest = Annotated[
-    Annotated[ScoreRequest, Tag(OWN)] | Annotated[PairsRequest, Tag(VLLM)], Discriminator(_variant)
+    Annotated[ScoreRequest, Tag(RANKER)] | Annotated[PairsRequest, Tag(VLLM)], Discriminator(_variant)
 ]
 
 
