@@ -176,6 +176,8 @@ def answer(value: Any, where: str, name: str) -> str:
     Raises:
         DataError: messages that begin with a turn of the user: a conversation, which holds its prompt.
     """
+    if isinstance(value, str):
+        return value
     if isinstance(value, Mapping) and "text" in value:
         return text(value["text"], where, f"{name}.text")
     if is_messages(value):
@@ -189,13 +191,17 @@ def answer(value: Any, where: str, name: str) -> str:
 
 def is_messages(value: Any) -> bool:
     """Whether a value is a message or a list."""
+    if isinstance(value, str):
+        return False
     if isinstance(value, Mapping):
         return bool(value.keys() & {"role", "from"})
-    return isinstance(value, Sequence) and not isinstance(value, str)
+    return isinstance(value, Sequence)
 
 
 def is_conversation(value: Any) -> bool:
     """Whether a value is messages that begin with another turn than an answer's, so that they hold their prompt."""
+    if isinstance(value, str):
+        return False
     first = value[0] if is_messages(value) and isinstance(value, Sequence) and value else None
     if not isinstance(first, Mapping):
         return False

@@ -329,7 +329,7 @@ def _together(
 
 def _as_list(value: Any) -> Any:
     """A lone message as a list of one; anything else as it is."""
-    return [value] if isinstance(value, Mapping) and fields.is_messages(value) else value
+    return [value] if not isinstance(value, str) and isinstance(value, Mapping) and fields.is_messages(value) else value
 
 
 def _repeats_prompt(row: ReadRow, text: str) -> bool:

@@ -92,10 +92,11 @@ def _is_said(name: str, value: Any) -> bool:
 
 def unread_keys(name: str, value: Any) -> Iterator[str]:
     """Keys of the messages or candidates in a column that hold text and are not read: ``candidates[].model``."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, list | tuple):
         for item in value:
-            yield from unread_keys(f"{name}[]", item)
-    elif isinstance(value, Mapping) and value.keys() & {"role", "from", "text"}:
+            if not isinstance(item, str):
+                yield from unread_keys(f"{name}[]", item)
+    elif isinstance(value, dict) and not value.keys() <= PARTS and value.keys() & {"role", "from", "text"}:
         yield from (f"{name}.{key}" for key, inner in value.items() if key not in PARTS and has_text(inner))
 
 

@@ -65,7 +65,8 @@ class RowShape:
 
 def shape_of(row: Row) -> RowShape | None:
     """The shape whose columns a row has; None where no shape's columns say so."""
-    return next((shape for shape in SHAPES if shape.matches(row)), None)
+    names = row.keys()
+    return next((shape for columns, shape in MARKED if columns <= names and shape.matches(row)), None)
 
 
 def _has(row: Row, path: str) -> bool:
@@ -399,3 +400,6 @@ SHAPES: Final = (
     ),
 )
 """Shapes that rows are checked for, by their ``marks``."""
+
+MARKED: Final = tuple((frozenset(mark.partition(".")[0] for mark in shape.marks), shape) for shape in SHAPES)
+"""The shapes with the columns of their marks, which are looked at first: most rows are of no shape."""
