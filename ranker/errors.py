@@ -48,7 +48,7 @@ class DataError(RankerError):
     exit_code = 3
 
     def __init__(self, where: str, field: str, reason: str, raw: str = "") -> None:
-        super().__init__(f"{where}: field '{field}': {reason}")
+        super().__init__(f"{where}: field '{field}': {reason}".replace("\n", "\\n").replace("\r", "\\r"))
         self.where, self.field, self.reason, self.raw = where, field, reason, raw
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str, str, str]]:

@@ -303,19 +303,23 @@ def test_print_config_and_dry_run(tiny_backbone):
     assert "cut: candidates none; prompt yes" in dry.output
 
 
-def test_export_and_eval_verbs(model, tmp_path):
+@pytest.mark.full
+def test_the_export_verb_says_what_was_compared(model, tmp_path):
     done = RUN.invoke(app, ["export", str(model.parent / "checkpoint"), "-o", str(tmp_path / "m.onnx")])
     assert done.exit_code == 0, done.output
     assert "Kendall tau-b" in done.stdout
     assert "the built-in sample" in done.stdout
     assert "accuracy, torch" not in done.stdout, "of rows that are not the user's it says nothing"
+
+
+def test_the_eval_verb_prints_and_writes_the_figures(model, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(Path("data/validation.jsonl").read_text().splitlines(keepends=True)[:40]))
-    done = ranker_cli("eval", tmp_path / "m.onnx", "--data", rows, "-o", tmp_path / "report")
+    done = ranker_cli("eval", model, "--data", rows, "-o", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     assert "longer wins" in done.stdout
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
-    assert metrics["models"][str(tmp_path / "m.onnx")]["accuracy"]["n"] == 370
+    assert metrics["models"][str(model)]["accuracy"]["n"] == 370
 
 
 def likely_pairs(model, lines):

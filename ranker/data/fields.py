@@ -25,6 +25,16 @@ SPEAKERS: Final[Mapping[str, Role]] = {
 }
 """ShareGPT's names (``{"from": ..., "value": ...}``) of roles with another name here."""
 
+PAIRED: Final[Mapping[str, Role]] = {
+    **{role: role for role in ("system", "user", "assistant", "tool")},
+    "human": "user",
+    "ai": "assistant",
+    "llm": "assistant",
+    "bot": "assistant",
+    "gpt": "assistant",
+}
+"""Names of roles in turns that are pairs of a role and a text."""
+
 ASKING: Final = ("user", "system", "developer")
 """Roles that no answer has; an answer's own are the assistant's and those of its tools."""
 
@@ -48,11 +58,22 @@ def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise DataError(where, name, f"expected text or a list of messages, got {kind(value)}")
     turns = []
+    by_role = bool(value) and all(_is_role_and_text(turn) for turn in value)
     for i, turn in enumerate(value):
+        if isinstance(turn, str):
+            raise DataError(
+                where,
+                f"{name}[{i}]",
+                "expected a message with role and content, got a text; two answers are the columns chosen and "
+                "rejected, more are a list in candidates",
+            )
         if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:
             speaker = turn["from"]
             role = SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker
-            turn = {"role": role, "content": turn.get("value")}  # noqa: PLW2901
+            more = {key: turn[key] for key in MESSAGE_KEYS if key in turn}
+            turn = {"role": role, "content": turn.get("value"), **more}  # noqa: PLW2901
+        elif by_role:
+            turn = {"role": PAIRED[turn[0].lower()], "content": turn[1]}  # noqa: PLW2901
         if isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2:
             asked, answered = (text(part, where, f"{name}[{i}]") for part in turn)
             turns += [Message("user", asked), Message("assistant", answered)]
@@ -61,12 +82,18 @@ def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
     return tuple(turns)
 
 
+def _is_role_and_text(turn: Any) -> bool:
+    """Whether a turn is a pair of a role and a text, not of a user's and an assistant's text."""
+    pair = isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2
+    return pair and isinstance(turn[0], str) and turn[0].lower() in PAIRED
+
+
 def message(value: Any, where: str, name: str) -> Message:
     """One message: its text, and what else of it chat templates read."""
     if not isinstance(value, Mapping) or value.get("role") not in get_args(Role):
         roles = ", ".join(get_args(Role))
         raise DataError(where, name, f"expected a message with role ({roles}) and content, got {value!r:.80}")
-    more = {key: value[key] for key in MESSAGE_KEYS if value.get(key) is not None}
+    more = {key: value[key] for key in MESSAGE_KEYS if key in value and not is_empty(value[key])}
     content = value.get("content")
     if content is None and not more.keys() & {"tool_calls", "function_call", "tool_responses"}:
         raise DataError(where, f"{name}.content", "expected text, got null; only a tool call has no content")
@@ -81,6 +108,11 @@ def message(value: Any, where: str, name: str) -> Message:
         )
     except (TypeError, ValueError) as error:
         raise DataError(where, name, f"expected values as JSON has them ({error})") from None
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a value says nothing: null, an empty text, list or mapping."""
+    return value is None or (isinstance(value, str | list | tuple | dict) and not value)
 
 
 def _parts(content: Any, where: str, name: str) -> list[str]:
@@ -238,8 +270,8 @@ def many(value: Any, where: str, name: str, count: int) -> Sequence[Any]:
 
 
 def scores(value: Any, where: str, name: str, count: int) -> list[float]:
-    """One number per candidate, NaN where it is null."""
-    return [score(item, where, f"{name}[{i}]") for i, item in enumerate(many(value, where, name, count))]
+    """One number per candidate, or true or false; NaN where it is null."""
+    return [verdict(item, where, f"{name}[{i}]") for i, item in enumerate(many(value, where, name, count))]
 
 
 def score(value: Any, where: str, name: str) -> float:

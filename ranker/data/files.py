@@ -15,6 +15,10 @@ from ranker.extras import require
 Row = dict[str, Any]
 
 
+class Cells(dict[str, str]):
+    """A row of a CSV file: all its values are texts, and lists are written as JSON."""
+
+
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[Any]:
     """The bytes of a local file, or with a protocol of a file that fsspec opens.

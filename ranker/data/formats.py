@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from ranker.data import fields
-from ranker.data.read_row import LABELS, Columns, ReadRow, Row, UnusedColumns, column_at, renamed
+from ranker.data.files import Cells
+from ranker.data.read_row import LABELS, Columns, ReadRow, Row, UnusedColumns, column_at, listing, renamed
 from ranker.data.shapes import RowShape, shape_of
 from ranker.errors import DataError
 from ranker.records import Group, Message, Preference, Prompt, Spans, Turns
@@ -31,8 +35,13 @@ SINGLE: Final = ("response", "completion", "answer", "output")
 TEXT: Final = "text"
 """A column of whole texts without a prompt."""
 
-SIDE_SCORES: Final = (("score_chosen", "score_rejected"), ("chosen_score", "rejected_score"))
-"""Scores of both answers of a pair; equal ones make it a tie."""
+SIDE_SCORES: Final = ("score_{}", "{}_score", "rating_{}", "{}_rating", "{}-rating")
+"""Scores of ``chosen`` and of ``rejected``; equal ones make the pair a tie."""
+
+SPELLED: Final = re.compile(
+    r"""\s*\[?\s*\{\s*(?P<quote>["'])(role|content|from|value)(?P=quote)\s*:.*\}\s*\]?\s*""", re.DOTALL
+)
+"""A text that is nothing but messages, as JSON, Python or numpy writes them."""
 
 NAME_THEM: Final = (
     "name them with columns={{'{0}': COLUMN}}, on the command line --column {0}=COLUMN, in training "
@@ -64,8 +73,9 @@ def parse_group(
     Raises:
         DataError: no known shape, a field of the wrong type, or no prompt.
     """
-    read = _read(row, where, columns, shape)
-    group = _group(read, where)
+    with _naming(columns):
+        read = _read(row, where, columns, shape)
+        group = _group(read, where)
     if unused is not None:
         unused.note(where, read)
     return group
@@ -82,11 +92,12 @@ def parse_rendered(
 
     Arguments and errors are those of ``parse_group``.
     """
-    read = _read(row, where, columns, shape)
-    if TEXT in read and not any(name in read for name in (*CANDIDATES, *SINGLE, "chosen")):
-        group = Group("", (fields.text(read[TEXT], where, TEXT),))
-    else:
-        group = _group(read, where)
+    with _naming(columns):
+        read = _read(row, where, columns, shape)
+        if TEXT in read and not any(name in read for name in (*CANDIDATES, *SINGLE, "chosen")):
+            group = Group("", (fields.text(read[TEXT], where, TEXT),))
+        else:
+            group = _group(read, where)
     if unused is not None:
         unused.note(where, read)
     return group
@@ -111,8 +122,9 @@ def parse_preference(
     Raises:
         DataError: no known shape, a field of the wrong type or range, or no prompt.
     """
-    read = _read(row, where, columns, shape)
-    preference = _labelled(read, where)
+    with _naming(columns):
+        read = _read(row, where, columns, shape)
+        preference = _labelled(read, where)
     if unused is not None:
         unused.note(where, read)
     return preference
@@ -120,31 +132,92 @@ def parse_preference(
 
 def _read(row: Row, where: str, columns: Columns | None, shape: RowShape | None) -> ReadRow:
     """The row in one of the shapes that this module reads."""
+    if isinstance(row, Cells):
+        row = {name: _cell(value, where, name) for name, value in row.items()}
     if columns and shape is None:
         return renamed(row, columns, where, PROMPTS)
     shape = shape or shape_of(row)
-    if shape is None:
-        return ReadRow(row)
-    return ReadRow(shape.adapted(row, where), {name: row[name] for name in row if name not in shape.columns})
+    return ReadRow(row) if shape is None else ReadRow(shape.adapted(row, where), shape.unread(row))
+
+
+def _cell(value: str, where: str, name: str) -> Any:
+    """A cell of a CSV file: its text, or what it holds as JSON where a text makes no sense there.
+
+    A text of an answer or prompt stays text, unless it is messages; lists of answers and scores are lists.
+
+    Raises:
+        DataError: a list of answers as Python writes it.
+    """
+    text = value.strip()
+    if name in (*SIDES, *CANDIDATES) and text.startswith("['") and text.endswith("']"):
+        raise DataError(
+            where, name, f"expected a list as JSON, got it as Python writes it ({text:.40}); use json.dumps"
+        )
+    if text[:1] not in ("[", "{"):
+        return value
+    try:
+        held = json.loads(text)
+    except (ValueError, RecursionError):
+        return value
+    is_turns = fields.is_messages(held) and (isinstance(held, Mapping) or any(map(fields.is_messages, held)))
+    if name in SIDES:
+        return held if is_turns or _is_list_of_texts(held) else value
+    return held if is_turns or name not in (*TEXTS, *SINGLE, TEXT, *SYSTEM) else value
+
+
+@contextmanager
+def _naming(columns: Columns | None) -> Iterator[None]:
+    """Name the user's column in an error of a column that was named."""
+    try:
+        yield
+    except DataError as error:
+        column = (columns or {}).get(re.split(r"[\[.]", error.field)[0])
+        if column is None or column == error.field:
+            raise
+        raise DataError(error.where, error.field, f"{error.reason} (column '{column}')", error.raw) from error
+
+
+def _has(row: ReadRow, name: str) -> bool:
+    """Whether a row holds something in a column."""
+    return row.peek(name) is not None
+
+
+def _is_pair(row: ReadRow) -> bool:
+    """Whether a row has two sides; where both are empty, another shape may hold the answers."""
+    if not all(name in row for name in SIDES):
+        return False
+    if not all(fields.is_empty(row.peek(name)) for name in SIDES):
+        return True
+    return all(fields.is_empty(row.peek(name)) for name in (*CANDIDATES, *SINGLE, *CONVERSATIONS))
 
 
 def _group(row: ReadRow, where: str) -> Group:
-    if all(name in row for name in SIDES) and not any(name in row for name in CANDIDATES):
+    if _is_pair(row) and not any(_has(row, name) for name in CANDIDATES):
         prompt, answers = _sides(row, where)
         return Group(prompt, answers)
     _refuse_steps(row, where)
     for name in CANDIDATES:
-        if name in row:
+        if _has(row, name):
             return Group(*_prompt_and_answers(row, name, fields.listed(row[name]), where))
+    return _one_answer(row, where)
+
+
+def _one_answer(row: ReadRow, where: str) -> Group:
+    """The group of a row with a single answer."""
     for name in SINGLE:
-        if name in row and (any(prompt in row for prompt in TEXTS if prompt != name) or _is_open(row)):
+        if _has(row, name) and (any(prompt in row for prompt in TEXTS if prompt != name) or _is_open(row)):
             return Group(*_prompt_and_answer(row, name, where))
     for name in ("messages", "conversation", "conversations"):
-        if name in row:
-            prompt, answer = fields.split_answer(fields.messages(row[name], where, name), where, name)
+        if _has(row, name):
+            turns = fields.messages(row[name], where, name)
+            _refuse_verdicts(turns, where, name)
+            prompt, answer = fields.split_answer(turns, where, name)
             return Group(_with_system(row, prompt, where), (answer,))
-    if TEXT in row and not any(name in row for name in PROMPTS):
+    if _has(row, TEXT) and not any(_has(row, name) for name in PROMPTS):
         return Group(*_prompt_and_answer(row, TEXT, where))
+    null = next((name for name in (*CANDIDATES, *SINGLE, *CONVERSATIONS[:3], TEXT) if name in row), None)
+    if null is not None and not _has(row, null):
+        raise DataError(where, null, "expected answers, as text or messages, got null")
     raise DataError(
         where,
         "columns",
@@ -158,15 +231,17 @@ def _labelled(row: ReadRow, where: str) -> Preference:
         "id": where if row.get("id") is None else str(row["id"]),
         "subset": str(_first(row, ("subset", "family", "source")) or ""),
     }
-    if all(name in row for name in SIDES):
+    if _is_pair(row):
         return _pair(row, where, facts)
     if _is_blender(row):
         return _blender(row, where, facts)
     _refuse_steps(row, where)
-    if any(name in row for name in CANDIDATES) and "scores" in row:
+    label = next((name for name in LABELS if not fields.is_empty(row.peek(name))), None)
+    label = label or next((name for name in LABELS if name in row), None)
+    if label == "scores" and any(_has(row, name) for name in CANDIDATES):
         return _list(row, where, facts)
-    if any(name in row for name in (*SINGLE, *CONVERSATIONS, TEXT)) and any(name in row for name in LABELS):
-        return _single(row, where, facts)
+    if label is not None and any(_has(row, name) for name in (*SINGLE, *CONVERSATIONS, TEXT)):
+        return _single(row, label, where, facts)
     raise DataError(
         where,
         "columns",
@@ -178,7 +253,7 @@ def _labelled(row: ReadRow, where: str) -> Preference:
 def _pair(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     prompt, answers = _sides(row, where)
     label = _pair_label(row, where)
-    margin = None if row.peek("margin") in (None, "") else fields.number(row["margin"], where, "margin")
+    margin = None if fields.is_empty(row.peek("margin")) else fields.number(row["margin"], where, "margin")
     if len(answers) != 2:
         if label != 1.0 or margin is not None:
             raise DataError(where, "label", "expected no label and no margin where chosen or rejected are lists")
@@ -190,15 +265,23 @@ def _pair(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
 
 
 def _pair_label(row: ReadRow, where: str) -> float:
-    """The probability that ``chosen`` is better: the column ``label``, 0.5 where both have one score, else 1."""
-    if row.peek("label") not in (None, ""):
+    """The probability that ``chosen`` is better: the column ``label``, 0.5 of a tie, else 1."""
+    if not fields.is_empty(row.peek("label")):
         label = fields.number(row["label"], where, "label")
-        if not 0.0 <= label <= 1.0:
-            raise DataError(where, "label", f"expected a probability in [0, 1] that 'chosen' is better, got {label:g}")
+        if not 0.0 < label <= 1.0:
+            raise DataError(
+                where,
+                "label",
+                f"expected a probability in (0, 1] that 'chosen' is better, got {label:g}; swap the answers if the "
+                "other is better, or rename the column if it says something else",
+            )
         return label
-    for names in SIDE_SCORES:
-        if all(row.peek(name) is not None for name in names):
-            chosen, rejected = (fields.score(row[name], where, name) for name in names)
+    if row.peek("tie") is True or str(row.peek("tie")).lower() == "true":
+        return 0.5
+    for pattern in SIDE_SCORES:
+        names = [pattern.format(side) for side in SIDES]
+        if all(not fields.is_empty(row.peek(name)) for name in names):
+            chosen, rejected = (fields.number(row[name], where, name) for name in names)
             return 0.5 if chosen == rejected else 1.0
     return 1.0
 
@@ -207,11 +290,11 @@ def _list(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     group = _group(row, where)
     count = len(group.candidates)
     by_task = row["scores"] if isinstance(row["scores"], Mapping) else {"": row["scores"]}
-    tasks = sorted(by_task)
+    tasks = sorted(by_task, key=str)
     columns = [fields.scores(by_task[task], where, f"scores.{task}".rstrip("."), count) for task in tasks]
     kinds = fields.texts(fields.many(row["kinds"], where, "kinds", count), where, "kinds") if row.get("kinds") else []
     table = tuple(zip(*columns, strict=True))
-    names = () if tasks == [""] else tuple(tasks)
+    names = () if tasks == [""] else tuple(map(str, tasks))
     span_lists = fields.many(row["spans"], where, "spans", count) if row.get("spans") else ()
     spans = _spans({f"spans[{i}]": value for i, value in enumerate(span_lists)}, group.candidates, where)
     return Preference(group.prompt, group.candidates, table, kinds=tuple(kinds), tasks=names, spans=spans, **facts)
@@ -230,21 +313,19 @@ def _spans(columns: Mapping[str, Any], answers: Sequence[str], where: str) -> tu
     return spans
 
 
-def _single(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
-    group = _group(row, where)
-    if len(group.candidates) != 1:
-        raise DataError(where, "response", f"expected one response, got {len(group.candidates)}")
-    name = next(name for name in LABELS if name in row)
+def _single(row: ReadRow, name: str, where: str, facts: dict[str, Any]) -> Preference:
+    group = _one_answer(row, where)
     by_task = row[name] if isinstance(row[name], Mapping) else {"": row[name]}
-    tasks = sorted(by_task)
+    tasks = sorted(by_task, key=str)
     table = (tuple(fields.verdict(by_task[task], where, f"{name}.{task}".rstrip(".")) for task in tasks),)
-    return Preference(group.prompt, group.candidates, table, tasks=() if tasks == [""] else tuple(tasks), **facts)
+    names = () if tasks == [""] else tuple(map(str, tasks))
+    return Preference(group.prompt, group.candidates, table, tasks=names, **facts)
 
 
 def _blender(row: ReadRow, where: str, facts: dict[str, Any]) -> Preference:
     candidates = row["candidates"]
     first = candidates[0].get("scores")
-    tasks = sorted(first) if isinstance(first, Mapping) else []
+    tasks = sorted(first, key=str) if isinstance(first, Mapping) else []
     if not tasks:
         raise DataError(where, "candidates[0].scores", "expected at least one metric, got none")
     texts, table = [], []
@@ -263,6 +344,7 @@ def _sides(row: ReadRow, where: str) -> tuple[Prompt, tuple[str, ...]]:
     for name, side in zip(SIDES, sides, strict=True):
         if side is None:
             raise DataError(where, name, "expected an answer, as text or messages, got null")
+        _refuse_spelled(side, where, name)
     lists = [_is_list_of_texts(side) for side in sides]
     if any(lists):
         names = [f"{name}[{i}]" for name, side in zip(SIDES, sides, strict=True) for i in range(len(_several(side)))]
@@ -272,7 +354,11 @@ def _sides(row: ReadRow, where: str) -> tuple[Prompt, tuple[str, ...]]:
 
 def _is_list_of_texts(value: Any) -> bool:
     """Whether a value is answers, as of data sets with several rejected ones, not the messages of one answer."""
-    return isinstance(value, Sequence) and not isinstance(value, str) and any(isinstance(text, str) for text in value)
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return False
+    return any(
+        isinstance(item, str) or (isinstance(item, Mapping) and "text" in item and "role" not in item) for item in value
+    )
 
 
 def _several(value: Any) -> list[Any]:
@@ -334,7 +420,7 @@ def _as_list(value: Any) -> Any:
 
 def _repeats_prompt(row: ReadRow, text: str) -> bool:
     """Whether a transcript holds the prompt of its row, or the row has no other."""
-    prompt = next((value for name in PROMPTS if (value := row.peek(name)) not in (None, "")), None)
+    prompt = next((value for name in PROMPTS if not fields.is_empty(value := row.peek(name))), None)
     if not isinstance(prompt, str):
         return prompt is None
     return fields.is_transcript(prompt) or fields.transcript(text)[0]["content"] == prompt.strip()
@@ -344,13 +430,14 @@ def _prompt_of_turns(
     row: ReadRow, context: tuple[Message, ...], answers: Sequence[str], where: str
 ) -> tuple[Message, ...]:
     """The prompt of conversations: the turns that all begin with, which a column of the prompt may repeat."""
-    if all(row.peek(name) in (None, "") for name in CHECKED):
+    if all(fields.is_empty(row.peek(name)) for name in CHECKED):
         if not context and not all(isinstance(answer, Turns) for answer in answers):
             raise _no_prompt(row, where)
         return context  # conversations may differ from their first turn on; other columns may say anything
     prompt = _bare_prompt(row, where)
     before = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-    if not all(message in context for message in before):
+    texts = {(message.role, message.content) for message in context}
+    if not all((message.role, message.content) in texts for message in before):
         raise DataError(
             where,
             "prompt",
@@ -379,7 +466,7 @@ def _no_prompt(row: Row, where: str) -> DataError:
     return DataError(
         where,
         "prompt",
-        f"found no prompt in the columns {', '.join(row)}; expected one of {', '.join(PROMPTS)}. Name the column with "
+        f"found no prompt in the columns {_names(row)}; expected one of {', '.join(PROMPTS)}. Name the column with "
         "--column prompt=COLUMN, in training with data.columns.prompt=COLUMN; where answers have no prompt, add "
         '"prompt": ""',
     )
@@ -396,10 +483,13 @@ def _bare_prompt(row: ReadRow, where: str) -> Prompt:
         value = row.get(name)
         if value is None:
             continue
+        if name == "instruction" and isinstance(row.peek("input"), int | float):
+            raise DataError(where, "input", f"expected text, got {fields.kind(row['input'])}")
         if name == "instruction" and isinstance(value, str) and isinstance(row.peek("input"), str):
             # LLM-Blender joins the two without a separator, other datasets with a line break.
             value = f"{value}{row['input']}" if _is_blender(row) else "\n".join(filter(None, (value, row["input"])))
         if isinstance(value, str):
+            _refuse_spelled(value, where, name)
             turns = fields.transcript_prompt(value)
             prompt = value if turns is None else fields.messages(turns, where, name)
             return _with_history(row, prompt, name, where)
@@ -430,7 +520,7 @@ def _with_system(row: ReadRow, prompt: Prompt, where: str) -> Prompt:
     Raises:
         DataError: the messages have another system message.
     """
-    name = next((name for name in SYSTEM if row.peek(name) not in (None, "")), None)
+    name = next((name for name in SYSTEM if not fields.is_empty(row.peek(name))), None)
     if name is None:
         return prompt
     system = Message("system", fields.text(row[name], where, name))
@@ -441,22 +531,34 @@ def _with_system(row: ReadRow, prompt: Prompt, where: str) -> Prompt:
     return turns if other is not None else (system, *turns)
 
 
+STEPS: Final = (
+    "expected whole answers, got the steps of one answer with a label each (a process reward row), which are not read "
+    "here; give whole answers, with one label each as 'scores'"
+)
+
+
 def _refuse_steps(row: ReadRow, where: str) -> None:
     """Refuse rows of steps with a label each, whose steps would be read as answers to choose from."""
-    steps, labels = row.peek("completions"), row.peek("labels")
-    if (
-        isinstance(steps, Sequence)
-        and isinstance(labels, Sequence)
-        and not isinstance(steps, str)
-        and len(steps) == len(labels)
-        and all(isinstance(label, bool) for label in labels)
-    ):
+    steps, labels = (fields.listed(row.peek(name)) for name in ("completions", "labels"))
+    if all(isinstance(value, Sequence) and not isinstance(value, str) for value in (steps, labels)):
+        raise DataError(where, "labels", STEPS)
+
+
+def _refuse_spelled(value: Any, where: str, name: str) -> None:
+    """Refuse texts that spell messages: they would be read as one text with brackets and quotes."""
+    if isinstance(value, str) and SPELLED.fullmatch(value):
         raise DataError(
             where,
-            "labels",
-            "expected answers, got the steps of one answer with a label each (a process reward row), which are not "
-            "read here; give whole answers, with one label each as 'scores'",
+            name,
+            f"expected messages or a text, got messages spelled as a text ({value.strip():.40}); parse them",
         )
+
+
+def _refuse_verdicts(turns: Sequence[Message], where: str, name: str) -> None:
+    """Refuse conversations whose assistant says ``+`` or ``-`` of every step."""
+    said = {message.content for message in turns if message.role == "assistant"}
+    if said and said <= {"+", "-"}:
+        raise DataError(where, name, STEPS)
 
 
 def _is_open(row: ReadRow) -> bool:
@@ -475,13 +577,13 @@ def _is_blender(row: ReadRow) -> bool:
         isinstance(candidates, list)
         and bool(candidates)
         and isinstance(candidates[0], Mapping)
-        and "text" in candidates[0]
+        and candidates[0].keys() >= {"text", "scores"}
     )
 
 
 def _names(row: Row) -> str:
     """The columns of a row, for errors."""
-    return ", ".join(row) or "nothing"
+    return listing(row) or "nothing"
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:

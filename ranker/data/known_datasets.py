@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from typing import Any, Final
 
 from ranker.data import shapes
 from ranker.data.shapes import RowShape
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Gather = Callable[[Iterable[Mapping[str, Any]]], Iterator[Row]]
@@ -38,23 +41,23 @@ class HubDataset:
 def oasst_lists(rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     """Ranked answers to every prompter message of OASST's message trees; rank 0 is the best answer.
 
-    Sibling replies with a rank are the candidates, the messages above them the prompt.
+    Sibling replies with a rank are the candidates, the messages above them the prompt. Replies whose conversation does
+    not begin in these rows are left out, with a warning.
+
+    Raises:
+        ValueError: a rank that is no number, or a message above itself.
     """
-    messages = {row["message_id"]: row for row in rows}
+    messages = {str(row["message_id"]): row for row in rows}
     replies: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for message in messages.values():
-        if message["role"] == "assistant" and message.get("rank") is not None and message["parent_id"] in messages:
-            replies[message["parent_id"]].append(message)
+        if message["role"] == "assistant" and message.get("rank") not in (None, "") and message.get("parent_id"):
+            replies[str(message["parent_id"])].append(message)
+    rootless = 0
     for parent, answers in replies.items():
-        if len(answers) < 2:
+        turns = _turns_above(parent, messages)
+        if len(answers) < 2 or turns is None:
+            rootless += turns is None
             continue
-        turns: list[dict[str, str]] = []
-        above: str | None = parent
-        while above in messages:
-            message = messages[above]
-            role = "assistant" if message["role"] == "assistant" else "user"
-            turns.insert(0, {"role": role, "content": message["text"]})
-            above = message["parent_id"]
         yield {
             "id": parent,
             "prompt": turns,
@@ -62,6 +65,26 @@ def oasst_lists(rows: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
             "scores": [-float(a["rank"]) for a in answers],
             "subset": answers[0].get("lang"),
         }
+    if rootless:
+        logger.warning("%d prompts left out: the messages above them are not in these rows", rootless)
+
+
+def _turns_above(message_id: str, messages: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]] | None:
+    """A message and those above it, the first one first; None where the first is not there."""
+    turns: list[dict[str, str]] = []
+    above: str | None = message_id
+    seen = set()
+    while above:
+        if above in seen:
+            raise ValueError(f"message {above} is above itself")
+        seen.add(above)
+        message = messages.get(above)
+        if message is None:
+            return None
+        role = "assistant" if message["role"] == "assistant" else "user"
+        turns.insert(0, {"role": role, "content": message["text"]})
+        above = str(message["parent_id"]) if message.get("parent_id") else None
+    return turns
 
 
 CONVERTED: Final = "refs/convert/parquet"

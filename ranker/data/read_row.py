@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ranker.data.fields import MESSAGE_KEYS
+from ranker.data.fields import MESSAGE_KEYS, is_empty
 from ranker.errors import ConfigError, DataError, nearest
 
 logger = logging.getLogger(__name__)
@@ -46,11 +46,17 @@ LABELS: Final = ("scores", "score", "label", "accept", "kto_tag")
 FACTS: Final = ("id", "subset", "family", "kinds", "style", "margin", *LABELS)
 """Columns about a row, which the model does not read."""
 
-SETTINGS: Final = ("tools", "chat_template_kwargs")
-"""Columns that change what a chat template writes. They are not read here, so they are named whatever they hold."""
+LABEL_LENGTH: Final = 64
+"""A column about a row holds a short text; a longer one may be something that the model should read."""
 
-PARTS: Final = frozenset({"role", "content", "from", "value", "text", "type", "scores", *MESSAGE_KEYS})
-"""Keys of messages and candidates that are read."""
+NAMED: Final = ("tools", "chat_template_kwargs", "image", "images", "audio", "audios", "video", "videos")
+"""Columns that belong to the prompt and are no text, so that they are named whatever they hold."""
+
+MESSAGE_PARTS: Final = frozenset({"role", "content", "from", "value", "type", *MESSAGE_KEYS})
+CANDIDATE_PARTS: Final = frozenset({"text", "scores"})
+"""Keys of messages and of candidates that are read."""
+
+DEEPEST: Final = 32
 
 
 class ReadRow(dict[str, Any]):
@@ -79,15 +85,19 @@ class ReadRow(dict[str, Any]):
         for name, value in self.items():
             if name in self.read:
                 yield from (key for key in unread_keys(name, value) if key not in known)
-            elif name not in known and name not in FACTS and _is_said(name, value):
+            elif name not in known and _is_said(name, value):
                 yield name
         for name, value in self._replaced.items():
-            if name not in known and name not in FACTS and _is_said(name, value):
+            if name not in known and _is_said(name, value):
                 yield name
 
 
 def _is_said(name: str, value: Any) -> bool:
-    return bool(value) if name in SETTINGS else has_text(value)
+    if name in NAMED:
+        return not is_empty(value)
+    if name in FACTS and not (isinstance(value, str) and len(value) > LABEL_LENGTH):
+        return False
+    return has_text(value)
 
 
 def unread_keys(name: str, value: Any) -> Iterator[str]:
@@ -96,8 +106,19 @@ def unread_keys(name: str, value: Any) -> Iterator[str]:
         for item in value:
             if not isinstance(item, str):
                 yield from unread_keys(f"{name}[]", item)
-    elif isinstance(value, dict) and not value.keys() <= PARTS and value.keys() & {"role", "from", "text"}:
-        yield from (f"{name}.{key}" for key, inner in value.items() if key not in PARTS and has_text(inner))
+    elif isinstance(value, dict) and value.keys() & {"role", "from", "text"}:
+        parts = MESSAGE_PARTS if value.keys() & {"role", "from"} else CANDIDATE_PARTS
+        if not value.keys() <= parts:
+            yield from (f"{name}.{key}" for key, inner in value.items() if key not in parts and has_text(inner))
+
+
+def inner_keys(name: str, value: Any, known: Collection[str]) -> Iterator[str]:
+    """Keys with text of the objects in a column that are not ``known``: ``completions[].model``."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from inner_keys(f"{name}[]", item, known)
+    elif isinstance(value, dict):
+        yield from (f"{name}.{key}" for key, inner in value.items() if key not in known and has_text(inner))
 
 
 class UnusedColumns:
@@ -128,18 +149,26 @@ class UnusedColumns:
         for source, names in self._new.items():
             if names:
                 begin = f"{source}: " if source else ""
-                logger.warning("%scolumns not used: %s", begin, ", ".join(names))
+                logger.warning("%scolumns not used: %s", begin, listing(names))
                 self._reported[source] |= set(names)
         self._new = {}
 
 
-def has_text(value: Any) -> bool:
-    """Whether a value is or holds text."""
+def listing(names: Collection[Any]) -> str:
+    """Names of columns on one line: those of a file without a line of names may be whole rows."""
+    shown = [f"{' '.join(str(name).split()):.60}" for name in list(names)[:40]]
+    return ", ".join(shown) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
+
+
+def has_text(value: Any, depth: int = 0) -> bool:
+    """Whether a value is or holds text, or the bytes of something else."""
     if isinstance(value, str):
         return bool(value.strip())
+    if isinstance(value, bytes) or depth > DEEPEST:
+        return True
     if isinstance(value, Mapping):
-        return any(map(has_text, value.values()))
-    return isinstance(value, list | tuple) and any(map(has_text, value))
+        return any(has_text(inner, depth + 1) for inner in value.values())
+    return isinstance(value, list | tuple) and any(has_text(inner, depth + 1) for inner in value)
 
 
 def check_columns(columns: Columns) -> Columns:
@@ -193,7 +222,7 @@ def column_at(row: Row, column: str, where: str, name: str = "") -> Any:
             value = value[int(step)]
         else:
             begin = ".".join(steps[:number])
-            got = ", ".join(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+            got = listing(value) if isinstance(value, Mapping) else type(value).__name__
             place = f" in '{begin}'" if begin else ""
             raise DataError(where, column, f"expected the column named for '{name}', got {got or 'nothing'}{place}")
     return value
@@ -201,10 +230,7 @@ def column_at(row: Row, column: str, where: str, name: str = "") -> Any:
 
 def _has_text_beside(value: Any, path: str, used: Collection[str]) -> bool:
     """Whether a value holds text outside the paths that are used."""
-    if path in used:
-        return False
-    if isinstance(value, Mapping):
-        return any(_has_text_beside(inner, f"{path}.{key}", used) for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return any(_has_text_beside(inner, f"{path}.{i}", used) for i, inner in enumerate(value))
-    return has_text(value)
+    if path in used or not any(other.startswith(f"{path}.") for other in used):
+        return path not in used and has_text(value)
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return any(_has_text_beside(part, f"{path}.{key}", used) for key, part in inner)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, Final
 
-from ranker.data.files import Row, opened
+from ranker.data.files import Cells, Row, opened
 from ranker.errors import DataError
 from ranker.records import BadRow
 
@@ -285,7 +285,7 @@ def _table(name: str, raw: Any, delimiter: str) -> Rows:
             number += 1
         where = f"{name}:{number - 1}"
         try:
-            yield where, {column: cell.decode() for column, cell in zip(names, cells, strict=True)}
+            yield where, Cells((column, cell.decode()) for column, cell in zip(names, cells, strict=True))
         except UnicodeDecodeError:
             text = delimiter.join(cell.decode(errors="replace") for cell in cells)
             yield where, BadRow(where, "row", "expected UTF-8, got other bytes; convert the file", text)

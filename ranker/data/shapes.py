@@ -5,14 +5,13 @@ A shape keeps the order in which a row holds its answers, so that scores stand i
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ranker.data.fields import common_turns, messages, transcript
-from ranker.data.read_row import Row, column_at
+from ranker.data.fields import common_turns, is_conversation, listed, messages, transcript
+from ranker.data.read_row import MESSAGE_PARTS, Row, column_at, inner_keys
 from ranker.errors import DataError
 from ranker.records import Turns
 
@@ -33,6 +32,8 @@ class RowShape:
         marks: columns, or paths in them, that together occur in these rows only; without them a row is never taken for
             one of these unless its data set is named.
         refusal: why these rows cannot be read one by one, and what to do.
+        inner: the keys that are read of objects in the columns.
+        whole: whether ``adapt`` keeps the other columns, so that they are read or named like those of any row.
     """
 
     title: str
@@ -40,10 +41,22 @@ class RowShape:
     adapt: Adapt = dict
     marks: tuple[str, ...] = ()
     refusal: str = ""
+    inner: tuple[str, ...] = ()
+    whole: bool = False
 
     def matches(self, row: Row) -> bool:
         """Whether a row has the columns that only these rows have."""
         return bool(self.marks) and all(_has(row, mark) for mark in self.marks)
+
+    def unread(self, row: Row) -> dict[str, Any]:
+        """Columns, and keys in the columns that are read, that ``adapt`` leaves out."""
+        if self.whole:
+            return {}
+        left = {name: row[name] for name in row if name not in self.columns}
+        if self.inner:
+            names = (key for name in self.columns for key in inner_keys(name, row.get(name), self.inner))
+            left |= dict.fromkeys(names, "text")
+        return left
 
     def adapted(self, row: Row, where: str) -> dict[str, Any]:
         """The row in a shape of ``ranker.data.formats``.
@@ -95,8 +108,9 @@ def _rating(value: Any) -> float | None:
 
 
 def _binarized(row: Row) -> dict[str, Any]:
-    tie = row["score_chosen"] == row["score_rejected"]
-    return {"chosen": row["chosen"], "rejected": row["rejected"], "label": 0.5 if tie else 1.0}
+    tie = float(row["score_chosen"]) == float(row["score_rejected"])
+    prompt = {} if is_conversation(row["chosen"]) else {"prompt": row["prompt"]}
+    return prompt | {"chosen": row["chosen"], "rejected": row["rejected"], "label": 0.5 if tie else 1.0}
 
 
 def _helpsteer2(row: Row) -> dict[str, Any]:
@@ -109,9 +123,24 @@ def _helpsteer2(row: Row) -> dict[str, Any]:
 
 def extra_id_turns(prompt: str) -> list[dict[str, str]]:
     """Messages of a prompt whose later turns begin with a line ``<extra_id_1>User`` or ``<extra_id_1>Assistant``."""
+    system, prompt = _system_of(prompt)
     first, *later = re.split(r"\n?<extra_id_1>(User|Assistant)\n", prompt)
     turns = zip(["User", *later[::2]], [first, *later[1::2]], strict=True)
-    return [{"role": name.lower(), "content": content} for name, content in turns]
+    return [*system, *({"role": name.lower(), "content": content} for name, content in turns)]
+
+
+def _system_of(prompt: str) -> tuple[list[dict[str, str]], str]:
+    """The system message of a prompt that begins with a line ``<extra_id_0>System``, and the rest."""
+    match = re.match(r"<extra_id_0>System\n(.*?)\n?<extra_id_1>User\n", prompt, re.DOTALL)
+    return ([], prompt) if match is None else ([{"role": "system", "content": match[1]}], prompt[match.end() :])
+
+
+def _choice(value: Any, count: int = 2) -> int:
+    """The number of one of ``count`` answers."""
+    number = int(value)
+    if number != float(value) or not 0 <= number < count:
+        raise ValueError(f"expected a number below {count}, got {value!r:.20}")
+    return number
 
 
 def _helpsteer3(row: Row) -> dict[str, Any]:
@@ -119,7 +148,7 @@ def _helpsteer3(row: Row) -> dict[str, Any]:
     return {
         "prompt": row["context"],
         "candidates": [row["response1"], row["response2"]],
-        "scores": None if strength is None else _wins(-float(strength)),
+        "scores": [None, None] if strength in (None, "") or strength != strength else _wins(-float(strength)),
         "subset": row.get("domain"),
     }
 
@@ -133,7 +162,7 @@ def _shp(row: Row) -> dict[str, Any]:
     return {
         "prompt": row["history"],
         "candidates": [row["human_ref_A"], row["human_ref_B"]],
-        "scores": _wins(1 if int(row["labels"]) == 1 else -1),
+        "scores": _wins(2 * _choice(row["labels"]) - 1),
         "subset": row.get("domain"),
     }
 
@@ -168,7 +197,7 @@ def _webgpt(row: Row) -> dict[str, Any]:
 
 
 def _summarize(row: Row) -> dict[str, Any]:
-    info, choice = row["info"], int(row["choice"])
+    info, choice = row["info"], _choice(row["choice"], len(row["summaries"]))
     texts = [summary["text"].strip() for summary in row["summaries"]]
     post = info.get("post") or info["article"]
     title = f"{info['title']}\n\n" if info.get("title") else ""
@@ -181,7 +210,7 @@ def _summarize(row: Row) -> dict[str, Any]:
 
 
 def _safe_rlhf(row: Row) -> dict[str, Any]:
-    better = int(row["better_response_id"])
+    better = _choice(row["better_response_id"])
     return {
         "prompt": row["prompt"],
         "candidates": [row["response_0"], row["response_1"]],
@@ -208,24 +237,28 @@ def _openai(row: Row) -> dict[str, Any]:
 
 def _swift(row: Row) -> dict[str, Any]:
     *before, last = row["messages"]
-    if last["role"] != "assistant":
-        raise ValueError("messages do not end with the assistant's")
     rejected = row["rejected_response"]
-    chosen = last["content"] if isinstance(rejected, str) else [last["content"]]
-    pair = {"prompt": before, "chosen": chosen, "rejected": rejected}
-    return pair | {name: row[name] for name in ("margin", "system") if row.get(name) is not None}
+    others = {name: value for name, value in row.items() if name not in ("messages", "rejected_response")}
+    if isinstance(rejected, str):
+        return others | {"prompt": before, "chosen": [last], "rejected": [{"role": "assistant", "content": rejected}]}
+    scores = [1.0] + [0.0] * len(rejected)
+    return others | {"prompt": before, "candidates": [[last], *rejected], "scores": scores}
 
 
 def _arena(row: Row) -> dict[str, Any]:
+    conversations = [row["conversation_a"], row["conversation_b"]]
+    turns = row.get("turn")
+    if isinstance(turns, int) and not isinstance(turns, bool):  # MT-Bench judges the answer of one of two turns
+        conversations = [conversation[: 2 * turns] for conversation in conversations]
     lead = {"model_a": 1, "model_b": -1}.get(row["winner"], 0)
     if not lead and not str(row["winner"]).startswith(("tie", "both_bad")):
         raise ValueError(f"unknown winner {row['winner']!r:.40}")
-    both = _two_conversations([row["conversation_a"], row["conversation_b"]], ("conversation_a", "conversation_b"))
+    both = _two_conversations(conversations, ("conversation_a", "conversation_b"))
     return both | {"scores": _wins(lead)}
 
 
 def _arena_table(row: Row) -> dict[str, Any]:
-    asked, first, second = (json.loads(row[name]) for name in ("prompt", "response_a", "response_b"))
+    asked, first, second = (_texts(row[name]) for name in ("prompt", "response_a", "response_b"))
     conversations = [
         [
             {"role": role, "content": text or ""}
@@ -234,8 +267,25 @@ def _arena_table(row: Row) -> dict[str, Any]:
         ]
         for answers in (first, second)
     ]
-    wins = [int(row[name]) for name in ("winner_model_a", "winner_model_b")]
+    wins = [_choice(row[name]) for name in ("winner_model_a", "winner_model_b", "winner_tie")]
+    if sum(wins) != 1:
+        raise ValueError(f"expected one winner or a tie, got {wins}")
     return _two_conversations(conversations, ("response_a", "response_b")) | {"scores": _wins(wins[0] - wins[1])}
+
+
+def _texts(value: Any) -> list[Any]:
+    """Texts of the turns: a list, a list as JSON, or the text of the only turn."""
+    value = listed(value)
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _nemo(row: Row) -> dict[str, Any]:
+    completions = row["completions"]
+    return {
+        "prompt": row["context"],
+        "candidates": [c["completion"] for c in completions],
+        "scores": [-float(c["rank"]) for c in completions],
+    }
 
 
 def _stack_exchange(row: Row) -> dict[str, Any]:
@@ -263,12 +313,13 @@ def _prometheus(row: Row) -> dict[str, Any]:
 
 
 HH: Final = RowShape("Anthropic/hh-rlhf", ("chosen", "rejected"), _hh)
-PAIRS: Final = RowShape("a data set of pairs", ("chosen", "rejected"))
+PAIRS: Final = RowShape("a data set of pairs", ("chosen", "rejected"), whole=True)
 ULTRAFEEDBACK_LISTS: Final = RowShape(
     "openbmb/UltraFeedback",
     ("instruction", "completions", "source"),
     _ultrafeedback,
     ("instruction", "completions.0.response", "completions.0.annotations"),
+    inner=("response", "annotations"),
 )
 BINARIZED: Final = RowShape(
     "HuggingFaceH4/ultrafeedback_binarized",
@@ -284,6 +335,7 @@ HELPSTEER3: Final = RowShape(
     ("context", "response1", "response2", "overall_preference", "domain"),
     _helpsteer3,
     ("context", "response1", "response2", "overall_preference"),
+    inner=tuple(MESSAGE_PARTS),
 )
 SHP: Final = RowShape(
     "stanfordnlp/SHP",
@@ -291,24 +343,27 @@ SHP: Final = RowShape(
     _shp,
     ("history", "human_ref_A", "human_ref_B", "labels"),
 )
-MIX_INSTRUCT: Final = RowShape("llm-blender/mix-instruct", ("instruction", "input", "candidates"))
+MIX_INSTRUCT: Final = RowShape("llm-blender/mix-instruct", ("instruction", "input", "candidates"), whole=True)
 UNIFIED: Final = RowShape(
     "llm-blender/Unified-Feedback",
     ("conv_A", "conv_B", "conv_A_rating", "conv_B_rating", "source"),
     _unified,
     ("conv_A", "conv_B"),
+    inner=tuple(MESSAGE_PARTS),
 )
 WEBGPT: Final = RowShape(
     "openai/webgpt_comparisons",
     ("question", "answer_0", "answer_1", "score_0", "score_1"),
     _webgpt,
     ("question", "answer_0", "answer_1", "score_0", "score_1"),
+    inner=("full_text", "dataset", "id"),
 )
 SUMMARIZE: Final = RowShape(
     "openai/summarize_from_feedback",
     ("info", "summaries", "choice"),
     _summarize,
     ("info", "summaries.0.text", "choice"),
+    inner=("id", "post", "article", "title", "subreddit", "site", "text", "policy"),
 )
 SAFE_RLHF: Final = RowShape(
     "PKU-Alignment/PKU-SafeRLHF",
@@ -327,6 +382,7 @@ NECTAR: Final = RowShape(
     ("prompt", "answers"),
     _nectar,
     ("prompt", "answers.0.answer", "answers.0.rank"),
+    inner=("answer", "rank", "model"),
 )
 
 SHAPES: Final = (
@@ -347,26 +403,33 @@ SHAPES: Final = (
         _openai,
         ("input.messages", "preferred_output", "non_preferred_output"),
     ),
-    RowShape(
-        "ms-swift", ("messages", "rejected_response", "margin", "system"), _swift, ("messages", "rejected_response")
-    ),
+    RowShape("ms-swift", ("messages", "rejected_response"), _swift, ("messages", "rejected_response"), whole=True),
     RowShape(
         "lmsys/chatbot_arena_conversations",
-        ("conversation_a", "conversation_b", "winner"),
+        ("conversation_a", "conversation_b", "winner", "turn"),
         _arena,
         ("conversation_a", "conversation_b", "winner"),
+        inner=tuple(MESSAGE_PARTS),
     ),
     RowShape(
         "lmsys/lmsys-arena-human-preference-55k",
         ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
         _arena_table,
-        ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b"),
+        ("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
+    ),
+    RowShape(
+        "NeMo-RL's preferences",
+        ("context", "completions"),
+        _nemo,
+        ("context", "completions.0.completion", "completions.0.rank"),
+        inner=("completion", "rank", *MESSAGE_PARTS),
     ),
     RowShape(
         "HuggingFaceH4/stack-exchange-preferences",
         ("question", "answers"),
         _stack_exchange,
         ("question", "answers.0.text", "answers.0.pm_score"),
+        inner=("text", "pm_score", "author", "author_id", "author_profile"),
     ),
     RowShape(
         "lvwerra/stack-exchange-paired",

@@ -113,8 +113,14 @@ def _gathered(rows: Iterator[NamedRow], path: str) -> Rows:
             yield where, row if isinstance(row, BadRow) else BadRow(where, "row", "expected a message of OASST")
         else:
             messages.append(row)
-    for number, row in enumerate(oasst_lists(messages), 1):
-        yield f"{path}:{number}", row
+    number = 0
+    try:
+        for number, row in enumerate(oasst_lists(messages), 1):
+            yield f"{path}:{number}", row
+        if not number:
+            raise ValueError("found no prompt with two ranked replies")
+    except (ValueError, TypeError) as error:
+        raise DataError(path, "message_id", f"expected message trees as OASST has them ({error})") from error
 
 
 def is_file_like(text: str) -> bool:

@@ -71,6 +71,8 @@ def plain(value: Any) -> Any:
     """A value whose arrays and numbers of numpy, as Ray and pandas have them, are lists and numbers of Python."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
+    if type(value).__name__ in ("NAType", "NaTType"):  # missing values of pandas
+        return None
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -202,7 +202,7 @@ def test_token_spans_of_pairs_and_lists():
         ({"prompt": "p"}, "columns", "or a response and a score; got prompt"),
         ({}, "columns", "got nothing"),
         ({"prompt": 3, "chosen": "a", "rejected": "b"}, "prompt", "expected text or a list of messages, got int"),
-        ({"prompt": "p", "chosen": "a", "rejected": "b", "label": 1.2}, "label", r"probability in \[0, 1\]"),
+        ({"prompt": "p", "chosen": "a", "rejected": "b", "label": 1.2}, "label", r"probability in \(0, 1\]"),
         ({"prompt": "p", "chosen": "a", "rejected": "b", "margin": float("inf")}, "margin", "finite number"),
         ({"prompt": "p", "candidates": ["a", None], "scores": [1, 2]}, "candidates[1]", "expected text, got null"),
         ({"prompt": "p", "candidates": ["a", "b"], "scores": [1]}, "scores", "one for each of 2 candidates, got 1"),

@@ -337,7 +337,7 @@ ROWS: dict[str, Read | Refused] = {
         "Hi",
         ["yes", "no"],
         None,
-        ["models", "correct_answers", "incorrect_answers"],
+        ["models", "correct_answers", "incorrect_answers", "completions[].model"],
     ),
     "berkeley-nest/Nectar": Read(
         {
@@ -510,7 +510,184 @@ ROWS: dict[str, Read | Refused] = {
         None,
         ["data_source", "reward_model"],
     ),
+    # rows that were found by looking for more of them
+    "DIBT/aya_en_dpo": Read(
+        {"chosen": [HI, YES], "rejected": [HI, NO], "tie": True, "winner": None}, USER, ["yes", "no"], 0.5
+    ),
+    "argilla/distilabel-capybara-dpo-7k-binarized": Read(
+        TEXTS | {"rating_chosen": 5, "rating_rejected": 5}, "Hi", ["yes", "no"], 0.5
+    ),
+    "argilla/dpo-mix-7k": Read(TEXTS | {"chosen_rating": 5.0, "rejected_rating": 5.0}, "Hi", ["yes", "no"], 0.5),
+    "argilla/ultrafeedback-binarized-preferences": Read(
+        TEXTS | {"chosen-rating": 4.5, "rejected-rating": 4.5}, "Hi", ["yes", "no"], 0.5
+    ),
+    "lmsys/mt_bench_human_judgments": Read(
+        {
+            "turn": 1,
+            "winner": "model_a",
+            "conversation_a": [HI, YES, {"role": "user", "content": "So?"}, NO],
+            "conversation_b": [HI, NO, {"role": "user", "content": "So?"}, YES],
+        },
+        USER,
+        ["yes", "no"],
+        [1.0, 0.0],
+    ),
+    "the first label is null": Read(
+        {"prompt": "Hi", "response": "yes", "score": None, "label": True}, "Hi", ["yes"], [1.0]
+    ),
+    "LLaMA-Factory KTO beside a null label": Read(
+        {"messages": [HI, YES], "label": None, "kto_tag": False}, USER, ["yes"], [0.0]
+    ),
+    "answers in another shape are empty": Read(
+        {"prompt": "Hi", "completion": "yes", "label": True, "chosen": None, "rejected": None}, "Hi", ["yes"], [1.0]
+    ),
+    "candidates are null beside a response": Read(
+        {"prompt": "Hi", "candidates": None, "response": "yes", "score": 1}, "Hi", ["yes"], [1.0]
+    ),
+    "ShareGPT with calls of tools": Read(
+        {
+            "conversations": [FROM_HI],
+            "chosen": {"from": "gpt", "value": "", "tool_calls": CALL["tool_calls"]},
+            "rejected": FROM_NO,
+        },
+        USER,
+        [["assistant: CALL"], "no"],
+        1.0,
+    ),
+    "ms-swift with a call of a tool": Read(
+        {"messages": [HI, CALL], "rejected_response": "no", "channel": "x"},
+        USER,
+        [["assistant: CALL"], "no"],
+        1.0,
+        ["channel"],
+    ),
+    "an empty list of calls": Read(
+        {"prompt": [HI], "chosen": [YES | {"tool_calls": []}], "rejected": [NO | {"tool_calls": None}]},
+        USER,
+        ["yes", "no"],
+        1.0,
+    ),
+    "LangChain": Read(
+        {"messages": [["system", "be kind"], ["human", "Hi"], ["ai", "yes"]], "score": 1},
+        ["system: be kind", "user: Hi"],
+        ["yes"],
+        [1.0],
+    ),
+    "openbmb/RLAIF-V": Read(
+        {"image": {"bytes": b"\x89PNG", "path": None}, "question": "Hi", "chosen": "yes", "rejected": "no"},
+        "Hi",
+        ["yes", "no"],
+        1.0,
+        ["image"],
+    ),
+    "a system prompt within a known data set": Read(
+        {
+            "instruction": "Hi",
+            "completions": [{"response": "yes", "annotations": RATED, "custom_system_prompt": "be kind"}],
+        },
+        "Hi",
+        ["yes"],
+        None,
+        ["completions[].custom_system_prompt"],
+    ),
+    "an answer of text and calls": Read(
+        {"prompt": "Hi", "candidates": [{"text": "yes", "tool_calls": "look"}]},
+        "Hi",
+        ["yes"],
+        None,
+        ["candidates[].tool_calls"],
+    ),
+    "wentingzhao/lmsys-arena-pairs": Read(
+        {
+            "prompt": ["Hi"],
+            "response_a": ["yes"],
+            "response_b": ["no"],
+            "winner_model_a": 0,
+            "winner_model_b": 1,
+            "winner_tie": 0,
+        },
+        USER,
+        ["yes", "no"],
+        [0.0, 1.0],
+    ),
+    "NeMo-RL": Read(
+        {"context": [HI], "completions": [{"rank": 1, "completion": [NO]}, {"rank": 0, "completion": [YES]}]},
+        USER,
+        ["no", "yes"],
+        [-1.0, 0.0],
+    ),
+    "a prompt that the turns have as parts": Read(
+        {
+            "prompt": "Hi",
+            "chosen": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, YES],
+            "rejected": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}, NO],
+        },
+        USER,
+        ["yes", "no"],
+        1.0,
+    ),
+    "verdicts of a list": Read(
+        {"prompt": "Hi", "candidates": ["yes", "no"], "scores": [True, False]}, "Hi", ["yes", "no"], [1.0, 0.0]
+    ),
+    "texts as objects with scores apart": Read(
+        {"prompt": "Hi", "candidates": [{"text": "yes"}, {"text": "no"}], "scores": [2, 1]},
+        "Hi",
+        ["yes", "no"],
+        [2.0, 1.0],
+    ),
+    "passages as objects": Read(
+        {"query": "Hi", "positive": [{"docid": "1", "text": "yes"}], "negative": [{"docid": "2", "text": "no"}]},
+        "Hi",
+        ["yes", "no"],
+        1.0,
+        ["chosen[].docid", "rejected[].docid"],
+        {"chosen": "positive", "rejected": "negative"},
+    ),
+    "NeMo's system prompt in a row of HelpSteer": Read(
+        {"prompt": "<extra_id_0>System\nbe kind\n<extra_id_1>User\nHi", "response": "yes", **HELPSTEER},
+        ["system: be kind", "user: Hi"],
+        ["yes"],
+    ),
     # refusals
+    "a label that swaps the pair": Refused(TEXTS | {"label": 0}, "label", "got 0; swap the answers"),
+    "process rewards as numbers": Refused(
+        {"prompt": "Hi", "completions": ["one", "two", "three"], "labels": [1, -1]}, "labels", "steps of one answer"
+    ),
+    "RLHFlow/Mistral-PRM-Data": Refused(
+        {"conversations": [HI, {"role": "assistant", "content": "+"}, HI, {"role": "assistant", "content": "-"}],
+         "label": 1},
+        "conversations",
+        "steps of one answer",
+    ),
+    "messages spelled as text": Refused(
+        TEXTS | {"chosen": '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "yes"}]'},
+        "chosen",
+        "got messages spelled as a text",
+    ),
+    "messages as numpy prints them": Refused(
+        TEXTS | {"prompt": "[{'content': 'Hi', 'role': 'user'}\n {'content': 'x', 'role': 'assistant'}]"},
+        "prompt",
+        "got messages spelled as a text",
+    ),
+    "two answers as a list": Refused(
+        {"instruction": "Hi", "output": ["yes", "no"], "score": 1},
+        "output[0]",
+        "two answers are the columns chosen and rejected",
+    ),
+    "a code out of range": Refused(
+        {"prompt": "Hi", "response_0": "a", "response_1": "b", "better_response_id": -1},
+        "prompt",
+        "expected a number below 2, got -1",
+    ),
+    "a number as a part of the prompt": Refused(
+        {"instruction": "Add one", "input": 41, "chosen": "42", "rejected": "43"}, "input", "expected text, got int"
+    ),
+    "a file without a line of names": Refused(
+        {"Hi\nthere": "yes", "x" * 500: "no"}, "columns", "got Hi there, xxxx"
+    ),
+    "a column of another name": Refused(
+        {"question": "Hi", "good": 3, "bad": "no"}, "chosen", "(column 'good')", {"chosen": "good", "rejected": "bad"}
+    ),
     "process rewards": Refused(
         {"prompt": "Hi", "completions": ["one", "two"], "labels": [True, False]}, "labels", "steps of one answer"
     ),

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ranker.data.load import load_preferences
 from ranker.data.readers import read_rows
 from ranker.data.sources import Source, files_of
 from ranker.data.tables import is_rows, mappings
@@ -208,3 +209,50 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
         with pytest.raises(OutputError, match=message), write_rows(str(tmp_path / name)) as out:
             out.write({"a": "b" * 100_000})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_messages_and_lists_in_cells_of_a_table_are_read_as_json(tmp_path):
+    turns = [{"role": "user", "content": "Hi"}]
+    pairs = [{"prompt": json.dumps(turns), "chosen": '["y1", "y2"]', "rejected": '["n"]'}]
+    pd.DataFrame(pairs).to_csv(tmp_path / "rows.csv", index=False)
+    (preference,) = load_preferences([str(tmp_path / "rows.csv")]).preferences
+    assert preference.prompt[0].content == "Hi"
+    assert preference.candidates == ("y1", "y2", "n")
+    pd.DataFrame([{"prompt": "p", "chosen": "[1, 2]", "rejected": "{}"}]).to_csv(tmp_path / "rows.csv", index=False)
+    (preference,) = load_preferences([str(tmp_path / "rows.csv")]).preferences
+    assert preference.candidates == ("[1, 2]", "{}"), "an answer that is JSON stays text"
+    pd.DataFrame([{"prompt": "p", "chosen": ["y1", "y2"], "rejected": ["n"]}]).to_csv(
+        tmp_path / "rows.csv", index=False
+    )
+    with pytest.raises(DataError, match="expected a list as JSON, got it as Python writes it"):
+        load_preferences([str(tmp_path / "rows.csv")])
+
+
+ROOT = {"message_id": "p", "text": "Hi", "role": "prompter"}
+REPLIES = [
+    {"message_id": name, "parent_id": "p", "text": name, "role": "assistant", "rank": rank}
+    for name, rank in (("a", 1), ("b", 0))
+]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([ROOT, *REPLIES[:1]], "found no prompt with two ranked replies"),
+        (REPLIES, "found no prompt with two ranked replies"),
+        ([ROOT, *(reply | {"rank": "first"} for reply in REPLIES)], "could not convert string to float"),
+        ([ROOT | {"parent_id": "p"}, *REPLIES], "message p is above itself"),
+    ],
+)
+def test_message_trees_that_do_not_hold_together_are_refused(rows, message, tmp_path):
+    path = tmp_path / "trees.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=message):
+        list(Source.parse(str(path)).rows())
+
+
+def test_a_tree_whose_root_has_no_parent_column_is_read(tmp_path):
+    path = tmp_path / "trees.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [ROOT, *REPLIES]))
+    ((_, row),) = Source.parse(str(path)).rows()
+    assert (row["candidates"], row["scores"]) == (["a", "b"], [-1.0, 0.0])
