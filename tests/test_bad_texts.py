@@ -89,7 +89,7 @@ def test_no_request_that_the_schema_allows_breaks_the_server(app):
     for operation in schema.get_all_operations():
 
         @settings(
-            max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
+            max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None
         )
         @given(case=operation.ok().as_strategy())
         def call(case):

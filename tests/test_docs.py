@@ -97,6 +97,7 @@ def test_the_page_of_settings_is_the_configuration():
     assert (ROOT / "docs" / "settings.md").read_text() == page.document(), "run: make docs"
 
 
+@pytest.mark.full
 def test_the_loss_of_the_training_guide_trains(long_backbone, tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)

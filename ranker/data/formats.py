@@ -137,7 +137,10 @@ def _read(row: Row, where: str, columns: Columns | None, shape: RowShape | None)
     if columns and shape is None:
         return renamed(row, columns, where, PROMPTS)
     shape = shape or shape_of(row)
-    return ReadRow(row) if shape is None else ReadRow(shape.adapted(row, where), shape.unread(row))
+    if shape is None:
+        return ReadRow(row)
+    adapted = shape.adapted(row, where)
+    return ReadRow(adapted, shape.unread(row, adapted))
 
 
 def _cell(value: str, where: str, name: str) -> Any:
@@ -556,8 +559,8 @@ def _refuse_spelled(value: Any, where: str, name: str) -> None:
 
 def _refuse_verdicts(turns: Sequence[Message], where: str, name: str) -> None:
     """Refuse conversations whose assistant says ``+`` or ``-`` of every step."""
-    said = {message.content for message in turns if message.role == "assistant"}
-    if said and said <= {"+", "-"}:
+    verdicts = {message.content for message in turns if message.role == "assistant"}
+    if verdicts and verdicts <= {"+", "-"}:
         raise DataError(where, name, STEPS)
 
 

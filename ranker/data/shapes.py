@@ -48,10 +48,11 @@ class RowShape:
         """Whether a row has the columns that only these rows have."""
         return bool(self.marks) and all(_has(row, mark) for mark in self.marks)
 
-    def unread(self, row: Row) -> dict[str, Any]:
-        """Columns, and keys in the columns that are read, that ``adapt`` leaves out."""
+    def unread(self, row: Row, adapted: Row) -> dict[str, Any]:
+        """Columns, and keys in the columns that are read, that ``adapt`` leaves out or puts others in place of."""
         if self.whole:
-            return {}
+            others = (name for name in row if name not in self.columns)
+            return {name: row[name] for name in others if adapted.get(name) is not row[name]}
         left = {name: row[name] for name in row if name not in self.columns}
         if self.inner:
             names = (key for name in self.columns for key in inner_keys(name, row.get(name), self.inner))

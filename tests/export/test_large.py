@@ -109,6 +109,7 @@ def changed(data, other):
     data.write_bytes(values)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -126,6 +127,7 @@ def test_another_file_of_weights_is_refused_in_one_line(damage, words, other_wei
     assert result.exit_code != 0
 
 
+@pytest.mark.full
 def test_changed_weights_are_found_by_verify(exported, tmp_path):
     changed(tmp_path / "m.onnx.data", None)
     with pytest.raises(ModelFileError, match=r"m\.onnx\.data: the weights differ from their recorded SHA-256"):

@@ -15,7 +15,6 @@ from ranker.runtime.onnx_scorer import OnnxScorer
 from tests.conftest import FAMILIES
 from tests.export.test_export import ROWS
 from tests.models.test_reward import ANSWERS, DECODERS, PROMPT, TEMPLATE, save_backbone
-from tests.support.selection import cases
 
 SIZES = {"max_length": 128, "prompt_reserve": 16}
 ENCODERS = (*FAMILIES, "xlm-roberta")
@@ -47,9 +46,6 @@ def steamshp(folder):
     return seq2seq.from_backbone(folder, **SIZES)
 
 
-QUICK = ((aspects, "llama"),)
-"""Cases that run in ``make test``, besides the recipes of test_schemes; all others run in ``make test-all``."""
-
 POINTWISE = (scalar, classes, aspects, gate)
 CASES = [
     *((scheme, family) for scheme in (*POINTWISE, pooled_classes) for family in ENCODERS),
@@ -68,9 +64,10 @@ def test_int8_is_made_of_every_backbone(family, tmp_path):
     assert kinds.count("MatMulIntegerToFloat") + kinds.count("MatMulNBits") >= 2 * 4
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("scheme", "family"),
-    cases(CASES, QUICK.__contains__),
+    CASES,
     ids=[f"{scheme.__name__}-{family}" for scheme, family in CASES],
 )
 def test_the_graph_says_what_the_model_says(scheme, family, tmp_path):

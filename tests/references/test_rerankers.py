@@ -24,8 +24,6 @@ from tests.support.selection import cases
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-QUICK = ("sentence-transformers modules, ModernBERT with a default prompt (Ettin)",)
-
 
 def pair_scores(model, pairs):
     return np.concatenate(model.score_batch([query for query, _ in pairs], [[document] for _, document in pairs]))
@@ -46,7 +44,8 @@ def test_ids_and_scores_are_those_of_its_own_code(name, tmp_path):
     np.testing.assert_allclose(pair_scores(model, PAIRS), theirs, rtol=0, atol=SPREAD * np.ptp(theirs))
 
 
-@pytest.mark.parametrize("name", cases(RERANKERS, QUICK.__contains__))
+@pytest.mark.full
+@pytest.mark.parametrize("name", RERANKERS)
 def test_the_exported_file_scores_as_its_own_code(name, tmp_path):
     reranker = RERANKERS[name](tmp_path)
     text = reranker.options.get("text")

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
 from tests.support.selection import cases
 
-QUICK = ("armorm", "steamshp")
+QUICK = ("armorm",)
 """Recipes that run in ``make test``, where the README trains pairrm too; the others run in ``make test-all``."""
 
 
