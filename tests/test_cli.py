@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import ranker
 from ranker.cli.main import CommandStoppedError, app
+from ranker.errors import DataError, OutputError
 from tests.conftest import ROOT
 
 RUN = CliRunner()
@@ -447,3 +448,94 @@ def test_scoring_needs_no_torch(model):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ["score", "--model", "MODEL", "-i", "ROWS", "-o", "FOLDER"],
+            "expected the name of a file to write, got a folder",
+        ),
+        (["rank", "--model", "MODEL", "-i", "ROWS", "-o", "FILE/out.jsonl"], "cannot be written"),
+        (["score", "--model", "MODEL", "-i", "ROWS", "-o", "/dev/full"], "No space left on device"),
+        (["filter", "ROWS", "--model", "MODEL", "-o", "FILE"], "expected a folder to write, got a file"),
+        (["eval", "MODEL", "--data", "ROWS", "-o", "FILE"], "expected a folder to write, got a file"),
+        (["export", "MODEL", "-o", "FOLDER"], "expected the name of a file to write, got a folder"),
+        (["export", "MODEL", "-o", "FILE/m.onnx"], "expected a folder to write, got a file"),
+        (["sample", "FILE"], "expected a folder to write, got a file"),
+        (
+            ["train", "pairrm", "--offline", "data.train=ROWS", "output_dir=FILE"],
+            "expected a folder to write, got a file",
+        ),
+    ],
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
+)
+def test_an_output_that_cannot_be_written_is_one_line_before_the_work(command, message, model, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    places = {"MODEL": model, "ROWS": rows, "FOLDER": tmp_path / "folder", "FILE": tmp_path / "file"}
+    for name, path in places.items():
+        command = [part.replace(name, str(path)) for part in command]
+    error = RUN.invoke(app, command).exception
+    assert isinstance(error, OutputError)
+    assert error.exit_code == 1
+    assert message in str(error)
+    assert "\n" not in str(error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder", "rows.jsonl"]
+
+
+def test_a_full_standard_output_is_one_line(pointwise):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ranker", "score", "--model", pointwise],
+            input='{"prompt": "p", "candidates": ["a"]}\n',
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["ranker: error: -: cannot be written (No space left on device)"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["score", "--model", "MODEL", "-i", "WRONG"],
+        ["compare", "--model", "MODEL", "-i", "WRONG"],
+        ["rank-with-ref", "--model", "MODEL", "-i", "WRONG"],
+        ["filter", "WRONG", "--model", "MODEL", "-o", "OUT"],
+        ["eval", "MODEL", "--data", "WRONG"],
+        ["leaderboard", "WRONG"],
+        ["train", "pairrm", "--offline", "data.train=WRONG", "output_dir=OUT", "--dry-run"],
+    ],
+    ids=lambda command: command[0],
+)
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ('{"prompt": "p \\ud83d", "chosen": null, "rejected": "b"}', "rows.jsonl"),
+        ('{"prompt": "p", "candidates": ["a", "b"], "scores": [1' + "0" * 400 + ', 1], "label": "x"}', "rows.jsonl"),
+        ("not json", "rows.jsonl"),
+        ("a,a\n1,2\n", "rows.csv"),
+        ("[1, 2", "rows.json"),
+    ],
+    ids=["null", "huge", "text", "names", "cut"],
+)
+def test_a_bad_file_is_one_line_that_names_it(command, content, name, model, tmp_path):
+    (tmp_path / name).write_text(content)
+    places = {"MODEL": model, "WRONG": tmp_path / name, "OUT": tmp_path / "out"}
+    for word, path in places.items():
+        command = [part.replace(word, str(path)) for part in command]
+    result = RUN.invoke(app, command)
+    error = result.exception
+    if error is None:  # scores need no labels
+        assert "huge" in os.environ["PYTEST_CURRENT_TEST"]
+        return
+    assert isinstance(error, DataError), error
+    assert name in str(error)
+    assert "field '" in str(error)
+    assert "\n" not in str(error)
