@@ -453,7 +453,7 @@ def parse_reference(row: Row, where: str, columns: Columns | None = None) -> str
     """The answer with which the others of a row are compared, in the column ``reference``.
 
     Raises:
-        DataError: there is none.
+        DataError: the row has no reference.
     """
     column = (columns or {}).get("reference", "reference")
     if column == "reference" and column not in row:

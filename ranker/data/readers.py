@@ -121,19 +121,19 @@ def _checked_lines(name: str, rows: Rows) -> Rows:
     Raises:
         DataError: none of the first lines holds a row, so that each of a whole file would be an error of its own.
     """
-    bad: list[NamedRow] = []
+    bad: list[tuple[str, BadRow]] = []
     for where, row in rows:
         if isinstance(row, BadRow):
             bad.append((where, row))
             if len(bad) == NO_ROWS:
                 break
             continue
-        yield from (*bad, (where, row))
+        yield from bad
+        yield where, row
         yield from rows
         return
     if bad:
         _, first = bad[0]
-        assert isinstance(first, BadRow)
         several = "; got one object over several lines" if first.raw.strip() == "{" else ""
         raise DataError(
             name,

@@ -67,7 +67,7 @@ class Source:
         """The files, sorted.
 
         Raises:
-            DataError: there is none, or files of several splits are there.
+            DataError: no file was found, or the files are of several splits.
         """
         return ["-"] if self.path == "-" else files_of(self.path)
 

@@ -27,7 +27,7 @@ def mappings(rows: Any) -> Iterator[Row]:
     """Rows in memory as dicts of Python's values; missing cells of frames are None.
 
     Raises:
-        ConfigError: not rows, or something among them that is none.
+        ConfigError: not rows, or one of them is not a mapping.
     """
     if isinstance(rows, Mapping):
         splits = ", ".join(map(str, rows))

@@ -139,10 +139,9 @@ def top(
         raise ConfigError(f"expected a share in (0, 1], got {share}")
     selector(selection)
     done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress, work=work)
-    if not (folder / SCORED / parts.SUCCESS).exists():
-        return done
     scored_plan = read(folder / SCORED)
-    assert scored_plan is not None
+    if scored_plan is None or not (folder / SCORED / parts.SUCCESS).exists():
+        return done
     scored = [
         Source(str(parts.path_of(folder / SCORED, part).absolute()), part.dataset if part.shape is not None else "")
         for part in scored_plan.parts()

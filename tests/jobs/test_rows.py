@@ -1,4 +1,4 @@
-"""Rows of every shape through the commands: what comes in comes out, and what was cut or not read is said."""
+"""Rows of every shape through the commands: nothing is lost, and the output says what was cut or not read."""
 
 import json
 
