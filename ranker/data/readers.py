@@ -36,7 +36,7 @@ LINE_LIMIT: Final = 64 * 1024 * 1024
 NO_ROWS: Final = 8
 """A file whose first lines are this many lines without a row is not one of JSON lines."""
 
-SEPARATOR: Final = re.compile(r"[\s,]*")
+SPACE: Final = re.compile(r"\s*")
 ARRAY_BLOCK: Final = 1 << 20
 CSV_BLOCK: Final = 1 << 24
 """Bytes that are read at a time; a row of a CSV file may not be longer."""
@@ -106,9 +106,10 @@ def _decompressed(raw: Any, compression: str) -> Iterator[Any]:
 
 def _json(name: str, stream: Any) -> Rows:
     """Rows of JSON lines, or of one array."""
-    first = stream.readline(LINE_LIMIT)
-    while first and not first.strip(b"\xef\xbb\xbf \t\r\n"):
-        first += stream.readline(LINE_LIMIT)
+    first = line = stream.readline(LINE_LIMIT)
+    while line and len(first) < LINE_LIMIT and not line.strip(b"\xef\xbb\xbf \t\r\n"):
+        line = stream.readline(LINE_LIMIT)
+        first += line
     if first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         yield from _array(name, first, stream)
     else:
@@ -189,13 +190,18 @@ def _array(name: str, head: bytes, stream: Any) -> Rows:
     decode = codecs.getincrementaldecoder("utf-8-sig")()
     buffer, at = decode.decode(head), 0
     at = buffer.index("[") + 1
-    number, at_end = 0, False
+    number, at_end, needs_comma = 0, False, False
     while True:
-        at = SEPARATOR.match(buffer, at).end()  # type: ignore[union-attr]  # it matches nothing too
+        at = SPACE.match(buffer, at).end()  # type: ignore[union-attr]  # it matches nothing too
         if buffer.startswith("]", at):
             if (buffer[at + 1 :] + decode.decode(stream.read(ARRAY_BLOCK))).strip():
                 raise DataError(name, "file", "expected nothing after the array of rows; write one array or JSON lines")
             return
+        if needs_comma and at < len(buffer):
+            if buffer[at] != ",":
+                raise DataError(name, "file", f"expected a comma after row {number} of the array, got '{buffer[at]}'")
+            at, needs_comma = at + 1, False
+            continue
         try:
             value, end = DECODER.raw_decode(buffer, at)
         except (ValueError, RecursionError) as error:
@@ -213,7 +219,7 @@ def _array(name: str, head: bytes, stream: Any) -> Rows:
             yield where, value
         else:
             yield where, BadRow(where, "row", f"expected a JSON object, got {type(value).__name__}", buffer[at:end])
-        at = end
+        at, needs_comma = end, True
 
 
 def _parquet(name: str, raw: Any) -> Rows:

@@ -289,7 +289,9 @@ class Collator:
     data so that a long list counts as much as a pair. Layouts of ordered pairs see both orders, each with half the
     weight; they lie next to each other. For losses of lists and answers, over L rows of the data of at most N
     candidates: ``cells`` (L, N, 2), the place of every candidate's score, ``labels`` (L, N, labels), NaN absent or
-    missing, ``list_weight`` (L,), and ``counted`` (), its sum; ballast has no weight and no labels. Where a row has
+    missing, ``list_weight`` (L,), and ``counted`` (), its sum; ballast has no weight and no labels; ``answers`` (K, 2)
+    and ``answer_labels`` (K, labels) are those of the answers that have a label. They are chosen here, because choosing
+    them by a mask on a GPU would make every pass wait for it. Where a row has
     token spans, ``compared`` (C, 2, sequence): the tokens within them on either side, and all answer tokens of
     comparisons without.
     """
@@ -331,6 +333,8 @@ class Collator:
             batch["compared"] = self._compared(comparisons, left, right, batch["block_ids"])
         if self.layout.order_free:
             batch["cells"], batch["labels"] = _padded_lists(cells, [one.labels for one in lists])
+            labelled = ~batch["labels"].isnan().all(dim=-1)
+            batch["answers"], batch["answer_labels"] = batch["cells"][labelled], batch["labels"][labelled]
             batch["list_weight"] = torch.tensor([one.weight for one in lists])
         width = len(examples[0].lists[0].labels[0])
         batch["left"], batch["right"] = (torch.tensor(side, dtype=torch.long).view(-1, 2) for side in (left, right))

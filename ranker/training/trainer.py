@@ -41,7 +41,10 @@ TIE_BREAK = 1e-7
 SLICE = 256
 """Validation groups of each process between two looks at whether the run is to stop."""
 
-TARGETS = ("left", "right", "targets", "margin", "weight", "cells", "labels", "list_weight", "counted", "compared")
+TARGETS = (
+    *("left", "right", "targets", "margin", "weight", "compared"),
+    *("cells", "labels", "list_weight", "counted", "answers", "answer_labels"),
+)
 
 
 class RankerTrainer(Trainer):  # type: ignore[misc]
@@ -93,7 +96,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.loss = loss or losses.build(config.loss)
         self.adapter = adapter
         self.eval_batch_tokens = eval_batch_tokens
-        self._logged: dict[str, list[float]] = {"accuracy": [], "margin": []}
+        self._noted: list[Tensor] = []
         super().__init__(
             model=model,
             args=args,
@@ -263,21 +266,25 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Add accuracy and margin of the training comparisons since the last log."""
-        if "loss" in logs and self._logged["accuracy"]:
-            for name, values in self._logged.items():
-                logs[name] = round(sum(values) / len(values), 4)
-                values.clear()
+        if "loss" in logs and self._noted:
+            right, margin, count = torch.stack(self._noted).sum(dim=0).tolist()
+            self._noted.clear()
+            if count:
+                logs |= {"accuracy": round(right / count, 4), "margin": round(margin / count, 4)}
         super().log(logs, *args, **kwargs)
 
     def _note(self, scores: Tensor, inputs: dict[str, Tensor]) -> None:
-        """Remember accuracy and margin of the batch's decided comparisons, for the next log."""
+        """Remember sums of the batch's decided comparisons for the next log: right ones, margins, and their number.
+
+        They stay on the device: reading them here would make every pass wait for it.
+        """
         reduce = self.data_collator.layout.reduce
         left, right = (reduce(at(scores, inputs[side])) for side in ("left", "right"))
-        decided = (inputs["targets"].nanmean(dim=-1) - 0.5).sign()
-        margin = ((left - right) * decided)[(decided != 0) & (inputs["weight"] > 0)]
-        if len(margin):
-            self._logged["accuracy"].append(float(((margin > 0) + 0.5 * (margin == 0)).mean()))
-            self._logged["margin"].append(float(margin.mean()))
+        decided = (inputs["targets"].nanmean(dim=-1) - 0.5).sign().nan_to_num()
+        counted = (decided != 0) & (inputs["weight"] > 0)
+        margin = torch.where(counted, (left - right) * decided, 0.0)
+        correct = torch.where(counted, (margin > 0) + 0.5 * (margin == 0), 0.0)
+        self._noted.append(torch.stack([correct.sum(), margin.sum(), counted.sum()]))
 
 
 def _figures(rows: Sequence[Preference], results: Sequence[GroupScores]) -> dict[str, float]:

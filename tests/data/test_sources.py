@@ -87,6 +87,8 @@ def test_a_long_array_is_read_in_pieces(tmp_path, monkeypatch):
     [
         ('[{"a": 1},', "expected a whole array of rows"),
         ('[{"a": 1}] {"b": 2}', "expected nothing after the array"),
+        ('[{"a": 1} {"b": 2}]', "expected a comma after row 1 of the array"),
+        ('[{"a": 1},, {"b": 2}]', "expected a whole array of rows"),
         ('{\n "a": 1\n}\n', "got one object over several lines"),
         ("prompt,chosen\n1,2\n3,4\n", "expected a JSON object on every line"),
     ],
@@ -256,3 +258,9 @@ def test_a_tree_whose_root_has_no_parent_column_is_read(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in [ROOT, *REPLIES]))
     ((_, row),) = Source.parse(str(path)).rows()
     assert (row["candidates"], row["scores"]) == (["a", "b"], [-1.0, 0.0])
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\n\t\n", "\ufeff\n", "[]", " [ ] \n"])
+def test_a_file_without_rows_has_none(content, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(content)
+    assert read(tmp_path / "rows.jsonl") == []

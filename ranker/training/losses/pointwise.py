@@ -93,11 +93,10 @@ class AnswerLoss(Loss):
 
     def __call__(self, outputs: Tensor, batch: Batch) -> Tensor:
         """See ``Loss.__call__``."""
-        values, labels = at(outputs, batch["cells"]), batch["labels"]
-        labelled = ~labels.isnan().all(dim=-1)
-        if not labelled.any():
+        labels = batch["answer_labels"]
+        if not len(labels):
             return outputs.sum() * 0.0
-        return self.per_answer(values[labelled], labels[labelled]).mean() * batch["counted"]
+        return self.per_answer(at(outputs, batch["answers"]), labels).mean() * batch["counted"]
 
     def size(self, batch: Batch) -> Tensor:
         """The rows that count."""
