@@ -10,7 +10,7 @@ RankerError                 anything this package refuses; ``exit_code`` is what
 |-- JobError                a folder that holds another job than the one that was asked for                 (5)
 |-- RegressionError         a model that is significantly worse than the one it was compared with            (5)
 |-- ScoringError            a model that gave NaN or infinity                                              (1)
-|-- OutputError             a file or folder that cannot be written: a folder of that name, no rights, disk full  (1)
+|-- OutputError             a file or folder that cannot be written: no rights, disk full                  (1)
 `-- ExportError             a model that could not be turned into a graph                                  (1)
 """
 

@@ -13,7 +13,7 @@ from ranker.data.read_row import Columns
 from ranker.data.sources import Source
 from ranker.data.tables import is_rows, named_rows
 from ranker.data.writers import check_folder, check_output
-from ranker.errors import ConfigError, InterruptedRunError
+from ranker.errors import ConfigError, InterruptedRunError, JobError
 from ranker.extras import require
 from ranker.jobs.select import OutputRows, Selection
 from ranker.loading import load
@@ -125,8 +125,25 @@ def filter_files(
 def _sources(inputs: Any, folder: Path) -> list[str]:
     """The inputs as names of files; rows in memory as a file in the job's folder."""
     if is_rows(inputs):
-        return [str(write_rows(inputs, folder / MEMORY))]
+        return [str(_in_memory(inputs, folder / MEMORY))]
     return [str(source) for source in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+
+
+def _in_memory(rows: Any, file: Path) -> Path:
+    """Rows in memory as the file of a job; rows of an earlier call must be the same.
+
+    Raises:
+        JobError: the folder holds a job of other rows.
+    """
+    if not file.exists():
+        return write_rows(rows, file)
+    again = write_rows(rows, file.with_name(f".{file.name}.{os.getpid()}"))
+    try:
+        if again.read_bytes() != file.read_bytes():
+            raise JobError(f"{file.parent}: was started with other rows; give the same ones, or choose a new folder")
+    finally:
+        again.unlink()
+    return file
 
 
 def score_file(

@@ -50,7 +50,7 @@ def main(
 
     console = Console()
     options: dict[str, Any] = {"device": device, "threads": threads}
-    _check_output(output)
+    _check_folder(output)
     if suite.is_suite(data):
         if calibrate or baseline or train_rows or column:
             raise ConfigError(f"suite '{data}' takes no --calibrate, --baseline, --train or --column")
@@ -79,7 +79,7 @@ def main(
         raise RegressionError(f"{models[0]} is significantly worse than {baseline}: {lines[0][1]}")
 
 
-def _check_output(folder: str | None) -> None:
+def _check_folder(folder: str | None) -> None:
     """Refuse a folder that cannot be written before the models are loaded."""
     from ranker.data.writers import check_folder
 

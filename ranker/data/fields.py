@@ -216,7 +216,7 @@ def answer(value: Any, where: str, name: str) -> str:
         turns = messages(value if isinstance(value, Sequence) else [value], where, name)
         check_ends_with_answer(turns, where, name)
         if turns[0].role in ASKING:
-            raise DataError(where, name, "expected an answer, got a conversation; give its prompt apart")
+            raise DataError(where, name, "expected an answer, got a conversation; give its prompt separately")
         return answer_of(turns)
     return text(value, where, name)
 

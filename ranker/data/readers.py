@@ -38,6 +38,9 @@ NO_ROWS: Final = 8
 
 SPACE: Final = re.compile(r"\s*")
 ARRAY_BLOCK: Final = 1 << 20
+CUT: Final = 12
+"""Characters at the end of a piece of JSON in which an error may only mean that the piece is cut."""
+
 CSV_BLOCK: Final = 1 << 24
 """Bytes that are read at a time; a row of a CSV file may not be longer."""
 
@@ -58,18 +61,27 @@ def read_rows(path: str) -> Rows:
         MissingExtraError: fsspec, or a package that it needs for the protocol, is not installed.
     """
     if path == "-":
-        yield from _json("stdin", sys.stdin.buffer)
+        with _naming_damage("stdin"):
+            yield from _json("stdin", sys.stdin.buffer)
         return
     reader, compression = _reader_of(path)
-    with opened(path) as raw:
-        try:
-            _check_head(path, raw, compression or PurePath(path).suffix)
-            with _decompressed(raw, compression) as stream:
-                yield from reader(path, stream)
-        except UnicodeDecodeError as error:
-            raise DataError(path, "file", f"expected UTF-8, got other bytes ({error}); convert the file") from error
-        except (EOFError, OSError, ValueError) as error:
-            raise DataError(path, "file", f"damaged or truncated ({error}); copy it again from its source") from error
+    with opened(path) as raw, _naming_damage(path):
+        _check_head(path, raw, compression or PurePath(path).suffix)
+        with _decompressed(raw, compression) as stream:
+            yield from reader(path, stream)
+
+
+@contextlib.contextmanager
+def _naming_damage(path: str) -> Iterator[None]:
+    """Turn what readers raise of damaged files into an error of one line."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(path, "file", f"expected UTF-8, got other bytes ({error}); convert the file") from error
+    except NotImplementedError as error:  # of Arrow
+        raise DataError(path, "file", f"expected a kind of file that Arrow reads ({error})") from error
+    except (EOFError, OSError, ValueError) as error:
+        raise DataError(path, "file", f"damaged or truncated ({error}); copy it again from its source") from error
 
 
 def _reader_of(path: str) -> tuple[Callable[[str, Any], Rows], str]:
@@ -106,14 +118,13 @@ def _decompressed(raw: Any, compression: str) -> Iterator[Any]:
 
 def _json(name: str, stream: Any) -> Rows:
     """Rows of JSON lines, or of one array."""
-    first = line = stream.readline(LINE_LIMIT)
-    while line and len(first) < LINE_LIMIT and not line.strip(b"\xef\xbb\xbf \t\r\n"):
-        line = stream.readline(LINE_LIMIT)
-        first += line
+    blank = 0
+    while (first := stream.readline(LINE_LIMIT)) and not first.strip(b"\xef\xbb\xbf \t\r\n"):
+        blank += 1
     if first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         yield from _array(name, first, stream)
     else:
-        yield from _checked_lines(name, _lines(name, first, stream))
+        yield from _checked_lines(name, _lines(name, first, stream, blank))
 
 
 def _checked_lines(name: str, rows: Rows) -> Rows:
@@ -145,8 +156,9 @@ def _checked_lines(name: str, rows: Rows) -> Rows:
         )
 
 
-def _lines(name: str, line: bytes, stream: Any) -> Rows:
-    number = 0
+def _lines(name: str, line: bytes, stream: Any, blank: int) -> Rows:
+    """Rows of lines, from the first one that is not blank, after ``blank`` others."""
+    number = blank
     for read in (io.BytesIO(line), stream):
         while line := read.readline(LINE_LIMIT):
             number += 1
@@ -172,12 +184,16 @@ def _row(where: str, line: str) -> Row | BadRow:
     return row
 
 
+class RepeatedKeyError(ValueError):
+    """An object with a key that occurs twice."""
+
+
 def _unique(pairs: Sequence[tuple[str, Any]]) -> Row:
     """An object as a dict; a key that occurs twice would lose its first value."""
     row = dict(pairs)
     if len(row) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' occurs twice")
+        raise RepeatedKeyError(f"the key '{next(name for name in names if names.count(name) > 1)}' occurs twice")
     return row
 
 
@@ -202,24 +218,41 @@ def _array(name: str, head: bytes, stream: Any) -> Rows:
                 raise DataError(name, "file", f"expected a comma after row {number} of the array, got '{buffer[at]}'")
             at, needs_comma = at + 1, False
             continue
-        try:
-            value, end = DECODER.raw_decode(buffer, at)
-        except (ValueError, RecursionError) as error:
-            if at_end:
-                raise DataError(name, "file", f"expected a whole array of rows, got invalid JSON ({error})") from error
-            value, end = None, len(buffer)
+        row, end = _element(buffer, at, at_end, f"{name}:{number + 1}")
         if end == len(buffer) and not at_end:  # the value may go on
             block = stream.read(max(ARRAY_BLOCK, end - at))
             at_end = not block
             buffer, at = buffer[at:] + decode.decode(block, final=at_end), 0
             continue
         number += 1
-        where = f"{name}:{number}"
-        if isinstance(value, dict):
-            yield where, value
-        else:
-            yield where, BadRow(where, "row", f"expected a JSON object, got {type(value).__name__}", buffer[at:end])
+        yield f"{name}:{number}", row
         at, needs_comma = end, True
+
+
+def _element(buffer: str, at: int, at_end: bool, where: str) -> tuple[Row | BadRow, int]:
+    """The row that begins at a place of the buffer, and where it ends: at the buffer's end it may go on.
+
+    Raises:
+        DataError: invalid JSON, after which no later row can be found.
+    """
+    try:
+        value, end = DECODER.raw_decode(buffer, at)
+    except RepeatedKeyError as error:
+        _, end = json.JSONDecoder().raw_decode(buffer, at)
+        return BadRow(where, "row", f"expected a JSON object, got invalid JSON ({error})", buffer[at:end]), end
+    except (ValueError, RecursionError) as error:
+        if not at_end and _may_go_on(error, len(buffer)) and len(buffer) - at <= LINE_LIMIT:
+            return {}, len(buffer)
+        raise DataError(where, "file", f"expected a whole array of rows, got invalid JSON ({error})") from error
+    if isinstance(value, dict):
+        return value, end
+    return BadRow(where, "row", f"expected a JSON object, got {type(value).__name__}", buffer[at:end]), end
+
+
+def _may_go_on(error: Exception, length: int) -> bool:
+    """Whether JSON may only be cut, not wrong: it ends within a text, or in its last characters."""
+    cut = isinstance(error, json.JSONDecodeError)
+    return cut and (error.msg.startswith("Unterminated string") or error.pos >= length - CUT)  # type: ignore[attr-defined]
 
 
 def _parquet(name: str, raw: Any) -> Rows:
@@ -259,11 +292,11 @@ def _table(name: str, raw: Any, delimiter: str) -> Rows:
     import pyarrow as pa
     from pyarrow import csv
 
-    bad: dict[int, str] = {}
+    bad: dict[int, tuple[str, str]] = {}
 
     def skip(row: Any) -> str:
-        cells = f"expected {row.expected_columns} cells, as the first line has, got {row.actual_columns}"
-        bad[row.number] = f"{cells}\n{row.text}"
+        reason = f"expected {row.expected_columns} cells, as the first line has, got {row.actual_columns}"
+        bad[row.number] = reason, row.text
         return "skip"
 
     counted = _QuoteCounter(raw)
@@ -280,7 +313,7 @@ def _table(name: str, raw: Any, delimiter: str) -> Rows:
             return
         raise
     rows = (cells for batch in batches for cells in zip(*(column.to_pylist() for column in batch), strict=True))
-    names = [cell.decode() for cell in next(rows)]
+    names = [cell.decode() or f"column_{place}" for place, cell in enumerate(next(rows), 1)]
     if len(set(names)) < len(names):
         raise DataError(name, "file", f"expected columns of different names, got {', '.join(names)}")
     number = 1  # the line of names
@@ -295,18 +328,19 @@ def _table(name: str, raw: Any, delimiter: str) -> Rows:
         except UnicodeDecodeError:
             text = delimiter.join(cell.decode(errors="replace") for cell in cells)
             yield where, BadRow(where, "row", "expected UTF-8, got other bytes; convert the file", text)
-    if counted.quotes % 2 and number > 1 and b"\n" in cells[-1]:
+    if counted.quotes % 2 and number > 1 and (b"\n" in cells[-1] or counted.last != b"\n"):
         raise DataError(f"{name}:{number - 1}", "row", "expected a quote that ends the last cell; the file is cut")
     for number in sorted(late for late in bad if late > number):
         yield _bad_cells(name, number, bad)
 
 
 class _QuoteCounter(io.RawIOBase):
-    """A stream that counts the quotes that were read: an odd number of them leaves a cell open."""
+    """A stream that counts its quotes, an odd number of which leaves a cell open, and keeps its last byte."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.quotes = 0
+        self.last = b""
 
     def readable(self) -> bool:
         """True."""
@@ -316,12 +350,13 @@ class _QuoteCounter(io.RawIOBase):
         """The next bytes."""
         block: bytes = self._stream.read(size)
         self.quotes += block.count(b'"')
+        self.last = block[-1:] or self.last
         return block
 
 
-def _bad_cells(name: str, number: int, bad: dict[int, str]) -> NamedRow:
+def _bad_cells(name: str, number: int, bad: dict[int, tuple[str, str]]) -> NamedRow:
     where = f"{name}:{number - 1}"
-    reason, _, text = bad[number].partition("\n")
+    reason, text = bad[number]
     return where, BadRow(where, "row", f"{reason}; quote cells that hold the separator or a quote", text)
 
 

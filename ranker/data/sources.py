@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -96,14 +97,16 @@ class Source:
 
 def joined(rows: Rows, path: str) -> Rows:
     """The rows, with OASST's messages joined into prompts with their ranked answers; other rows as they are."""
-    first = next(rows, None)
-    if first is None:
+    begin: list[NamedRow] = []
+    for where, row in rows:
+        begin.append((where, row))
+        if not isinstance(row, BadRow):
+            break
+    if begin and not isinstance(begin[-1][1], BadRow) and OASST.matches(begin[-1][1]):
+        yield from _gathered(chain(begin, rows), path)
         return
-    if isinstance(first[1], BadRow) or not OASST.matches(first[1]):
-        yield first
-        yield from rows
-        return
-    yield from _gathered(chain([first], rows), path)
+    yield from begin
+    yield from rows
 
 
 def _gathered(rows: Iterator[NamedRow], path: str) -> Rows:
@@ -150,7 +153,7 @@ def files_of(path: str) -> list[str]:
         return [path]
     folder = Path(path)
     if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        splits = _written(folder / "dataset_dict.json", "splits")
         if len(splits) != 1:
             raise DataError(path, "input", f"expected one split, got {', '.join(splits)}; name one: {path}/{splits[0]}")
         folder /= splits[0]
@@ -161,11 +164,22 @@ def files_of(path: str) -> list[str]:
 
 def _saved(folder: Path) -> list[str]:
     """The files of a folder that ``Dataset.save_to_disk`` wrote."""
+    return [str(folder / file["filename"]) for file in _written(folder / "state.json", "_data_files", "filename")]
+
+
+def _written(file: Path, key: str, inner: str = "") -> list[Any]:
+    """A list in a file that ``save_to_disk`` wrote, of objects that have ``inner``.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return [str(folder / file["filename"]) for file in state["_data_files"]]
+        values = list(json.loads(file.read_text(encoding="utf-8"))[key])
+        if inner and not all(inner in value for value in values):
+            raise KeyError(inner)
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(str(folder), "state.json", f"expected what save_to_disk writes ({error!r})") from error
+        raise DataError(str(file), key, f"expected what save_to_disk writes ({error!r})") from error
+    return values
 
 
 def _shards(folder: Path) -> list[str]:
@@ -228,8 +242,11 @@ def known_datasets(texts: Sequence[str]) -> dict[str, HubDataset]:
                 known[text] = HUB[name]
             continue
         source = Source.parse(text)
-        row = None if source.known is not None or source.path == "-" else first_row(source)
-        dataset = source.known or (None if row is None else _dataset_of(row))
+        dataset = source.known
+        if dataset is None and source.path != "-":
+            with suppress(DataError):  # a file that is gone since it was read
+                row = first_row(source)
+                dataset = None if row is None else _dataset_of(row)
         if dataset is not None:
             known[text] = dataset
     return known

@@ -69,13 +69,13 @@ def write_rows(path: str) -> Iterator[RowWriter]:
                 yield JsonWriter(device)
             return
         with draft_file(target) as draft:
-            if target.suffix == ".parquet":
+            if target.suffix.lower() == ".parquet":
                 with ParquetWriter(draft) as writer:
                     yield writer
                 return
             with (
                 draft.open("wb") as raw,
-                _compressed(raw, target.suffix) as stream,
+                _compressed(raw, target.suffix.lower()) as stream,
                 io.TextIOWrapper(stream, encoding="utf-8", newline="\n") as text,
             ):
                 yield JsonWriter(text)
@@ -91,7 +91,7 @@ def check_output(path: str) -> None:
     if path == "-":
         return
     target = Path(path)
-    if target.suffix not in OUTPUTS:
+    if target.suffix.lower() not in OUTPUTS:
         raise DataError(
             path,
             "output",
@@ -146,6 +146,7 @@ class ParquetWriter:
         self._path = path
         self._rows: list[Row] = []
         self._types: dict[str, Any] = {}
+        self._promoted: set[str] = set()
         self._chunks: Any = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  closed in __exit__
 
     def __enter__(self) -> ParquetWriter:
@@ -166,7 +167,10 @@ class ParquetWriter:
         columns = _columns(self._rows)
         for name, values in columns.items():
             kind = _type_of(values)
-            self._types[name] = _common(self._types[name], kind) if name in self._types else kind
+            before = self._types.setdefault(name, kind)
+            if before != kind:
+                self._types[name] = _common(before, kind)
+                self._promoted.add(name)
         pickle.dump(columns, self._chunks)
         self._rows = []
 
@@ -176,6 +180,7 @@ class ParquetWriter:
 
         if self._rows:
             self._flush()
+        self._check_promoted()
         texts = [name for name, kind in self._types.items() if kind is None]
         if texts:
             logger.warning("columns with values of several types are written as JSON: %s", ", ".join(texts))
@@ -193,6 +198,15 @@ class ParquetWriter:
                     arrays.append(pa.array(values, kind))
                 writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
+    def _check_promoted(self) -> None:
+        """Write a column as JSON whose common type does not hold all values, such as an id beyond 2^53 as a float."""
+        self._chunks.seek(0)
+        while self._promoted and (chunk := _loaded(self._chunks)):
+            for name in self._promoted & chunk.keys():
+                if self._types[name] is not None and not _holds(self._types[name], chunk[name]):
+                    self._types[name] = None
+        self._chunks.seek(0, io.SEEK_END)
+
 
 def _loaded(stream: Any) -> dict[str, list[Any]]:
     try:
@@ -204,8 +218,13 @@ def _loaded(stream: Any) -> dict[str, list[Any]]:
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     """The columns of rows, None where a row has none; half a surrogate pair, which UTF-8 has not, as U+FFFD."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [_encodable(row.get(name)) for row in rows] for name in names}
+    columns: dict[str, list[Any]] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        shown = _encodable(name)
+        while shown in columns:
+            shown += "_"
+        columns[shown] = [_encodable(row.get(name)) for row in rows]
+    return columns
 
 
 def _encodable(value: Any) -> Any:
@@ -225,6 +244,17 @@ def _type_of(values: Sequence[Any]) -> Any:
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return None
     return None if _has_empty_struct(kind) else kind
+
+
+def _holds(kind: Any, values: Sequence[Any]) -> bool:
+    """Whether a type holds all values."""
+    import pyarrow as pa
+
+    try:
+        pa.array(values, kind)
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _has_empty_struct(kind: Any) -> bool:

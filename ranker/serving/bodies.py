@@ -149,9 +149,12 @@ def _ignored(value: Any, values: Any) -> list[str]:
     if not isinstance(values, dict) or not isinstance(value, BaseModel):
         return []
     known = {HARMLESS}
+    others: list[str] = []
     for name, field in type(value).model_fields.items():
         alias = field.validation_alias
-        known |= {name, *(str(choice) for choice in alias.choices)} if isinstance(alias, AliasChoices) else {name}
-    names = [name for name in values if name not in known and values[name] is not None]
+        choices = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [name]
+        known |= {*choices}
+        others += [choice for choice in choices if values.get(choice) is not None][1:]
+    names = [name for name in values if values[name] is not None and (name not in known or name in others)]
     names += [key for name in known & values.keys() for key in unread_keys(name, values[name])]
     return [name for name in dict.fromkeys(names) if NAME.fullmatch(name)][:ERRORS]

@@ -100,7 +100,8 @@ def held_out(
 
 
 def _prompt_key(row: Preference) -> str:
-    return repr(row.prompt)
+    """What rows of one prompt share; rows without a prompt have nothing in common."""
+    return repr(row.prompt) if row.prompt else _answers_key(row)
 
 
 def _answers_key(row: Preference) -> str:

@@ -1,6 +1,7 @@
 """Files, folders, patterns and rows in memory, of every kind that rows come in."""
 
 import gzip
+import io
 import json
 
 import pandas as pd
@@ -51,9 +52,12 @@ def test_a_row_of_a_table_with_other_cells_keeps_its_place(tmp_path):
 
 def test_a_quote_that_never_closes_is_an_error_and_not_one_long_cell(tmp_path):
     path = tmp_path / "rows.csv"
-    path.write_text('a,b\n1,"two\n3,4\n5,6\n')
-    with pytest.raises(DataError, match="expected a quote that ends the last cell"):
-        read(path)
+    for text in ('a,b\n1,"two\n3,4\n5,6\n', 'a,b\n1,"two'):
+        path.write_text(text)
+        with pytest.raises(DataError, match="expected a quote that ends the last cell"):
+            read(path)
+    path.write_text('a,b\n1,a 5" pipe\n')
+    assert read(path) == [{"a": "1", "b": 'a 5" pipe'}]
 
 
 def test_columns_of_one_name_are_refused(tmp_path):
@@ -264,3 +268,61 @@ def test_a_tree_whose_root_has_no_parent_column_is_read(tmp_path):
 def test_a_file_without_rows_has_none(content, tmp_path):
     (tmp_path / "rows.jsonl").write_text(content)
     assert read(tmp_path / "rows.jsonl") == []
+
+
+def test_a_key_that_occurs_twice_costs_an_array_one_row(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('[{"a": 1, "a": 2}, {"b": 1}]')
+    bad, good = read(path)
+    assert "occurs twice" in bad.reason
+    assert good == {"b": 1}
+
+
+def test_wrong_json_in_an_array_is_refused_where_it_stands(tmp_path, monkeypatch):
+    monkeypatch.setattr("ranker.data.readers.ARRAY_BLOCK", 64)
+    path = tmp_path / "rows.json"
+    path.write_text('[{"n": 1}, {"n": wrong}, ' + ", ".join(['{"n": 2}'] * 10_000) + "]")
+    with pytest.raises(DataError, match=r"rows\.json:2: .*invalid JSON"):
+        read(path)
+
+
+def test_lines_keep_their_numbers_after_blank_ones(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('\n\n{"a": 1}\n')
+    assert [where for where, _ in read_rows(str(path))] == [f"{path}:3"]
+
+
+def test_a_column_without_a_name_is_called_by_its_place(tmp_path):
+    path = tmp_path / "rows.csv"
+    pd.DataFrame({"prompt": ["p"]}).to_csv(path)
+    assert read(path) == [{"column_1": "0", "prompt": "p"}]
+
+
+def test_damaged_standard_input_is_one_line(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'[{"a": "\xff"}]')))
+    with pytest.raises(DataError, match="stdin: .*expected UTF-8"):
+        read("-")
+
+
+def test_trees_are_joined_after_a_bad_line_and_damaged_folders_are_named(tmp_path):
+    path = tmp_path / "trees.jsonl"
+    path.write_text("".join(f"{line}\n" for line in ["bad", *map(json.dumps, [ROOT, *REPLIES])]))
+    bad, row = (row for _, row in Source.parse(f"oasst2={path}").rows())
+    assert isinstance(bad, BadRow)
+    assert row["candidates"] == ["a", "b"]
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "dataset_dict.json").write_text("broken")
+    with pytest.raises(DataError, match="expected what save_to_disk writes"):
+        files_of(str(tmp_path / "saved"))
+
+
+def test_numbers_that_no_float_holds_are_written_as_json(tmp_path, caplog):
+    path = tmp_path / "out.parquet"
+    with write_rows(str(path)) as out:
+        for row in [{"id": 2**60 + 1, "score": 1, "half\ud800": "x"}] * 4096 + [{"id": 1.5, "score": 0.5}]:
+            out.write(row)
+    table = pq.read_table(path)
+    assert table.column("id").to_pylist()[::4096] == [str(2**60 + 1), "1.5"]
+    assert table.column("score").to_pylist()[::4096] == [1.0, 0.5]
+    assert "written as JSON: id" in caplog.text
+    assert table.column_names[2] == "half\ufffd"

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 import ranker
-from ranker.errors import ConfigError, DataError, OutputError
+from ranker.errors import ConfigError, DataError, JobError, OutputError
 from ranker.jobs.stream import FIELDS
 
 HI, YES, NO = (
@@ -151,6 +151,8 @@ def test_rows_in_memory_are_scored_filtered_and_evaluated(pointwise, tmp_path):
         assert ranker.evaluate(pointwise, rows).accuracy.n == 6
     status = ranker.filter_files(pd.DataFrame(pairs), pointwise, tmp_path / "kept")
     assert (status.read, status.written) == (6, 6)
+    with pytest.raises(JobError, match="was started with other rows"):
+        ranker.filter_files(pairs[:2], pointwise, tmp_path / "kept")
     assert ranker.filter_files(pd.DataFrame(pairs), pointwise, tmp_path / "kept").parts == 0, (
         "the same rows, the same job"
     )

@@ -50,6 +50,8 @@ def test_a_text_that_would_be_cut_is_refused_where_the_client_asks_for_that(clie
         assert "longer than the model's" in message
         for value in (True, None):
             assert client.post(path, json=body | {"truncate": value}).status_code == 200
+    body = {"text_1": ["p", "q", "p"], "text_2": ["a", "b", LONG], "truncate": False}
+    assert "the text or pair 2 of text_2 is longer" in refusal(client.post("/score", json=body))[2]
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,8 @@ def test_fields_that_are_not_read_are_named_in_a_header(client):
     assert "x-ranker-ignored-fields" not in client.post("/rerank", json={"query": "p", "documents": ["a"]}).headers
     evil = client.post("/rerank", json={"query": "p", "documents": ["a"], "x\r\nset-cookie: a": 1, "é": 2, "ok": 3})
     assert evil.headers["x-ranker-ignored-fields"] == "ok"
+    both = client.post("/score", json={"text_1": "p", "queries": "q", "text_2": ["a"]})
+    assert both.headers["x-ranker-ignored-fields"] == "queries"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_a_body_of_vllm_on_the_own_route_is_answered_as_vllm_does(client):
     answered, theirs = client.post("/v1/score", json=body).json(), client.post("/score", json=body).json()
     assert answered["data"] == theirs["data"]
     assert answered["object"] == "list"
-    assert client.post("/v1/score", json={"prompt": "p", "candidates": ["a"]}).json()["results"]
+    assert client.post("/v1/score", json={"prompt": "p", "candidates": ["a"], "documents": None}).json()["results"]
 
 
 def test_rewards_without_queries_are_no_success(client):

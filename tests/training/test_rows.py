@@ -199,3 +199,10 @@ def test_a_prompt_of_messages_is_held_out_whole():
     kept, validation = held_out([parts], seed=0)
     assert len(validation) == 6
     assert prompts(validation).isdisjoint(prompts(kept[0]))
+
+
+def test_texts_without_a_prompt_are_not_held_out_together():
+    rows = [Preference("", (f"text {number}", "b"), ((1.0,), (0.0,))) for number in range(200)] + [pair("q")]
+    for seed in range(4):
+        kept, validation = held_out([rows], seed=seed)
+        assert (len(kept[0]), len(validation)) == (161, 40)

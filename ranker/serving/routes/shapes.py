@@ -111,22 +111,30 @@ class Cut(Shape):
                         f"leave the field out: rows are cut at {most} tokens",
                     )
 
-    def check_results(self, server: Server, results: Sequence[GroupScores], where: str) -> None:
+    def check_results(
+        self, server: Server, results: Sequence[GroupScores], where: str, numbers: Sequence[Sequence[int]] = ()
+    ) -> None:
         """Refuse results of texts that were cut, where ``truncate`` is false.
+
+        Args:
+            server: the model.
+            results: one per group.
+            where: the body's field that holds the texts.
+            numbers: of each group the places of its answers in that field; default: groups of one, or one group.
 
         Raises:
             UnprocessableError: with the status 413, as TEI has it.
         """
         if self.truncate:
             return
-        for result in results:
+        for group, result in enumerate(results):
             if result.prompt_truncated or result.truncated.any():
-                number = int(result.truncated.argmax()) if result.truncated.any() else 0
+                answer = int(result.truncated.argmax())
+                place = numbers[group][answer] if numbers else answer if len(results) == 1 else group
                 raise UnprocessableError(
                     ["truncate"],
-                    f"a text of {where} is longer than the model's {server.scorer.info.max_length} tokens"
-                    + (f" (number {number})" if len(result.truncated) > 1 else "")
-                    + "; shorten it, or leave out truncate",
+                    f"the text or pair {place} of {where} is longer than the model's {server.scorer.info.max_length} "
+                    "tokens; shorten it, or leave out truncate",
                     413,
                 )
 
@@ -236,7 +244,7 @@ async def together(
     ordered_scores = [0.0] * len(answers)
     results = await server.score(request, groups, alone=True)
     if cut is not None:
-        cut.check_results(server, results, where)
+        cut.check_results(server, results, where, list(members.values()))
     for numbers, result in zip(members.values(), results, strict=True):
         if result.error is not None:
             raise UnprocessableError([where, numbers[0]], result.error)

@@ -51,13 +51,13 @@ def _variant(values: Any) -> str:
     """Whose body it is: vLLM's, or this package's own."""
     if isinstance(values, PairsRequest):  # checked already
         return VLLM
-    names = values.keys() if isinstance(values, dict) else ()
-    return VLLM if any(name in names for name in VLLM_FIELDS) else RANKER
+    sent = {name for name, value in values.items() if value is not None} if isinstance(values, dict) else set()
+    return VLLM if sent & VLLM_FIELDS and "candidates" not in sent else RANKER
 
 
 RANKER: Final = f"{TAG}ranker"
 VLLM: Final = f"{TAG}vllm"
-VLLM_FIELDS: Final = ("text_1", "text_2", "queries", "documents", "data_1", "data_2")
+VLLM_FIELDS: Final = {"text_1", "text_2", "queries", "documents", "data_1", "data_2"}
 AnyScoreRequest = Annotated[
     Annotated[ScoreRequest, Tag(RANKER)] | Annotated[PairsRequest, Tag(VLLM)], Discriminator(_variant)
 ]
