@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ranker.data import fields
-from ranker.errors import ConfigError, DataError, ModelFileError, ScoringError, nearest
+from ranker.errors import ConfigError, DataError, ModelFileError, ScoringError
 from ranker.extras import require
 from ranker.layouts.settings import text_settings
 from ranker.metrics import sigmoid
@@ -23,6 +23,7 @@ from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message, Prompt, Turns
 from ranker.runtime import manifest as manifests
+from ranker.runtime.devices import parse_device, torch_device
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import Device, int8_warning, processor_has
 from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, ScorerInfo, rendered_group, warn_of_lone
@@ -305,7 +306,8 @@ def load(
 
     Args:
         path: the file, the folder, or a name on the model hub.
-        device: ``auto``, ``cpu`` or ``cuda``; for a ``model.onnx`` also ``tensorrt``, which compiles it once per shape.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; for a checkpoint also torch's ``mps`` and ``xpu``, for a
+            ``model.onnx`` also ``tensorrt``, which compiles it once per shape.
         threads: processor threads; default: all that this process may use.
         max_tokens_per_forward: most padded tokens of one forward pass; default: the fastest, measured while scoring,
             or what fits the device.
@@ -334,10 +336,7 @@ def load(
         CheckpointError: the folder is incomplete, or the hub has no such model.
         MissingExtraError: what the model needs is not installed.
     """
-    if device not in get_args(Device):
-        raise ConfigError(
-            f"expected device {', '.join(get_args(Device))}, got '{device}'{nearest(device, get_args(Device))}"
-        )
+    parse_device(device)
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
     common: dict[str, Any] = {"max_tokens_per_forward": max_tokens_per_forward, "average_orders": average_orders}
@@ -351,8 +350,6 @@ def load(
         if padding_free:
             raise ConfigError(f"{source}: a model.onnx reads padded rows; load its checkpoint padding_free")
         return Ranker(_onnx_scorer(source, device=device, threads=threads, text=settings, **common), str(path))
-    if device == "tensorrt":
-        raise ConfigError(f"{path}: TensorRT runs a model.onnx; export the checkpoint with --precision fp16")
     options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle, "text": settings}
     if device_map is not None:
         options["device_map"] = device_map
@@ -438,14 +435,13 @@ def _torch_model(
 ) -> tuple[Any, Any]:
     """A checkpoint's model, on its device, and its tokenizer."""
     torch = require("torch")
+    place = torch_device(device, torch)
     options |= require("ranker.models.backbones").quantization(quantization)
     model, tokenizer = require("ranker.checkpoints.native").load(folder, **options)
     if threads is not None:
         torch.set_num_threads(threads)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("CUDA was asked for, but torch finds none; check the driver with nvidia-smi")
-    if device != "cpu" and torch.cuda.is_available() and "device_map" not in options and quantization == "none":
-        model.to("cuda")
+    if "device_map" not in options and quantization == "none":
+        model.to(place)
     return model, tokenizer
 
 

@@ -18,6 +18,7 @@ from ranker.extras import require
 from ranker.jobs.select import OutputRows, Selection
 from ranker.loading import load
 from ranker.ranking.tournament import Choice
+from ranker.runtime.devices import parse_device
 from ranker.runtime.session import available_cores
 from ranker.signals import number_of
 
@@ -105,7 +106,7 @@ def filter_files(
             options["device"] = "cpu"  # Ray gives GPUs to those who ask for them
         model = Path(model).absolute() if Path(model).exists() else model
         folder = folder.absolute()
-        gpus = int(options["device"] in ("cuda", "tensorrt"))
+        gpus = int(parse_device(options["device"])[0] in ("cuda", "tensorrt"))
         work = require("ranker.jobs.cluster").spread(workers, address=address, cpus=threads, gpus=gpus)
     elif engine != "local" or workers or address:
         raise ConfigError(f"expected engine local, or ray for workers and address, got '{engine}'")

@@ -43,12 +43,13 @@ class Bound:
         session: an ``onnxruntime.InferenceSession``.
         layout: how the model reads a group.
         device: the device of the inputs, ``cuda`` or ``cpu``.
+        number: which of several devices.
     """
 
-    def __init__(self, session: Any, layout: Layout, device: str) -> None:
+    def __init__(self, session: Any, layout: Layout, device: str, number: int = 0) -> None:
         self.session = session
         self.layout = layout
-        self.device = device
+        self.place = device, number
         self._shapes: dict[Sequence[tuple[int, ...]], tuple[Any, dict[str, Any]]] = {}
 
     def run(self, arrays: Arrays) -> Floats:
@@ -68,8 +69,8 @@ class Bound:
     def _bind(self, arrays: Arrays) -> tuple[Any, dict[str, Any]]:
         ort = require("onnxruntime")
         binding = self.session.io_binding()
-        values = {n: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(a), self.device) for n, a in arrays.items()}
+        values = {n: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(a), *self.place) for n, a in arrays.items()}
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
-        binding.bind_output("scores", self.device)
+        binding.bind_output("scores", *self.place)
         return binding, values

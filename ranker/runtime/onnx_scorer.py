@@ -17,6 +17,7 @@ from ranker.records import Group
 from ranker.runtime import budgets
 from ranker.runtime import manifest as manifests
 from ranker.runtime.buckets import Bound
+from ranker.runtime.devices import parse_device
 from ranker.runtime.session import (
     CPU,
     NAMES,
@@ -57,7 +58,7 @@ class GraphScorer:
         path: the file; it is not verified.
         layout: how the model reads a group.
         tokenizer: the model's tokenizer.
-        device: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``tensorrt``, the last two with a number for another GPU than the first.
         threads: processors to use; default: those that this process may use.
         max_tokens_per_forward: most padded tokens of a pass; default: the fastest of ``BATCH_TOKENS`` or, on a GPU,
             ``GPU_BATCH_TOKENS``, measured while rows are scored.
@@ -99,7 +100,8 @@ class GraphScorer:
         self.calibration = Calibration()
         self.precision = "fp32"
         self.graph_sha256 = ""
-        self._bound = Bound(self.session, layout, "cuda") if device == "tensorrt" else None
+        kind, number = parse_device(device)
+        self._bound = Bound(self.session, layout, "cuda", number) if kind == "tensorrt" else None
 
     @property
     def info(self) -> ScorerInfo:

@@ -6,14 +6,17 @@ import logging
 import os
 import platform
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ranker.errors import ConfigError, ModelFileError
 from ranker.extras import onnxruntime_conflict, require
+from ranker.runtime.devices import check_onnx, parse_device
 
 logger = logging.getLogger(__name__)
 
-Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+Device = str
+"""A name of ``ranker.runtime.devices``."""
+
 TENSORRT: Final = "TensorrtExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
 QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
@@ -36,8 +39,9 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
 
     Args:
         path: the model file.
-        device: ``auto`` takes CUDA where the installed wheel offers it; ``cuda`` requires it; ``tensorrt`` compiles the
-            graph for the GPU, once per shape, and keeps the engines in ``ENGINES`` of the cache folder.
+        device: ``auto`` takes CUDA where the installed wheel offers it; ``cuda`` requires it, ``cuda:1`` is the second
+            GPU; ``tensorrt`` compiles the graph for it, once per shape, and keeps the engines in ``ENGINES`` of the
+            cache folder.
         threads: threads within an operation; default: the processors that this process may use.
 
     Raises:
@@ -50,7 +54,9 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
     if conflict is not None:
         logger.warning(conflict)
     available = ort.get_available_providers()
-    wanted = {"cuda": CUDA, "tensorrt": TENSORRT}.get(device)
+    check_onnx(device)
+    kind, number = parse_device(device)
+    wanted = {"cuda": CUDA, "tensorrt": TENSORRT}.get(kind)
     if wanted is not None and wanted not in available:
         raise ConfigError(
             f"{NAMES[wanted]} was asked for, but the installed onnxruntime offers only {', '.join(available)}; "
@@ -59,10 +65,11 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 3
-    providers: list[Any] = [(CUDA, {"use_tf32": "0"}), CPU] if on_graphics(device) else [CPU]
-    if device == "tensorrt":
-        engines = cache_folder() / ENGINES
-        providers.insert(0, (TENSORRT, {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}))
+    card = {"device_id": str(number)} if number else {}
+    providers: list[Any] = [(CUDA, {"use_tf32": "0", **card}), CPU] if on_graphics(device) else [CPU]
+    if kind == "tensorrt":
+        engines = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache_folder() / ENGINES)}
+        providers.insert(0, (TENSORRT, engines | card))
     if on_graphics(device) and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     try:
@@ -79,7 +86,8 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
 
 def on_graphics(device: Device) -> bool:
     """Whether a session on ``device`` will use a GPU: by request, or because the installed wheel offers it."""
-    return device != "cpu" and (device != "auto" or CUDA in require("onnxruntime").get_available_providers())
+    kind, _ = parse_device(device)
+    return kind != "cpu" and (kind != "auto" or CUDA in require("onnxruntime").get_available_providers())
 
 
 def processor_has(*flags: str) -> bool:

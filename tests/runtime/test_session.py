@@ -5,6 +5,7 @@ import pytest
 
 from ranker.errors import ConfigError, ModelFileError
 from ranker.runtime import session
+from ranker.runtime.devices import torch_device
 
 
 def fake_runtime(monkeypatch, available, got=None, error=None):
@@ -111,3 +112,64 @@ def test_a_machine_without_cgroups(monkeypatch, tmp_path):
     monkeypatch.setattr(session, "QUOTA", tmp_path / "none")
     assert session.available_cores() >= 1
     assert sys.platform
+
+
+def test_another_gpu_than_the_first_is_asked_for_by_its_number(monkeypatch, tmp_path):
+    opened = fake_runtime(monkeypatch, [session.CUDA, session.CPU])
+    session.open_session(tmp_path, device="cuda:1")
+    assert opened["providers"] == [(session.CUDA, {"use_tf32": "0", "device_id": "1"}), session.CPU]
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "expected device auto, cpu, cuda, tensorrt, mps, xpu or cuda:1, got 'gpu'"),
+        ("cuda:x", "expected a number after the colon"),
+        ("cpu:1", "expected a number after the colon of cuda, tensorrt, xpu"),
+        ("mps", "device 'mps': a model.onnx runs on cpu, cuda, tensorrt; load its checkpoint on mps"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_line(device, message, monkeypatch, tmp_path):
+    fake_runtime(monkeypatch, [session.CPU])
+    with pytest.raises(ConfigError, match=message):
+        session.open_session(tmp_path, device=device)
+
+
+class Backend:
+    def __init__(self, count):
+        self.count = count
+
+    def is_available(self):
+        return self.count > 0
+
+    def device_count(self):
+        return self.count
+
+
+@pytest.mark.parametrize(
+    ("device", "count", "place"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda"),
+        ("cpu", 2, "cpu"),
+        ("cuda", 2, "cuda:0"),
+        ("cuda:1", 2, "cuda:1"),
+        ("mps", 1, "mps"),
+        ("xpu:1", 2, "xpu:1"),
+    ],
+)
+def test_names_of_torch_are_taken(device, count, place):
+    torch = SimpleNamespace(cuda=Backend(count), xpu=Backend(count), backends=SimpleNamespace(mps=Backend(count)))
+    assert torch_device(device, torch) == place
+
+
+def test_devices_that_torch_does_not_find_are_refused():
+    torch = SimpleNamespace(cuda=Backend(1), xpu=Backend(0), backends=SimpleNamespace(mps=Backend(0)))
+    for device, message in (
+        ("cuda:1", "device 'cuda:1': torch finds 1 of them, from cuda:0 on"),
+        ("mps", "MPS was asked for, but torch finds none"),
+        ("xpu", "XPU was asked for"),
+        ("tensorrt", "TensorRT runs a model.onnx"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            torch_device(device, torch)
