@@ -105,7 +105,7 @@ def test_scoring_a_scored_file_loses_no_column(model, tmp_path):
 
 def test_misused_options_are_said(model):
     for args, message in (
-        (["--device", "gpu"], "expected device auto, cpu, cuda, tensorrt, got 'gpu'"),
+        (["--device", "gpu"], "expected device auto, cpu, cuda, tensorrt, mps, xpu or cuda:1, got 'gpu'"),
         (["--column", "prompt:q"], "expected --column name=column"),
         (["--column", "promt=q"], "did you mean 'prompt'"),
     ):

@@ -35,6 +35,9 @@ PAIRED: Final[Mapping[str, Role]] = {
 }
 """Names of roles in turns that are pairs of a role and a text."""
 
+TURNS: Final = ("messages", "conversation", "conversations", "history", "trajectory", "prompt")
+"""Columns of turns, not of answers."""
+
 ASKING: Final = ("user", "system", "developer")
 """Roles that no answer has; an answer's own are the assistant's and those of its tools."""
 
@@ -55,7 +58,9 @@ MESSAGE_KEYS: Final = (
 
 def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
     """Messages as ``{"role", "content"}``, as ShareGPT's ``{"from", "value"}``, or as pairs of user and assistant."""
-    if not isinstance(value, Sequence) or isinstance(value, str):
+    if isinstance(value, str):
+        raise DataError(where, name, "expected a list of messages, got a text")
+    if not isinstance(value, Sequence):
         raise DataError(where, name, f"expected text or a list of messages, got {kind(value)}")
     turns = []
     by_role = bool(value) and all(_is_role_and_text(turn) for turn in value)
@@ -64,14 +69,16 @@ def messages(value: Any, where: str, name: str) -> tuple[Message, ...]:
             raise DataError(
                 where,
                 f"{name}[{i}]",
-                "expected a message with role and content, got a text; two answers are the columns chosen and "
-                "rejected, more are a list in candidates",
+                "expected a message with role and content, got a text"
+                + ("" if name in TURNS else "; answers are the columns chosen and rejected, or a list in candidates"),
             )
         if isinstance(turn, Mapping) and "role" not in turn and "from" in turn:
             speaker = turn["from"]
             role = SPEAKERS.get(speaker, speaker) if isinstance(speaker, str) else speaker
             more = {key: turn[key] for key in MESSAGE_KEYS if key in turn}
-            turn = {"role": role, "content": turn.get("value"), **more}  # noqa: PLW2901
+            turn = {"role": role, "content": turn.get("value", turn.get("content")), **more}  # noqa: PLW2901
+        elif isinstance(turn, Mapping) and "content" not in turn and isinstance(turn.get("value"), str):
+            turn = {**turn, "content": turn["value"]}  # noqa: PLW2901
         elif by_role:
             turn = {"role": PAIRED[turn[0].lower()], "content": turn[1]}  # noqa: PLW2901
         if isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ranker.data import fields
 from ranker.data.files import Cells
-from ranker.data.read_row import LABELS, Columns, ReadRow, Row, UnusedColumns, column_at, listing, renamed
+from ranker.data.read_row import LABEL_LENGTH, LABELS, Columns, ReadRow, Row, UnusedColumns, column_at, listing, renamed
 from ranker.data.shapes import RowShape, shape_of
 from ranker.errors import DataError
 from ranker.records import Group, Message, Preference, Prompt, Spans, Turns
@@ -32,14 +32,22 @@ CHECKED: Final = ("prompt", "instruction", "input", "query", "question")
 """Columns that must agree with the turns of ``chosen`` and ``rejected`` where these hold the prompt."""
 
 SINGLE: Final = ("response", "completion", "answer", "output")
+PREDICTIONS: Final = ("prediction", "pred", "model_output", "model_answer", "model_response")
+"""Columns of a model's answer in logs of evaluations, whose other answer is the right one."""
+
+VERDICTS: Final = ("accept", "reject", "ignore")
+"""What Prodigy's column ``answer`` says of a row."""
+
 TEXT: Final = "text"
 """A column of whole texts without a prompt."""
 
-SIDE_SCORES: Final = ("score_{}", "{}_score", "rating_{}", "{}_rating", "{}-rating")
+SIDE_SCORES: Final = ("score_{}", "{}_score", "rating_{}", "{}_rating", "{}-rating", "{}_reward", "reward_{}")
 """Scores of ``chosen`` and of ``rejected``; equal ones make the pair a tie."""
 
 SPELLED: Final = re.compile(
-    r"""\s*\[?\s*\{\s*(?P<quote>["'])(role|content|from|value)(?P=quote)\s*:.*\}\s*\]?\s*""", re.DOTALL
+    r"""\s*\[?\s*\{(?=.*["'](role|from)["']\s*:)(?=.*["'](content|value)["']\s*:)"""
+    r"""\s*["'](role|content|from|value)["']\s*:.*\}\s*\]?\s*""",
+    re.DOTALL,
 )
 """A text that is nothing but messages, as JSON, Python or numpy writes them."""
 
@@ -132,15 +140,23 @@ def parse_preference(
 
 def _read(row: Row, where: str, columns: Columns | None, shape: RowShape | None) -> ReadRow:
     """The row in one of the shapes that this module reads."""
-    if isinstance(row, Cells):
-        row = {name: _cell(value, where, name) for name, value in row.items()}
     if columns and shape is None:
-        return renamed(row, columns, where, PROMPTS)
+        read = renamed(row, columns, where, PROMPTS)
+        return ReadRow(_uncelled(read, where), read.replaced) if isinstance(row, Cells) else read
+    if isinstance(row, Cells):
+        row = _uncelled(row, where)
     shape = shape or shape_of(row)
     if shape is None:
         return ReadRow(row)
     adapted = shape.adapted(row, where)
     return ReadRow(adapted, shape.unread(row, adapted))
+
+
+def _uncelled(row: Row, where: str) -> Row:
+    """A row of a CSV file whose cells hold lists and messages where a text makes no sense there."""
+    held = {name: _cell(value, where, name) if isinstance(value, str) else value for name, value in row.items()}
+    lists = [name for name in SIDES if _is_list_of_texts(held.get(name))]
+    return held if len(lists) != 1 else {**held, lists[0]: row[lists[0]]}  # an answer that is a list in JSON
 
 
 def _cell(value: str, where: str, name: str) -> Any:
@@ -149,23 +165,31 @@ def _cell(value: str, where: str, name: str) -> Any:
     A text of an answer or prompt stays text, unless it is messages; lists of answers and scores are lists.
 
     Raises:
-        DataError: a list of answers as Python writes it.
+        DataError: a list of answers as Python writes it, or a prompt that is a list of texts.
     """
     text = value.strip()
     if name in (*SIDES, *CANDIDATES) and text.startswith("['") and text.endswith("']"):
-        raise DataError(
-            where, name, f"expected a list as JSON, got it as Python writes it ({text:.40}); use json.dumps"
-        )
+        raise DataError(where, name, f"expected a list as JSON, got it as Python writes it ({text:.40})")
     if text[:1] not in ("[", "{"):
         return value
     try:
         held = json.loads(text)
     except (ValueError, RecursionError):
         return value
-    is_turns = fields.is_messages(held) and (isinstance(held, Mapping) or any(map(fields.is_messages, held)))
+    if _spells_messages(held) or (name in fields.TURNS and name not in TEXTS):
+        return held
+    if name in ("prompt", "instruction") and _is_list_of_texts(held):
+        raise DataError(where, name, f"expected a text or messages, got a list of texts ({text:.40}); name one turn")
     if name in SIDES:
-        return held if is_turns or _is_list_of_texts(held) else value
-    return held if is_turns or name not in (*TEXTS, *SINGLE, TEXT, *SYSTEM) else value
+        return held if _is_list_of_texts(held) and all(isinstance(item, str) for item in held) else value
+    return value if name in (*TEXTS, *SINGLE, TEXT, *SYSTEM) and name != "history" else held
+
+
+def _spells_messages(held: Any) -> bool:
+    """Whether a value is messages with a role and a content each."""
+    turns = held if isinstance(held, list) else [held]
+    keys = ({"role", "content"}, {"from", "value"})
+    return bool(turns) and all(isinstance(turn, dict) and any(pair <= turn.keys() for pair in keys) for turn in turns)
 
 
 @contextmanager
@@ -209,6 +233,8 @@ def _one_answer(row: ReadRow, where: str) -> Group:
     """The group of a row with a single answer."""
     for name in SINGLE:
         if _has(row, name) and (any(prompt in row for prompt in TEXTS if prompt != name) or _is_open(row)):
+            if name == "answer" and row.peek(name) in VERDICTS:
+                raise DataError(where, name, f"expected an answer, got a verdict; {NAME_THEM.format('response')}")
             return Group(*_prompt_and_answer(row, name, where))
     for name in ("messages", "conversation", "conversations"):
         if _has(row, name):
@@ -217,6 +243,8 @@ def _one_answer(row: ReadRow, where: str) -> Group:
             prompt, answer = fields.split_answer(turns, where, name)
             return Group(_with_system(row, prompt, where), (answer,))
     if _has(row, TEXT) and not any(_has(row, name) for name in PROMPTS):
+        if any(not fields.is_empty(row.peek(name)) for name in SINGLE):
+            raise _no_prompt(row, where)
         return Group(*_prompt_and_answer(row, TEXT, where))
     null = next((name for name in (*CANDIDATES, *SINGLE, *CONVERSATIONS[:3], TEXT) if name in row), None)
     if null is not None and not _has(row, null):
@@ -231,8 +259,8 @@ def _one_answer(row: ReadRow, where: str) -> Group:
 
 def _labelled(row: ReadRow, where: str) -> Preference:
     facts: dict[str, Any] = {
-        "id": where if row.get("id") is None else str(row["id"]),
-        "subset": str(_first(row, ("subset", "family", "source")) or ""),
+        "id": where if row.peek("id") is None else str(row.peek("id")),
+        "subset": _subset(row),
     }
     if _is_pair(row):
         return _pair(row, where, facts)
@@ -279,7 +307,7 @@ def _pair_label(row: ReadRow, where: str) -> float:
                 "other is better, or rename the column if it says something else",
             )
         return label
-    if row.peek("tie") is True or str(row.peek("tie")).lower() == "true":
+    if any(str(row.peek(name)).lower() in ("true", "1", "1.0") for name in ("tie", "is_tie")):
         return 0.5
     for pattern in SIDE_SCORES:
         names = [pattern.format(side) for side in SIDES]
@@ -317,6 +345,13 @@ def _spans(columns: Mapping[str, Any], answers: Sequence[str], where: str) -> tu
 
 
 def _single(row: ReadRow, name: str, where: str, facts: dict[str, Any]) -> Preference:
+    answers = [column for column in (*SINGLE, *PREDICTIONS) if not fields.is_empty(row.peek(column))]
+    if len(answers) > 1:
+        raise DataError(
+            where,
+            answers[0],
+            f"expected one answer with a label, got {', '.join(answers)}; {NAME_THEM.format('response')}",
+        )
     group = _one_answer(row, where)
     by_task = row[name] if isinstance(row[name], Mapping) else {"": row[name]}
     tasks = sorted(by_task, key=str)
@@ -347,7 +382,6 @@ def _sides(row: ReadRow, where: str) -> tuple[Prompt, tuple[str, ...]]:
     for name, side in zip(SIDES, sides, strict=True):
         if side is None:
             raise DataError(where, name, "expected an answer, as text or messages, got null")
-        _refuse_spelled(side, where, name)
     lists = [_is_list_of_texts(side) for side in sides]
     if any(lists):
         names = [f"{name}[{i}]" for name, side in zip(SIDES, sides, strict=True) for i in range(len(_several(side)))]
@@ -401,6 +435,8 @@ def _together(
         raise DataError(where, name, f"expected a conversation with its prompt, as in '{names[whole.index(True)]}'")
     pair_of_messages = tuple(names) == SIDES and all(map(fields.is_messages, values))
     if not any(whole) and not pair_of_messages:
+        for name, value in zip(names, values, strict=True):
+            _refuse_spelled(value, where, name)
         prompt = _prompt(row, where) if needs_prompt else ""
         return prompt, tuple(fields.answer(value, where, name) for name, value in zip(names, values, strict=True))
     turns = [fields.messages(value, where, name) for name, value in zip(names, values, strict=True)]
@@ -589,5 +625,10 @@ def _names(row: Row) -> str:
     return listing(row) or "nothing"
 
 
-def _first(row: Row, names: Sequence[str]) -> Any:
-    return next((row[name] for name in names if row.get(name) is not None), None)
+def _subset(row: ReadRow) -> str:
+    """The part of the data that a row belongs to; a long text is no name of one, and stays unread."""
+    for name in ("subset", "family", "source"):
+        value = row.peek(name)
+        if value is not None and len(str(value)) <= LABEL_LENGTH:
+            return str(row[name] or "")
+    return ""

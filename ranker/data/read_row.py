@@ -52,7 +52,8 @@ LABEL_LENGTH: Final = 64
 NAMED: Final = ("tools", "chat_template_kwargs", "image", "images", "audio", "audios", "video", "videos")
 """Columns that belong to the prompt and are no text, so that they are named whatever they hold."""
 
-MESSAGE_PARTS: Final = frozenset({"role", "content", "from", "value", "type", *MESSAGE_KEYS})
+MESSAGE_PARTS: Final = frozenset({"role", "content", "type", *MESSAGE_KEYS})
+SHAREGPT_PARTS: Final = frozenset({"from", "value", *MESSAGE_KEYS})
 CANDIDATE_PARTS: Final = frozenset({"text", "scores"})
 """Keys of messages and of candidates that are read."""
 
@@ -65,7 +66,7 @@ class ReadRow(dict[str, Any]):
     def __init__(self, columns: Row, replaced: Row | None = None) -> None:
         super().__init__(columns)
         self.read: set[str] = set()
-        self._replaced = replaced or {}
+        self.replaced = replaced or {}
 
     def __getitem__(self, name: str) -> Any:
         self.read.add(name)
@@ -87,7 +88,7 @@ class ReadRow(dict[str, Any]):
                 yield from (key for key in unread_keys(name, value) if key not in known)
             elif name not in known and _is_said(name, value):
                 yield name
-        for name, value in self._replaced.items():
+        for name, value in self.replaced.items():
             if name not in known and _is_said(name, value):
                 yield name
 
@@ -107,7 +108,8 @@ def unread_keys(name: str, value: Any) -> Iterator[str]:
             if not isinstance(item, str):
                 yield from unread_keys(f"{name}[]", item)
     elif isinstance(value, dict) and value.keys() & {"role", "from", "text"}:
-        parts = MESSAGE_PARTS if value.keys() & {"role", "from"} else CANDIDATE_PARTS
+        sharegpt = SHAREGPT_PARTS if "value" in value else SHAREGPT_PARTS | {"content"}
+        parts = MESSAGE_PARTS if "role" in value else sharegpt if "from" in value else CANDIDATE_PARTS
         if not value.keys() <= parts:
             yield from (f"{name}.{key}" for key, inner in value.items() if key not in parts and has_text(inner))
 
@@ -156,8 +158,14 @@ class UnusedColumns:
 
 def listing(names: Collection[Any]) -> str:
     """Names of columns on one line: those of a file without a line of names may be whole rows."""
-    shown = [f"{' '.join(str(name).split()):.60}" for name in list(names)[:40]]
+    shown = [_shown(str(name)) for name in list(names)[:40]]
     return ", ".join(shown) + (f" and {len(names) - 40} more" if len(names) > 40 else "")
+
+
+def _shown(name: str) -> str:
+    """A name on one line; one with spaces around it in quotes, because they are why it was not found."""
+    line = f"{' '.join(name.split()):.60}"
+    return line if name == name.strip() else f"'{name:.60}'".replace("\n", "\\n")
 
 
 def has_text(value: Any, depth: int = 0) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ranker.data.fields import common_turns, is_conversation, listed, messages, transcript
-from ranker.data.read_row import MESSAGE_PARTS, Row, column_at, inner_keys
+from ranker.data.read_row import MESSAGE_PARTS, SHAREGPT_PARTS, Row, column_at, inner_keys
 from ranker.errors import DataError
 from ranker.records import Turns
 
@@ -248,8 +248,8 @@ def _swift(row: Row) -> dict[str, Any]:
 
 def _arena(row: Row) -> dict[str, Any]:
     conversations = [row["conversation_a"], row["conversation_b"]]
-    turns = row.get("turn")
-    if isinstance(turns, int) and not isinstance(turns, bool):  # MT-Bench judges the answer of one of two turns
+    if row.get("turn") not in (None, ""):  # MT-Bench judges the answer of one of two turns
+        turns = int(float(row["turn"]))
         conversations = [conversation[: 2 * turns] for conversation in conversations]
     lead = {"model_a": 1, "model_b": -1}.get(row["winner"], 0)
     if not lead and not str(row["winner"]).startswith(("tie", "both_bad")):
@@ -336,7 +336,7 @@ HELPSTEER3: Final = RowShape(
     ("context", "response1", "response2", "overall_preference", "domain"),
     _helpsteer3,
     ("context", "response1", "response2", "overall_preference"),
-    inner=tuple(MESSAGE_PARTS),
+    inner=(*MESSAGE_PARTS, *SHAREGPT_PARTS),
 )
 SHP: Final = RowShape(
     "stanfordnlp/SHP",
@@ -350,7 +350,7 @@ UNIFIED: Final = RowShape(
     ("conv_A", "conv_B", "conv_A_rating", "conv_B_rating", "source"),
     _unified,
     ("conv_A", "conv_B"),
-    inner=tuple(MESSAGE_PARTS),
+    inner=(*MESSAGE_PARTS, *SHAREGPT_PARTS),
 )
 WEBGPT: Final = RowShape(
     "openai/webgpt_comparisons",
@@ -410,7 +410,7 @@ SHAPES: Final = (
         ("conversation_a", "conversation_b", "winner", "turn"),
         _arena,
         ("conversation_a", "conversation_b", "winner"),
-        inner=tuple(MESSAGE_PARTS),
+        inner=(*MESSAGE_PARTS, *SHAREGPT_PARTS),
     ),
     RowShape(
         "lmsys/lmsys-arena-human-preference-55k",

@@ -648,7 +648,66 @@ ROWS: dict[str, Read | Refused] = {
         ["system: be kind", "user: Hi"],
         ["yes"],
     ),
+    "a tie as a number": Read(TEXTS | {"tie": 1}, "Hi", ["yes", "no"], 0.5),
+    "MT-Bench from a frame": Read(
+        {
+            "turn": 1.0,
+            "winner": "model_a",
+            "conversation_a": [HI, YES, HI, NO],
+            "conversation_b": [HI, NO, HI, YES],
+        },
+        USER,
+        ["yes", "no"],
+        [1.0, 0.0],
+    ),
+    "ColossalChat": Read(
+        {
+            "context": [{"from": "human", "content": "Hi"}],
+            "chosen": [{"from": "assistant", "content": "yes"}],
+            "rejected": [{"from": "assistant", "content": "no"}],
+        },
+        USER,
+        ["yes", "no"],
+        1.0,
+    ),
+    "an answer that is JSON": Read(
+        TEXTS | {"chosen": '{"value": 42}', "rejected": '{"from": "EUR", "to": "USD"}'},
+        "Hi",
+        ['{"value": 42}', '{"from": "EUR", "to": "USD"}'],
+        1.0,
+    ),
+    "a passage as the source": Read(
+        {"prompt": "Summarize", "source": "A passage of many words. " * 4, "response": "yes", "score": 1},
+        "Summarize",
+        ["yes"],
+        [1.0],
+        ["source"],
+    ),
+    "a message in both spellings": Read(
+        {"messages": [HI, YES | {"from": "gpt-4", "value": "other"}], "score": 1},
+        USER,
+        ["yes"],
+        [1.0],
+        ["messages[].from", "messages[].value"],
+    ),
     # refusals
+    "a log of an evaluation": Refused(
+        {"question": "Hi", "answer": "gold", "prediction": "model", "score": 0},
+        "answer",
+        "expected one answer with a label, got answer, prediction",
+    ),
+    "a text beside a response": Refused(
+        {"text": "Hi", "response": "yes", "score": 1}, "prompt", "found no prompt in the columns text"
+    ),
+    "Prodigy": Refused(
+        {"prompt": "Hi", "text": "yes", "label": 1, "answer": "reject"}, "answer", "expected an answer, got a verdict"
+    ),
+    "messages spelled in a response": Refused(
+        {"prompt": "Hi", "response": '[{"role": "assistant", "content": "yes"}]', "score": 1},
+        "response",
+        "got messages spelled as a text",
+    ),
+    "names with spaces": Refused({" chosen": "yes", "rejected ": "no"}, "columns", "got ' chosen', 'rejected '"),
     "a label that swaps the pair": Refused(TEXTS | {"label": 0}, "label", "got 0; swap the answers"),
     "process rewards as numbers": Refused(
         {"prompt": "Hi", "completions": ["one", "two", "three"], "labels": [1, -1]}, "labels", "steps of one answer"
@@ -672,7 +731,7 @@ ROWS: dict[str, Read | Refused] = {
     "two answers as a list": Refused(
         {"instruction": "Hi", "output": ["yes", "no"], "score": 1},
         "output[0]",
-        "two answers are the columns chosen and rejected",
+        "answers are the columns chosen and rejected, or a list",
     ),
     "a code out of range": Refused(
         {"prompt": "Hi", "response_0": "a", "response_1": "b", "better_response_id": -1},

@@ -227,6 +227,19 @@ def test_messages_and_lists_in_cells_of_a_table_are_read_as_json(tmp_path):
     pd.DataFrame([{"prompt": "p", "chosen": "[1, 2]", "rejected": "{}"}]).to_csv(tmp_path / "rows.csv", index=False)
     (preference,) = load_preferences([str(tmp_path / "rows.csv")]).preferences
     assert preference.candidates == ("[1, 2]", "{}"), "an answer that is JSON stays text"
+    rows = [{"prompt": "p", "chosen": '["red", "blue"]', "rejected": "red, blue"}]
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    (preference,) = load_preferences([str(tmp_path / "rows.csv")]).preferences
+    assert preference.candidates == ('["red", "blue"]', "red, blue")
+    rows = [{"q": '["Hi", "more"]', "a": '["a1", "a2"]', "b": '["b1", "b2"]'}]
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(DataError, match=r"expected a text or messages, got a list of texts.*column 'q'"):
+        load_preferences([str(tmp_path / "rows.csv")], columns={"prompt": "q", "chosen": "a", "rejected": "b"})
+    pd.DataFrame([{"prompt": '[["a", "b"]]', "response": '{"x": 1}', "score": 1}]).to_csv(
+        tmp_path / "rows.csv", index=False
+    )
+    (preference,) = load_preferences([str(tmp_path / "rows.csv")], single=True).preferences
+    assert (preference.prompt, preference.candidates) == ('[["a", "b"]]', ('{"x": 1}',))
     pd.DataFrame([{"prompt": "p", "chosen": ["y1", "y2"], "rejected": ["n"]}]).to_csv(
         tmp_path / "rows.csv", index=False
     )
