@@ -66,7 +66,7 @@ def doctests():
                 yield test
 
 
-SLOW = ("ParityReport", "EvaluationReport.to_pandas")
+SLOW = ("ParityReport", "EvaluationReport.to_pandas", "EvaluationReport")
 """Examples that export or evaluate once more what another example of the page does."""
 
 

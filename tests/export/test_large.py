@@ -134,6 +134,7 @@ def test_changed_weights_are_found_by_verify(exported, tmp_path):
         ranker.verify_checkpoint(exported)
 
 
+@pytest.mark.full
 def test_both_files_go_where_a_model_goes(exported, tmp_path):
     ranker.convert(exported, tmp_path / "repository", to="triton")
     copied = tmp_path / "repository" / "ranker" / "1" / "model.onnx"

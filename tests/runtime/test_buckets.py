@@ -12,7 +12,6 @@ from ranker.runtime.buckets import Bound, bucket
 from ranker.runtime.onnx_scorer import GraphScorer
 from tests.conftest import LAYOUTS, tiny
 from tests.models.test_reward import save_backbone
-from tests.support.selection import cases
 
 GROUPS = [
     Group(row["prompt"], tuple(row["candidates"][: 1 + i % 4]))
@@ -37,7 +36,8 @@ def model_of(layout, folder):
     return tiny(layout)
 
 
-@pytest.mark.parametrize("layout", cases([*LAYOUTS, None], lambda layout: layout is None))
+@pytest.mark.full
+@pytest.mark.parametrize("layout", [*LAYOUTS, None])
 def test_bound_inputs_of_few_shapes_score_alike(layout, tmp_path):
     model, tokenizer = model_of(layout, tmp_path / "backbone")
     graph.to_onnx(model, tmp_path / "graph.onnx")

@@ -13,10 +13,6 @@ from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.training.train import train
 from tests.conftest import ROOT
 from tests.models.test_reward import save_backbone
-from tests.support.selection import cases
-
-QUICK = ("armorm",)
-"""Recipes that run in ``make test``, where the README trains pairrm too; the others run in ``make test-all``."""
 
 
 def backbone_of(recipe):
@@ -25,7 +21,8 @@ def backbone_of(recipe):
     return "llama" if recipe.startswith("decoder") or recipe == "armorm" else "bert"
 
 
-@pytest.mark.parametrize("recipe", cases(sorted(recipes()), QUICK.__contains__))
+@pytest.mark.full
+@pytest.mark.parametrize("recipe", sorted(recipes()))
 def test_train_save_reload_evaluate_export_score(recipe, tmp_path):
     backbone = save_backbone(tmp_path / "backbone", backbone_of(recipe))
     config = load_config(
