@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ranker.data.files import Cells
 from ranker.data.formats import parse_group
 from ranker.data.read_row import Columns, UnusedColumns, check_columns
 from ranker.data.shapes import RowShape
@@ -166,7 +167,8 @@ class BatchScorer:
     def group(self, row: Mapping[str, Any], where: str, shape: RowShape | None = None) -> Group | BadRow:
         """What is scored of a row, or why there is nothing; ``shape`` is that of a known dataset that was named."""
         try:
-            return parse_group(plain(row), where, self.columns, self._unused, shape)
+            values = row if isinstance(row, Cells) else plain(row)
+            return parse_group(values, where, self.columns, self._unused, shape)
         except DataError as error:
             return BadRow.of(error)
 

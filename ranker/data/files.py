@@ -15,8 +15,8 @@ from ranker.extras import require
 Row = dict[str, Any]
 
 
-class Cells(dict[str, str]):
-    """A row of a CSV file: all its values are texts, and lists are written as JSON."""
+class Cells(dict[str, Any]):
+    """A row of a CSV file: its values are texts, and lists are written as JSON."""
 
 
 @contextlib.contextmanager

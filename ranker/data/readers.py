@@ -91,6 +91,11 @@ def _reader_of(path: str) -> tuple[Callable[[str, Any], Rows], str]:
     return KINDS.get(suffixes[-1] if suffixes else "", _json), compression
 
 
+def is_table(path: str) -> bool:
+    """Whether the ending of a file says that its rows are cells of text."""
+    return _reader_of(path)[0] in (_csv, _tsv)
+
+
 def _check_head(path: str, raw: Any, suffix: str) -> None:
     """Refuse a file that begins like another kind than its ending says, once, not once per line."""
     head = raw.read(8)

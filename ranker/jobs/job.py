@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +15,8 @@ import numpy as np
 
 from ranker.atomic import write_text
 from ranker.batch_scorer import RESULTS, BatchScorer
-from ranker.data.files import Row, rename_collisions
-from ranker.data.readers import read_rows
+from ranker.data.files import Cells, Row, rename_collisions
+from ranker.data.readers import is_table, read_rows
 from ranker.data.shapes import RowShape
 from ranker.data.sources import Source
 from ranker.errors import ConfigError, DataError
@@ -146,6 +147,9 @@ def top(
         Source(str(parts.path_of(folder / SCORED, part).absolute()), part.dataset if part.shape is not None else "")
         for part in scored_plan.parts()
     ]
+    tables = frozenset(
+        source.path for source, part in zip(scored, scored_plan.parts(), strict=True) if is_table(part.source)
+    )
     number, sketch = "margin" if scorer.scorer.info.scores_are_relative else "score", Sketch()
     for _, row in chain.from_iterable(read_rows(source.path) for source in scored):
         if isinstance(row, BadRow) or row[f"{scorer.prefix}error"] is not None:
@@ -159,7 +163,9 @@ def top(
     plan = start_or_resume(
         make_plan(scored, part_rows, _settings(scorer, selection) | {"share": share}, folder), folder
     )
-    return _finished(Job(scorer, plan, folder, replace(selection, keep=keep), _parse_scored), progress, None)
+    return _finished(
+        Job(scorer, plan, folder, replace(selection, keep=keep), partial(_parse_scored, tables=tables)), progress, None
+    )
 
 
 def _finished(job: Job, progress: Progress, work: Work | None) -> JobStatus:
@@ -288,7 +294,7 @@ class Job:
         schema = None
         if part.is_parquet:
             messages = parts.align(kept, self.output_rows)
-            scored = self.score_rows is _parse_scored
+            scored = self.score_rows is not _score_rows
             schema = parts.schema_of(
                 part,
                 self.scorer.prefix,
@@ -327,14 +333,16 @@ def _score_rows(scorer: BatchScorer, chunk: Rows, shape: RowShape | None) -> lis
     return scored_rows
 
 
-def _parse_scored(scorer: BatchScorer, chunk: Rows, shape: RowShape | None) -> list[ScoredRow]:
-    """The results that rows already have."""
+def _parse_scored(
+    scorer: BatchScorer, chunk: Rows, shape: RowShape | None, tables: frozenset[str] = frozenset()
+) -> list[ScoredRow]:
+    """The results that rows already have; those in the files ``tables`` are of CSV files, whose cells are texts."""
     scored_rows: list[ScoredRow] = []
     for where, row in chunk:
         if isinstance(row, BadRow):
             raise row.error
         columns = {name: value for name, value in row.items() if name.removeprefix(scorer.prefix) not in RESULTS}
-        group = scorer.group(columns, where, shape)
+        group = scorer.group(Cells(columns) if where.rpartition(":")[0] in tables else columns, where, shape)
         error = row[f"{scorer.prefix}error"]
         if isinstance(group, BadRow) or error is not None:
             scored_rows.append((row, group, failed(Group("", ()), str(error or group))))

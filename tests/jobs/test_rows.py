@@ -175,3 +175,11 @@ def test_an_output_that_is_a_folder_is_refused_before_the_model_is_loaded(tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="expected a folder to write, got a file"):
         ranker.filter_files(rows, "no-such-model.onnx", tmp_path / "file")
+
+
+def test_cells_of_messages_are_selected_as_they_were_scored(pointwise, tmp_path):
+    rows = [{"prompt": json.dumps([HI]), "candidates": json.dumps(["yes", f"no {i}"])} for i in range(4)]
+    pd.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=False)
+    status = ranker.filter_files(tmp_path / "rows.csv", pointwise, tmp_path / "out", keep_top=1.0, output_rows="pairs")
+    assert (status.written, status.errors) == (4, 0)
+    assert read(tmp_path / "out" / "part-000000.jsonl")[0]["prompt"] == [HI]
