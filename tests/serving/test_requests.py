@@ -4,12 +4,6 @@ import json
 import re
 
 import pytest
-from fastapi.testclient import TestClient
-
-import ranker
-from ranker.serving.app import application
-from ranker.serving.limits import Keys, Limits
-from ranker.serving.server import Server
 
 JSON = {"content-type": "application/json"}
 LONG = "word " * 400
@@ -18,17 +12,6 @@ EPISODE = [
     {"role": "tool", "content": "blue"},
     {"role": "assistant", "content": "pear"},
 ]
-
-
-@pytest.fixture(scope="module")
-def loaded(pointwise):
-    return ranker.load(pointwise)
-
-
-@pytest.fixture(scope="module")
-def client(loaded):
-    with TestClient(application(Server(loaded.scorer, "m", Limits()), Keys([]))) as response:
-        yield response
 
 
 def refusal(response):

@@ -14,17 +14,6 @@ from ranker.serving.server import Server
 from tests.support.scorers import info_of
 
 
-@pytest.fixture(scope="module")
-def loaded(pointwise):
-    return ranker.load(pointwise)
-
-
-@pytest.fixture(scope="module")
-def client(loaded):
-    with TestClient(application(Server(loaded.scorer, "m", Limits()), Keys([]))) as response:
-        yield response
-
-
 def sigmoid(value):
     return 1 / (1 + math.exp(-float(value)))
 
