@@ -30,6 +30,7 @@ from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, Sc
 
 if TYPE_CHECKING:
     from ranker.config import Quantization
+    from ranker.config.section import AttentionKernel
 
 logger = logging.getLogger(__name__)
 
@@ -297,6 +298,9 @@ def load(
     quantization: Quantization = "none",
     device_map: str | Mapping[str, Any] | None = None,
     padding_free: bool = False,
+    length_buckets: bool | None = None,
+    passes_in_flight: int = 1,
+    attention_kernel: AttentionKernel = "auto",
     average_orders: bool = True,
     text: Mapping[str, Any] | None = None,
 ) -> Ranker:
@@ -321,6 +325,12 @@ def load(
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
         padding_free: whether a checkpoint reads rows without padding, by torch's variable-length kernel in bf16 on
             GPUs since Ampere, row by row on a CPU; every answer is then read after a prompt of its own.
+        length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``), so that a GPU's kernels
+            plan once for each; default: with TensorRT, which compiles the graph for each.
+        passes_in_flight: passes on a GPU that are prepared, computed and read back at once. Two or more keep it busy
+            while the host prepares the next pass; every one takes memory.
+        attention_kernel: the kernel of attention on CUDA: ``efficient``, ``cudnn`` or ``math``; ``auto`` leaves it to
+            torch or onnxruntime.
         average_orders: whether a model that reads ordered pairs (PairRM, SteamSHP) reads each pair in both orders and
             averages them. False halves the work and leaves the model's position bias in the scores.
         text: settings of the text in the place of the model's own (``ranker.layouts.settings.TextSettings``), for what
@@ -330,8 +340,8 @@ def load(
 
     Raises:
         ConfigError: an unknown device or precision, TensorRT for a checkpoint, bf16 or ``padding_free`` for a
-            ``model.onnx``, a model that cannot be read without padding, one order of an order-free model, or a GPU that
-            is not there.
+            ``model.onnx``, a model that cannot be read without padding, one order of an order-free model, a kernel that
+            the device has not, an int8 file on a GPU, or a GPU that is not there.
         ModelFileError: there is no such file, or it is damaged, foreign or from another version.
         CheckpointError: the folder is incomplete, or the hub has no such model.
         MissingExtraError: what the model needs is not installed.
@@ -339,7 +349,15 @@ def load(
     parse_device(device)
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
-    common: dict[str, Any] = {"max_tokens_per_forward": max_tokens_per_forward, "average_orders": average_orders}
+    if passes_in_flight < 1:
+        raise ConfigError(f"expected passes_in_flight of at least 1, got {passes_in_flight}")
+    common: dict[str, Any] = {
+        "max_tokens_per_forward": max_tokens_per_forward,
+        "average_orders": average_orders,
+        "length_buckets": length_buckets,
+        "passes_in_flight": passes_in_flight,
+        "attention_kernel": attention_kernel,
+    }
     settings = text_settings(text)
     source = _located(Path(path), allow_pickle, revision, token)
     if source.is_file():

@@ -15,13 +15,25 @@ from ranker.config.losses import (
     TokenPairwiseLossConfig,
 )
 from ranker.config.models import ArmoRMConfig, ModelConfig, PointwiseConfig
-from ranker.config.section import ExportPrecision, Names, Precision, Quantization, Section, WeightBy, several
+from ranker.config.section import (
+    AttentionKernel,
+    ExportPrecision,
+    Names,
+    Precision,
+    Quantization,
+    Section,
+    WeightBy,
+    several,
+)
 from ranker.layouts import LAYOUTS
 from ranker.layouts.layout import Output
 
 SAMPLE: Final = "sample"
 """The data source that comes with the package."""
 
+
+AUTO_TOKENS: Final = 2048
+"""Tokens of a forward pass under ``max_tokens_per_forward: auto`` on a CPU, whose caches larger ones leave."""
 
 HELD_OUT_ROWS: Final = "held out of data.train"
 """What the validation rows are called where ``data.validation`` names none."""
@@ -77,7 +89,9 @@ class TrainingConfig(Section):
     warmup_steps: float = Field(0.1, ge=0, description="steps of warm-up; below 1 their share of the run, rounded down")
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     max_grad_norm: float = Field(1.0, ge=0)
-    max_tokens_per_forward: int = Field(2048, ge=64, description="most padded tokens of one forward pass")
+    max_tokens_per_forward: Annotated[int, Field(ge=64)] | Literal["auto"] = Field(
+        2048, description="most padded tokens of one forward pass; auto: what the device's memory holds"
+    )
     tokens_per_step: int | None = Field(
         None, ge=64, description="padded tokens of an optimizer step; default by the backbone's size"
     )
@@ -101,6 +115,15 @@ class TrainingConfig(Section):
     )
     activation_checkpointing: bool = False
     padding_free: bool = Field(False, description="read rows without padding, by variable-length attention")
+    length_buckets: bool = Field(
+        False, description="pad forward passes to a few shapes, for GPUs whose kernels plan anew for every shape"
+    )
+    attention_kernel: AttentionKernel = Field(
+        "auto", description="of CUDA: efficient, cudnn or math; auto leaves the choice to torch"
+    )
+    prefetch_batches: int = Field(
+        0, ge=0, description="forward passes that a thread prepares ahead, on a GPU in pinned memory"
+    )
     torch_compile: bool = Field(False, description="torch.compile: slow to start, faster on long runs on GPU")
     report_to: Names = Field(("tensorboard",), description="where transformers logs to; [] for nowhere")
     logging_steps: int = Field(20, ge=1)
@@ -138,8 +161,13 @@ class TrainingConfig(Section):
 
     def accumulation(self, processes: int = 1) -> int:
         """Forward passes of each process per optimizer step; all together read about ``tokens_per_step``."""
-        tokens = self.tokens_per_step or self.max_tokens_per_forward
-        return max(1, round(tokens / self.max_tokens_per_forward / processes))
+        tokens = self.tokens_per_step or self.tokens_per_forward
+        return max(1, round(tokens / self.tokens_per_forward / processes))
+
+    @property
+    def tokens_per_forward(self) -> int:
+        """``max_tokens_per_forward`` as a number; ``AUTO_TOKENS`` where nothing was measured yet."""
+        return AUTO_TOKENS if self.max_tokens_per_forward == "auto" else self.max_tokens_per_forward
 
 
 class ExportConfig(Section):

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ranker.config.section import AttentionKernel
 from ranker.layouts.layout import Arrays
+from ranker.models.attention.kernels import attention_kernel, check_kernel
 from ranker.records import Group
-from ranker.scoring.executor import score_groups
+from ranker.scoring.executor import Engine, score_groups
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, ScorerInfo, margins
+from ranker.scoring.token_budget import TokenBudget
 from ranker.text.tokenizer import TextTokenizer
 
 CPU_BATCH_TOKENS: Final = 4096
@@ -36,9 +39,13 @@ class TorchScorer:
         forward: called instead of the model's own forward, where its weights are sharded over processes.
         average_orders: whether a model that reads ordered pairs reads each pair in both orders.
         share_prefix: whether a decoder reads several answers after one prompt; not possible without padding.
+        length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``).
+        passes_in_flight: passes that are prepared, computed and read back at once. With two or more a GPU has the next
+            pass while the host reads the scores of the last, and copies come from pinned memory.
+        attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to torch.
 
     Raises:
-        ConfigError: one order of a model that reads no ordered pairs.
+        ConfigError: one order of a model that reads no ordered pairs, or a kernel that the device has not.
     """
 
     def __init__(
@@ -51,7 +58,11 @@ class TorchScorer:
         forward: Callable[..., Tensor] | None = None,
         average_orders: bool = True,
         share_prefix: bool = True,
+        length_buckets: bool | None = None,
+        passes_in_flight: int = 1,
+        attention_kernel: AttentionKernel = "auto",
     ) -> None:
+        check_kernel(attention_kernel, model.device.type)
         self.model = model
         self.pipeline = TextPipeline(
             model.layout,
@@ -60,7 +71,11 @@ class TorchScorer:
             average_orders=average_orders,
         )
         self._batch_tokens = max_tokens_per_forward
+        self._budget: TokenBudget | None = None
         self._bf16 = bf16
+        self._length_buckets = bool(length_buckets)
+        self._passes_in_flight = passes_in_flight
+        self._kernel = attention_kernel
         # accelerate replaces a training model's forward by one under bf16 autocast; scores are taken without it.
         self._retry = forward is None  # processes that share weights must take the same number of passes
         self._call = forward or partial(type(model).forward, model)
@@ -95,15 +110,17 @@ class TorchScorer:
         training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
-                return score_groups(
-                    self.pipeline,
-                    groups,
-                    self._forward,
-                    self.max_tokens_per_forward,
-                    preserve_order=preserve_order,
-                    retry=self._retry,
-                )
+            several = self._passes_in_flight > 1
+            return score_groups(
+                self.pipeline,
+                groups,
+                self._forward,
+                self._token_budget(),
+                preserve_order=preserve_order,
+                retry=self._retry,
+                parallel=Engine(self._forward, self._passes_in_flight) if several else None,
+                length_buckets=self._length_buckets,
+            )
         finally:
             self.model.train(training)
 
@@ -115,10 +132,25 @@ class TorchScorer:
         """See ``Scorer.compare``."""
         return margins(pairs, self.score(pairs))
 
+    def _token_budget(self) -> TokenBudget:
+        """``max_tokens_per_forward``, lowered where the device ran out of memory."""
+        tokens = self.max_tokens_per_forward
+        if self._budget is None or self._budget.wanted != tokens:
+            self._budget = TokenBudget((tokens,))
+        return self._budget
+
+    @torch.inference_mode()  # of the thread that runs the pass
     def _forward(self, arrays: Arrays) -> Floats:
-        tensors = {name: torch.from_numpy(array).to(self.model.device) for name, array in arrays.items()}
+        tensors = {name: self._placed(torch.from_numpy(array)) for name, array in arrays.items()}
         # Without ``bf16`` whatever the caller has set, which is training's autocast where its processes share weights.
         context = torch.autocast(self.model.device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
-        with context:
+        with context, attention_kernel(self._kernel):
             logits: Floats = self._call(**tensors).float().cpu().numpy()
         return logits
+
+    def _placed(self, array: Tensor) -> Tensor:
+        """An array on the model's device."""
+        device = self.model.device
+        if device.type == "cuda" and self._passes_in_flight > 1:
+            return array.pin_memory().to(device, non_blocking=True)
+        return array.to(device)

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from threading import BoundedSemaphore, Lock, get_ident
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from ranker.errors import ModelFileError
+from ranker.errors import ConfigError, ModelFileError
 from ranker.extras import require
 from ranker.layouts import Layout
 from ranker.layouts.layout import Arrays
@@ -16,7 +16,7 @@ from ranker.layouts.settings import TextSettings, with_settings
 from ranker.records import Group
 from ranker.runtime import budgets
 from ranker.runtime import manifest as manifests
-from ranker.runtime.buckets import Bound
+from ranker.runtime.bound import Bound
 from ranker.runtime.devices import parse_device
 from ranker.runtime.session import (
     CPU,
@@ -33,6 +33,9 @@ from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Calibration, Floats, GroupScores, ScorerInfo, margins
 from ranker.scoring.token_budget import TokenBudget
 from ranker.text.tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from ranker.config.section import AttentionKernel
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,12 @@ class GraphScorer:
         max_tokens_per_forward: most padded tokens of a pass; default: the fastest of ``BATCH_TOKENS`` or, on a GPU,
             ``GPU_BATCH_TOKENS``, measured while rows are scored.
         average_orders: whether a model that reads ordered pairs reads each pair in both orders.
+        length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``); default: with TensorRT,
+            which compiles the graph for every shape.
+        passes_in_flight: passes on a GPU that are prepared, computed and read back at once.
+        attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to onnxruntime.
+        bind_buffers: whether inputs and outputs have buffers on the GPU that stay, one for each shape; default: with
+            TensorRT. Only one pass is then in flight.
         large: whether the graph is opened once though its file is small: its weights lie beside it.
 
     Raises:
@@ -79,15 +88,28 @@ class GraphScorer:
         threads: int | None = None,
         max_tokens_per_forward: int | None = None,
         average_orders: bool = True,
+        length_buckets: bool | None = None,
+        passes_in_flight: int = 1,
+        attention_kernel: AttentionKernel = "auto",
+        bind_buffers: bool | None = None,
         large: bool = False,
     ) -> None:
         self.path = path
         self.threads = threads or available_cores()
         large = large or path.stat().st_size > BESIDE_BYTES
-        self.workers = 1 if large or on_graphics(device) else self.threads
+        kind, number = parse_device(device)
+        graphics = on_graphics(device)
+        bound = (kind == "tensorrt") if bind_buffers is None else bind_buffers
+        if bound and (not graphics or passes_in_flight > 1):
+            raise ConfigError("bind_buffers is for one pass in flight on CUDA or TensorRT; leave it off")
+        one_session = large or graphics
+        self.workers = passes_in_flight if graphics else 1 if large else self.threads
+        self.length_buckets = (kind == "tensorrt") if length_buckets is None else length_buckets
         self._state = _state_of(path)
-        self.session = open_session(path, device=device, threads=self.threads if self.workers == 1 else 1)
-        self._wide = self.session if self.workers == 1 else None
+        self.session = open_session(
+            path, device=device, threads=self.threads if one_session else 1, attention_kernel=attention_kernel
+        )
+        self._wide = self.session if one_session else None
         self._opening = Lock()
         self._places = BoundedSemaphore(self.workers)
         self._running: set[int] = set()
@@ -100,8 +122,7 @@ class GraphScorer:
         self.calibration = Calibration()
         self.precision = "fp32"
         self.graph_sha256 = ""
-        kind, number = parse_device(device)
-        self._bound = Bound(self.session, layout, "cuda", number) if kind == "tensorrt" else None
+        self._bound = Bound(self.session, "cuda", number) if bound else None
 
     @property
     def info(self) -> ScorerInfo:
@@ -144,7 +165,10 @@ class GraphScorer:
             self._forward_with_all_threads,
             self.max_tokens_per_forward,
             preserve_order=preserve_order,
-            parallel=Engine(self._forward, self.workers, tight=True) if self.on_cpu else None,
+            parallel=Engine(self._forward, self.workers, tight=self.on_cpu)
+            if self.workers > 1 or self.on_cpu
+            else None,
+            length_buckets=self.length_buckets,
         )
 
     def token_counts(self, group: Group) -> list[int]:
@@ -192,16 +216,37 @@ def _state_of(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _device_of(path: Path, precision: str, device: Device) -> Device:
+    """The device that computes a file of this precision: int8 runs on the CPU.
+
+    CUDA has no 8-bit products here: onnxruntime would compute those nodes on the CPU and copy every layer's states to
+    and fro. TensorRT reads the standard nodes of ``int8-static``.
+
+    Raises:
+        ConfigError: a GPU was asked for.
+    """
+    if not precision.startswith("int8"):
+        return device
+    kind, _ = parse_device(device)
+    if kind == "cuda" or (kind == "tensorrt" and precision != "int8-static"):
+        raise ConfigError(
+            f"{path}: {precision} products have no kernel on {device}, and would run on the CPU with a copy for every "
+            "layer; load it with device cpu, or export fp16: ranker export --precision fp16"
+        )
+    return "cpu" if kind == "auto" else device
+
+
 class OnnxScorer(GraphScorer):
     """Scores with a self-contained ``model.onnx``.
 
     Args:
         path: the file; it is verified against its hashes before the first score.
-        device, threads, max_tokens_per_forward, average_orders: as in ``GraphScorer``.
+        device, threads, max_tokens_per_forward, average_orders, length_buckets, passes_in_flight, attention_kernel,
+            bind_buffers: as in ``GraphScorer``.
         text: settings of the text in the place of the file's.
 
     Raises:
-        ConfigError: a setting that the file's layout does not have.
+        ConfigError: a setting that the file's layout does not have, or an int8 file on a GPU.
         ModelFileError: the file is damaged, foreign or from a newer version.
         MissingExtraError: onnxruntime is not installed.
     """
@@ -214,10 +259,15 @@ class OnnxScorer(GraphScorer):
         threads: int | None = None,
         max_tokens_per_forward: int | None = None,
         average_orders: bool = True,
+        length_buckets: bool | None = None,
+        passes_in_flight: int = 1,
+        attention_kernel: AttentionKernel = "auto",
+        bind_buffers: bool | None = None,
         text: TextSettings | None = None,
     ) -> None:
         self.manifest, tokenizer = manifests.read(path)
         layout: Any = self.manifest.text
+        device = _device_of(path, self.manifest.precision, device)
         super().__init__(
             path,
             layout if text is None else with_settings(layout, text),
@@ -226,6 +276,10 @@ class OnnxScorer(GraphScorer):
             threads=threads,
             max_tokens_per_forward=max_tokens_per_forward,
             average_orders=average_orders,
+            length_buckets=length_buckets,
+            passes_in_flight=passes_in_flight,
+            attention_kernel=attention_kernel,
+            bind_buffers=bind_buffers,
             large=self.manifest.weights is not None,
         )
         self.calibration = self.manifest.calibration

@@ -6,11 +6,14 @@ import logging
 import os
 import platform
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ranker.errors import ConfigError, ModelFileError
 from ranker.extras import onnxruntime_conflict, require
 from ranker.runtime.devices import check_onnx, parse_device
+
+if TYPE_CHECKING:
+    from ranker.config.section import AttentionKernel
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,13 @@ GRAPHICS: Final = Path("/proc/driver/nvidia/gpus")
 """Holds a folder per GPU with a file that names it."""
 
 
-def open_session(path: Path, *, device: Device = "auto", threads: int | None = None) -> Any:
+SDPA_KERNELS: Final[dict[AttentionKernel, str]] = {"efficient": "2", "cudnn": "8", "math": "16"}
+"""onnxruntime's numbers of the kernels of attention on CUDA."""
+
+
+def open_session(
+    path: Path, *, device: Device = "auto", threads: int | None = None, attention_kernel: AttentionKernel = "auto"
+) -> Any:
     """An ``onnxruntime.InferenceSession`` on ``device``.
 
     TF32, which is onnxruntime's default on CUDA and changes logits by 4e-3, is off. TensorRT chooses TF32 itself;
@@ -43,10 +52,11 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
             GPU; ``tensorrt`` compiles the graph for it, once per shape, and keeps the engines in ``ENGINES`` of the
             cache folder.
         threads: threads within an operation; default: the processors that this process may use.
+        attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to onnxruntime.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ConfigError: CUDA or TensorRT was asked for and is not available.
+        ConfigError: CUDA or TensorRT was asked for and is not available, or an attention kernel where it is not used.
         ModelFileError: onnxruntime cannot read the file.
     """
     ort = require("onnxruntime")
@@ -66,7 +76,12 @@ def open_session(path: Path, *, device: Device = "auto", threads: int | None = N
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 3
     card = {"device_id": str(number)} if number else {}
-    providers: list[Any] = [(CUDA, {"use_tf32": "0", **card}), CPU] if on_graphics(device) else [CPU]
+    if attention_kernel not in ("auto", *SDPA_KERNELS):
+        raise ConfigError(f"expected attention_kernel auto, {', '.join(SDPA_KERNELS)}; got '{attention_kernel}'")
+    kernel = {} if attention_kernel == "auto" else {"sdpa_kernel": SDPA_KERNELS[attention_kernel]}
+    if kernel and (not on_graphics(device) or kind == "tensorrt"):
+        raise ConfigError(f"attention_kernel '{attention_kernel}' is one of CUDA's; on {kind} take auto")
+    providers: list[Any] = [(CUDA, {"use_tf32": "0", **card, **kernel}), CPU] if on_graphics(device) else [CPU]
     if kind == "tensorrt":
         engines = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache_folder() / ENGINES)}
         providers.insert(0, (TENSORRT, engines | card))

@@ -29,6 +29,11 @@ class Unit:
         return max(len(row.ids) for row in self.rows)
 
 
+def padded_tokens(batch: Sequence[Unit]) -> int:
+    """Rows times the longest row of a pass."""
+    return sum(len(unit.rows) for unit in batch) * max(unit.length for unit in batch)
+
+
 def units(packed: Sequence[PackedGroup]) -> list[Unit]:
     """The smallest parts that can be batched: a group whose rows exchange states is one, else every row is one."""
     return [

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 from weakref import WeakSet
 
@@ -18,7 +18,7 @@ from ranker.layouts import Layout, PackedGroup
 from ranker.layouts.layout import Arrays
 from ranker.layouts.prefix_sharing import split_row
 from ranker.records import Group
-from ranker.scoring import batching
+from ranker.scoring import batching, buckets
 from ranker.scoring.distinct import Place, ReadPlan, as_they_come, note, once, once_per_group
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, failed
@@ -58,6 +58,7 @@ def score_groups(
     preserve_order: bool = False,
     retry: bool = True,
     parallel: Engine | None = None,
+    length_buckets: bool = False,
 ) -> list[GroupScores]:
     """Score groups with ``forward`` in batches of at most ``max_tokens_per_forward`` padded tokens.
 
@@ -80,6 +81,7 @@ def score_groups(
         preserve_order: see above.
         retry: see above.
         parallel: runs several passes at once, used unless there is too little work for that.
+        length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``).
 
     Returns:
         One result per group, in order.
@@ -100,7 +102,10 @@ def score_groups(
                 enough = parallel is not None and 2 * len(units) > parallel.workers
                 engine = parallel if parallel is not None and enough else Engine(forward)
             with budget.timed(filled) as tokens:
-                parts += _Passes(pipeline, engine, tokens, retry).run(packed, units)
+                passes = _Passes(pipeline, engine, tokens, retry, length_buckets)
+                parts += passes.run(packed, units)
+            if passes.too_large:
+                budget.lower(min(passes.too_large))
     _warn_of_special_text(pipeline, parts)
     if not pipeline.layout.order_free:
         return [_of_pairs(*part) for part in zip(groups, parts, strict=True)]
@@ -165,6 +170,9 @@ class _Passes:
     engine: Engine
     max_tokens_per_forward: int
     retry: bool
+    length_buckets: bool = False
+    too_large: list[int] = field(default_factory=list)
+    """Padded tokens of the passes that ran out of memory, and could be halved."""
 
     def run(self, packed: Sequence[PackedGroup], units: Sequence[batching.Unit]) -> list[_Part]:
         """The results of the groups that are read."""
@@ -173,15 +181,17 @@ class _Passes:
         out = [np.zeros((n,) if order_free else (n, n), np.float32) for n in counts]
         errors = [dict(group.refused) for group in packed]
         workers = self.engine.workers
-        tight = self.engine.tight
-        batches = list(batching.batches(units, self.max_tokens_per_forward, workers, tight=tight))[::-1]
+        batches = self._batches(units)[::-1]
         while batches:
             smaller: list[list[batching.Unit]] = []
             with closing(parallel_map(self._forward, batches, workers)) as computed:
                 for batch, logits in zip(batches, computed, strict=True):
                     if not isinstance(logits, Exception):
                         self._place(batch, logits, out)
-                    elif len(batch) > 1:
+                        continue
+                    if len(batch) > 1 and out_of_memory(logits):
+                        self.too_large.append(batching.padded_tokens(batch))
+                    if len(batch) > 1:
                         smaller += [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
                     elif self.pipeline.prefix_sharing and len(batch[0].rows[0].candidates) > 1:
                         smaller += [[batching.Unit(batch[0].group, (row,))] for row in split_row(batch[0].rows[0])]
@@ -203,10 +213,21 @@ class _Passes:
             for logits, group, failed_candidates in zip(out, packed, errors, strict=True)
         ]
 
+    def _batches(self, units: Sequence[batching.Unit]) -> list[list[batching.Unit]]:
+        budget, engine = self.max_tokens_per_forward, self.engine
+        if self.length_buckets:
+            lengths, rows = [unit.length for unit in units], [len(unit.rows) for unit in units]
+            return [[units[i] for i in indices] for indices in buckets.plan(lengths, rows, budget)]
+        return list(batching.batches(units, budget, engine.workers, tight=engine.tight))
+
     def _forward(self, batch: Sequence[batching.Unit]) -> Floats | Exception:
         layout = self.pipeline.layout
         try:
-            logits: Floats = layout.reduce(self.engine.forward(batching.collate(layout, batch)))
+            arrays = batching.collate(layout, batch)
+            rows = len(arrays["input_ids"])
+            if self.length_buckets:
+                arrays = buckets.padded(arrays, layout, self.max_tokens_per_forward)
+            logits: Floats = layout.reduce(self.engine.forward(arrays)[:rows])
         except Exception as error:  # whatever the engine raises, most often for want of memory
             if not self.retry:
                 raise
@@ -226,6 +247,15 @@ class _Passes:
                     out[unit.group][i, j] = values[0] - values[1]
                     if not self.pipeline.average_orders:
                         out[unit.group][j, i] = -out[unit.group][i, j]
+
+
+OUT_OF_MEMORY: Final = ("out of memory", "failed to allocate memory", "bad allocation", "can't allocate memory")
+"""What torch, onnxruntime and their allocators say."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a forward pass failed for want of memory."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 NOT_FINITE: Final = "the model gave NaN or infinity for this row; its weights or precision are at fault"
@@ -287,10 +317,10 @@ def parallel_map(run: Callable[[S], T], items: Sequence[S], workers: int) -> Gen
         threads.shutdown(cancel_futures=True)
 
 
-def prefetched(items: Iterator[T]) -> Generator[T]:
-    """The items of ``items``, each computed in a thread while the one before it is used."""
+def prefetched(items: Iterator[T], ahead: int = 1) -> Generator[T]:
+    """The items of ``items``, ``ahead`` of them computed in a thread while the one before them is used."""
     with ThreadPoolExecutor(1) as thread:
-        pending = thread.submit(next, items, None)
-        while (item := pending.result()) is not None:
-            pending = thread.submit(next, items, None)
+        pending = deque(thread.submit(next, items, None) for _ in range(ahead))
+        while (item := pending.popleft().result()) is not None:
+            pending.append(thread.submit(next, items, None))
             yield item

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
+
+logger = logging.getLogger(__name__)
 
 TRIALS: Final = 2
 """Slices of work that are timed under each choice."""
@@ -39,10 +42,22 @@ class TokenBudget:
     def __init__(
         self, choices: Sequence[int], on_settled: Callable[[int], None] | None = None, *, workers: int = 1
     ) -> None:
+        self.wanted = max(choices)
         self._speeds: dict[int, list[float]] = {choice: [] for choice in choices}
         self._on_settled = on_settled
         self._workers = workers
         self._noting = threading.Lock()
+
+    def lower(self, failed: int) -> None:
+        """Read at most half of ``failed`` padded tokens from now on: a pass of that many ran out of memory."""
+        with self._noting:
+            if min(self._speeds) * 2 <= failed:  # another pass of the same slice said so before
+                return
+            fitting = {choice: speeds for choice, speeds in self._speeds.items() if 2 * choice <= failed}
+            self._speeds = fitting or {max(1, failed // 2): []}
+        logger.warning(
+            "out of memory with %d tokens in a forward pass; it goes on with at most %d", failed, max(self._speeds)
+        )
 
     @property
     def settled(self) -> bool:

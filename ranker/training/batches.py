@@ -19,7 +19,7 @@ from ranker.errors import ConfigError
 from ranker.layouts.layout import Cell
 from ranker.layouts.pairs import PairLayout
 from ranker.records import Preference
-from ranker.scoring import batching
+from ranker.scoring import batching, buckets
 from ranker.scoring.pipeline import TextPipeline
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training.blocks import Blocks
@@ -81,9 +81,10 @@ def planned(config: TrainingConfig, groups: Groups, *, world: int = 1, rank: int
     return RunPlan(
         groups,
         num_train_epochs=config.num_train_epochs or passes(groups.times),
-        max_tokens_per_forward=config.max_tokens_per_forward,
+        max_tokens_per_forward=config.tokens_per_forward,
         candidates_per_prompt=config.candidates_per_prompt,
         groups_per_forward=config.groups_per_forward,
+        length_buckets=config.length_buckets,
         seed=config.seed,
         world=world,
         rank=rank,
@@ -105,6 +106,7 @@ class RunPlan(Sampler[list[Item]]):
         max_tokens_per_forward: most padded tokens of one batch.
         candidates_per_prompt: fewest and most candidates shown together.
         groups_per_forward: a group of several rows takes at most this part of the budget, or ``LEAST_BLOCK`` answers.
+        length_buckets: whether batches fill few shapes (``ranker.scoring.buckets``).
         seed: decides everything here.
         world: processes that train together; each takes every ``world``-th batch.
         rank: which of them this is.
@@ -121,11 +123,13 @@ class RunPlan(Sampler[list[Item]]):
         max_tokens_per_forward: int,
         candidates_per_prompt: tuple[int, int],
         groups_per_forward: int = 1,
+        length_buckets: bool = False,
         seed: int,
         world: int = 1,
         rank: int = 0,
     ) -> None:
         rng = random.Random(seed)
+        self._cut_into_batches = buckets.plan if length_buckets else batching.plan
         self.groups_per_forward = groups_per_forward
         self._blocks: dict[int, Blocks] = {}
         self._weight_used = self._weight = 0.0
@@ -146,6 +150,15 @@ class RunPlan(Sampler[list[Item]]):
 
     def __iter__(self) -> Iterator[list[Item]]:
         return iter(self.process_batches)
+
+    def largest(self, groups: Groups) -> list[Item]:
+        """The batch that takes the most memory: the most padded tokens, of equals the longest rows."""
+
+        def size(batch: list[Item]) -> tuple[int, int]:
+            rows, lengths = zip(*map(groups.cost, batch), strict=True)
+            return sum(rows) * max(lengths), max(lengths)
+
+        return max(self.process_batches, key=size)
 
     def summary(self, groups: Groups, accumulation: int, learning_rate: float) -> str:
         """Steps, tokens and pairs of a step, and the rate, as a sentence.
@@ -203,7 +216,7 @@ class RunPlan(Sampler[list[Item]]):
                 tokens += costs[end][0] * costs[end][1]
                 end += 1
             chunk = range(start, end)
-            cut = batching.plan([costs[i][1] for i in chunk], [costs[i][0] for i in chunk], budget)
+            cut = self._cut_into_batches([costs[i][1] for i in chunk], [costs[i][0] for i in chunk], budget)
             batches += [[items[start + i] for i in indices] for indices in cut]
             start = end
         rng.shuffle(batches)
@@ -294,15 +307,22 @@ class Collator:
     them by a mask on a GPU would make every pass wait for it. Where a row has
     token spans, ``compared`` (C, 2, sequence): the tokens within them on either side, and all answer tokens of
     comparisons without.
+
+    Args:
+        pipeline: the model's text path.
+        bucket_tokens: the budget of a pass whose arrays are padded to one of few shapes; None leaves them as they are.
     """
 
-    def __init__(self, pipeline: TextPipeline) -> None:
+    def __init__(self, pipeline: TextPipeline, bucket_tokens: int | None = None) -> None:
         self.layout = pipeline.layout
+        self.bucket_tokens = bucket_tokens
         self.suffix_length = len(getattr(self.layout, "suffix", ()))  # of pointwise rows, which may have token spans
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Collate; see the class for the names and shapes."""
         arrays = batching.collate(self.layout, [unit for e in examples for unit in e.units])
+        if self.bucket_tokens is not None:
+            arrays = buckets.padded(arrays, self.layout, self.bucket_tokens)
         batch: dict[str, Tensor] = {name: torch.from_numpy(array) for name, array in arrays.items()}
         left: list[Cell] = []
         right: list[Cell] = []

@@ -71,7 +71,7 @@ class Resolved:
         training = self.config.training
         if not self.step_follows:
             return training.accumulation(processes)
-        tokens = max(training.max_tokens_per_forward, round(self.tokens_per_step / max(1.0, times)))
+        tokens = max(training.tokens_per_forward, round(self.tokens_per_step / max(1.0, times)))
         return training.model_copy(update={"tokens_per_step": tokens}).accumulation(processes)
 
 
@@ -91,11 +91,12 @@ def resolved(config: RunConfig) -> Resolved:
     training = config.training
     factor = 1 if config.lora is None else LORA_FACTOR
     rate = training.learning_rate or factor * usual.learning_rate
-    tokens = training.tokens_per_step or max(usual.tokens_per_step, training.max_tokens_per_forward)
+    tokens = training.tokens_per_step or max(usual.tokens_per_step, training.tokens_per_forward)
+    most = training.max_tokens_per_forward
     changes = {
         "learning_rate": rate,
         "tokens_per_step": tokens,
-        "max_tokens_per_forward": min(training.max_tokens_per_forward, tokens),  # a step has at least one pass
+        "max_tokens_per_forward": most if most == "auto" else min(most, tokens),  # a step has at least one pass
     }
     changed = training.model_copy(update=changes)
     changed_config = config.model_copy(update={"training": changed})

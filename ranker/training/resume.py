@@ -48,6 +48,7 @@ AFTERWARDS: Final = (
     "export.",
     "training.report_to",
     "training.logging_steps",
+    "training.prefetch_batches",
     "data.test",
     "data.max_test_samples",
 )
@@ -55,6 +56,9 @@ AFTERWARDS: Final = (
 leave out other training rows are refused by ``check_plan``."""
 
 PLAN: Final = "plan.sha256"
+TOKENS: Final = "max_tokens_per_forward"
+"""The file that holds the tokens of a run's forward passes, for a resumed run that finds them itself."""
+
 STATE: Final = "trainer_state.json"
 
 

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -37,13 +37,14 @@ from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Preference
 from ranker.training import lora, losses
 from ranker.training.batches import RunPlan, grouped, planned
+from ranker.training.budget import TokensThatFit
 from ranker.training.callbacks import SELECTED_BY, AccuracyBar, CheckSaved, EvaluateLast, EvaluatePending, TrimMemory
 from ranker.training.defaults import Resolved, resolved
 from ranker.training.groups import Groups
 from ranker.training.interrupts import StopRequest, TrainingStopped
 from ranker.training.launch import Launch, launched
 from ranker.training.losses import Loss
-from ranker.training.resume import PLAN, STEPS, begin_output, check_output, check_plan, newest_whole, only_run
+from ranker.training.resume import PLAN, STEPS, TOKENS, begin_output, check_output, check_plan, newest_whole, only_run
 from ranker.training.rows import load
 from ranker.training.stages import gating, qat
 from ranker.training.start import starting_model, without_padding
@@ -202,6 +203,12 @@ class Work:
         """The run without open settings."""
         return self.settings.config
 
+    def with_tokens(self, tokens: int) -> Work:
+        """The same run with forward passes of at most so many tokens."""
+        training = self.config.training.model_copy(update={"max_tokens_per_forward": tokens})
+        config = self.config.model_copy(update={"training": training})
+        return replace(self, settings=replace(self.settings, config=config))
+
 
 def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
     """Train on the batches of a plan; the checkpoint folder, a scorer, the log and the number of steps."""
@@ -213,6 +220,9 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
         without_padding(config, model)
     check_loss(work.loss, model)
     groups = grouped(config.training, training, model, tokenizer, work.loss, on_error=config.data.on_error)
+    if config.training.max_tokens_per_forward == "auto":
+        work = work.with_tokens(_tokens_that_fit(work, groups, model, resume))
+        config = work.config
     plan = planned(config.training, groups, world=launch.world, rank=launch.rank)
     args.learning_rate = work.settings.rate(groups.times)
     args.gradient_accumulation_steps = work.settings.accumulation(groups.times * plan.used, launch.world)
@@ -270,6 +280,28 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     return final, scorer, trainer.state.log_history, trainer.state.global_step
 
 
+def _tokens_that_fit(work: Work, groups: Groups, model: PreTrainedModel, resume: bool) -> int:
+    """``training.max_tokens_per_forward: auto`` as a number; a resumed run goes on with that of the run."""
+    training, launch, file = work.config.training, work.launch, Path(work.config.output_dir) / STEPS / TOKENS
+    if resume and file.is_file():
+        return int(file.read_text(encoding="ascii"))
+    if launch.sharded:
+        logger.warning(
+            "training.max_tokens_per_forward auto: memory of sharded weights is not estimated; passes have %d tokens",
+            training.tokens_per_forward,
+        )
+        return training.tokens_per_forward
+    if not _quantized(work.config):
+        model.to(work.args.device)
+    dtype = torch.bfloat16 if work.args.bf16 else None
+    tokens = TokensThatFit(training, groups, model, work.loss, autocast=dtype, processes=launch.world).find()
+    if launch.world > 1:
+        least = torch.tensor(tokens, device=work.args.device)
+        torch.distributed.all_reduce(least, torch.distributed.ReduceOp.MIN)
+        tokens = int(least)
+    return tokens
+
+
 def _begin(work: Work, groups: Groups, plan: RunPlan, resume: bool, begin: Callable[[], None]) -> None:
     """Bind the output folder to the plan and say what it is."""
     accumulation = work.args.gradient_accumulation_steps
@@ -277,6 +309,8 @@ def _begin(work: Work, groups: Groups, plan: RunPlan, resume: bool, begin: Calla
         begin()  # what an earlier run left is removed when nothing of this one can be refused any more
         digest = f"{plan.digest(groups)} {work.launch.world * accumulation}"
         check_plan(Path(work.config.output_dir) / STEPS / PLAN, digest, resume)
+        tokens = work.config.training.tokens_per_forward
+        atomic.write_text(Path(work.config.output_dir) / STEPS / TOKENS, str(tokens))
     for line in [*groups.summary(), plan.summary(groups, accumulation, work.args.learning_rate)]:
         work.log(line)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,24 @@ from ranker.checkpoints import adapters
 from ranker.checkpoints.adapters import AdapterSettings
 from ranker.config import TrainingConfig
 from ranker.metrics import answer_labels, pairwise_summary, rmse, spearman
+from ranker.models.attention.kernels import attention_kernel, check_kernel
 from ranker.models.heads import NEW_HEADS
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference, Prompt
 from ranker.scoring.distinct import hashable
+from ranker.scoring.executor import out_of_memory, prefetched
 from ranker.scoring.protocol import GroupScores
 from ranker.text.tokenizer import TextTokenizer
 from ranker.training import losses
 from ranker.training.batches import Collator, RunPlan
+from ranker.training.budget import TARGETS
 from ranker.training.callbacks import SELECTED_BY
-from ranker.training.groups import Groups
+from ranker.training.groups import Example, Groups
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
 from ranker.training.losses import Loss
 from ranker.training.losses.loss import at
+
+logger = logging.getLogger(__name__)
 
 TIE_BREAK = 1e-7
 """The share of the second figure in the one that chooses the checkpoint: it decides nothing but ties."""
@@ -41,10 +47,8 @@ TIE_BREAK = 1e-7
 SLICE = 256
 """Validation groups of each process between two looks at whether the run is to stop."""
 
-TARGETS = (
-    *("left", "right", "targets", "margin", "weight", "compared"),
-    *("cells", "labels", "list_weight", "counted", "answers", "answer_labels"),
-)
+EXAMPLES = "examples"
+"""What a batch was collated from, by which it can be cut."""
 
 
 class RankerTrainer(Trainer):  # type: ignore[misc]
@@ -97,27 +101,120 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.adapter = adapter
         self.eval_batch_tokens = eval_batch_tokens
         self._noted: list[Tensor] = []
+        self._noted_before = 0
+        self._source: Iterator[Any] | None = None
+        self._ahead: Iterator[Any] = iter(())
+        self._step: list[dict[str, Any]] = []
+        self._done = 0
+        self._limit: int | None = None
+        check_kernel(config.attention_kernel, args.device.type)
         super().__init__(
             model=model,
             args=args,
             train_dataset=groups,
             eval_dataset=self.validation,
-            data_collator=Collator(groups.pipeline),
+            data_collator=Collator(groups.pipeline, config.tokens_per_forward if config.length_buckets else None),
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The planned batches, in order."""
-        return DataLoader(self.train_dataset, batch_sampler=self.plan, collate_fn=self.data_collator)
+        return DataLoader(self.train_dataset, batch_sampler=self.plan, collate_fn=self._collated)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
         """The micro-batches of one step and what their loss is divided by."""
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._source is not epoch_iterator:
+            self._source = epoch_iterator
+            ahead = self.config.prefetch_batches
+            self._ahead = prefetched(map(self._pinned, epoch_iterator), ahead) if ahead else epoch_iterator
+        batches, _ = super().get_batch_samples(self._ahead, num_batches, device)
+        self._step, self._done, self._noted_before = batches, 0, len(self._noted)
         total = sum((self.loss.size(batch) for batch in batches), torch.zeros(())).to(device)
         return batches, self.accelerator.gather(total).sum() if batches else None
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One micro-batch, forward and backward; in parts where a whole one ran out of memory.
+
+        A pass that runs out of memory may have left a part of its gradients. So the step is begun again with passes of
+        half the size; what its loss is divided by stays the same, and so does its meaning.
+
+        Raises:
+            RuntimeError: out of memory with one group of answers, or in one of several processes.
+        """
+        self._done += 1
+        loss = self._tried(model, [inputs], num_items_in_batch)
+        while loss is None:
+            model.zero_grad(set_to_none=True)
+            del self._noted[self._noted_before :]
+            if self.args.device.type == "cuda":
+                torch.cuda.empty_cache()
+            loss = self._tried(model, self._step[: self._done], num_items_in_batch)
+        return loss
+
+    def _tried(
+        self, model: nn.Module, batches: Sequence[dict[str, Any]], num_items_in_batch: Tensor | int | None
+    ) -> Tensor | None:
+        """The loss of the last of ``batches`` after all have been computed; None after one ran out of memory."""
+        for batch in batches:
+            losses_of_parts = []
+            for part in self._parts(batch):
+                arrays = {name: value for name, value in part.items() if name != EXAMPLES}
+                try:
+                    with attention_kernel(self.config.attention_kernel):
+                        losses_of_parts.append(super().training_step(model, arrays, num_items_in_batch))
+                except (RuntimeError, MemoryError) as error:
+                    self._lower_limit(part, error)
+                    return None
+        return torch.stack(losses_of_parts).sum() if len(losses_of_parts) > 1 else losses_of_parts[0]
+
+    def _parts(self, batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """A batch as it is, or cut into parts of at most ``_limit`` padded tokens, of one group at least."""
+        if self._limit is None or batch["input_ids"].numel() <= self._limit or len(batch[EXAMPLES]) == 1:
+            return [batch]
+        half = len(batch[EXAMPLES]) // 2
+        halves = (self._collated(batch[EXAMPLES][:half]), self._collated(batch[EXAMPLES][half:]))
+        return [part for one in halves for part in self._parts(one)]
+
+    def _lower_limit(self, part: dict[str, Any], error: Exception) -> None:
+        """Halve the size of passes after one ran out of memory.
+
+        Raises:
+            RuntimeError: it was another error, or it cannot be helped.
+        """
+        tokens = part["input_ids"].numel()
+        if not out_of_memory(error) or self.accelerator.num_processes > 1 or self.sharded:
+            raise error
+        if len(part[EXAMPLES]) == 1:
+            raise RuntimeError(
+                f"out of memory with a single group of {tokens} tokens; set training.activation_checkpointing=true, "
+                "lower training.candidates_per_prompt or model.max_length, or train an adapter (lora)"
+            ) from error
+        self._limit = tokens // 2
+        logger.warning(
+            "out of memory with %d tokens in a forward pass; the step is computed again with at most %d, and so are "
+            "those that follow. training.max_tokens_per_forward=%d avoids the attempt",
+            *(tokens, self._limit, self._limit),
+        )
+
+    def _collated(self, examples: Sequence[Example]) -> dict[str, Any]:
+        return {**self.data_collator(examples), EXAMPLES: tuple(examples)}
+
+    def _pinned(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch whose arrays a GPU can fetch while the host goes on."""
+        if self.args.device.type != "cuda":
+            return batch
+        return {name: value.pin_memory() if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Move arrays to the device; those in pinned memory without waiting."""
+        if isinstance(data, Tensor) and data.is_pinned():
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def compute_loss(
         self,

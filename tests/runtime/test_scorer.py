@@ -20,9 +20,9 @@ def counted(monkeypatch):
     opened = []
     original = onnx_scorer.open_session
 
-    def counting(path, *, device, threads):
+    def counting(path, *, threads, **options):
         opened.append(threads)
-        return original(path, device=device, threads=threads)
+        return original(path, threads=threads, **options)
 
     monkeypatch.setattr(onnx_scorer, "open_session", counting)
     return opened

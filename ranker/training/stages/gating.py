@@ -69,7 +69,8 @@ def fit(
     model: Any = new.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = TextPipeline(model.layout, tokenizer)
 
-    read = features(model, pipeline, [p.group for p in rows], config.training.max_tokens_per_forward)
+    tokens = config.training.tokens_per_forward
+    read = features(model, pipeline, [p.group for p in rows], tokens)
     labels = np.array([scores for p in rows for scores in p.scores], np.float64)
     states = read.answers[read.places].double().numpy()
     weights = ridge(states, labels, seed=config.training.seed)
@@ -80,7 +81,7 @@ def fit(
         transform = decorrelation(states @ weights.T, column, settings.gate.max_correlation)
     model.reward_transform_matrix.data.copy_(torch.from_numpy(transform))
 
-    read = features(model, pipeline, [p.group for p in preferences], config.training.max_tokens_per_forward)
+    read = features(model, pipeline, [p.group for p in preferences], tokens)
     history = train_gate(model, read, preferences, config)
     folder = Path(config.output_dir) / "checkpoint"
     native.replace(model.eval(), tokenizer, folder)

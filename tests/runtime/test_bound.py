@@ -1,4 +1,4 @@
-"""Padding to few shapes changes no score; run on a CPU, which needs it least."""
+"""Bound buffers, one for each of few shapes, change no score; run on a CPU, which needs them least."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,9 @@ from ranker.export import graph
 from ranker.models import pointwise
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
-from ranker.runtime.buckets import Bound, bucket
+from ranker.runtime.bound import Bound
 from ranker.runtime.onnx_scorer import GraphScorer
+from ranker.scoring.buckets import count_bucket, length_bucket
 from tests.conftest import LAYOUTS, tiny
 from tests.models.test_reward import save_backbone
 
@@ -17,14 +18,6 @@ GROUPS = [
     Group(row["prompt"], tuple(row["candidates"][: 1 + i % 4]))
     for i, row in zip(range(12), build.rows("validation"), strict=False)
 ]
-
-
-def test_sizes_are_few_and_close():
-    assert [bucket(n) for n in (1, 5, 7, 8, 9, 11, 16, 17, 21, 100, 512)] == [1, 6, 8, 8, 10, 12, 16, 20, 24, 112, 512]
-    for n in range(1, 3000):
-        assert n <= bucket(n) <= 1.34 * n
-        assert bucket(bucket(n)) == bucket(n)
-    assert len({bucket(n) for n in range(1, 4097)}) < 45
 
 
 def model_of(layout, folder):
@@ -42,9 +35,9 @@ def test_bound_inputs_of_few_shapes_score_alike(layout, tmp_path):
     model, tokenizer = model_of(layout, tmp_path / "backbone")
     graph.to_onnx(model, tmp_path / "graph.onnx")
     plain = GraphScorer(tmp_path / "graph.onnx", model.layout, tokenizer, device="cpu")
-    bound = GraphScorer(tmp_path / "graph.onnx", model.layout, tokenizer, device="cpu")
+    bound = GraphScorer(tmp_path / "graph.onnx", model.layout, tokenizer, device="cpu", length_buckets=True)
     bound.workers = 1  # inputs that are bound are one pass's
-    bound._bound = Bound(bound.session, model.layout, "cpu")
+    bound._bound = Bound(bound.session, "cpu")
     expected = TorchScorer(model, tokenizer).score(GROUPS)
     for tokens in (64, 500, 2000):
         plain.max_tokens_per_forward = bound.max_tokens_per_forward = tokens
@@ -54,4 +47,8 @@ def test_bound_inputs_of_few_shapes_score_alike(layout, tmp_path):
                 np.testing.assert_allclose(c.scores, b.scores, rtol=1e-5, atol=1e-5)
                 np.testing.assert_allclose(c.scores, a.scores, rtol=1e-4, atol=1e-4)
     shapes = set(bound._bound._shapes)
-    assert all(bucket(size) == size for key in shapes for shape in key for size in shape)
+    assert all(length_bucket(length) == length for (_, length), *_ in shapes)
+    full = (64, 500, 2000)
+    assert all(
+        rows == count_bucket(rows) or rows in [tokens // length for tokens in full] for (rows, length), *_ in shapes
+    )
