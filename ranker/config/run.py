@@ -35,6 +35,9 @@ SAMPLE: Final = "sample"
 AUTO_TOKENS: Final = 2048
 """Tokens of a forward pass under ``max_tokens_per_forward: auto`` on a CPU, whose caches larger ones leave."""
 
+LEAST_TOKENS: Final = 64
+"""Fewest tokens of a forward pass."""
+
 HELD_OUT_ROWS: Final = "held out of data.train"
 """What the validation rows are called where ``data.validation`` names none."""
 
@@ -89,7 +92,7 @@ class TrainingConfig(Section):
     warmup_steps: float = Field(0.1, ge=0, description="steps of warm-up; below 1 their share of the run, rounded down")
     lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     max_grad_norm: float = Field(1.0, ge=0)
-    max_tokens_per_forward: Annotated[int, Field(ge=64)] | Literal["auto"] = Field(
+    max_tokens_per_forward: int | Literal["auto"] = Field(
         2048, description="most padded tokens of one forward pass; auto: what the device's memory holds"
     )
     tokens_per_step: int | None = Field(
@@ -134,6 +137,13 @@ class TrainingConfig(Section):
     def _sizes_in_order(cls, value: tuple[int, int]) -> tuple[int, int]:
         if not 2 <= value[0] <= value[1]:
             raise ValueError("expected [fewest, most] with 2 <= fewest <= most")
+        return value
+
+    @field_validator("max_tokens_per_forward", mode="before")
+    @classmethod
+    def _enough_tokens(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < LEAST_TOKENS):
+            raise ValueError(f"expected a whole number of tokens, at least {LEAST_TOKENS}, or auto; got {value!r}")
         return value
 
     def check_reading(self, loss: str, *, answers: bool, every_token: bool) -> None:

@@ -195,7 +195,7 @@ def test_a_setting_of_another_loss_is_named(config):
         ("training.seed=many", r"'training\.seed': expected an integer; got 'many'"),
         (
             "training.max_tokens_per_forward=1",
-            r"'training\.max_tokens_per_forward': expected at least 64; got 1",
+            r"training\.max_tokens_per_forward: expected a whole number of tokens, at least 64, or auto; got 1",
         ),
         ("data.on_error=ignore", r"'data\.on_error': expected 'raise' or 'skip'; got 'ignore'"),
         ("training.loss=3", r"'training\.loss': .*; got 3"),
