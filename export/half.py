@@ -12,7 +12,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from ranker.errors import ExportError
 from ranker.export import storage
+from ranker.export.fusion import Fusion
 from ranker.export.graph import MICROSOFT, head_nodes, of_head
 from ranker.extras import require
 
@@ -26,10 +28,30 @@ MATRIX: Final = 1 << 22
 """Bytes of a tensor on disk from which the converter does not see its values; it would read them only to copy them."""
 
 
-def fp16(graph: Path, kept: Sequence[str] = ()) -> Path:
-    """Write an fp16 copy beside ``graph``; inputs and scores keep their types, operators in ``kept`` stay fp32."""
+def fp16(graph: Path, kept: Sequence[str] = (), *, key_lengths: bool = False) -> Path:
+    """Write an fp16 copy beside ``graph``.
+
+    Inputs and scores keep their types. Nodes are fused as ``ranker.export.fusion`` says.
+
+    Args:
+        graph: the fp32 graph.
+        kept: operators that stay fp32.
+        key_lengths: whether attention gets the rows' lengths in the place of an additive mask, where the mask is
+            nothing but padding, so that more of its kernels can be chosen.
+
+    Raises:
+        ExportError: ``key_lengths`` of a model whose masks are more than padding.
+    """
     float16 = require("onnxruntime.transformers.float16")
+    head = head_nodes(graph)
     model = storage.load(graph)
+    fusion = Fusion(model)
+    fusion.fuse()
+    if key_lengths and not fusion.use_key_lengths():
+        raise ExportError(
+            "key_lengths: the attention of this model reads a mask that is more than padding (positions, blocks, "
+            "exchanged states or causal order); export it without"
+        )
     names = [value.name for value in (*model.graph.input, *model.graph.output)]
     matrices = _as_inputs(model, graph.parent)
     # Types are not inferred beyond the runtime's own operators; all of them give fp32.
@@ -40,7 +62,7 @@ def fp16(graph: Path, kept: Sequence[str] = ()) -> Path:
     half = float16.convert_float_to_float16(
         model,
         keep_io_types=names,
-        node_block_list=head_nodes(graph),
+        node_block_list=head,
         op_block_list=[*float16.DEFAULT_OP_BLOCK_LIST, *SQUARES, *kept],
     )
     # The converter writes a cast once for every operator that reads its result.

@@ -92,6 +92,7 @@ class ParityReport(DecisionAgreement):
         max_difference: the largest of ``shapes``; NaN where a score is NaN.
         spread: the largest score of the source model less the smallest, in logits.
         quantization: which operators and weights have which precision; None for fp32.
+        cuda: the same figures measured on CUDA, where the export ran beside a GPU.
 
     Example:
         >>> report = ranker.export_onnx("checkpoint", "again.onnx", rows="data/rows.jsonl")
@@ -107,12 +108,19 @@ class ParityReport(DecisionAgreement):
     max_difference: float
     spread: float
     quantization: Mapping[str, Any] | None = None
+    cuda: Mapping[str, float | None] | None = None
+
+    def on_card(self) -> dict[str, float | None]:
+        """The main figures, for ``cuda`` of the report that goes into the file."""
+        names = ("max_difference", "tau_b", "flips", "largest_flipped_margin")
+        return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of the manifest; without ``quantization`` for fp32."""
         names = ("data", "shapes", "max_difference", "spread", *DecisionAgreement.__dataclass_fields__, "quantization")
         values = asdict(self)
-        return {name: values[name] for name in names if name != "quantization" or self.quantization is not None}
+        known = {name: values[name] for name in names if name != "quantization" or self.quantization is not None}
+        return known | ({} if self.cuda is None else {"cuda": dict(self.cuda)})
 
     def rows(self) -> list[tuple[str, str]]:
         """The main numbers as (name, text) rows; differences and margins are in logits.
@@ -126,6 +134,8 @@ class ParityReport(DecisionAgreement):
             ("decision flips", f"{self.flips:.4f} (n={self.n})"),
             ("largest flipped margin", f"{self.largest_flipped_margin:.3f}"),
         ]
+        if self.cuda is not None:
+            rows.append(("max difference, on CUDA", f"{self.cuda['max_difference']:.1e}"))
         if self.data != SAMPLE:
             rows.append(("accuracy, torch / exported", f"{self.accuracy_source:.4f} / {self.accuracy_exported:.4f}"))
         return rows

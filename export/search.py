@@ -45,8 +45,10 @@ STATIC_LADDER: Final = (0, 1, 2, 3, 4, 6, 8, 12)
 """How many activations' products stay fp32, a quarter at most, where all others have fixed scales."""
 
 
-FP16_LADDER: Final = ((), ("LayerNormalization",), ("LayerNormalization", "Add"))
-"""Operators that stay fp32: none, norms, norms and what is summed before them."""
+NORMS: Final = ("LayerNormalization", "SkipLayerNormalization")
+
+FP16_LADDER: Final = ((), NORMS, (*NORMS, "Add"))
+"""Operators that stay fp32: none, norms with the sums that are a part of them, and other sums too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,16 @@ class QuantPlan:
         }
 
 
-def fp16(graph: Path, pipeline: TextPipeline, reference: parity.Reference) -> tuple[Path, dict[str, Any]]:
+def fp16(
+    graph: Path, pipeline: TextPipeline, reference: parity.Reference, *, key_lengths: bool = False
+) -> tuple[Path, dict[str, Any]]:
     """An fp16 copy of ``graph`` with as few operators in fp32 as its gate allows, and the plan's facts."""
     for kept in FP16_LADDER:
-        target = half.fp16(graph, kept)
+        target = half.fp16(graph, kept, key_lengths=key_lengths)
         decisions = parity.decision_agreement(reference, _on_cpu(target, pipeline))
         if not parity.losses(decisions, "fp16"):
             break
-    return target, {"kept_in_fp32": list(kept)}
+    return target, {"kept_in_fp32": list(kept), "key_lengths": key_lengths}
 
 
 def int8(

@@ -7,6 +7,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -21,7 +22,7 @@ from ranker.records import Preference
 from ranker.runtime import manifest as manifests
 from ranker.runtime import modelfile
 from ranker.runtime.onnx_scorer import OnnxScorer
-from ranker.runtime.session import int8_warning
+from ranker.runtime.session import int8_warning, on_graphics
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def export(
     evaluation: dict[str, Any] | None = None,
     on_loss: OnLoss = "refuse",
     text: TextSettings | None = None,
+    key_lengths: bool = False,
 ) -> dict[ExportPrecision, parity.ParityReport]:
     """Export ``checkpoint`` in one or more precisions: graph, manifest and tokenizer in one file each.
 
@@ -53,6 +55,9 @@ def export(
         evaluation: what is known about the model's quality; stored in the manifest.
         text: settings of the text in the place of the checkpoint's; the file keeps them.
         on_loss: what becomes of an fp16 or int8 graph that loses too much: refuse raises, skip warns, allow writes it.
+        key_lengths: as in ``half.fp16``.
+
+    fp32 and fp16 graphs are compared on CUDA too, where the installed onnxruntime has it.
 
     Returns:
         The parity report of each precision that was written; the file's manifest holds it too.
@@ -98,7 +103,7 @@ def export(
             plan: dict[str, Any] | None = None
             decisions: parity.DecisionAgreement | None = None
             if precision == "fp16":
-                final, plan = search.fp16(bare, pipeline, reference)
+                final, plan = search.fp16(bare, pipeline, reference, key_lengths=key_lengths)
             elif precision != "fp32":
                 static = precision == "int8-static"
                 final, plan, decisions = search.int8(bare, pipeline, rows, reference, static=static)
@@ -112,6 +117,11 @@ def export(
             report = parity.compare(reference, exported, data=data, decisions=decisions, quantization=plan)
             if not _accepted(report, precision, on_loss, path):
                 continue
+            if not precision.startswith("int8") and on_graphics("auto"):
+                on_card = parity.compare(reference, OnnxScorer(draft, device="cuda"), data=f"{data}, on CUDA")
+                if not _accepted(on_card, precision, on_loss, path):
+                    continue
+                report = replace(report, cuda=on_card.on_card())
             reports[precision] = report
             stated = stated.model_copy(update={"parity": report.to_dict()})
             path.parent.mkdir(parents=True, exist_ok=True)

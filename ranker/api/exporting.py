@@ -25,6 +25,7 @@ def export_onnx(
     precision: ExportPrecision = "fp32",
     rows: RowsLike | None = None,
     allow_loss: bool = False,
+    key_lengths: bool = False,
     text: Mapping[str, Any] | None = None,
 ) -> ParityReport:
     """Export a checkpoint to one self-contained ``model.onnx`` that needs no torch.
@@ -41,13 +42,18 @@ def export_onnx(
         rows: labelled rows of the kind that will be scored; default the built-in sample.
         text: settings of the text, as in ``ranker.load``; the file keeps them.
         allow_loss: write an fp16 or int8 file even if it loses too much.
+        key_lengths: of an fp16 file: attention gets the rows' lengths and no additive mask, so that more of CUDA's
+            kernels can be chosen. For models with layers whose masks are padding only: pointwise and ordered_pair
+            encoders other than DeBERTa and MPNet.
 
     Returns:
         How the file compares with the torch model; it is stored in the file too.
 
     Raises:
-        ConfigError: an unknown precision, or a setting of the text that the model does not have.
+        ConfigError: an unknown precision, ``key_lengths`` of another precision than fp16, or a setting of the text that
+            the model does not have.
         ParityError: the file does not score like the checkpoint; nothing is written.
+        ExportError: ``key_lengths`` of a model whose masks are more than padding.
         CheckpointError: the checkpoint is incomplete.
 
     Example:
@@ -58,6 +64,8 @@ def export_onnx(
     if precision not in get_args(ExportPrecision):
         known = get_args(ExportPrecision)
         raise ConfigError(f"precision: expected {', '.join(known)}, got '{precision}'{nearest(precision, known)}")
+    if key_lengths and precision != "fp16":
+        raise ConfigError(f"key_lengths is for precision fp16, which is read on GPUs; got '{precision}'")
     require("onnx")
     if Path(path).is_dir():
         raise OutputError(f"{path}: expected the name of a file to write, got a folder")
@@ -76,5 +84,6 @@ def export_onnx(
             data=SAMPLE if rows is None else name_of(rows),
             on_loss="allow" if allow_loss else "refuse",
             text=text_settings(text),
+            key_lengths=key_lengths,
         )
     return reports[precision]

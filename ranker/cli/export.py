@@ -17,6 +17,9 @@ def main(
         str | None, typer.Option(help="labelled rows for the parity gate; default the built-in sample")
     ] = None,
     allow_loss: Annotated[bool, typer.Option("--allow-loss", help="write int8 that passes its limits")] = False,
+    key_lengths: Annotated[
+        bool, typer.Option("--key-lengths", help="fp16: attention reads the rows' lengths, not a mask (padding only)")
+    ] = False,
     text: Text = None,
 ) -> None:
     """Export a checkpoint to one self-contained model.onnx, after it was compared with torch.
@@ -29,5 +32,13 @@ def main(
     from ranker.cli.terminal import show
 
     name: Any = precision  # checked by the call
-    parity = export_onnx(checkpoint, output, precision=name, rows=data, allow_loss=allow_loss, text=text_of(text))
+    parity = export_onnx(
+        checkpoint,
+        output,
+        precision=name,
+        rows=data,
+        allow_loss=allow_loss,
+        key_lengths=key_lengths,
+        text=text_of(text),
+    )
     show(Console(), f"{output} against {checkpoint}", parity.rows())

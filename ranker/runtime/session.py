@@ -43,8 +43,8 @@ def open_session(
 ) -> Any:
     """An ``onnxruntime.InferenceSession`` on ``device``.
 
-    TF32, which is onnxruntime's default on CUDA and changes logits by 4e-3, is off. TensorRT chooses TF32 itself;
-    ``NVIDIA_TF32_OVERRIDE=0`` switches it off there.
+    TF32, which is onnxruntime's default on CUDA and changes logits by 4e-3, is off, and norms that are fused with a sum
+    add up in fp32. TensorRT chooses TF32 itself; ``NVIDIA_TF32_OVERRIDE=0`` switches it off there.
 
     Args:
         path: the model file.
@@ -81,7 +81,8 @@ def open_session(
     kernel = {} if attention_kernel == "auto" else {"sdpa_kernel": SDPA_KERNELS[attention_kernel]}
     if kernel and (not on_graphics(device) or kind == "tensorrt"):
         raise ConfigError(f"attention_kernel '{attention_kernel}' is one of CUDA's; on {kind} take auto")
-    providers: list[Any] = [(CUDA, {"use_tf32": "0", **card, **kernel}), CPU] if on_graphics(device) else [CPU]
+    exact = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+    providers: list[Any] = [(CUDA, {**exact, **card, **kernel}), CPU] if on_graphics(device) else [CPU]
     if kind == "tensorrt":
         engines = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache_folder() / ENGINES)}
         providers.insert(0, (TENSORRT, engines | card))

@@ -51,7 +51,14 @@ def test_a_session_on_cuda_gets_the_number_of_the_kernel(model, monkeypatch):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ranker.ModelFileError, match="no card here"):
         open_session(model, device="cuda:1", attention_kernel="efficient")
-    assert asked[0] == ("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "1", "sdpa_kernel": "2"})
+    provider, options = asked[0]
+    assert provider == "CUDAExecutionProvider"
+    assert options == {
+        "use_tf32": "0",
+        "enable_skip_layer_norm_strict_mode": "1",
+        "device_id": "1",
+        "sdpa_kernel": "2",
+    }
 
 
 def pretend(monkeypatch, path, precision):
