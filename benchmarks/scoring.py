@@ -44,13 +44,17 @@ from ranker.export import graph
 from ranker.export.graph import head_nodes
 from ranker.export.write import export
 from ranker.extras import offline_backbone
+from ranker.layouts.layout import Arrays
 from ranker.layouts.pointwise import Pointwise
 from ranker.models import pairwise
 from ranker.models import pointwise as reward
 from ranker.records import Group
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import available_cores, open_session
+from ranker.scoring.executor import CHUNK_GROUPS, score_groups
+from ranker.scoring.pipeline import TextPipeline
 from ranker.text.templates import render_prompt
+from ranker.text.tokenizer import TextTokenizer
 
 ROOT = Path(__file__).parent.parent
 WORKER = Path(__file__).with_name("contenders.py")
@@ -60,6 +64,7 @@ PEAK = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
+HOST_PROMPTS = 4096
 PROMPTS = {8: 4, 16: 1}
 """Prompts of a ranking pass by number of candidates."""
 
@@ -471,6 +476,43 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any
     return rows
 
 
+def host(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Microseconds of an answer on the host: scoring with an engine that computes nothing, and the tokenizer's part."""
+    tokenizer = TextTokenizer.from_folder(Path(offline_backbone()))
+    parts = {"prefix": (101,), "between": (102,), "suffix": (102,)}
+    pipeline = TextPipeline(Pointwise(max_length=256, pad_id=0, **parts), tokenizer)
+    groups = [Group(prompt, tuple(answers)) for prompt, answers in groups_of(options.rows, HOST_PROMPTS, 2)]
+    texts = [text for group in groups for text in (group.prompt, *group.candidates)]
+    answers = sum(len(group.candidates) for group in groups)
+
+    def nothing(arrays: Arrays) -> Any:
+        return np.zeros((len(arrays["input_ids"]), 1, 1), np.float32)
+
+    def ids() -> None:
+        for start in range(0, len(texts), 3 * CHUNK_GROUPS):
+            encoded = tokenizer._tokenizer.encode_batch_fast(
+                texts[start : start + 3 * CHUNK_GROUPS], add_special_tokens=False
+            )
+            for text in encoded:
+                text.ids  # noqa: B018  the library makes the list when it is read
+
+    sides = {
+        "scoring with a null engine": lambda: score_groups(pipeline, groups, nothing, 16384),
+        "of that, the tokenizer alone": ids,
+    }
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(options.rounds):
+        for name, side in sides.items():
+            start = time.perf_counter()
+            side()
+            times[name].append(time.perf_counter() - start)
+    rest = [whole - part for whole, part in zip(*times.values(), strict=True)]
+    return {
+        name: {"microseconds_of_an_answer": 1e6 * median(seconds) / answers, "rounds": len(seconds)}
+        for name, seconds in (*times.items(), ("the rest", rest))
+    }
+
+
 def table(part: dict[str, dict[str, Any]]) -> str:
     """A Markdown table of a part."""
     columns = list(dict.fromkeys(key for row in part.values() for key in row))
@@ -482,7 +524,14 @@ def table(part: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-PARTS = {"pointwise": pointwise, "ranking": ranking, "deberta": deberta, "start-up": start_up, "memory": memory}
+PARTS = {
+    "host": host,
+    "pointwise": pointwise,
+    "ranking": ranking,
+    "deberta": deberta,
+    "start-up": start_up,
+    "memory": memory,
+}
 
 
 if __name__ == "__main__":

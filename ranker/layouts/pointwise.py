@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -53,27 +54,32 @@ class Pointwise(RewardLayout):
 
     def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``."""
-        prefix, between, suffix = (np.array(part, np.int32) for part in (self.prefix, self.between, self.suffix))
-        rows: list[Row] = []
-        truncated: list[bool] = []
-        prompts_truncated: list[bool] = []
-        for i, candidate in enumerate(candidates):
-            kept, length = self._kept(len(prompt), len(candidate))
-            first, second = prompt[len(prompt) - kept :], candidate[:length]
+        prefix, between, suffix = self._parts
+        parts: list[Ids] = []
+        kept = [self._kept(len(prompt), len(candidate)) for candidate in candidates]
+        for candidate, (prompt_tokens, tokens) in zip(candidates, kept, strict=True):
+            first, second = prompt[len(prompt) - prompt_tokens :], candidate[:tokens]
             if self.truncation == "longest_first" and self.truncation_side == "right":
-                first = prompt[:kept]
+                first = prompt[:prompt_tokens]
             elif self.truncation == "longest_first":
-                second = candidate[len(candidate) - length :]
-            ids = np.concatenate([prefix, first, between, second, suffix])
-            start = len(prefix) + kept + len(between)
-            blocks = np.zeros(len(ids), np.int32)
-            blocks[start:] = int(self.token_types == "pair")
-            positions = np.arange(self.position_offset, self.position_offset + len(ids), dtype=np.int32)
+                second = candidate[len(candidate) - tokens :]
+            parts += (prefix, first, between, second, suffix)
+        together = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+        rows: list[Row] = []
+        place = 0
+        for i, (prompt_tokens, tokens) in enumerate(kept):
+            length = prompt_tokens + tokens + self._structure
+            start = len(prefix) + prompt_tokens + len(between)
+            blocks, positions = self._numbers(start, length)
             gate = start - len(between) - (0 if len(between) else 1)
+            ids = together[place : place + length]
             rows.append(Row(ids, blocks, positions, (gate,) if self.output == "gated" else (), (i,)))
-            truncated.append(length < len(candidate))
-            prompts_truncated.append(kept < len(prompt))
-        return PackedGroup(tuple(rows), np.array(truncated, np.bool_), np.array(prompts_truncated, np.bool_))
+            place += length
+        return PackedGroup(
+            tuple(rows),
+            np.array([tokens < len(c) for (_, tokens), c in zip(kept, candidates, strict=True)], np.bool_),
+            np.array([tokens < len(prompt) for tokens, _ in kept], np.bool_),
+        )
 
     def row_lengths(self, prompt: int, candidates: Sequence[int]) -> list[tuple[int, int]]:
         """See ``RewardLayout.row_lengths``."""
@@ -99,15 +105,36 @@ class Pointwise(RewardLayout):
             instruction=self.instruction,
         )
 
+    @cached_property
+    def _parts(self) -> tuple[Ids, Ids, Ids]:
+        prefix, between, suffix = (np.array(part, np.int32) for part in (self.prefix, self.between, self.suffix))
+        return prefix, between, suffix
+
+    def _numbers(self, start: int, length: int) -> tuple[Ids, Ids]:
+        """Blocks and positions of a row whose answer begins at ``start``: parts of arrays that all rows share."""
+        blocks, positions = self._shared_numbers
+        return blocks[self.max_length - start :][:length], positions[:length]
+
+    @cached_property
+    def _shared_numbers(self) -> tuple[Ids, Ids]:
+        blocks = np.zeros(2 * self.max_length, np.int32)
+        blocks[self.max_length :] = int(self.token_types == "pair")
+        positions = np.arange(self.position_offset, self.position_offset + self.max_length, dtype=np.int32)
+        for shared in (blocks, positions):
+            shared.flags.writeable = False
+        return blocks, positions
+
     def _kept(self, prompt: int, candidate: int) -> tuple[int, int]:
         """Tokens kept of both texts."""
         room = self.max_length - self._structure
+        if prompt + candidate <= room:
+            return prompt, candidate
         if self.truncation == "longest_first":
             return longest_first(room, prompt, candidate)
         kept, (length,) = split_budget(room, prompt, [candidate], self.prompt_reserve)
         return kept, length
 
-    @property
+    @cached_property
     def _structure(self) -> int:
         """Tokens of a row that are not text."""
         return len(self.prefix) + len(self.between) + len(self.suffix)

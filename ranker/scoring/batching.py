@@ -26,7 +26,7 @@ class Unit:
     @property
     def length(self) -> int:
         """Tokens of the longest row."""
-        return max(len(row.ids) for row in self.rows)
+        return len(self.rows[0].ids) if len(self.rows) == 1 else max(len(row.ids) for row in self.rows)
 
 
 def padded_tokens(batch: Sequence[Unit]) -> int:
@@ -85,14 +85,14 @@ def collate(layout: Layout, batch: Sequence[Unit]) -> Arrays:
     ``extra_input``, and ``readout`` (rows, candidates) where rows share a prompt: the position where each ends.
     """
     rows = [row for unit in batch for row in unit.rows]
-    length = max(len(row.ids) for row in rows)
-    arrays: Arrays = {
-        "input_ids": np.full((len(rows), length), layout.pad_id, np.int64),
-        "block_ids": np.full((len(rows), length), -1, np.int64),
-        "position_ids": np.full((len(rows), length), layout.position_offset, np.int64),
-    }
-    for i, row in enumerate(rows):
-        arrays["input_ids"][i, : len(row.ids)] = row.ids
-        arrays["block_ids"][i, : len(row.ids)] = row.blocks
-        arrays["position_ids"][i, : len(row.ids)] = row.positions
+    lengths = np.array([len(row.ids) for row in rows])
+    present = np.arange(lengths.max()) < lengths[:, None]
+    arrays: Arrays = {}
+    for name, parts, empty in (
+        ("input_ids", [row.ids for row in rows], layout.pad_id),
+        ("block_ids", [row.blocks for row in rows], -1),
+        ("position_ids", [row.positions for row in rows], layout.position_offset),
+    ):
+        arrays[name] = np.full(present.shape, empty, np.int64)
+        arrays[name][present] = np.concatenate(parts)
     return arrays | layout.extra_arrays([unit.rows for unit in batch])

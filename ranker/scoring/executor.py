@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Final, TypeVar
 from weakref import WeakSet
 
@@ -160,6 +161,8 @@ class _Part:
     errors: dict[int, str]
     with_reference: bool
     special_text: bool
+    is_plain: bool
+    """Whether no prompt was cut, no text is special and nothing failed, and the logits are scores and finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,11 @@ class _Passes:
         """The results of the groups that are read."""
         order_free = self.pipeline.layout.order_free
         counts = [len(group.truncated) + group.with_reference for group in packed]
-        out = [np.zeros((n,) if order_free else (n, n), np.float32) for n in counts]
+        ends = list(accumulate((n if order_free else n * n for n in counts), initial=0))
+        together = np.zeros(ends[-1], np.float32)
+        out = [together[start:end] for start, end in pairwise(ends)]
+        if not order_free:
+            out = [logits.reshape(n, n) for logits, n in zip(out, counts, strict=True)]
         errors = [dict(group.refused) for group in packed]
         workers = self.engine.workers
         batches = self._batches(units)[::-1]
@@ -201,6 +208,7 @@ class _Passes:
                         errors[batch[0].group] |= dict.fromkeys(failing, f"the model failed on this row: {reason:.200}")
             batches = smaller
             workers = 1  # what failed may have all the memory
+        plain = order_free and bool(np.isfinite(together).all())
         return [
             _Part(
                 logits,
@@ -209,6 +217,7 @@ class _Passes:
                 failed_candidates,
                 group.with_reference,
                 group.special_text,
+                is_plain=plain and not (failed_candidates or group.special_text or group.prompt_truncated),
             )
             for logits, group, failed_candidates in zip(out, packed, errors, strict=True)
         ]
@@ -240,7 +249,9 @@ class _Passes:
         for unit in batch:
             for row in unit.rows:
                 values = next(outputs)
-                if self.pipeline.layout.order_free:
+                if len(row.candidates) == 1:
+                    out[unit.group][row.candidates[0]] = values[0]
+                elif self.pipeline.layout.order_free:
                     out[unit.group][list(row.candidates)] = values[: len(row.candidates)]
                 else:
                     i, j = row.candidates
@@ -263,6 +274,9 @@ NOT_FINITE: Final = "the model gave NaN or infinity for this row; its weights or
 
 def _of_places(group: Group, parts: Sequence[_Part], places: Sequence[Place]) -> GroupScores:
     """The result of a group whose candidates were read at ``places``."""
+    first = parts[places[0][0]] if places else None
+    if first is not None and first.is_plain and len(places) == len(first.logits) and _is_whole(places):
+        return GroupScores(first.logits.copy(), first.truncated.copy())
     for part, candidate in places:
         if candidate in parts[part].errors:
             return failed(group, parts[part].errors[candidate])
@@ -276,6 +290,12 @@ def _of_places(group: Group, parts: Sequence[_Part], places: Sequence[Place]) ->
         any(bool(parts[part].prompts_truncated[i]) for part, i in places),
         special_text=any(parts[part].special_text for part, _ in places),
     )
+
+
+def _is_whole(places: Sequence[Place]) -> bool:
+    """Whether the places are those of one part, in order."""
+    part = places[0][0]
+    return all(place == (part, number) for number, place in enumerate(places))
 
 
 def _of_pairs(group: Group, part: _Part) -> GroupScores:

@@ -64,6 +64,8 @@ class TextPipeline:
             packed = share_prefix(packed, self.layout.max_length)
         elif not self.average_orders:
             packed = one_order(packed)
+        if not (tokens.special_text or tokens.refused or any(tokens.candidates_cut) or any(tokens.prompts_cut)):
+            return packed
         return replace(
             packed,
             truncated=packed.truncated | np.array(tokens.candidates_cut, np.bool_),

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,7 +80,10 @@ class TextTokenizer:
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of each text, no specials added, never an id of ``structure``. Texts must hold no lone surrogates."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [self._without_structure(np.array(e.ids, np.int32)) for e in encoded]
+        ids, together = _arrays([e.ids for e in encoded])
+        if not self._is_structure[together].any():
+            return ids
+        return [self._without_structure(text) for text in ids]
 
     def encode_rendered(self, texts: Sequence[str], *, add_special_tokens: bool = False) -> list[Ids]:
         """Ids of texts that hold their structure already: special tokens are recognised.
@@ -89,7 +93,7 @@ class TextTokenizer:
             add_special_tokens: whether the tokenizer adds those of its own template, as it does for a single text.
         """
         encoded = self._recognising.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
-        return [np.array(e.ids, np.int32) for e in encoded]
+        return _arrays([e.ids for e in encoded])[0]
 
     def encode_marked(self, text: str, *, add_special_tokens: bool = False) -> Ids:
         """Ids of a rendered text with parts that ``marked`` marked: those are encoded apart, as characters.
@@ -231,6 +235,13 @@ class TextTokenizer:
         if not self._is_structure[spelled].any():
             return spelled
         return np.array([] if self._unknown is None else [self._unknown], np.int32)
+
+
+def _arrays(lists: list[list[int]]) -> tuple[list[Ids], Ids]:
+    """Lists of ids as arrays, which are parts of one array of all of them: it is made at once, not text by text."""
+    ends = list(accumulate(map(len, lists), initial=0))
+    together = np.fromiter(chain.from_iterable(lists), np.int32, ends[-1])
+    return [together[start:end] for start, end in pairwise(ends)], together
 
 
 def _unknown_id(tokenizer: Tokenizer, model: Mapping[str, Any]) -> int | None:

@@ -75,9 +75,9 @@ def preferences():
 
 def test_a_pass_takes_what_the_memory_holds(preferences, monkeypatch):
     sizes = find(preferences)
-    taken = {tokens: sizes._need(tokens) for tokens in (2048, 1024, 512)}
-    assert taken[2048] > taken[1024] > taken[512]
-    for tokens, wanted in taken.items():
+    needed = {tokens: sizes._need(tokens) for tokens in (2048, 1024, 512)}
+    assert needed[2048] > needed[1024] > needed[512]
+    for tokens, wanted in needed.items():
         monkeypatch.setattr(memory, "free_memory", lambda device, wanted=wanted: int(wanted * 1.25))
         assert find(preferences).find() == tokens
 
