@@ -15,7 +15,7 @@ from ranker.errors import CheckpointError, ConfigError
 from ranker.extras import require
 from ranker.models.attention.blocks import NAME
 from ranker.models.attention.disentangled import BlockDisentangledAttention, relations
-from ranker.models.attention.padding_free import PADDING_FREE, Segments, kernel_options
+from ranker.models.attention.padding_free import PADDING_FREE, kernel_options, segments_of
 from ranker.models.attention.position_bias import layer_output, position_bias
 from ranker.models.heads import HEAD_MODULES
 
@@ -134,16 +134,22 @@ def packed(
     backbone: PreTrainedModel, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, members: Tensor | None
 ) -> Tensor:
     """Hidden states (rows, sequence, hidden), zero on padding, computed on what is not padding alone."""
-    present = block_ids >= 0
-    inputs: dict[str, Any] = {"input_ids": input_ids[present][None], "position_ids": position_ids[present][None]}
+    segments = segments_of(block_ids >= 0, members)
+
+    def real(array: Tensor) -> Tensor:
+        return array.flatten().index_select(0, segments.places)[None]
+
+    inputs: dict[str, Any] = {"input_ids": real(input_ids), "position_ids": real(position_ids)}
     if getattr(backbone.config, "type_vocab_size", 0) > 0:
         types = (block_ids > 0) & (backbone.config.type_vocab_size > 1)
-        inputs["token_type_ids"] = types[present][None].long()
+        inputs["token_type_ids"] = real(types.long())
     if family(backbone.config) in DECODERS:
         inputs["use_cache"] = False
-    states = backbone(**inputs, segments=Segments.of(present, members)).last_hidden_state[0]
-    hidden: Tensor = states.new_zeros(*present.shape, states.shape[-1])
-    hidden[present] = states
+        # Without a mask the library looks for packed rows in the positions, and reads what it finds on the host.
+        inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=block_ids.device)
+    states = backbone(**inputs, segments=segments).last_hidden_state[0]
+    padded = states.new_zeros(block_ids.numel(), states.shape[-1]).index_copy(0, segments.places, states)
+    hidden: Tensor = padded.view(*block_ids.shape, -1)
     return hidden
 
 

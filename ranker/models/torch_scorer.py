@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 
 from ranker.config.section import AttentionKernel
 from ranker.layouts.layout import Arrays
+from ranker.models import backbones
 from ranker.models.attention.kernels import attention_kernel, check_kernel
+from ranker.models.attention.padding_free import segments_known
 from ranker.records import Group
 from ranker.scoring.executor import Engine, score_groups
 from ranker.scoring.pipeline import TextPipeline
@@ -141,10 +143,13 @@ class TorchScorer:
 
     @torch.inference_mode()  # of the thread that runs the pass
     def _forward(self, arrays: Arrays) -> Floats:
-        tensors = {name: self._placed(torch.from_numpy(array)) for name, array in arrays.items()}
+        host = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors = {name: self._placed(array) for name, array in host.items()}
+        free = backbones.reads_packed(self.model.base_model)
+        known = segments_known(host, self.model.device) if free else contextlib.nullcontext()
         # Without ``bf16`` whatever the caller has set, which is training's autocast where its processes share weights.
         context = torch.autocast(self.model.device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
-        with context, attention_kernel(self._kernel):
+        with context, known, attention_kernel(self._kernel):
             logits: Floats = self._call(**tensors).float().cpu().numpy()
         return logits
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ranker.checkpoints.adapters import AdapterSettings
 from ranker.config import TrainingConfig
 from ranker.metrics import answer_labels, pairwise_summary, rmse, spearman
 from ranker.models.attention.kernels import attention_kernel, check_kernel
+from ranker.models.attention.padding_free import segments_known
 from ranker.models.heads import NEW_HEADS
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference, Prompt
@@ -165,7 +166,9 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
             for part in self._parts(batch):
                 arrays = {name: value for name, value in part.items() if name != EXAMPLES}
                 try:
-                    with attention_kernel(self.config.attention_kernel):
+                    free = self.config.padding_free
+                    known = segments_known(arrays, self.args.device) if free else nullcontext()
+                    with known, attention_kernel(self.config.attention_kernel):
                         losses_of_parts.append(super().training_step(model, arrays, num_items_in_batch))
                 except (RuntimeError, MemoryError) as error:
                     self._lower_limit(part, error)

@@ -54,7 +54,7 @@ def waits(monkeypatch):
     return mode.places
 
 
-def train(recipe, family, folder):
+def train(recipe, family, folder, **others):
     backbone = save_backbone(folder / "backbone", family, **({"template": TEMPLATE} if family == "llama" else {}))
     settings = {
         "model.name_or_path": str(backbone),
@@ -63,6 +63,7 @@ def train(recipe, family, folder):
         "training.precision": "fp32",
         "training.eval_steps": 1.0,
         "export.precisions": [],
+        **others,
     }
     sizes = {"max_train_samples": 24, "max_eval_samples": 4, "max_test_samples": 4}
     return ranker.train(recipe, output_dir=folder / "run", data={"train": ["sample"], **sizes}, **settings)
@@ -71,6 +72,19 @@ def train(recipe, family, folder):
 @pytest.mark.parametrize("recipe", cases(RECIPES, "encoder-regress".__eq__))
 def test_a_step_of_an_encoder_waits_for_nothing(recipe, waits, tmp_path):
     assert train(recipe, "bert", tmp_path).steps > 0
+    assert waits == {}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "family"),
+    cases(
+        [("encoder-bradley-terry", "bert"), ("pairrm", "electra"), ("decoder-bradley-terry", "llama")],
+        ("pairrm", "electra").__eq__,
+    ),
+)
+def test_a_step_without_padding_waits_for_nothing(recipe, family, waits, tmp_path):
+    layout = {"model.type": "set_encoder"} if recipe == "pairrm" else {}
+    assert train(recipe, family, tmp_path, **{"training.padding_free": True}, **layout).steps > 0
     assert waits == {}
 
 

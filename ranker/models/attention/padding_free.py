@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -22,10 +27,12 @@ PADDING_FREE: Final = "ranker_padding_free"
 class Segments:
     """Rows that lie one after the other in a single sequence without padding.
 
-    ``starts`` (rows + 1,) are the rows' cumulative lengths as int32, ``longest`` the longest. Where rows see others'
-    [CLS], ``keys`` (keys,) are the places of what each row sees, row after row, with cumulative lengths ``key_starts``.
+    ``places`` (tokens,) say where they lie in the padded rows, one row after the other. ``starts`` (rows + 1,) are the
+    rows' cumulative lengths as int32, ``longest`` the longest. Where rows see others' [CLS], ``keys`` (keys,) are the
+    places of what each row sees, row after row, with cumulative lengths ``key_starts``.
     """
 
+    places: Tensor
     starts: Tensor
     longest: int
     keys: Tensor | None
@@ -34,21 +41,68 @@ class Segments:
 
     @classmethod
     def of(cls, present: Tensor, members: Tensor | None) -> Segments:
-        """From the mask (rows, sequence) of what is not padding, and the other rows of each row's group."""
-        lengths = present.sum(dim=1)
-        starts = _cumulative(lengths)
-        longest = int(lengths.max())
+        """From the mask (rows, sequence) of what is not padding, and the other rows of each row's group.
+
+        Both are read by the host: on a GPU that waits, see ``segments_known``.
+        """
+        mask = present.cpu().numpy()
+        places, lengths = np.flatnonzero(mask), mask.sum(axis=1)
+        starts = np.concatenate([[0], lengths.cumsum()])
         if members is None:
-            return cls(starts, longest, None, starts, longest)
-        first = starts[:-1].long()
-        places = [torch.arange(int(a), int(b), device=present.device) for a, b in zip(starts, starts[1:], strict=False)]
-        seen = [torch.cat([place, first[row[row >= 0]]]) for place, row in zip(places, members, strict=True)]
-        counts = torch.tensor([len(row_places) for row_places in seen], device=present.device)
-        return cls(starts, longest, torch.cat(seen), _cumulative(counts), int(counts.max()))
+            return cls._from_host(present.device, places, starts, None, starts)
+        others = members.cpu().numpy()
+        first = starts[:-1]
+        rows = [np.arange(a, b) for a, b in pairwise(starts)]
+        seen = [np.concatenate([row, first[group[group >= 0]]]) for row, group in zip(rows, others, strict=True)]
+        key_starts = np.concatenate([[0], np.cumsum([len(keys) for keys in seen])])
+        return cls._from_host(present.device, places, starts, np.concatenate(seen), key_starts)
+
+    @classmethod
+    def _from_host(
+        cls,
+        device: torch.device,
+        places: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        keys: NDArray[np.int64] | None,
+        key_starts: NDArray[np.int64],
+    ) -> Segments:
+        longest, most_keys = (int(np.diff(ends).max()) for ends in (starts, key_starts))
+        ends = [torch.from_numpy(counts.astype(np.int32)) for counts in (starts, key_starts)]
+        seen = None if keys is None else torch.from_numpy(keys)
+        segments = cls(torch.from_numpy(places), ends[0], longest, seen, ends[1], most_keys)
+        return segments if device.type == "cpu" else segments.on(device)
+
+    def on(self, device: torch.device) -> Segments:
+        """The same on another device; the host does not wait for the copies."""
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name in ("places", "starts", "keys", "key_starts")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved)
 
 
-def _cumulative(lengths: Tensor) -> Tensor:
-    return nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+_known: ContextVar[Segments | None] = ContextVar("_known", default=None)
+
+
+@contextmanager
+def segments_known(arrays: Mapping[str, Tensor], device: torch.device) -> Iterator[None]:
+    """Within, rows are cut by what the host knows of them: a GPU that is asked for their lengths would make it wait.
+
+    Args:
+        arrays: of the pass, in the host's memory.
+        device: where the pass is computed.
+    """
+    token = _known.set(Segments.of(arrays["block_ids"] >= 0, arrays.get("members")).on(device))
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def segments_of(present: Tensor, members: Tensor | None) -> Segments:
+    """The segments of a pass: known, or read from its arrays."""
+    return _known.get() or Segments.of(present, members)
 
 
 def padding_free_attention(
