@@ -23,9 +23,10 @@ from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message, Prompt, Turns
 from ranker.runtime import manifest as manifests
-from ranker.runtime.devices import parse_device, torch_device
+from ranker.runtime.devices import device_names, parse_device, torch_device
 from ranker.runtime.onnx_scorer import OnnxScorer
-from ranker.runtime.session import Device, int8_warning, processor_has
+from ranker.runtime.session import Device, available_cores, int8_warning, processor_has
+from ranker.scoring.processes import SeveralDevices
 from ranker.scoring.protocol import Calibration, Floats, GroupScores, Scorer, ScorerInfo, rendered_group, warn_of_lone
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ class Ranker:
 def load(
     path: str | Path,
     *,
-    device: Device = "auto",
+    device: Device | Sequence[Device] = "auto",
     threads: int | None = None,
     max_tokens_per_forward: int | None = None,
     revision: str | None = None,
@@ -311,7 +312,8 @@ def load(
     Args:
         path: the file, the folder, or a name on the model hub.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``; for a checkpoint also torch's ``mps`` and ``xpu``, for a
-            ``model.onnx`` also ``tensorrt``, which compiles it once per shape.
+            ``model.onnx`` also ``tensorrt``, which compiles it once per shape. Several, as a list or ``cuda:0,cuda:1``,
+            score together, each in a process of its own.
         threads: processor threads; default: all that this process may use.
         max_tokens_per_forward: most padded tokens of one forward pass; default: the fastest, measured while scoring,
             or what fits the device.
@@ -346,9 +348,13 @@ def load(
         CheckpointError: the folder is incomplete, or the hub has no such model.
         MissingExtraError: what the model needs is not installed.
     """
-    parse_device(device)
+    names = device_names(device)
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
+    if len(names) > 1:
+        chosen = {name: value for name, value in locals().items() if name in LOAD_OPTIONS and name != "device"}
+        return _on_several(str(path), names, chosen)
+    (device,) = names
     if passes_in_flight < 1:
         raise ConfigError(f"expected passes_in_flight of at least 1, got {passes_in_flight}")
     common: dict[str, Any] = {
@@ -380,6 +386,16 @@ def load(
     share_prefix = not padding_free  # a shared prompt has a mask of its own
     torch_scorer = require("ranker.models.torch_scorer").TorchScorer
     return Ranker(torch_scorer(model, tokenizer, bf16=bf16, share_prefix=share_prefix, **common), str(path))
+
+
+def _on_several(path: str, devices: Sequence[Device], options: dict[str, Any]) -> Ranker:
+    """A model on several devices; those that are processors share its cores."""
+    if options["device_map"] is not None:
+        raise ConfigError("device_map spreads one model over devices; give it without a list of devices")
+    processors = sum(parse_device(name)[0] == "cpu" for name in devices)
+    if options["threads"] is None and processors:
+        options["threads"] = max(1, available_cores() // processors)
+    return Ranker(SeveralDevices(path, devices, options), path)
 
 
 def _onnx_scorer(file: Path, **options: Any) -> OnnxScorer:

@@ -18,7 +18,7 @@ from ranker.extras import require
 from ranker.jobs.select import OutputRows, Selection
 from ranker.loading import load
 from ranker.ranking.tournament import Choice
-from ranker.runtime.devices import parse_device
+from ranker.runtime.devices import device_names, parse_device
 from ranker.runtime.session import available_cores
 from ranker.signals import number_of
 
@@ -104,6 +104,8 @@ def filter_files(
         threads = threads or max(1, available_cores() // workers)
         if options.get("device", "auto") == "auto":
             options["device"] = "cpu"  # Ray gives GPUs to those who ask for them
+        if len(device_names(options["device"])) > 1:
+            raise ConfigError("engine ray gives every worker one device; name one, and the number of workers")
         model = Path(model).absolute() if Path(model).exists() else model
         folder = folder.absolute()
         gpus = int(parse_device(options["device"])[0] in ("cuda", "tensorrt"))

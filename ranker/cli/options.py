@@ -31,7 +31,12 @@ Column = Annotated[
         "--column", help="name=column, where a column has another name; or a path: chosen=completions.0.response"
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or tensorrt; of a checkpoint also mps and xpu")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="auto, cpu, cuda, cuda:1 or tensorrt; of a checkpoint also mps and xpu; cuda:0,cuda:1 score together"
+    ),
+]
 Threads = Annotated[int | None, typer.Option(help="processor threads; default: all that this process may use")]
 AverageOrders = Annotated[
     bool, typer.Option(help="read ordered pairs (PairRM, SteamSHP) in both orders; without it half the work")

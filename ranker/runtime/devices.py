@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ranker.errors import ConfigError, nearest
@@ -32,6 +33,24 @@ def parse_device(name: str) -> tuple[str, int]:
     if kind not in NUMBERED or not number.isdecimal():
         raise ConfigError(f"device '{name}': expected a number after the colon of {', '.join(NUMBERED)}, as in cuda:1")
     return kind, int(number)
+
+
+def device_names(device: str | Sequence[str]) -> list[str]:
+    """The devices of a list, or of a text with commas.
+
+    Raises:
+        ConfigError: an unknown device, or none.
+
+    Example:
+        >>> device_names("cuda:0,cuda:1")
+        ['cuda:0', 'cuda:1']
+    """
+    names = [part.strip() for part in device.split(",")] if isinstance(device, str) else list(device)
+    if not names:
+        raise ConfigError("expected a device, got an empty list")
+    for name in names:
+        parse_device(name)
+    return names
 
 
 def check_onnx(name: str) -> None:

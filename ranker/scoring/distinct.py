@@ -101,7 +101,11 @@ def count_reads() -> Iterator[ReadCount]:
 
 def note(plan: ReadPlan) -> None:
     """Add what is read to the counts of the blocks that this call is in."""
-    asked, read = sum(map(len, plan.places)), sum(len(group.candidates) for group in plan.groups)
+    add_reads(sum(map(len, plan.places)), sum(len(group.candidates) for group in plan.groups))
+
+
+def add_reads(asked: int, read: int) -> None:
+    """Add answers that were asked for, and those that were read for them, to the counts."""
     for count in _counts.get():
         count.asked += asked
         count.read += read

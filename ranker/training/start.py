@@ -65,10 +65,14 @@ def without_padding(config: RunConfig, model: PreTrainedModel) -> None:
     """Apply ``training.padding_free``.
 
     Raises:
-        ConfigError: the layout, the family or a dropout does not allow it.
+        ConfigError: the layout or the family does not allow it.
     """
-    if getattr(config.model, "backbone_dropout", 0.0) > 0:
-        raise ConfigError("training.padding_free: its attention has no dropout; set model.backbone_dropout=0")
+    dropout = getattr(config.model, "backbone_dropout", 0.0)
+    if dropout > 0:
+        logger.warning(
+            "training.padding_free: attention has no dropout; model.backbone_dropout %g is that of the other layers",
+            dropout,
+        )
     read_without_padding(model)
 
 
