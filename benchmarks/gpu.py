@@ -1,140 +1,837 @@
-"""Scoring speed on a GPU beside CrossEncoder, as a share of the GPU's own matrix product.
+"""Everything that a GPU decides, beside what a user could pick instead, in under ten minutes.
 
-    python benchmarks/gpu.py [--shapes minilm bert-base deberta-v3-large] [--rows FILE] [--rounds 5] [--device cuda]
+    python benchmarks/gpu.py [--parts scoring training ...] [--shapes minilm bert-base] [--device cuda] [--out FILE]
+    python benchmarks/gpu.py --smoke                         # every part on the CPU, with tiny shapes
+    python benchmarks/gpu.py --report runs/bench-gpu.jsonl   # the lines of a run as Markdown tables
 
-Random weights in the shapes of MiniLM, BERT-base and DeBERTa-v3-large score texts of natural lengths (those of
-``--rows``, or seeded log-normal ones). Sides take turns within a round; figures are medians. The share is of the best
-of several large bf16 products: operations of the layers and of attention on what is not padding, over time.
+Every part is a process with a limit of its own, and prints a line of JSON for each result as soon as it is there: a
+part that fails or takes too long leaves those of the others. Backbones have random weights in the shapes that they are
+named after, so accuracy is not measured here. Sides of a part take turns; figures are medians. The share of the bf16
+product is of the best of several large ones: operations on what is not padding, over time.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
+import datetime
+import io
 import json
+import platform
+import random
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import serving
 import torch
+from datasets import Dataset
 from scipy.stats import kendalltau
-from scoring import groups_of, table
+from scoring import groups_of
 from sentence_transformers import CrossEncoder
-from transformers import AutoModel, AutoTokenizer, BertConfig, DebertaV2Config, PretrainedConfig
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    DebertaV2Config,
+    PretrainedConfig,
+    Qwen3Config,
+    TrainerCallback,
+)
 
 import ranker
 from ranker.checkpoints import native
-from ranker.export import graph
+from ranker.config import load_config
+from ranker.export import graph, half, storage
 from ranker.extras import offline_backbone, require
-from ranker.models import pointwise
+from ranker.models import memory, pairwise, pointwise
 from ranker.models.backbones import UNPACKABLE, family
+from ranker.models.torch_scorer import TorchScorer
+from ranker.runtime import manifest as manifests
+from ranker.runtime import modelfile
 from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.runtime.session import CUDA
 from ranker.scoring.pipeline import TextPipeline
+from ranker.training import train as training_run
+from ranker.training.trainer import RankerTrainer
 
-MAX_LENGTH = 512
 WORDS = 30522
+MAX_LENGTH = 512
+STRUCTURE = 3
+"""Tokens of a row besides its texts."""
+
+WARM = 5
+"""Training steps before the clock starts."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large everything is."""
+
+    rows: int = 2048
+    rounds: int = 3
+    lengths: tuple[int, ...] = (70, 256, 512)
+    pairs: int = 3000
+    tokens: int = 16384
+    trained_lengths: int = 256
+    file_rows: int = 10_000
+    connections: int = 64
+    requests: int = 4000
+    prompts: int = 64
+    prompt_words: int = 300
+    product: int = 8192
+
+
+SMOKE = Scale(
+    rows=16,
+    rounds=1,
+    lengths=(16,),
+    pairs=48,
+    tokens=512,
+    trained_lengths=24,
+    file_rows=8,
+    connections=2,
+    requests=6,
+    prompts=2,
+    prompt_words=12,
+    product=128,
+)
+
+
+@dataclass
+class Run:
+    """What a part is given."""
+
+    device: str
+    shapes: tuple[str, ...]
+    scale: Scale
+    folder: Path
+    smoke: bool
+    peak: float = 0.0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def on_card(self) -> bool:
+        return self.device.startswith("cuda")
+
+    def say(self, part: str, **figures: Any) -> None:
+        """Print one result."""
+        line = {"part": part, **{name: _short(value) for name, value in figures.items()}}
+        self.lines.append(line)
+        print(json.dumps(line), flush=True)
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def main() -> None:
-    """Run every shape and print its table."""
+    """Run the parts, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--rows", type=Path)
-    parser.add_argument("--groups", type=int, default=1024, help="prompts of a pass, with two answers each")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
-    parser.add_argument("--out", type=Path, default=Path("runs/bench-gpu.json"))
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--shapes", nargs="+", default=["minilm", "bert-base", "deberta-v3-base"], choices=list(SHAPES))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--smoke", action="store_true", help="tiny shapes on the CPU, all parts in this process")
+    parser.add_argument("--run", action="store_true", help="be the process of a part; used by this script itself")
+    parser.add_argument("--report", type=Path, help="print a run as Markdown; nothing is measured")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench-gpu.jsonl"))
     options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("torch finds no CUDA device; --device cpu tries the script itself")
-    peak = product(options.device)
-    name = torch.cuda.get_device_name() if options.device == "cuda" else "cpu"
-    report: dict[str, Any] = {"device": name, "torch": torch.__version__, "bf16_product_flops": peak}
-    groups = groups_of(options.rows, options.groups, 2)
-    for shape in options.shapes:
-        with tempfile.TemporaryDirectory(prefix="ranker-gpu-") as folder:
-            report[shape] = measured(SHAPES[shape](), groups, peak, options, Path(folder))
-        print(f"\n## {shape}, {name}, bf16 product {peak / 1e12:.1f} TFLOP/s\n{table(report[shape])}", flush=True)
+    if options.report:
+        print(markdown([json.loads(line) for line in options.report.read_text(encoding="utf-8").splitlines()]))
+        return
+    if options.smoke:
+        options.device, options.shapes = "cpu", ["tiny"]
+    elif options.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SystemExit("torch finds no CUDA device; --smoke tries the whole script on the CPU")
+    if options.run or options.smoke:
+        _here(options)
+        return
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with options.out.open("w", encoding="utf-8") as out:
+        for name in options.parts:
+            part, limit = PARTS[name]
+            command = [sys.executable, str(Path(__file__).resolve()), "--run", "--parts", name]
+            command += ["--device", options.device, "--shapes", *options.shapes]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            started = time.monotonic()
+            for line in _lines(process, limit):
+                print(line, end="", flush=True)
+                out.write(line)
+                out.flush()
+            code = process.wait()
+            if code:
+                spent = time.monotonic() - started
+                reason = f"more than {limit} s" if spent >= limit else f"exit code {code}"
+                failed = json.dumps({"part": name, "failed": reason})
+                print(failed, flush=True)
+                out.write(failed + "\n")
 
 
-def measured(
-    config: PretrainedConfig, groups: list[Any], peak: float, options: argparse.Namespace, folder: Path
-) -> dict[str, dict[str, Any]]:
-    """Median speeds of all sides on one shape."""
-    AutoModel.from_config(config).save_pretrained(folder / "backbone")
-    AutoTokenizer.from_pretrained(offline_backbone()).save_pretrained(folder / "backbone")
-    model, tokenizer = pointwise.from_backbone(str(folder / "backbone"), output="scalar", max_length=MAX_LENGTH)
-    native.save(model.eval(), tokenizer, folder / "model")
-    prompts, answers = (list(side) for side in zip(*groups, strict=True))
-    rows = [(prompt, answer) for prompt, both in groups for answer in both]
-    sides: dict[str, Callable[[], Any]] = {}
-    free = family(config) not in UNPACKABLE
-    ours = ranker.load(folder / "model", device=options.device, precision="bf16", padding_free=free)
-    sides[f"ranker torch bf16{', no padding' if free else ''}"] = lambda: np.concatenate(
-        ours.score_batch(prompts, answers)
-    )
-    if options.device == "cuda" and CUDA in require("onnxruntime").get_available_providers():
-        graph.to_onnx(model, folder / "graph.onnx")
-        half = require("ranker.export.half").fp16(folder / "graph.onnx")
-        session = ranker.Ranker(GraphScorer(half, model.layout, tokenizer, device="cuda"))
-        sides["ranker ONNX fp16"] = lambda: np.concatenate(session.score_batch(prompts, answers))
-    half_type = "float16" if options.device == "cuda" else "bfloat16"
-    cross_encoder = CrossEncoder(
-        str(folder / "model"),
-        max_length=MAX_LENGTH,
-        device=options.device,
-        activation_fn=torch.nn.Identity(),
-        model_kwargs={"dtype": half_type},
-    )
-    sides[f"CrossEncoder {half_type}"] = lambda: cross_encoder.predict(rows, batch_size=128, show_progress_bar=False)
-    scores = {name: side() for name, side in sides.items()}  # warm
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(options.rounds):
+def _lines(process: subprocess.Popen[str], limit: float) -> Iterator[str]:
+    """The lines that a process prints, until it ends or has taken too long."""
+    from threading import Timer
+
+    timer = Timer(limit, process.kill)
+    timer.start()
+    try:
+        yield from process.stdout or ()
+    finally:
+        timer.cancel()
+
+
+def _here(options: argparse.Namespace) -> None:
+    """Run parts in this process."""
+    scale = SMOKE if options.smoke else Scale()
+    with tempfile.TemporaryDirectory(prefix="ranker-gpu-") as folder:
+        run = Run(options.device, tuple(options.shapes), scale, Path(folder), options.smoke)
+        for name in options.parts:
+            part, _ = PARTS[name]
+            part(run)
+    if options.smoke:
+        print(markdown(run.lines))
+
+
+def machine(run: Run) -> None:
+    """The card, the versions and the product that shares are of."""
+    card = torch.cuda.get_device_name() if run.on_card else platform.processor() or platform.machine()
+    packages = ("torch", "transformers", "sentence-transformers", "trl")
+    names = {name: version(name) for name in packages}
+    names["onnxruntime"] = require("onnxruntime").__version__
+    run.say("machine", device=card, date=datetime.date.today().isoformat(), product=product(run), **names)
+
+
+def product(run: Run) -> float:
+    """Operations per second of a large bf16 matrix product, the best of several."""
+    if not run.peak:
+        size = run.scale.product
+        a, b = (torch.randn(size, size, device=run.device, dtype=torch.bfloat16) for _ in range(2))
+        run.peak = 2 * size**3 / min(_seconds(run, lambda: a @ b) for _ in range(12))
+    return run.peak
+
+
+def _seconds(run: Run, work: Callable[[], Any]) -> float:
+    _synchronize(run)
+    start = time.perf_counter()
+    work()
+    _synchronize(run)
+    return time.perf_counter() - start
+
+
+def in_turns(run: Run, sides: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Seconds of every side in every round; a first round warms up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(run.scale.rounds + 1):
         for name, side in sides.items():
-            start = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - start)
-    work = operations(config, TextPipeline(model.layout, tokenizer), groups)
-    *_, last = sides
-    return {
-        name: {
-            "answers_per_second": len(rows) / median(times),
-            "of_bf16_product": work / median(times) / peak,
-            "speed_of_CrossEncoder": median(b / a for a, b in zip(times, seconds[last], strict=True)),
-            "tau": float(kendalltau(scores[name], scores[last]).statistic),
-            "rounds": len(times),
-        }
-        for name, times in seconds.items()
-    }
+            spent = _seconds(run, side)
+            if number:
+                times[name].append(spent)
+    return times
 
 
-def operations(config: PretrainedConfig, pipeline: TextPipeline, groups: list[Any]) -> float:
-    """Floating-point operations of a pass without padding: products with weights, and attention."""
-    tokens = pipeline.tokenize([ranker.Group(prompt, tuple(answers)) for prompt, answers in groups])
-    lengths = [len(row.ids) for item in tokens for row in pipeline.pack(item).rows]
+def _synchronize(run: Run) -> None:
+    if run.on_card:
+        torch.cuda.synchronize()
+
+
+def backbone(run: Run, shape: str) -> str:
+    """A folder with a backbone of random weights and MiniLM's tokenizer."""
+    folder = run.folder / f"backbone-{shape}"
+    if not folder.exists():
+        torch.manual_seed(0)
+        AutoModel.from_config(SHAPES[shape]()).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(offline_backbone()).save_pretrained(folder)
+    return str(folder)
+
+
+def classifier(run: Run, shape: str) -> tuple[Any, Any, Path]:
+    """A reward model of random weights, its tokenizer, and its folder, which transformers and CrossEncoder read."""
+    folder = run.folder / f"model-{shape}"
+    model, tokenizer = pointwise.from_backbone(backbone(run, shape), output="scalar", max_length=MAX_LENGTH)
+    if not folder.exists():
+        native.save(model.eval(), tokenizer, folder)
+    return native.load(folder)[0].eval(), tokenizer, folder
+
+
+def exported(run: Run, model: Any, tokenizer: Any, name: str, precision: str, **options: Any) -> Path:
+    """A ``model.onnx`` of a model, without the parity gate, which ``parity`` measures here."""
+    folder = run.folder / name
+    target = folder / f"{precision}{'-lengths' if options.get('key_lengths') else ''}.onnx"
+    if target.exists():
+        return target
+    folder.mkdir(exist_ok=True)
+    if not (folder / "graph.onnx").exists():
+        graph.to_onnx(model, folder / "graph.onnx")
+    final = half.fp16(folder / "graph.onnx", **options) if precision == "fp16" else folder / "graph.onnx"
+    beside = storage.save(storage.load(final), target, final.parent)
+    stated = manifests.Manifest(
+        **native.facts(model),
+        text=model.layout,
+        source=name,
+        source_sha256="",
+        tokenizer_sha256=manifests.sha256(tokenizer.text),
+        precision=precision,
+        weights=beside,
+        graph_sha256=modelfile.read(target)[1],
+    )
+    modelfile.write(target, target, manifests.metadata(stated, tokenizer.text))
+    return target
+
+
+def texts_of(length: int | None, prompts: int) -> list[tuple[str, list[str]]]:
+    """Prompts with two answers: of natural lengths, or all of ``length`` tokens as MiniLM's tokenizer counts."""
+    if length is None:
+        return groups_of(None, prompts, 2)
+    words = tokenizer_words()
+    rng = random.Random(length)
+    asked = length // 4
+
+    def text(count: int) -> str:
+        return " ".join(rng.choices(words, k=count))
+
+    return [(text(asked), [text(length - asked - STRUCTURE) for _ in range(2)]) for _ in range(prompts)]
+
+
+def tokenizer_words() -> list[str]:
+    """Words that MiniLM's tokenizer reads as one token each."""
+    vocabulary = AutoTokenizer.from_pretrained(offline_backbone()).get_vocab()
+    return sorted(word for word in vocabulary if word.isalpha() and word.isascii() and len(word) > 2)[:2000]
+
+
+def operations(config: PretrainedConfig, lengths: list[int]) -> float:
+    """Floating-point operations of a forward pass without padding: products with weights, and attention."""
     hidden, depth = config.hidden_size, config.num_hidden_layers
     weights = depth * (4 * hidden * hidden + 2 * hidden * config.intermediate_size)
     return float(sum(2 * weights * n + 4 * n * n * hidden * depth for n in lengths))
 
 
-def product(device: str) -> float:
-    """Operations per second of a large bf16 matrix product, the best of several."""
-    size = 8192 if device == "cuda" else 1024
-    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    times = []
-    for _ in range(12):
-        start = time.perf_counter()
-        a @ b
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / min(times)
+def lengths_of(layout: Any, tokenizer: Any, groups: list[Any]) -> list[int]:
+    """Tokens of every row of a pass."""
+    pipeline = TextPipeline(layout, tokenizer)
+    tokens = pipeline.tokenize([ranker.Group(prompt, tuple(answers)) for prompt, answers in groups])
+    return [len(row.ids) for item in tokens for row in pipeline.pack(item).rows]
+
+
+def on_cuda(run: Run) -> bool:
+    """Whether onnxruntime has the card, or the CPU is tried."""
+    return not run.on_card or CUDA in require("onnxruntime").get_available_providers()
+
+
+def parity(run: Run) -> None:
+    """Scores of every precision beside fp32 on the CPU."""
+    for shape in run.shapes:
+        model, tokenizer, folder = classifier(run, shape)
+        groups = [ranker.Group(p, tuple(a)) for p, a in texts_of(None, min(256, run.scale.rows))]
+        truth = np.stack([result.scores for result in TorchScorer(model, tokenizer).score(groups)])
+        spread = float(np.ptp(truth))
+        sides: dict[str, Callable[[], Any]] = {
+            "torch fp32": lambda f=folder: ranker.load(f, device=run.device).scorer,
+            "torch bf16": lambda f=folder: ranker.load(f, device=run.device, precision="bf16").scorer,
+        }
+        if family(model.config) not in UNPACKABLE and run.on_card:
+            sides["torch bf16, no padding"] = lambda f=folder: (
+                ranker.load(f, device=run.device, precision="bf16", padding_free=True).scorer
+            )
+        if on_cuda(run):
+            for name, precision, more in _files(model):
+                file = exported(run, model, tokenizer, shape, precision, **more)
+                sides[f"ONNX {name}"] = lambda f=file: ranker.load(f, device=run.device).scorer
+        for name, load in sides.items():
+            scores = np.stack([result.scores for result in load().score(groups)])
+            run.say(
+                "parity",
+                shape=shape,
+                side=name,
+                largest_difference_of_spread=float(np.abs(scores - truth).max() / spread),
+                tau=float(kendalltau(scores.ravel(), truth.ravel()).statistic),
+                decisions_changed=int((np.sign(np.diff(scores)) != np.sign(np.diff(truth))).sum()),
+                n=len(groups),
+            )
+
+
+def _files(model: Any) -> list[tuple[str, str, dict[str, Any]]]:
+    files: list[tuple[str, str, dict[str, Any]]] = [("fp32", "fp32", {}), ("fp16", "fp16", {})]
+    if family(model.config) in ("bert", "roberta", "electra"):
+        files.append(("fp16, key lengths", "fp16", {"key_lengths": True}))
+    return files
+
+
+def scoring(run: Run) -> None:
+    """Answers per second by shape and length: ways to score, beside CrossEncoder in half precision."""
+    for shape in run.shapes:
+        model, tokenizer, folder = classifier(run, shape)
+        sides = _scoring_sides(run, model, tokenizer, folder, shape)
+        for length in (None, *run.scale.lengths):
+            # Every way at natural lengths, the main ones at the others.
+            names = [name for name in sides if length is None or name in MAIN or name.startswith("CrossEncoder")]
+            groups = texts_of(length, run.scale.rows // 2)
+            work = operations(model.config, lengths_of(model.layout, tokenizer, groups))
+            times = in_turns(run, {name: partial(sides[name], groups) for name in names})
+            best = {name: median(seconds) for name, seconds in times.items()}
+            fastest_other = min(spent for name, spent in best.items() if name.startswith("CrossEncoder"))
+            for name, spent in best.items():
+                run.say(
+                    "scoring",
+                    shape=shape,
+                    length=length or "natural",
+                    side=name,
+                    answers_per_second=run.scale.rows / spent,
+                    of_bf16_product=work / spent / product(run),
+                    speed_of_CrossEncoder=fastest_other / spent,
+                )
+
+
+MAIN = ("torch bf16", "torch bf16, no padding", "torch bf16, buckets, 2 in flight", "ONNX fp16")
+
+
+def _scoring_sides(
+    run: Run, model: Any, tokenizer: Any, folder: Path, shape: str
+) -> dict[str, Callable[[list[Any]], Any]]:
+    def ours(source: Path, **options: Any) -> Callable[[list[Any]], Any]:
+        loaded = ranker.load(source, device=run.device, **options)
+        return lambda groups: loaded.score_batch([p for p, _ in groups], [a for _, a in groups])
+
+    sides = {
+        "torch bf16": ours(folder, precision="bf16"),
+        "torch bf16, buckets": ours(folder, precision="bf16", length_buckets=True),
+        "torch bf16, buckets, 2 in flight": ours(folder, precision="bf16", length_buckets=True, passes_in_flight=2),
+    }
+    if run.on_card:
+        for kernel in ("efficient", "cudnn"):
+            sides[f"torch bf16, {kernel}"] = ours(folder, precision="bf16", attention_kernel=kernel)
+    if family(model.config) not in UNPACKABLE:
+        sides["torch bf16, no padding"] = ours(folder, precision="bf16", padding_free=True)
+    if on_cuda(run):
+        for name, precision, more in _files(model):
+            file = exported(run, model, tokenizer, shape, precision, **more)
+            sides[f"ONNX {name}"] = ours(file)
+            if precision == "fp16":
+                sides[f"ONNX {name}, buckets"] = ours(file, length_buckets=True)
+                sides[f"ONNX {name}, buckets, 2 in flight"] = ours(file, length_buckets=True, passes_in_flight=2)
+        if run.on_card:
+            file = exported(run, model, tokenizer, shape, "fp16")
+            bound = ranker.Ranker(
+                GraphScorer(file, model.layout, tokenizer, device=run.device, length_buckets=True, bind_buffers=True)
+            )
+            sides["ONNX fp16, buckets, bound"] = lambda groups: bound.score_batch(
+                [p for p, _ in groups], [a for _, a in groups]
+            )
+    for dtype in ("float16", "bfloat16") if run.on_card else ("bfloat16",):
+        other = CrossEncoder(
+            str(folder),
+            max_length=MAX_LENGTH,
+            device=run.device,
+            activation_fn=torch.nn.Identity(),
+            model_kwargs={"dtype": dtype},
+        )
+        sides[f"CrossEncoder {dtype}"] = lambda groups, other=other: other.predict(
+            [(prompt, answer) for prompt, both in groups for answer in both], batch_size=128, show_progress_bar=False
+        )
+    return sides
+
+
+def groups_of_eight(run: Run) -> None:
+    """Prompts per second with eight answers each: models that read a group together."""
+    shape = run.shapes[0]
+    groups = [
+        ranker.Group(prompt, tuple(f"{answer} {number}" for number in range(4) for answer in both))
+        for prompt, both in texts_of(None, max(2, run.scale.rows // 8))
+    ]
+    for layout in ("set_encoder", "shared_prompt"):
+        model, tokenizer = pairwise.from_backbone(backbone(run, shape), layout=layout, max_length=MAX_LENGTH)
+        model = model.eval().to(run.device)
+        for buckets in (False, True):
+            scorer = TorchScorer(model, tokenizer, bf16=True, length_buckets=buckets)
+            scorer.score(groups)
+            spent = median(_seconds(run, lambda scorer=scorer: scorer.score(groups)) for _ in range(run.scale.rounds))
+            run.say(
+                "groups of eight", shape=shape, layout=layout, buckets=buckets, prompts_per_second=len(groups) / spent
+            )
+
+
+def training(run: Run) -> None:
+    """Real tokens per second of training pairs, beside TRL and CrossEncoderTrainer, fp32 weights under bf16."""
+    for shape in run.shapes:
+        for length in (None,) if run.smoke else (None, run.scale.trained_lengths):
+            rows = [
+                {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+                for prompt, (chosen, rejected) in texts_of(length, run.scale.pairs)
+            ]
+            for name, side in TRAINING.items():
+                if name.endswith("no padding") and (family(SHAPES[shape]()) in UNPACKABLE or not run.on_card):
+                    continue
+                if "kernel" in name and not run.on_card:
+                    continue
+                try:
+                    with contextlib.redirect_stdout(io.StringIO()):
+                        clock = side(run, shape, rows)
+                except Exception as error:
+                    if run.smoke:
+                        raise
+                    reason = str(error).splitlines()[0][:200] if str(error) else ""
+                    run.say("training", shape=shape, side=name, failed=f"{type(error).__name__}: {reason}")
+                    continue
+                work = 3 * operations(SHAPES[shape](), [length or int(clock.tokens / clock.rows)] * clock.rows)
+                run.say(
+                    "training",
+                    shape=shape,
+                    length=length or "natural",
+                    side=name,
+                    tokens_per_second=clock.tokens / clock.seconds,
+                    of_bf16_product=work / clock.seconds / product(run),
+                    padding=clock.padding,
+                    shapes=len(clock.shapes),
+                    steps=clock.steps,
+                )
+
+
+class Clock:
+    """Real tokens and time of the training steps after the warm-up."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.tokens = self.padded = self.rows = self.steps = 0
+        self._masks: list[torch.Tensor] = []
+        self.shapes: set[tuple[int, ...]] = set()
+        self.started = self.ended = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.started
+
+    @property
+    def padding(self) -> float:
+        return 1 - self.tokens / self.padded
+
+    def saw(self, mask: torch.Tensor) -> None:
+        """Count a forward pass, by its mask of real tokens; it is looked at when the clock has stopped."""
+        if self.started:
+            self._masks.append(mask)
+
+    def stop(self) -> None:
+        """Stop, and count."""
+        _synchronize(self.run)
+        self.ended = time.perf_counter()
+        for mask in self._masks:
+            self.tokens += int(mask.sum())
+            self.padded += mask.numel()
+            self.rows += int(mask.any(dim=1).sum())
+            self.shapes.add(tuple(mask.shape))
+
+    def callback(self) -> TrainerCallback:
+        """Starts the clock after the warm-up and stops it at the end."""
+        clock = self
+
+        class Timing(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                if clock.started:
+                    clock.steps += 1
+                elif state.global_step == (1 if clock.run.smoke else WARM):
+                    _synchronize(clock.run)
+                    clock.started = time.perf_counter()
+
+            def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                clock.stop()
+
+        return Timing()
+
+
+def ours(**settings: Any) -> Callable[[Run, str, list[dict[str, str]]], Clock]:
+    """The recipe ``encoder-bradley-terry`` with these settings of ``training``."""
+
+    def side(run: Run, shape: str, rows: list[dict[str, str]]) -> Clock:
+        clock = Clock(run)
+        step = RankerTrainer.training_step
+
+        def counted(self: Any, model: Any, inputs: Any, *args: Any) -> Any:
+            clock.saw(inputs["block_ids"] >= 0)
+            return step(self, model, inputs, *args)
+
+        with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+            file = Path(folder, "rows.jsonl")
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            values = {
+                "output_dir": f"{folder}/run",
+                "data.train": [str(file)],
+                "data.validation": [str(file)],
+                "data.max_eval_samples": 4,
+                "data.train_eval_overlap": "ignore",
+                "model.name_or_path": backbone(run, shape),
+                "model.max_length": MAX_LENGTH,
+                "training.max_tokens_per_forward": run.scale.tokens,
+                "training.tokens_per_step": run.scale.tokens,
+                "training.precision": "bf16",
+                "training.eval_steps": 100000,
+                "training.report_to": [],
+                **{f"training.{name}": value for name, value in settings.items()},
+            }
+            overrides = [f"{name}={json.dumps(value)}" for name, value in values.items()]
+            RankerTrainer.training_step = counted  # type: ignore[method-assign]
+            try:
+                training_run.train(load_config("encoder-bradley-terry", overrides), callbacks=[clock.callback()])
+            finally:
+                RankerTrainer.training_step = step  # type: ignore[method-assign]
+        return clock
+
+    return side
+
+
+def pairs_of_a_step(run: Run, rows: list[dict[str, str]]) -> int:
+    """Pairs that hold about as many real tokens as a step of ours."""
+    words = sum(2 * len(row["prompt"].split()) + len(row["chosen"].split() + row["rejected"].split()) for row in rows)
+    return max(1, round(run.scale.tokens / (1.2 * words / len(rows))))
+
+
+def trl(run: Run, shape: str, rows: list[dict[str, str]]) -> Clock:
+    """TRL's RewardTrainer without gradient checkpointing, which it turns on by default and which costs speed."""
+    from trl import RewardConfig, RewardTrainer
+
+    clock = Clock(run)
+    tokenizer = AutoTokenizer.from_pretrained(backbone(run, shape))
+    tokenizer.eos_token = tokenizer.sep_token
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(backbone(run, shape), num_labels=1, dtype=torch.float32)
+    texts = [{side: f"{row['prompt']} [SEP] {row[side]}" for side in ("chosen", "rejected")} for row in rows]
+    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+        arguments = RewardConfig(
+            output_dir=folder,
+            per_device_train_batch_size=pairs_of_a_step(run, rows),
+            num_train_epochs=1,
+            max_length=MAX_LENGTH,
+            bf16=True,
+            gradient_checkpointing=False,
+            use_cpu=not run.on_card,
+            save_strategy="no",
+            report_to=[],
+            logging_steps=1000,
+            disable_tqdm=True,
+        )
+        trainer = RewardTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(texts),
+            processing_class=tokenizer,
+            callbacks=[clock.callback()],
+        )
+        collate = trainer.data_collator
+
+        def counted(examples: Any) -> Any:
+            batch = collate(examples)
+            clock.saw(batch["attention_mask"])
+            return batch
+
+        trainer.data_collator = counted
+        trainer.train()
+    return clock
+
+
+def cross_encoder_trainer(run: Run, shape: str, rows: list[dict[str, str]]) -> Clock:
+    """sentence-transformers' CrossEncoderTrainer on single answers with labels 1 and 0."""
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+
+    clock = Clock(run)
+    model = CrossEncoder(backbone(run, shape), num_labels=1, max_length=MAX_LENGTH, device=run.device)
+    answers = [
+        {"query": row["prompt"], "answer": row[side], "label": float(side == "chosen")}
+        for row in rows
+        for side in ("chosen", "rejected")
+    ]
+    with tempfile.TemporaryDirectory(dir=run.folder) as folder:
+        arguments = CrossEncoderTrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=2 * pairs_of_a_step(run, rows),
+            num_train_epochs=1,
+            bf16=True,
+            use_cpu=not run.on_card,
+            save_strategy="no",
+            report_to=[],
+            logging_steps=1000,
+            disable_tqdm=True,
+        )
+        forward = model.model.forward
+
+        @wraps(forward)  # its arguments are asked for
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            clock.saw(kwargs["attention_mask"])
+            return forward(*args, **kwargs)
+
+        model.model.forward = counted
+        trainer = CrossEncoderTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(answers),
+            loss=BinaryCrossEntropyLoss(model),
+            callbacks=[clock.callback()],
+        )
+        trainer.train()
+    return clock
+
+
+TRAINING: dict[str, Callable[[Run, str, list[dict[str, str]]], Clock]] = {
+    "ranker": ours(),
+    "ranker, buckets": ours(length_buckets=True),
+    "ranker, buckets, prefetch": ours(length_buckets=True, prefetch_batches=4),
+    "ranker, efficient kernel": ours(attention_kernel="efficient", prefetch_batches=4),
+    "ranker, no padding": ours(padding_free=True, prefetch_batches=4),
+    "TRL": trl,
+    "CrossEncoderTrainer": cross_encoder_trainer,
+}
+
+
+def decoder(run: Run) -> None:
+    """Eight answers to one long prompt: a decoder that reads the prompt once, beside plain transformers."""
+    shape = "tiny-decoder" if run.smoke else "qwen3-0.6b"
+    model, tokenizer, folder = classifier(run, shape)
+    rng = random.Random(0)
+    words = [word for word in tokenizer_words() if len(word) < 6]
+    groups = [
+        (
+            " ".join(rng.choices(words, k=run.scale.prompt_words)),
+            [" ".join(rng.choices(words, k=rng.randint(5, 60))) for _ in range(8)],
+        )
+        for _ in range(run.scale.prompts)
+    ]
+    loaded = ranker.load(folder, device=run.device, precision="bf16")
+    library = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).to(run.device).eval()
+    auto = AutoTokenizer.from_pretrained(folder)
+
+    def plain() -> None:
+        with torch.inference_mode():
+            for prompt, answers in groups:
+                texts = [f"{prompt}\n{answer}" for answer in answers]
+                batch = auto(texts, padding=True, return_tensors="pt").to(run.device)
+                batch.pop("token_type_ids", None)
+                library(**batch).logits.float().cpu()
+
+    sides = {
+        "ranker torch bf16, prompt read once": lambda: loaded.score_batch(
+            [p for p, _ in groups], [a for _, a in groups]
+        ),
+        "transformers bf16, a batch of eight": plain,
+    }
+    times = in_turns(run, sides)
+    ours_first, library_next = times.values()
+    ratio = median(b / a for a, b in zip(ours_first, library_next, strict=True))
+    for name, seconds in times.items():
+        run.say(
+            "decoder",
+            shape=shape,
+            side=name,
+            prompts_per_second=len(groups) / median(seconds),
+            speed_of_transformers=ratio if name.startswith("ranker") else 1.0,
+        )
+
+
+def start_up(run: Run) -> None:
+    """A whole ``ranker score`` process over a file, by precision."""
+    shape = run.shapes[0]
+    model, tokenizer, folder = classifier(run, shape)
+    file = run.folder / "rows.jsonl"
+    groups = texts_of(None, run.scale.file_rows // 2)
+    lines = [json.dumps({"prompt": prompt, "candidates": answers}) for prompt, answers in groups]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    models = {} if run.smoke else {"torch": folder}
+    if on_cuda(run):
+        models |= {f"ONNX {p}": exported(run, model, tokenizer, shape, p) for p in ("fp32", "fp16")}
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(run.scale.rounds):
+        for name, source in models.items():
+            command = [sys.executable, "-m", "ranker", "score", "--model", str(source), "-i", str(file), "-o"]
+            command += [str(run.folder / "scored.jsonl"), "--device", run.device, "--quiet"]
+            times[name].append(_seconds(run, lambda command=command: subprocess.run(command, check=True)))
+    for name, seconds in times.items():
+        run.say("whole process", shape=shape, side=name, answers=run.scale.file_rows, seconds=median(seconds))
+
+
+def server(run: Run) -> None:
+    """The server under many connections that are kept open: answers per second, p50 and p99."""
+    shape = run.shapes[0]
+    model, tokenizer, _ = classifier(run, shape)
+    if not on_cuda(run):
+        return
+    file = exported(run, model, tokenizer, shape, "fp16" if run.on_card else "fp32")
+    groups = texts_of(None, run.scale.requests)
+    bodies = [json.dumps({"prompt": prompt, "candidates": answers}).encode() for prompt, answers in groups]
+    process, port = serving.start(serving.served(str(file), "--device", run.device))
+    try:
+        asyncio.run(serving.closed_loop(port, "/v1/score", bodies[: len(bodies) // 4 + 1], run.scale.connections))
+        load = asyncio.run(serving.closed_loop(port, "/v1/score", bodies, run.scale.connections))
+    finally:
+        process.terminate()
+        process.wait(60)
+    run.say(
+        "serving",
+        shape=shape,
+        connections=run.scale.connections,
+        answers_per_second=2 * load.rate,
+        p50_ms=1e3 * load.percentile(0.5),
+        p99_ms=1e3 * load.percentile(0.99),
+        statuses=load.statuses,
+    )
+
+
+def memory_use(run: Run) -> None:
+    """The memory of training that is said before it runs, and what a step takes."""
+    shape = "tiny-decoder" if run.smoke else "qwen3-0.6b"
+    model, _, _ = classifier(run, shape)
+    model = model.to(run.device).train()
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        for rows in (2, 8):
+            arrays = {
+                "input_ids": torch.randint(5, 900, (rows, run.scale.trained_lengths), device=run.device),
+                "block_ids": torch.zeros(rows, run.scale.trained_lengths, dtype=torch.long, device=run.device),
+                "position_ids": torch.arange(run.scale.trained_lengths, device=run.device).repeat(rows, 1),
+            }
+
+            def loss(forward: Callable[..., torch.Tensor], inputs: Any) -> torch.Tensor:
+                return forward(**inputs).pow(2).mean()
+
+            expected = memory.training_memory(model, loss, arrays, autocast=torch.bfloat16)
+            peak = _step(run, model, loss, arrays)
+            run.say(
+                "memory",
+                shape=shape,
+                tokens=rows * run.scale.trained_lengths,
+                activation_checkpointing=checkpointing,
+                said_GiB=expected.passing / 2**30,
+                measured_GiB=peak / 2**30,
+            )
+
+
+def _step(run: Run, model: Any, loss: Callable[..., torch.Tensor], arrays: Any) -> int:
+    """The most bytes that a forward and backward pass adds to the weights."""
+    model.zero_grad(set_to_none=True)
+    if run.on_card:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    counted = memory.LiveBytes() if not run.on_card else contextlib.nullcontext()
+    with counted as bytes_:
+        with torch.autocast(run.device.partition(":")[0], torch.bfloat16):
+            value = loss(model, arrays)
+        torch.autograd.backward(value)
+    model.zero_grad(set_to_none=True)
+    return torch.cuda.max_memory_allocated() - before if run.on_card else bytes_.peak
+
+
+def tiny() -> PretrainedConfig:
+    """For trying the script."""
+    return BertConfig(
+        vocab_size=WORDS, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
+    )
 
 
 def minilm() -> PretrainedConfig:
@@ -149,14 +846,14 @@ def bert_base() -> PretrainedConfig:
     return BertConfig(vocab_size=WORDS)
 
 
-def deberta_large() -> PretrainedConfig:
-    """DeBERTa-v3-large with BERT's words."""
+def deberta(hidden: int, layers: int) -> PretrainedConfig:
+    """DeBERTa-v3 with BERT's words."""
     return DebertaV2Config(
         vocab_size=WORDS,
-        hidden_size=1024,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        intermediate_size=4096,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        intermediate_size=4 * hidden,
         relative_attention=True,
         position_buckets=256,
         pos_att_type=["p2c", "c2p"],
@@ -168,11 +865,59 @@ def deberta_large() -> PretrainedConfig:
     )
 
 
+def qwen3(hidden: int, layers: int, heads: int) -> PretrainedConfig:
+    """Qwen3 with BERT's words."""
+    return Qwen3Config(
+        vocab_size=WORDS,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
+        head_dim=128 if hidden > 100 else 16,
+        intermediate_size=3 * hidden,
+        max_position_embeddings=4096,
+        pad_token_id=0,
+        eos_token_id=102,
+        bos_token_id=101,
+    )
+
+
 SHAPES: dict[str, Callable[[], PretrainedConfig]] = {
+    "tiny": tiny,
+    "tiny-decoder": lambda: qwen3(32, 1, 2),
     "minilm": minilm,
     "bert-base": bert_base,
-    "deberta-v3-large": deberta_large,
+    "deberta-v3-base": lambda: deberta(768, 12),
+    "deberta-v3-large": lambda: deberta(1024, 24),
+    "qwen3-0.6b": lambda: qwen3(1024, 28, 16),
 }
+
+PARTS: dict[str, tuple[Callable[[Run], None], int]] = {
+    "machine": (machine, 40),
+    "parity": (parity, 70),
+    "scoring": (scoring, 150),
+    "groups": (groups_of_eight, 40),
+    "training": (training, 180),
+    "decoder": (decoder, 50),
+    "start-up": (start_up, 90),
+    "serving": (server, 60),
+    "memory": (memory_use, 40),
+}
+"""Every part, and the seconds that it may take."""
+
+
+def markdown(lines: list[dict[str, Any]]) -> str:
+    """The lines of a run as a table for each part."""
+    tables = []
+    for part in dict.fromkeys(line["part"] for line in lines):
+        rows = [
+            {name: value for name, value in line.items() if name != "part"} for line in lines if line["part"] == part
+        ]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        table = [f"| {' | '.join(column.replace('_', ' ') for column in columns)} |", "|---" * len(columns) + "|"]
+        table += [f"| {' | '.join(str(row.get(column, '')) for column in columns)} |" for row in rows]
+        tables.append(f"### {part}\n\n" + "\n".join(table))
+    return "\n\n".join(tables)
 
 
 if __name__ == "__main__":

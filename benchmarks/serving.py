@@ -26,7 +26,11 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import uvloop
+
+try:
+    from uvloop import run
+except ImportError:
+    from asyncio import run
 
 import ranker
 from ranker.data.formats import parse_group
@@ -186,7 +190,7 @@ def compare(model, groups, bodies, rounds):
             scorer.score(groups)
             rates["bare"].append(len(groups) / (time.perf_counter() - started))
             for name, (_, port) in servers.items():
-                rates[name].append(uvloop.run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
+                rates[name].append(run(closed_loop(port, "/v1/score", bodies, CLIENTS)).rate)
     finally:
         for process, _ in servers.values():
             process.terminate()
@@ -208,11 +212,11 @@ def compare(model, groups, bodies, rounds):
 def overload(model, bodies, seconds):
     server, port = start(served(model, "--limit", f"queue_items={4 * CLIENTS}"))
     try:
-        uvloop.run(closed_loop(port, "/v1/score", bodies[:200], CLIENTS))
-        peak = uvloop.run(closed_loop(port, "/v1/score", bodies, CLIENTS))
+        run(closed_loop(port, "/v1/score", bodies[:200], CLIENTS))
+        peak = run(closed_loop(port, "/v1/score", bodies, CLIENTS))
         report = {"peak_items_per_second": round(peak.rate, 1), "queue_items": 4 * CLIENTS}
         for times in (1, 2, 10):
-            load = uvloop.run(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds))
+            load = run(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds))
             total = sum(load.statuses.values())
             report[f"{times}x"] = {
                 "throughput_of_peak": round(load.rate / peak.rate, 3),
@@ -269,7 +273,7 @@ def soak(model, bodies, minutes):
         await asyncio.gather(watch(), *(client() for _ in range(16)))
 
     try:
-        uvloop.run(everyone())
+        run(everyone())
         time.sleep(2)
         files = len(os.listdir(f"/proc/{server.pid}/fd"))
     finally:

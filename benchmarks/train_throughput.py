@@ -42,13 +42,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--run", choices=["ours", "trl"], help="one run, used by this script itself")
     options = parser.parse_args()
+    options.rows, options.held_out = options.rows.resolve(), options.held_out.resolve()
     if options.run:
         print(json.dumps(SIDES[options.run](options, options.seeds[0])))
         return
     results = []
     for seed in options.seeds:
         for side in options.sides:
-            command = [sys.executable, *sys.argv, "--run", side, "--seeds", str(seed)]
+            command = [
+                sys.executable,
+                str(Path(__file__).resolve()),
+                *sys.argv[1:],
+                "--run",
+                side,
+                "--seeds",
+                str(seed),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(done.stderr[-3000:])
@@ -207,6 +216,7 @@ def trl(options: argparse.Namespace, seed: int) -> dict:
         for row in read(options.held_out):
             texts = [text(row, side) + tokenizer.eos_token for side in ("chosen", "rejected")]
             batch = tokenizer(texts, padding=True, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+            batch = batch.to(model.device)  # where the trainer left it
             chosen, rejected = model(**batch).logits[:, 0].tolist()
             right, total = right + (chosen > rejected) + 0.5 * (chosen == rejected), total + 1
     return {**clock.figures(), "steps": trainer.state.global_step, "accuracy": right / total, "n": total}

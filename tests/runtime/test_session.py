@@ -8,6 +8,10 @@ from ranker.runtime import session
 from ranker.runtime.devices import torch_device
 
 
+EXACT = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+"""Options of CUDA by which sums are those of fp32."""
+
+
 def fake_runtime(monkeypatch, available, got=None, error=None):
     """An onnxruntime that offers ``available`` and opens with ``got``."""
     opened = {}
@@ -34,7 +38,7 @@ def fake_runtime(monkeypatch, available, got=None, error=None):
 def test_auto_takes_cuda_where_it_is_offered_and_cpu_elsewhere(monkeypatch, tmp_path):
     opened = fake_runtime(monkeypatch, [session.CUDA, session.CPU])
     session.open_session(tmp_path, threads=3)
-    assert opened["providers"] == [(session.CUDA, {"use_tf32": "0"}), session.CPU], "fp32 is fp32"
+    assert opened["providers"] == [(session.CUDA, EXACT), session.CPU], "fp32 is fp32"
     assert opened["threads"] == 3
     opened = fake_runtime(monkeypatch, [session.CUDA, session.CPU])
     session.open_session(tmp_path, device="cpu")
@@ -117,7 +121,7 @@ def test_a_machine_without_cgroups(monkeypatch, tmp_path):
 def test_another_gpu_than_the_first_is_asked_for_by_its_number(monkeypatch, tmp_path):
     opened = fake_runtime(monkeypatch, [session.CUDA, session.CPU])
     session.open_session(tmp_path, device="cuda:1")
-    assert opened["providers"] == [(session.CUDA, {"use_tf32": "0", "device_id": "1"}), session.CPU]
+    assert opened["providers"] == [(session.CUDA, EXACT | {"device_id": "1"}), session.CPU]
 
 
 @pytest.mark.parametrize(
