@@ -72,6 +72,7 @@ def test_what_is_neither_a_folder_nor_a_name_says_so(served):
         ranker.load("runs/pairrm/checkpoint/that is not there")
 
 
+@pytest.mark.full
 def test_a_checkpoint_and_its_exports_are_uploaded_to_a_private_repository(tmp_path, monkeypatch, model):
     asked = []
 

@@ -158,6 +158,7 @@ def test_failed_rows_fail_the_gate_and_not_the_search(tmp_path):
         assert parity.losses(decisions, precision) == ["1 groups could not be scored"]
 
 
+@pytest.mark.full
 def test_int8_is_said_to_be_slow_by_export_and_by_load_where_the_processor_is(tmp_path, monkeypatch, caplog):
     native.save(*tiny("pointwise"), tmp_path / "checkpoint")
     monkeypatch.setattr(session, "PROCESSOR", tmp_path / "cpuinfo")
@@ -306,6 +307,7 @@ def test_calibration_sees_the_ends_of_every_channel_and_keeps_the_ends_of_rows(t
     assert (seen.states[:, 4] == 7).sum() == 1
 
 
+@pytest.mark.full
 def test_int8_scores_share_no_scale_with_their_batch(tmp_path):
     native.save(*tiny("pointwise"), tmp_path / "checkpoint")
     export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
@@ -365,6 +367,7 @@ def test_a_parity_report_as_text_has_one_number_per_line():
     assert "accuracy" not in str(losing(data=parity.SAMPLE)), "of the built-in sample it says nothing about the model"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("on_loss", cases(get_args(OnLoss), "refuse".__eq__))
 def test_what_loses_too_much_is_refused_skipped_or_allowed(on_loss, tmp_path, monkeypatch, caplog):
     native.save(*tiny("set_encoder"), tmp_path / "checkpoint")

@@ -28,6 +28,7 @@ def counted(monkeypatch):
     return opened
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", cases(["model", "pointwise"], "model".__eq__))
 def test_passes_next_to_each_other_change_no_score(kind, request, counted):
     path = request.getfixturevalue(kind)

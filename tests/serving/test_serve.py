@@ -126,6 +126,7 @@ def test_a_port_that_is_taken_is_said(model):
     assert f"--port {port}: Address already in use; choose another port" in done.stderr
 
 
+@pytest.mark.full
 def test_a_pass_that_outlives_the_drain_does_not_abort_the_process(model):
     """Python's shutdown aborts (exit code -6) where a thread still computes in the engine."""
     limits = [

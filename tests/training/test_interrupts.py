@@ -80,6 +80,7 @@ def test_overwrite_replaces_the_earlier_run_and_nothing_else(trained, tiny_backb
         train(load_config("pairrm", source), overwrite=True)
 
 
+@pytest.mark.full
 def test_two_runs_at_once_in_one_folder_are_refused(tiny_backbone, tmp_path):
     import subprocess
     import sys
@@ -98,6 +99,7 @@ def test_two_runs_at_once_in_one_folder_are_refused(tiny_backbone, tmp_path):
         assert (tmp_path / resume.LOCK).exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("number", "code"), cases([(signal.SIGINT, 130), (signal.SIGTERM, 143)], lambda case: case[0] == signal.SIGTERM)
 )

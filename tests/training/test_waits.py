@@ -75,6 +75,7 @@ def test_a_step_of_an_encoder_waits_for_nothing(recipe, waits, tmp_path):
     assert waits == {}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("recipe", "family"),
     cases(
