@@ -15,6 +15,7 @@ from ranker.extras import require
 from ranker.metrics import accuracy, comparisons
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference
+from ranker.scoring.buckets import text_of_length
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, Scorer
 
@@ -197,9 +198,7 @@ class Reference:
 def text_of(source: Scorer, group: Group, tokens: int) -> str:
     """A text of about this many tokens, of the words of a group."""
     words = " ".join((*group.candidates, str(group.prompt))).split() or ["word"]
-    text = " ".join(words * (1 + tokens // len(words)))
-    (count,) = source.token_counts(Group("", (text,)))
-    return text[: len(text) * tokens // max(count, tokens)]
+    return text_of_length(source, " ".join([*words, ""]), tokens)
 
 
 def within(pipeline: TextPipeline, rows: Sequence[Preference], tokens: int) -> list[Preference]:

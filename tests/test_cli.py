@@ -108,6 +108,9 @@ def test_misused_options_are_said(model):
         (["--device", "gpu"], "expected device auto, cpu, cuda, tensorrt, mps, xpu or cuda:1, got 'gpu'"),
         (["--column", "prompt:q"], "expected --column name=column"),
         (["--column", "promt=q"], "did you mean 'prompt'"),
+        (["--option", "precison=bf16"], "expected name=value with an option of ranker.load; did you mean 'precision'"),
+        (["--option", "device=cpu"], "--option device=cpu: it is --device"),
+        (["--option", "passes_in_flight=0"], "expected passes_in_flight of at least 1, got 0"),
     ):
         done = ranker_cli("score", "--onnx", model, *args, stdin='{"prompt": "p", "candidates": []}')
         assert done.returncode == 2

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from ranker.cli import stream
-from ranker.cli.options import AverageOrders, Column, Device, Input, Model, Output, Quiet, Rate, Threads, columns_of
+from ranker.cli.options import (
+    AverageOrders,
+    Column,
+    Device,
+    Input,
+    Model,
+    Option,
+    Output,
+    Quiet,
+    Rate,
+    Threads,
+    columns_of,
+    load_options,
+)
 
 
 def main(
@@ -13,6 +26,7 @@ def main(
     column: Column = None,
     device: Device = "auto",
     threads: Threads = None,
+    option: Option = None,
     average_orders: AverageOrders = True,
     fail_on_error_rate: Rate = 1.0,
     quiet: Quiet = False,
@@ -33,6 +47,7 @@ def main(
         device=device,
         threads=threads,
         average_orders=average_orders,
+        **load_options(option),
         max_error_rate=fail_on_error_rate,
         quiet=quiet,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ranker.cli.options import Column, Device, Threads, columns_of
+from ranker.cli.options import Column, Device, Option, Threads, columns_of, load_options
 from ranker.errors import ConfigError, RegressionError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def main(
     ] = False,
     device: Device = "auto",
     threads: Threads = None,
+    option: Option = None,
 ) -> None:
     """Evaluate models on labelled rows, beside baselines and each other.
 
@@ -49,7 +50,7 @@ def main(
     from ranker.loading import load
 
     console = Console()
-    options: dict[str, Any] = {"device": device, "threads": threads}
+    options: dict[str, Any] = {"device": device, "threads": threads, **load_options(option)}
     _check_folder(output)
     if suite.is_suite(data):
         if calibrate or baseline or train_rows or column:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ranker.cli.options import AverageOrders, Column, Device, Model, Quiet, Threads, columns_of
+from ranker.cli.options import AverageOrders, Column, Device, Model, Option, Quiet, Threads, columns_of, load_options
 from ranker.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def main(
     prefix: Annotated[str, typer.Option(help="of the columns that are added")] = "ranker_",
     device: Device = "auto",
     threads: Threads = None,
+    option: Option = None,
     average_orders: AverageOrders = True,
     quiet: Quiet = False,
 ) -> None:
@@ -83,6 +84,7 @@ def main(
             progress=bar.update,
             device=device,
             average_orders=average_orders,
+            **load_options(option),
         )
     target = Path(folder)
     totals = summary.counted(target)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from ranker.errors import ConfigError
+from ranker.errors import ConfigError, nearest
 
 Model = Annotated[
     str, typer.Option("--model", "--onnx", help="model.onnx, a checkpoint folder or a hub name (these need torch)")
@@ -38,6 +38,10 @@ Device = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(help="processor threads; default: all that this process may use")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="name=value, another option of ranker.load: precision=bf16, length_buckets=true"),
+]
 AverageOrders = Annotated[
     bool, typer.Option(help="read ordered pairs (PairRM, SteamSHP) in both orders; without it half the work")
 ]
@@ -69,6 +73,37 @@ To = Annotated[
 NewFolder = Annotated[str, typer.Argument(help="a new folder")]
 
 
+def load_options(entries: list[str] | None) -> dict[str, Any]:
+    """``--option name=value`` as keyword arguments of ``ranker.load``, values as JSON where they are.
+
+    Raises:
+        ConfigError: an entry without an equals sign, an unknown name, or one that has an option of its own.
+    """
+    from ranker.loading import LOAD_OPTIONS
+
+    options: dict[str, Any] = {}
+    for entry in entries or []:
+        name, equals, value = entry.partition("=")
+        if not equals or name not in LOAD_OPTIONS:
+            hint = nearest(name, LOAD_OPTIONS)
+            raise ConfigError(f"--option {entry}: expected name=value with an option of ranker.load{hint}")
+        if name in NAMED:
+            raise ConfigError(f"--option {entry}: it is --{name.replace('_', '-')}")
+        options[name] = _json(value)
+    return options
+
+
+NAMED: Final = ("device", "threads", "average_orders", "text")
+"""Options of ``ranker.load`` that commands name themselves."""
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def text_of(entries: list[str] | None) -> dict[str, Any] | None:
     """``--text name=value`` as a mapping: values as JSON where they are, ``@file`` the content of a file.
 
@@ -85,10 +120,7 @@ def text_of(entries: list[str] | None) -> dict[str, Any] | None:
             if not file.is_file():
                 raise ConfigError(f"--text {name}: found no file {file}")
             value = file.read_text(encoding="utf-8")
-        try:
-            settings[name] = json.loads(value)
-        except ValueError:
-            settings[name] = value
+        settings[name] = _json(value)
     return settings or None
 
 

@@ -11,6 +11,7 @@ from ranker.cli.options import (
     Input,
     Keep,
     Model,
+    Option,
     Output,
     Prefilter,
     Quiet,
@@ -18,6 +19,7 @@ from ranker.cli.options import (
     Schedule,
     Threads,
     columns_of,
+    load_options,
 )
 
 
@@ -28,6 +30,7 @@ def main(
     column: Column = None,
     device: Device = "auto",
     threads: Threads = None,
+    option: Option = None,
     average_orders: AverageOrders = True,
     schedule: Schedule = None,
     budget: Budget = None,
@@ -52,6 +55,7 @@ def main(
         device=device,
         threads=threads,
         average_orders=average_orders,
+        **load_options(option),
         schedule=schedule,
         budget=budget,
         prefilter=prefilter,

@@ -13,12 +13,14 @@ from ranker.cli.options import (
     Device,
     Input,
     Model,
+    Option,
     Output,
     Quiet,
     Rate,
     Text,
     Threads,
     columns_of,
+    load_options,
     text_of,
 )
 
@@ -30,6 +32,7 @@ def main(
     column: Column = None,
     device: Device = "auto",
     threads: Threads = None,
+    option: Option = None,
     average_orders: AverageOrders = True,
     text: Text = None,
     rendered: Annotated[
@@ -54,6 +57,7 @@ def main(
         device=device,
         threads=threads,
         average_orders=average_orders,
+        **load_options(option),
         text=text_of(text),
         rendered=rendered,
         max_error_rate=fail_on_error_rate,

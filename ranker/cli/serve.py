@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ranker.cli.options import AverageOrders, Device, Model, Threads
+from ranker.cli.options import AverageOrders, Device, Model, Option, Threads, load_options
 from ranker.extras import require
 
 
@@ -23,7 +23,11 @@ def main(
     name: Annotated[str | None, typer.Option(help="of the model in responses; default: the file's name")] = None,
     device: Device = "auto",
     threads: Threads = None,
+    option: Option = None,
     average_orders: AverageOrders = True,
+    warm_up: Annotated[
+        bool, typer.Option("--warm-up", help="score a row of every length before /readyz says ready, for GPUs")
+    ] = False,
 ) -> None:
     """Serve a model over HTTP: /v1/score, /v1/rank, /v1/compare, and the routes of other reward servers.
 
@@ -41,7 +45,9 @@ def main(
         limit=limit or [],
         ui=ui,
         name=name,
+        warm_up=warm_up,
         device=device,
         threads=threads,
         average_orders=average_orders,
+        **load_options(option),
     )

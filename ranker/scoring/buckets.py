@@ -9,6 +9,8 @@ import numpy as np
 
 from ranker.layouts import Layout
 from ranker.layouts.layout import Arrays
+from ranker.records import Group
+from ranker.scoring.protocol import Scorer
 
 LENGTH_STEPS: Final = ((96, 8), (192, 16), (384, 32))
 """Up to which length rows are padded to a multiple of what; longer ones to ``LONGEST_STEP``.
@@ -59,6 +61,13 @@ def shape_bucket(rows: int, length: int, budget: int | None = None) -> tuple[int
     full = 0 if budget is None else budget // width
     count = count_bucket(rows)
     return (min(count, full) if rows <= full else count), width
+
+
+def text_of_length(scorer: Scorer, words: str, tokens: int) -> str:
+    """A text of about so many tokens, made of ``words`` again and again."""
+    text = words * (1 + tokens // max(1, len(words.split())))
+    (count,) = scorer.token_counts(Group("", (text,)))
+    return text[: max(1, len(text) * tokens // max(count, tokens))]
 
 
 def plan(lengths: Sequence[int], rows: Sequence[int], budget: int) -> list[list[int]]:

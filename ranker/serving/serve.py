@@ -49,6 +49,7 @@ def serve(
     limit: Sequence[str],
     ui: bool,
     name: str | None,
+    warm_up: bool = False,
     **options: Any,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT.
@@ -64,6 +65,7 @@ def serve(
         limit: entries ``name=value`` with the fields of ``Limits``.
         ui: whether the page is at ``/ui`` (the ``ui`` extra).
         name: the model's name in responses; default the file's.
+        warm_up: whether a row of every length is scored before the server says that it is ready.
         options: those of ``ranker.load``.
 
     Raises:
@@ -75,6 +77,8 @@ def serve(
     limits = limits_of(limit)
     check_host(host, keys, insecure)
     server = Server(load(model, **options).scorer, name or Path(model).name, limits)
+    if warm_up:
+        server.warm_up()
     app = application(server, keys)
     if ui:
         app = page.mount(app, server)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import HTTPException, Request
 
+from ranker.errors import RankerError
 from ranker.records import Group
+from ranker.scoring.buckets import length_bucket, text_of_length
 from ranker.scoring.protocol import GroupScores, Scorer
 from ranker.serving.batcher import LATE, Batcher, DeadlineError
 from ranker.serving.limits import Limits, UnprocessableError
 from ranker.serving.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 PATIENCE: Final = 0.25
 """Seconds that a request waits before the server watches for a disconnect of its client."""
@@ -47,6 +54,34 @@ class Server:
         lanes = LANES if scorer.info.parallel_passes > 1 else 1
         self.batcher = Batcher(scorer, queue_items=limits.queue_items, lanes=lanes)
         self.metrics.watch(lambda: self.batcher.queue_length)
+        self._warm = threading.Event()
+        self._warm.set()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are accepted and the model is warm."""
+        return self.batcher.alive and self._warm.is_set()
+
+    def warm_up(self) -> None:
+        """Score a row of every length in the background; ``ready`` is false until it is done.
+
+        The lengths are those of ``ranker.scoring.buckets``, from the longest on. Kernels that plan for a shape have
+        planned when the first request comes.
+        """
+        self._warm.clear()
+        threading.Thread(target=self._score_every_length, name="ranker-warm-up", daemon=True).start()
+
+    def _score_every_length(self) -> None:
+        longest = self.scorer.info.max_length
+        lengths = sorted({length_bucket(length) for length in range(1, longest + 1)}, reverse=True)
+        try:
+            for length in lengths:
+                text = text_of_length(self.scorer, "word ", length)
+                self.batcher.submit([Group("", (text, text))], seconds=math.inf).result()
+        except RankerError as error:  # the server is stopped, or refuses more; requests warm it up instead
+            logger.warning("the warm-up ended early: %s", error)
+        finally:
+            self._warm.set()
 
     async def score(self, request: Request, groups: Sequence[Group], *, alone: bool = False) -> list[GroupScores]:
         """One result per group, in order, computed after the groups in the queue.

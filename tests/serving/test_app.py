@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 import ranker
+from ranker.scoring.buckets import length_bucket
 from ranker.scoring.protocol import ScorerInfo
 from ranker.serving.app import application
 from ranker.serving.limits import Keys, Limits, check_host
@@ -248,3 +249,30 @@ def test_a_lone_surrogate_is_scored_and_not_refused(client):
     answer = client.post("/v1/score", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200
     assert len(answer.json()["results"][0]["scores"]) == 2
+
+
+def test_a_server_that_warms_up_is_ready_when_it_has_scored_every_length(loaded):
+    lengths, release, scorer = [], threading.Event(), loaded.scorer
+
+    class Slow:
+        info = scorer.info
+        token_counts = scorer.token_counts
+
+        def score(self, groups, **options):
+            release.wait()
+            lengths.append(max(scorer.token_counts(groups[0])))
+            return scorer.score(groups, **options)
+
+    server = Server(Slow(), "slow", Limits())
+    server.warm_up()
+    with TestClient(application(server, Keys([]))) as client:
+        assert client.get("/livez").status_code == 200
+        answer = client.get("/readyz")
+        assert (answer.status_code, "warming up" in answer.text) == (503, True)
+        release.set()
+        assert server._warm.wait(60)
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/v1/score", json={"prompt": "p", "candidates": ["a", "b"]}).status_code == 200
+    buckets = {length_bucket(length) for length in range(1, scorer.info.max_length + 1)}
+    assert len(lengths) >= len(buckets) - 1
+    assert lengths[0] >= scorer.info.max_length - 8

@@ -41,12 +41,12 @@ def router(server: Server) -> APIRouter:
         """Whether the process answers."""
         return JSONResponse({"status": "ok"})
 
-    @routes.get("/readyz", responses={503: {"description": "draining"}})
-    @routes.get("/health", responses={503: {"description": "draining"}})
+    @routes.get("/readyz", responses={503: {"description": "draining, or warming up"}})
+    @routes.get("/health", responses={503: {"description": "draining, or warming up"}})
     async def readyz() -> JSONResponse:
-        """Whether requests are accepted; 503 while draining, or when the engine has died."""
-        if not server.batcher.alive:
-            raise HTTPException(503, "draining")
+        """Whether requests are accepted; 503 while draining or warming up, or when the engine has died."""
+        if not server.ready:
+            raise HTTPException(503, "warming up" if server.batcher.alive else "draining")
         return JSONResponse({"status": "ready"})
 
     @routes.get("/info")
