@@ -394,38 +394,13 @@ def scoring(run: Run) -> None:
 MAIN = ("torch bf16", "torch bf16, no padding", "torch bf16, buckets, 2 in flight", "ONNX fp16")
 
 
-def _scoring_sides(
-    run: Run, model: Any, tokenizer: Any, folder: Path, shape: str
-) -> dict[str, Callable[[list[Any]], Any]]:
-    def ours(source: Path, **options: Any) -> Callable[[list[Any]], Any]:
-        loaded = ranker.load(source, device=run.device, **options)
-        return lambda groups: loaded.score_batch([p for p, _ in groups], [a for _, a in groups])
+Scored = Callable[[list[Any]], Any]
 
-    sides = {
-        "torch bf16": ours(folder, precision="bf16"),
-        "torch bf16, buckets": ours(folder, precision="bf16", length_buckets=True),
-        "torch bf16, buckets, 2 in flight": ours(folder, precision="bf16", length_buckets=True, passes_in_flight=2),
-    }
-    if run.on_card:
-        for kernel in ("efficient", "cudnn"):
-            sides[f"torch bf16, {kernel}"] = ours(folder, precision="bf16", attention_kernel=kernel)
-    if family(model.config) not in UNPACKABLE:
-        sides["torch bf16, no padding"] = ours(folder, precision="bf16", padding_free=True)
+
+def _scoring_sides(run: Run, model: Any, tokenizer: Any, folder: Path, shape: str) -> dict[str, Scored]:
+    sides = _torch_sides(run, model, folder)
     if on_cuda(run):
-        for name, precision, more in _files(model):
-            file = exported(run, model, tokenizer, shape, precision, **more)
-            sides[f"ONNX {name}"] = ours(file)
-            if precision == "fp16":
-                sides[f"ONNX {name}, buckets"] = ours(file, length_buckets=True)
-                sides[f"ONNX {name}, buckets, 2 in flight"] = ours(file, length_buckets=True, passes_in_flight=2)
-        if run.on_card:
-            file = exported(run, model, tokenizer, shape, "fp16")
-            bound = ranker.Ranker(
-                GraphScorer(file, model.layout, tokenizer, device=run.device, length_buckets=True, bind_buffers=True)
-            )
-            sides["ONNX fp16, buckets, bound"] = lambda groups: bound.score_batch(
-                [p for p, _ in groups], [a for _, a in groups]
-            )
+        sides |= _onnx_sides(run, model, tokenizer, shape)
     for dtype in ("float16", "bfloat16") if run.on_card else ("bfloat16",):
         other = CrossEncoder(
             str(folder),
@@ -436,6 +411,44 @@ def _scoring_sides(
         )
         sides[f"CrossEncoder {dtype}"] = lambda groups, other=other: other.predict(
             [(prompt, answer) for prompt, both in groups for answer in both], batch_size=128, show_progress_bar=False
+        )
+    return sides
+
+
+def _scored_by(loaded: ranker.Ranker) -> Scored:
+    return lambda groups: loaded.score_batch([p for p, _ in groups], [a for _, a in groups])
+
+
+def _torch_sides(run: Run, model: Any, folder: Path) -> dict[str, Scored]:
+    options: dict[str, dict[str, Any]] = {
+        "torch bf16": {},
+        "torch bf16, buckets": {"length_buckets": True},
+        "torch bf16, buckets, 2 in flight": {"length_buckets": True, "passes_in_flight": 2},
+    }
+    if family(model.config) == "deberta-v2":
+        options["torch bf16, compiled"] = {"attention_kernel": "compiled"}
+    elif run.on_card:
+        options |= {f"torch bf16, {kernel}": {"attention_kernel": kernel} for kernel in ("efficient", "cudnn")}
+    if family(model.config) not in UNPACKABLE:
+        options["torch bf16, no padding"] = {"padding_free": True}
+    load = partial(ranker.load, folder, device=run.device, precision="bf16")
+    return {name: _scored_by(load(**more)) for name, more in options.items()}
+
+
+def _onnx_sides(run: Run, model: Any, tokenizer: Any, shape: str) -> dict[str, Scored]:
+    sides = {}
+    for name, precision, more in _files(model):
+        file = exported(run, model, tokenizer, shape, precision, **more)
+        load = partial(ranker.load, file, device=run.device)
+        sides[f"ONNX {name}"] = _scored_by(load())
+        if precision == "fp16":
+            sides[f"ONNX {name}, buckets"] = _scored_by(load(length_buckets=True))
+            sides[f"ONNX {name}, buckets, 2 in flight"] = _scored_by(load(length_buckets=True, passes_in_flight=2))
+    if run.on_card:
+        file = exported(run, model, tokenizer, shape, "fp16")
+        bound = {"device": run.device, "length_buckets": True, "bind_buffers": True}
+        sides["ONNX fp16, buckets, bound"] = _scored_by(
+            ranker.Ranker(GraphScorer(file, model.layout, tokenizer, **bound))
         )
     return sides
 
@@ -470,7 +483,10 @@ def training(run: Run) -> None:
             for name, side in TRAINING.items():
                 if name.endswith("no padding") and (family(SHAPES[shape]()) in UNPACKABLE or not run.on_card):
                     continue
-                if "kernel" in name and not run.on_card:
+                disentangled = family(SHAPES[shape]()) == "deberta-v2"
+                if ("compiled" in name) != disentangled and ("compiled" in name or "efficient" in name):
+                    continue
+                if "efficient" in name and not run.on_card:
                     continue
                 try:
                     with contextlib.redirect_stdout(io.StringIO()):
@@ -683,6 +699,7 @@ TRAINING: dict[str, Callable[[Run, str, list[dict[str, str]]], Clock]] = {
     "ranker, buckets": ours(length_buckets=True),
     "ranker, buckets, prefetch": ours(length_buckets=True, prefetch_batches=4),
     "ranker, efficient kernel": ours(attention_kernel="efficient", prefetch_batches=4),
+    "ranker, compiled kernel": ours(attention_kernel="compiled", prefetch_batches=4),
     "ranker, no padding": ours(padding_free=True, prefetch_batches=4),
     "TRL": trl,
     "CrossEncoderTrainer": cross_encoder_trainer,

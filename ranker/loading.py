@@ -331,8 +331,8 @@ def load(
             plan once for each; default: with TensorRT, which compiles the graph for each.
         passes_in_flight: passes on a GPU that are prepared, computed and read back at once. Two or more keep it busy
             while the host prepares the next pass; every one takes memory.
-        attention_kernel: the kernel of attention on CUDA: ``efficient``, ``cudnn`` or ``math``; ``auto`` leaves it to
-            torch or onnxruntime.
+        attention_kernel: the kernel of attention on CUDA: ``efficient``, ``cudnn`` or ``math``; of a DeBERTa checkpoint
+            ``compiled``, which torch compiles at the first pass; ``auto`` leaves it to torch or onnxruntime.
         average_orders: whether a model that reads ordered pairs (PairRM, SteamSHP) reads each pair in both orders and
             averages them. False halves the work and leaves the model's position bias in the scores.
         text: settings of the text in the place of the model's own (``ranker.layouts.settings.TextSettings``), for what

@@ -10,7 +10,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 ExportPrecision = Literal["fp32", "fp16", "int8", "int8-static"]
 Quantization = Literal["none", "4bit", "8bit"]
 WeightBy = Literal["row", "prompt"]
-AttentionKernel = Literal["auto", "efficient", "cudnn", "math"]
+AttentionKernel = Literal["auto", "efficient", "cudnn", "math", "compiled"]
 Pooling = Literal["auto", "first_token", "mean"]
 
 

@@ -44,7 +44,7 @@ class TorchScorer:
         length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``).
         passes_in_flight: passes that are prepared, computed and read back at once. With two or more a GPU has the next
             pass while the host reads the scores of the last, and copies come from pinned memory.
-        attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to torch.
+        attention_kernel: the kernel of attention, of ``ranker.models.attention.kernels``; ``auto`` leaves it to torch.
 
     Raises:
         ConfigError: one order of a model that reads no ordered pairs, or a kernel that the device has not.
@@ -64,7 +64,7 @@ class TorchScorer:
         passes_in_flight: int = 1,
         attention_kernel: AttentionKernel = "auto",
     ) -> None:
-        check_kernel(attention_kernel, model.device.type)
+        check_kernel(attention_kernel, model.device.type, backbones.family(model.base_model.config))
         self.model = model
         self.pipeline = TextPipeline(
             model.layout,

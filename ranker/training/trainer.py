@@ -24,6 +24,7 @@ from ranker.config import TrainingConfig
 from ranker.metrics import answer_labels, pairwise_summary, rmse, spearman
 from ranker.models.attention.kernels import attention_kernel, check_kernel
 from ranker.models.attention.padding_free import segments_known
+from ranker.models.backbones import family
 from ranker.models.heads import NEW_HEADS
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group, Preference, Prompt
@@ -108,7 +109,8 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self._step: list[dict[str, Any]] = []
         self._done = 0
         self._limit: int | None = None
-        check_kernel(config.attention_kernel, args.device.type)
+        backbone = (model.get_base_model() if adapter is not None else model).base_model
+        check_kernel(config.attention_kernel, args.device.type, family(backbone.config))
         super().__init__(
             model=model,
             args=args,

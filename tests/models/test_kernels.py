@@ -2,16 +2,20 @@
 
 import re
 
+import numpy as np
 import pytest
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 import ranker
 from ranker.errors import ConfigError
+from ranker.models.attention.kernels import attention_kernel
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.runtime import manifest, onnx_scorer
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import open_session
+from ranker.scoring import batching
 from tests.conftest import tiny
 
 GROUP = Group("What is it?", ("This.", "That, which is longer."))
@@ -29,6 +33,47 @@ def test_a_chosen_kernel_is_used():
     chosen = operations_of(TorchScorer(*tiny("pointwise"), attention_kernel="math"))
     assert (fused in usual, math in usual) == (True, False)
     assert (fused in chosen, math in chosen) == (False, True)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("layout", ["pointwise", "set_encoder", "shared_prompt"])
+def test_compiled_attention_gives_the_same_scores_and_gradients(layout):
+    """For any shape; torch compiles for a minute."""
+    model, tokenizer = tiny(layout, family="deberta-v2")
+    plain, compiled = (TorchScorer(model, tokenizer, attention_kernel=name) for name in ("auto", "compiled"))
+    for groups in ([GROUP], [GROUP, Group("Another, longer question?", ("a", "b", "c " * 9))]):
+        for a, b in zip(plain.score(groups), compiled.score(groups), strict=True):
+            assert b.error is None
+            np.testing.assert_allclose(b.scores, a.scores, rtol=1e-4, atol=1e-5)
+    gradients = []
+    for name in ("auto", "compiled"):
+        model.zero_grad()
+        packed = [plain.pipeline.pack(tokens) for tokens in plain.pipeline.tokenize([GROUP])]
+        arrays = batching.collate(model.layout, batching.units(packed))
+        with attention_kernel(name):
+            out = model(**{key: torch.from_numpy(array) for key, array in arrays.items()})
+            (out * torch.arange(out.numel()).view_as(out)).sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
+
+
+def test_a_kernel_of_another_family_is_refused():
+    with pytest.raises(ConfigError, match="attention_kernel 'math' is not one of 'deberta-v2'; take auto or compiled"):
+        TorchScorer(*tiny("pointwise", family="deberta-v2"), attention_kernel="math")
+    with pytest.raises(ConfigError, match="attention_kernel 'compiled' is not one of 'bert'; take auto or efficient"):
+        TorchScorer(*tiny("pointwise"), attention_kernel="compiled")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "options", [{"attention_kernel": "efficient"}, {"attention_kernel": "cudnn"}, {"passes_in_flight": 3}]
+)
+def test_ways_to_score_on_a_gpu_give_the_same_scores(options, model):
+    checkpoint = model.parent / "checkpoint"
+    plain, other = (ranker.load(checkpoint, device="cuda", precision="bf16", **more) for more in ({}, options))
+    prompts, answers = ["What is it?"] * 40, [["This.", "That, which is longer. " * (1 + n % 7)] for n in range(40)]
+    for a, b in zip(plain.score_batch(prompts, answers), other.score_batch(prompts, answers), strict=True):
+        np.testing.assert_allclose(b, a, rtol=3e-2, atol=3e-2)
 
 
 @pytest.mark.parametrize("kernel", ["efficient", "cudnn", "flash"])

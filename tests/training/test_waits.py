@@ -102,3 +102,21 @@ def test_what_waits_is_seen():
         values[values > 1]
         float(values.sum())
     assert len(mode.places) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_step_on_a_gpu_waits_for_nothing(recipe, tmp_path, monkeypatch):
+    """By the driver's own count: an operation that waits raises."""
+    step = RankerTrainer.training_step
+
+    def strict(self, *args, **kwargs):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return step(self, *args, **kwargs)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(RankerTrainer, "training_step", strict)
+    settings = {"training.precision": "bf16", "training.prefetch_batches": 2, "training.length_buckets": True}
+    assert train(recipe, "bert", tmp_path, **settings).steps > 0

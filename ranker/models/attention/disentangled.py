@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.deberta_v2.modeling_deberta_v2 import (
     DebertaV2Encoder,
     DisentangledSelfAttention,
@@ -75,30 +79,96 @@ class BlockDisentangledAttention(DisentangledSelfAttention):  # type: ignore[mis
             attention_mask = torch.cat([attention_mask.bool(), present(members, attention_mask)], dim=3)
         factor = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         scale = float(query.shape[-1] * factor) ** -0.5
-        bias = query.new_zeros(())
+        content = position = to_position = from_position = None
         if self.relative_attention and relative_pos is not None and rel_embeddings is not None:
-            bias = self._bias(query, key, relative_pos, rel_embeddings) * scale
+            content, position = self._projections(relative_pos, rel_embeddings)
+            to_position, from_position = relative_pos.to_position, relative_pos.from_position
+        seen = attention_mask.bool()
         if torch.onnx.is_in_onnx_export():
-            return fused(query, key, value, bias + bias_of(attention_mask.bool(), query.dtype), scale).flatten(2), None
-        scores = query @ (key * scale).transpose(-1, -2) + bias
-        scores = scores.masked_fill(~attention_mask.bool(), torch.finfo(scores.dtype).min)
-        context = self.dropout(scores.softmax(dim=-1)) @ value
+            bias = relative_bias(query, key, content, position, to_position, from_position) * scale
+            return fused(query, key, value, bias + bias_of(seen, query.dtype), scale).flatten(2), None
+        compute = compiled() if _compiled.get() else attend
+        dropout = self.dropout.p if self.training else 0.0
+        context = compute(query, key, value, seen, content, position, to_position, from_position, scale, dropout)
         return context.transpose(1, 2).flatten(2), None
 
     def _heads(self, states: Tensor) -> Tensor:
         return states.view(*states.shape[:-1], self.num_attention_heads, -1).transpose(-3, -2)
 
-    def _bias(self, query: Tensor, key: Tensor, relations: Relations, rel_embeddings: Tensor) -> Tensor:
-        """What relative positions add to the scores, by content and position: (rows, heads, sequence, keys)."""
+    def _projections(self, relations: Relations, rel_embeddings: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The relative positions as keys and as queries (heads, positions, width), where the model reads them."""
         middle, span = self.pos_ebd_size, relations.span
         embeddings = self.pos_dropout(rel_embeddings[middle - span : middle + span])
-        bias = query.new_zeros(())
+        content = position = None
         if "c2p" in self.pos_att_type:
-            projection = self.key_proj if self.share_att_key else self.pos_key_proj
-            scores = query @ self._heads(projection(embeddings)).transpose(-1, -2)
-            bias = bias + scores.gather(-1, relations.to_position)
+            content = self._heads((self.key_proj if self.share_att_key else self.pos_key_proj)(embeddings))
         if "p2c" in self.pos_att_type:
-            projection = self.query_proj if self.share_att_key else self.pos_query_proj
-            scores = key @ self._heads(projection(embeddings)).transpose(-1, -2)
-            bias = bias + scores.gather(-1, relations.from_position).transpose(-1, -2)
-        return bias
+            position = self._heads((self.query_proj if self.share_att_key else self.pos_query_proj)(embeddings))
+        return content, position
+
+
+def relative_bias(
+    query: Tensor,
+    key: Tensor,
+    content: Tensor | None,
+    position: Tensor | None,
+    to_position: Tensor | None,
+    from_position: Tensor | None,
+) -> Tensor:
+    """What relative positions add to the scores: (rows, heads, sequence, keys).
+
+    Args:
+        query: (rows, heads, sequence, width).
+        key: (rows, heads, keys, width).
+        content: the positions as keys (heads, positions, width); None where the model does not read them so.
+        position: the positions as queries.
+        to_position: of ``Relations``.
+        from_position: of ``Relations``.
+    """
+    bias = query.new_zeros(())
+    if content is not None and to_position is not None:
+        bias = bias + (query @ content.transpose(-1, -2)).gather(-1, to_position)
+    if position is not None and from_position is not None:
+        bias = bias + (key @ position.transpose(-1, -2)).gather(-1, from_position).transpose(-1, -2)
+    return bias
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seen: Tensor,
+    content: Tensor | None,
+    position: Tensor | None,
+    to_position: Tensor | None,
+    from_position: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Tensor:
+    """Disentangled attention: (rows, heads, sequence, width).
+
+    ``seen`` (rows, 1 or heads, sequence, keys) says which keys are read; the others as in ``relative_bias``.
+    """
+    bias = relative_bias(query, key, content, position, to_position, from_position) * scale
+    scores = query @ (key * scale).transpose(-1, -2) + bias
+    scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+    return nn.functional.dropout(scores.softmax(dim=-1), dropout) @ value
+
+
+@cache
+def compiled() -> Callable[..., Tensor]:
+    """``attend`` with its sums, gathers and softmax in one kernel (torch.compile), for any shape."""
+    return torch.compile(attend, dynamic=True)
+
+
+_compiled: ContextVar[bool] = ContextVar("_compiled", default=False)
+
+
+@contextmanager
+def compiled_attention() -> Iterator[None]:
+    """Within, DeBERTa's attention is ``compiled``."""
+    token = _compiled.set(True)
+    try:
+        yield
+    finally:
+        _compiled.reset(token)

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ranker.config.section import AttentionKernel
 from ranker.errors import ConfigError
+from ranker.models.attention.disentangled import compiled_attention
 
 KERNELS: Final[dict[AttentionKernel, SDPBackend]] = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -19,22 +20,38 @@ KERNELS: Final[dict[AttentionKernel, SDPBackend]] = {
 """Kernels that take a mask, by torch's names. Its flash kernel takes none; ``padding_free`` reads rows with it."""
 
 
+COMPILED: Final = "compiled"
+"""DeBERTa's attention, compiled by torch for any shape."""
+
+
 def attention_kernel(name: AttentionKernel) -> AbstractContextManager[None]:
-    """Within, ``scaled_dot_product_attention`` uses this kernel or fails; ``auto`` leaves the choice to torch."""
-    return contextlib.nullcontext() if name == "auto" else sdpa_kernel(KERNELS[name])
+    """Within, ``scaled_dot_product_attention`` uses this kernel or fails; ``auto`` leaves the choice to torch.
+
+    ``compiled`` is for DeBERTa, whose attention is not that one.
+    """
+    if name == "auto":
+        return contextlib.nullcontext()
+    return compiled_attention() if name == COMPILED else sdpa_kernel(KERNELS[name])
 
 
-def check_kernel(name: AttentionKernel, device: str) -> None:
-    """Refuse a kernel that the device has not.
+def check_kernel(name: AttentionKernel, device: str, family: str) -> None:
+    """Refuse a kernel that the device or the model has not.
 
     Args:
         name: of the kernel.
         device: torch's name of the kind of device.
+        family: of the backbone.
 
     Raises:
-        ConfigError: naming those that it has.
+        ConfigError: naming those that there are.
     """
-    if name not in ("auto", *KERNELS):
-        raise ConfigError(f"expected attention_kernel auto, {', '.join(KERNELS)}; got '{name}'")
+    if name not in ("auto", COMPILED, *KERNELS):
+        raise ConfigError(f"expected attention_kernel auto, {COMPILED}, {', '.join(KERNELS)}; got '{name}'")
+    disentangled = family == "deberta-v2"
+    if name != "auto" and disentangled != (name == COMPILED):
+        names = COMPILED if disentangled else ", ".join(KERNELS)
+        raise ConfigError(f"attention_kernel '{name}' is not one of '{family}'; take auto or {names}")
+    if name == COMPILED:
+        return
     if device != "cuda" and name not in ("auto", "math"):
         raise ConfigError(f"attention_kernel '{name}' is one of CUDA's; on {device} take auto or math")
