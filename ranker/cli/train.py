@@ -37,7 +37,8 @@ def main(
 
     Example: ranker train pairrm data.train='[my/pairs.jsonl]' training.num_train_epochs=2
     """
-    from ranker.config import dump_config, load_config, recipes
+    from ranker.config import load_config, recipes
+    from ranker.config.files import explained_config
 
     if list_recipes:
         for name, path in recipes().items():
@@ -48,7 +49,7 @@ def main(
     changes = [*(overrides or []), *([f"model.name_or_path={OFFLINE}"] if offline else [])]
     config = load_config(recipe, changes)
     if print_config:
-        typer.echo(dump_config(config), nl=False)
+        typer.echo(explained_config(config), nl=False)
     elif dry_run:
         from ranker.training.preview import preview
 

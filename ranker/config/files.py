@@ -19,6 +19,10 @@ CONFIG_BYTES: Final = 1_000_000
 """Bytes of YAML that are read; aliases could expand a small file without bound."""
 
 
+RECIPE: Final = "recipe"
+COMPLETE: Final = "none"
+"""What a file says of its recipe that holds all settings itself."""
+
 SYNONYMS: Final = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
@@ -96,6 +100,9 @@ def recipes() -> dict[str, Path]:
 def load_config(recipe: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> RunConfig:
     """A recipe by name or a YAML file by path, with changes.
 
+    A file names the recipe that it changes, ``recipe: pairrm``, and holds only its changes; ``recipe: none`` says that
+    it is complete, as ``dump_config`` and ``--print-config`` write it.
+
     Args:
         recipe: its name or path.
         overrides: ``section.key=value`` texts whose values are YAML, or a mapping from ``section.key`` to a value.
@@ -114,7 +121,7 @@ def load_config(recipe: str | Path, overrides: Sequence[str] | Mapping[str, Any]
         raise ConfigError(f"expected a recipe or a YAML file, got '{recipe}'{nearest(str(recipe), recipes())}")
     if path.stat().st_size > CONFIG_BYTES:
         raise ConfigError(f"{path}: expected at most {CONFIG_BYTES} bytes of YAML")
-    values = _mapping(path)
+    values = _mapping(path) if path in recipes().values() else _on_its_recipe(path)
     changes = overrides.items() if isinstance(overrides, Mapping) else map(_parsed, overrides)
     for key, value in changes:
         _apply(values, key, deepcopy(value))  # a later change may set a key inside it
@@ -135,13 +142,86 @@ def parse_config(values: Mapping[str, Any]) -> RunConfig:
 
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as YAML that ``load_config`` reads back."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = {RECIPE: COMPLETE, **config.model_dump(mode="json")}
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+
+
+def explained_config(config: RunConfig) -> str:
+    """``dump_config`` with what every setting means as a comment before it."""
+    return "\n".join([f"{RECIPE}: {COMPLETE}", *_explained(config, "")]) + "\n"
+
+
+def _explained(section: BaseModel, indent: str) -> list[str]:
+    lines: list[str] = []
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if field.description:
+            lines.append(f"{indent}# {field.description}")
+        if isinstance(value, BaseModel) and type(value).model_fields:
+            lines += [f"{indent}{name}:", *_explained(value, f"{indent}  ")]
+        else:
+            plain = section.model_dump(mode="json", include={name})
+            text = str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+            lines += [f"{indent}{line}" for line in text.splitlines()]
+    return lines
+
+
+def _on_its_recipe(path: Path) -> dict[str, Any]:
+    """The values of a user's file over those of the recipe that it names.
+
+    Raises:
+        ConfigError: it names none, or an unknown one.
+    """
+    values = _mapping(path)
+    base = values.pop(RECIPE, None)
+    if base == COMPLETE:
+        return values
+    if base not in recipes():
+        problem = "no recipe is named" if base is None else f"unknown recipe '{base}'{nearest(str(base), recipes())}"
+        raise ConfigError(
+            f"{path}: {problem}; begin the file with 'recipe: NAME', the recipe whose settings it changes "
+            f"({', '.join(recipes())}), or with 'recipe: {COMPLETE}' where it is complete"
+        )
+    merged = _mapping(recipes()[base])
+    for section, settings in values.items():
+        if isinstance(settings, dict) and isinstance(merged.get(section), dict):
+            for name, value in settings.items():
+                _apply(merged, f"{section}.{name}", value)
+        else:
+            merged[section] = settings
+    return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, by which a small file could hold more values than memory does."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """See ``yaml.composer.Composer``."""
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()  # type: ignore[no-untyped-call]
+            reason = f"aliases are not read; write the value of *{alias.anchor} out"
+            raise yaml.composer.ComposerError(None, None, reason, alias.start_mark)
+        return super().compose_node(parent, index)
+
+
+def _yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        ValueError: it is none, with the reason in one line.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError:
+        raise ValueError("the values are nested too deep") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date that no calendar has is a ValueError
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = _yaml(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError too
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: expected sections model, data, training; got {type(values).__name__}")
@@ -153,9 +233,9 @@ def _parsed(override: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f"expected key=value, got '{override}'; for example training.learning_rate=1e-5")
     try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"'{key}': expected a YAML value, got '{text}'") from error
+        return key, _yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"'{key}': expected a YAML value, got '{text:.80}' ({str(error):.200})") from error
 
 
 def _apply(values: dict[str, Any], key: str, value: Any) -> None:

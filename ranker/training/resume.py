@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import shutil
@@ -45,6 +46,7 @@ NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What file systems without locks answer."""
 
 AFTERWARDS: Final = (
+    "recipe",
     "export.",
     "training.report_to",
     "training.logging_steps",
@@ -54,6 +56,9 @@ AFTERWARDS: Final = (
 )
 """Beginnings of settings that change nothing of the training, so that a resumed run may have others. Test rows that
 leave out other training rows are refused by ``check_plan``."""
+
+CHECKSUMS: Final = "checksums.sha256"
+"""The file of a checkpoint that has the SHA-256 of all others; ``sha256sum -c`` reads it."""
 
 PLAN: Final = "plan.sha256"
 TOKENS: Final = "max_tokens_per_forward"
@@ -212,15 +217,43 @@ def newest_whole(output: Path) -> Path:
     )
 
 
+def write_checksums(folder: Path) -> None:
+    """Write the SHA-256 of every file of a checkpoint, in the format of ``sha256sum``, as the last file of it."""
+    lines = [f"{_sha256(folder / name)}  {name}\n" for name in _files(folder)]
+    atomic.write_text(folder / CHECKSUMS, "".join(lines))
+
+
+def _files(folder: Path) -> list[str]:
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name != CHECKSUMS)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def damage(folder: Path) -> str | None:
-    """Why training cannot continue from a checkpoint, by its files alone; None where it can."""
+    """Why training cannot continue from a checkpoint, by its files alone; None where it can.
+
+    Checkpoints of earlier versions have no checksums; of those the most is found that can be seen without.
+    """
     try:
-        json.loads((folder / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        step = json.loads((folder / STATE).read_text(encoding="utf-8"))["global_step"]
+    except (OSError, ValueError, KeyError, TypeError):
         return f"{STATE} is missing or cut"
+    if folder.name != f"checkpoint-{step}":
+        return f"{STATE} is that of step {step}"
+    return _changed(folder) if (folder / CHECKSUMS).is_file() else _incomplete(folder)
+
+
+def _incomplete(folder: Path) -> str | None:
+    """What a checkpoint without checksums lacks, as far as its files show."""
     for name in ("optimizer.pt", "scheduler.pt"):
         if (folder / name).exists() and not zipfile.is_zipfile(folder / name):
             return f"{name} is cut"
+    if not any(folder.glob("scheduler.pt")) and not any(folder.glob("global_step*")):
+        return "the scheduler's state is missing"
     if not any(folder.glob("optimizer*")) and not any(folder.glob("global_step*")):  # DeepSpeed has folders
         return "the optimizer's state is missing"
     if not any(folder.glob("rng_state*.pth")):
@@ -231,6 +264,17 @@ def damage(folder: Path) -> str | None:
             weights.headers(file)
     except CheckpointError as error:
         return str(error)
+    return None
+
+
+def _changed(folder: Path) -> str | None:
+    """The first file that is not the one whose checksum was written; None where all are."""
+    for line in (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines():
+        digest, _, name = line.partition("  ")
+        if not (folder / name).is_file():
+            return f"{name} is missing"
+        if _sha256(folder / name) != digest:
+            return f"{name} was changed: its checksum is another"
     return None
 
 

@@ -40,6 +40,7 @@ from ranker.training.groups import Example, Groups
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
 from ranker.training.losses import Loss
 from ranker.training.losses.loss import at
+from ranker.training.resume import write_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -271,6 +272,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         self.accelerator.wait_for_everyone()  # every process has written its random states
         if self.args.should_save:
             self.state.save_to_json(str(draft / TRAINER_STATE_NAME))
+            write_checksums(draft)
             atomic.replace_folder(draft, final)
             draft.parent.rmdir()
             limit, best = self.args.save_total_limit, self.state.best_model_checkpoint

@@ -3,11 +3,12 @@
 import pytest
 
 from ranker.config import dump_config, load_config, recipes
-from ranker.config.files import CONFIG_BYTES, parse_config
+from ranker.config.files import CONFIG_BYTES, explained_config, parse_config
 from ranker.errors import ConfigError
 
 MODEL = "model: {type: set_encoder, name_or_path: offline}\n"
 MINIMAL = MODEL + "output_dir: runs/x\ndata: {train: [rows.jsonl]}\n"
+COMPLETE = "recipe: none\n"
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def config(tmp_path):
 
     def load(text=MINIMAL, overrides=()):
         path = tmp_path / "run.yaml"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text if "recipe:" in text else COMPLETE + text, encoding="utf-8")
         return load_config(path, overrides)
 
     return load
@@ -37,6 +38,60 @@ def test_a_file_is_loaded_by_its_path(config):
     assert config().data.train == ("rows.jsonl",)
 
 
+@pytest.mark.parametrize("name", recipes())
+def test_an_explained_configuration_is_read_back(name, config):
+    original = load_config(name)
+    text = explained_config(original)
+    assert config(text) == original
+    comments = [line.strip() for line in text.splitlines() if line.strip().startswith("#")]
+    assert "# folder of checkpoints, metrics and exports" in comments
+    assert len(comments) > 20
+
+
+def test_a_file_changes_the_recipe_that_it_names(config):
+    changed = config(
+        "recipe: pairrm\noutput_dir: runs/mine\ntraining: {learning_rate: 1.0e-5}\ndata: {train: [a.jsonl]}\n"
+    )
+    base = load_config("pairrm")
+    assert (changed.output_dir, changed.training.learning_rate, changed.data.train) == ("runs/mine", 1e-5, ("a.jsonl",))
+    assert changed.model == base.model
+    assert changed.training == base.training.model_copy(update={"learning_rate": 1e-5})
+    assert config("recipe: pairrm\n", ["training.seed=3"]).training.seed == 3
+    assert config("recipe: pairrm\ntraining: {loss: {type: list_mle}}\n").training.loss.type == "list_mle"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [(MINIMAL, "no recipe is named"), ("recipe: pairm\n", "unknown recipe 'pairm'; did you mean 'pairrm'")],
+)
+def test_a_file_without_a_recipe_is_refused(text, problem, tmp_path):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"run\.yaml: {problem}.*begin the file with 'recipe: NAME'.*pairrm"):
+        load_config(tmp_path / "run.yaml")
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (BOMB, r"aliases are not read; write the value of \*a out.*line 3"),
+        ("a: " + "[" * 20000, "nested too deep"),
+        ("a: 2024-13-45\n", "month must be in 1..12"),
+        ("a: [", "expected the node content"),
+    ],
+)
+def test_yaml_that_cannot_be_read_is_one_line(text, reason, config):
+    with pytest.raises(ConfigError, match=rf"run\.yaml: not valid YAML: .*{reason}") as caught:
+        config(text)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"'training\.seed': expected a YAML value"):
+        load_config("pairrm", [f"training.seed={text.partition(': ')[2]}"])
+
+
 def test_an_unknown_recipe_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="expected a recipe or a YAML file, got 'pairm'; did you mean 'pairrm'"):
         load_config("pairm")
@@ -54,7 +109,9 @@ def test_a_file_that_is_no_text_is_named(tmp_path):
         load_config(path)
 
 
-@pytest.mark.parametrize(("text", "kind"), [("", "NoneType"), ("[1, 2]", "list"), ("words", "str")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("# recipe: of nothing", "NoneType"), ("[1, 2] # recipe:", "list"), ("words # recipe:", "str")]
+)
 def test_a_file_without_sections_is_refused(text, kind, config):
     with pytest.raises(ConfigError, match=f"expected sections model, data, training; got {kind}"):
         config(text)

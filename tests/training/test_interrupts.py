@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import signal
+import subprocess
 
 import pytest
 import torch
@@ -208,7 +209,7 @@ def test_a_kill_within_a_write_leaves_no_checkpoint_and_resume_takes_the_whole_o
     weights = load_file(output / "checkpoint" / "model.safetensors")
     (output / "steps" / last / "optimizer.pt").write_bytes(b"PK\x03\x04 cut")
     train(load_config("pairrm", overrides), resume=True)
-    assert f"{last} is not whole (optimizer.pt is cut); resuming from {first}" in caplog.text
+    assert f"{last} is not whole (optimizer.pt was changed: its checksum is another); resuming from" in caplog.text
     again = load_file(output / "checkpoint" / "model.safetensors")
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 
@@ -221,13 +222,51 @@ def test_a_kill_within_a_write_leaves_no_checkpoint_and_resume_takes_the_whole_o
     assert checkpoints(output) == []
 
 
-@pytest.mark.parametrize("name", ["trainer_state.json", "rng_state.pth", "model.safetensors", "optimizer.pt"])
-def test_a_checkpoint_that_lacks_a_file_is_not_resumed_from(trained, name):
+STATE_FILES = ("trainer_state.json", "rng_state.pth", "model.safetensors", "optimizer.pt", "scheduler.pt")
+
+
+@pytest.mark.parametrize("checksums", [True, False], ids=["", "of an earlier version"])
+@pytest.mark.parametrize("name", STATE_FILES)
+def test_a_checkpoint_that_lacks_a_file_is_not_resumed_from(trained, name, checksums):
     output, _ = trained
     for folder in (output / "steps").glob("checkpoint-*"):
         (folder / name).unlink()
-    with pytest.raises(CheckpointError, match=r"is not whole .* start anew with --overwrite"):
+        if not checksums:
+            (folder / resume.CHECKSUMS).unlink()
+    with pytest.raises(CheckpointError, match=r"is not whole .*start anew with --overwrite"):
         newest_whole(output)
+
+
+@pytest.mark.parametrize("name", [*STATE_FILES[1:], "config.json", "training_args.bin"])
+def test_a_flipped_bit_is_found_and_the_checkpoint_before_is_taken(trained, name, caplog):
+    output, _ = trained
+    first, last = sorted(checkpoints(output), key=lambda step: int(step.split("-")[1]))
+    file = output / "steps" / last / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    assert newest_whole(output).name == first
+    assert f"{last} is not whole ({name} was changed: its checksum is another); resuming from {first}" in caplog.text
+
+
+def test_the_state_of_another_step_is_not_resumed_from(trained):
+    output, _ = trained
+    first, last = sorted((output / "steps").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    (last / "trainer_state.json").write_text((first / "trainer_state.json").read_text())
+    assert newest_whole(output) == first
+    assert resume.damage(last) == f"trainer_state.json is that of step {first.name.split('-')[1]}"
+
+
+def test_checksums_are_those_that_sha256sum_reads(trained):
+    output, _ = trained
+    for folder in (output / "steps").glob("checkpoint-*"):
+        done = subprocess.run(
+            ["sha256sum", "--strict", "-c", resume.CHECKSUMS], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout
+        assert {line.split(":")[0] for line in done.stdout.splitlines()} == {
+            path.name for path in folder.iterdir() if path.name != resume.CHECKSUMS
+        }
 
 
 def test_a_finished_run_resumes_to_its_end(trained):
