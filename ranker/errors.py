@@ -8,6 +8,7 @@ RankerError                 anything this package refuses; ``exit_code`` is what
 |-- ModelFileError          a model.onnx that is damaged, foreign or from a newer version                  (4)
 |-- ParityError             an export whose scores differ from the source model beyond the stated limit    (4)
 |-- JobError                a folder that holds another job than the one that was asked for                 (5)
+|   `-- LeasedError         a job of which other workers do all the parts that are left                      (6)
 |-- RegressionError         a model that is significantly worse than the one it was compared with            (5)
 |-- ScoringError            a model that gave NaN or infinity                                              (1)
 |-- OutputError             a file or folder that cannot be written: no rights, disk full                  (1)
@@ -77,6 +78,12 @@ class JobError(RankerError):
     """A folder that holds another job than the one that was asked for."""
 
     exit_code = 5
+
+
+class LeasedError(JobError):
+    """A job of which other workers do all the parts that are left."""
+
+    exit_code = 6
 
 
 class RegressionError(RankerError):

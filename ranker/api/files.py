@@ -47,6 +47,7 @@ def filter_files(
     workers: int | None = None,
     address: str | None = None,
     threads: int | None = None,
+    wait: bool = False,
     progress: Callable[[int], object] | None = None,
     **options: Any,
 ) -> JobStatus:
@@ -73,6 +74,8 @@ def filter_files(
         workers: of Ray, at most; default one per processor.
         address: of a Ray cluster; default one on this machine.
         threads: processor threads of each worker.
+        wait: whether the call ends only when the whole job is done, where other workers do parts of it; it takes over
+            the parts of workers that die.
         progress: called with the number of rows after every batch.
         options: those of ``ranker.load``.
 
@@ -80,7 +83,7 @@ def filter_files(
         What this call did: parts, rows read, rows written, rows with an error.
 
     Raises:
-        ConfigError: an invalid expression, share or engine.
+        ConfigError: an invalid expression, share or engine, or pairs of rows that have one answer each.
         JobError: the folder holds another job.
         DataError: an input is missing or damaged, or all rows failed.
         InterruptedRunError: Ctrl-C or SIGTERM; finished parts are kept.
@@ -114,7 +117,7 @@ def filter_files(
         raise ConfigError(f"expected engine local, or ray for workers and address, got '{engine}'")
     scorer = BatchScorer(os.fspath(model), columns=columns, prefix=prefix, threads=threads, **options)
     selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
-    common: dict[str, Any] = {"part_rows": part_rows, "selection": selection, "work": work}
+    common: dict[str, Any] = {"part_rows": part_rows, "selection": selection, "work": work, "wait": wait}
     if progress is not None:
         common["progress"] = progress
     try:

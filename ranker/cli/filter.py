@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ranker.cli.options import AverageOrders, Column, Device, Model, Option, Quiet, Threads, columns_of, load_options
-from ranker.errors import ConfigError
+from ranker.errors import ConfigError, LeasedError
 
 if TYPE_CHECKING:
     from ranker.jobs.select import OutputRows
@@ -43,6 +43,7 @@ def main(
     threads: Threads = None,
     option: Option = None,
     average_orders: AverageOrders = True,
+    wait: Annotated[bool, typer.Option("--wait", help="end when the whole job is done, also by other workers")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Score files of any size into a folder, and keep what is worth keeping; continues where it was stopped.
@@ -81,6 +82,7 @@ def main(
             workers=workers,
             address=address,
             threads=threads,
+            wait=wait,
             progress=bar.update,
             device=device,
             average_orders=average_orders,
@@ -98,6 +100,10 @@ def main(
         ("job", f"finished; see {target / 'summary.html'}" if (target / SUCCESS).exists() else unfinished),
     ]
     show(Console(stderr=True), folder, rows)
+    if not status.parts and not (target / SUCCESS).exists():
+        raise LeasedError(
+            f"{folder}: other workers have all the parts that are left; start again when they are done, or with --wait"
+        )
 
 
 def _local(engine: str) -> Literal["local"]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from ranker.data.shapes import RowShape
 from ranker.data.sources import Source
 from ranker.errors import ConfigError, DataError
 from ranker.jobs import parts, summary
+from ranker.jobs.keep import normalized
 from ranker.jobs.leases import Lease
 from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
 from ranker.jobs.select import OutputRows, Select, Selection, selector
@@ -33,6 +35,12 @@ logger = logging.getLogger(__name__)
 
 BATCH: Final = 1024
 """Rows that are scored together; ``progress`` is called after each batch."""
+
+FIRST_ROWS: Final = 100
+"""Rows that are looked at before a job is begun."""
+
+POLL_S: Final = 2.0
+"""Seconds between two looks at the parts of other workers, for a call that waits for them."""
 
 SCORED: Final = "_scored"
 """The subfolder of all scored rows, for jobs that keep the best share of them."""
@@ -78,6 +86,7 @@ def score(
     selection: Selection | None = None,
     progress: Progress = lambda rows: None,
     work: Work | None = None,
+    wait: bool = False,
 ) -> JobStatus:
     """Score files into ``folder``, one file per part; finished parts of an earlier run are not repeated.
 
@@ -94,9 +103,10 @@ def score(
         selection: which rows are written, and in which form.
         progress: called with the number of rows after every batch.
         work: does the parts; default this process.
+        wait: whether this call ends only when the job is done; parts of workers that die are taken over.
 
     Raises:
-        ConfigError: ``part_rows`` below 1, or an invalid selection.
+        ConfigError: ``part_rows`` below 1, an invalid selection, or pairs of rows that have one answer each.
         JobError: the folder holds another job; the message names the field that differs.
         DataError: an input is missing, damaged, or has become shorter while it was read; or all rows failed, which
             ends the job without ``_SUCCESS``.
@@ -109,8 +119,29 @@ def score(
             )
     if part_rows < 1:
         raise ConfigError(f"expected at least one row in a part, got {part_rows}")
-    plan = start_or_resume(make_plan(expanded(inputs), part_rows, _settings(scorer, selection), folder), folder)
-    return _finished(Job(scorer, plan, folder, selection, _score_rows), progress, work)
+    files = expanded(inputs)
+    if selection is not None:
+        check_candidates(scorer, files, selection)
+    plan = start_or_resume(make_plan(files, part_rows, _settings(scorer, selection), folder), folder)
+    return _finished(Job(scorer, plan, folder, selection, _score_rows), progress, work, wait=wait)
+
+
+def check_candidates(scorer: BatchScorer, files: Sequence[Source], selection: Selection) -> None:
+    """Refuse pairs of rows that have one answer each, by the first rows.
+
+    Raises:
+        ConfigError: none of them has two answers.
+    """
+    if selection.output_rows != "pairs":
+        return
+    rows = islice(((source, *row) for source in files for row in source.rows()), FIRST_ROWS)
+    groups = [scorer.group(row, where, source.shape) for source, where, row in rows if not isinstance(row, BadRow)]
+    counts = [len(group.candidates) for group in groups if isinstance(group, Group)]
+    if counts and max(counts) < 2:
+        raise ConfigError(
+            f"pairs are made of the best and the worst answer to a prompt, and the first {len(counts)} rows of "
+            f"{files[0].path} have one answer each; put the answers of a prompt into one row, or leave out --pairs"
+        )
 
 
 def top(
@@ -123,6 +154,7 @@ def top(
     selection: Selection = Selection(),  # noqa: B008  frozen
     progress: Progress = lambda rows: None,
     work: Work | None = None,
+    wait: bool = False,
 ) -> JobStatus:
     """Keep the best ``share`` of all rows, and of these the rows that ``selection`` keeps.
 
@@ -139,7 +171,8 @@ def top(
     if not 0 < share <= 1:
         raise ConfigError(f"expected a share in (0, 1], got {share}")
     selector(selection)
-    done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress, work=work)
+    check_candidates(scorer, expanded(inputs), selection)
+    done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress, work=work, wait=wait)
     scored_plan = read(folder / SCORED)
     if scored_plan is None or not (folder / SCORED / parts.SUCCESS).exists():
         return done
@@ -159,17 +192,24 @@ def top(
         sketch.add([] if value is None else [value])
     if not sketch.n:
         raise DataError(", ".join(inputs), "rows", "expected at least one row that can be compared")
-    keep = f"{number} >= {sketch.threshold(share)!r}" + (f" and ({selection.keep})" if selection.keep else "")
+    also = f" and ({normalized(selection.keep)})" if selection.keep else ""
+    keep = f"{number} >= {sketch.threshold(share)!r}{also}"
     plan = start_or_resume(
         make_plan(scored, part_rows, _settings(scorer, selection) | {"share": share}, folder), folder
     )
     return _finished(
-        Job(scorer, plan, folder, replace(selection, keep=keep), partial(_parse_scored, tables=tables)), progress, None
+        Job(scorer, plan, folder, replace(selection, keep=keep), partial(_parse_scored, tables=tables)),
+        progress,
+        None,
+        wait=wait,
     )
 
 
-def _finished(job: Job, progress: Progress, work: Work | None) -> JobStatus:
+def _finished(job: Job, progress: Progress, work: Work | None, *, wait: bool) -> JobStatus:
     status = (work or Job.run)(job, progress)
+    while wait and next(job.pending(), None) is not None:
+        time.sleep(POLL_S)
+        status += (work or Job.run)(job, progress)
     if next(job.pending(), None) is None:
         parts.finish(job.folder)
         counts = summary.write_summary(job.folder, job.plan)

@@ -35,12 +35,22 @@ def rule(text: str) -> Rule:
         ConfigError: anything else in the expression.
     """
     try:
-        tree = ast.parse(text, mode="eval").body
+        tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(
             f"--keep '{text:.80}': not an expression; for example \"score > 0.5 and not truncated\""
         ) from error
     return _rule(tree, text)
+
+
+def normalized(text: str) -> str:
+    """The same expression without comments and line breaks, so that it can become a part of another one.
+
+    Raises:
+        ConfigError: as in ``rule``.
+    """
+    rule(text)
+    return ast.unparse(ast.parse(text.strip(), mode="eval"))
 
 
 def _rule(node: ast.expr, text: str) -> Rule:

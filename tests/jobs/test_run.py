@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,9 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from typer.testing import CliRunner
 
+import ranker
 from ranker.batch_scorer import BatchScorer
-from ranker.errors import ConfigError, DataError, JobError, MissingExtraError
+from ranker.cli.main import app
+from ranker.errors import ConfigError, DataError, JobError, LeasedError, MissingExtraError
 from ranker.jobs import job, leases, plan, summary
 from ranker.jobs.select import Selection
 
@@ -335,3 +339,44 @@ def test_a_job_whose_rows_all_fail_is_no_success(model, tmp_path):
 def test_a_protocol_without_its_library_is_said(model, tmp_path):
     with pytest.raises(MissingExtraError, match="Install s3fs"):
         job.score(BatchScorer(model), ["s3://bucket/*.jsonl"], tmp_path / "out")
+
+
+def test_an_expression_with_a_comment_is_one_also_beside_a_threshold(pointwise, lines, tmp_path):
+    kept = {}
+    for name, keep in {"plain": "candidates >= 2", "comment": "  candidates >= 2  # two or more"}.items():
+        job.top(BatchScorer(pointwise), [str(lines)], tmp_path / name, 0.5, selection=Selection(keep=keep))
+        kept[name] = [row["id"] for row in read(tmp_path / name)]
+    assert kept["plain"] == kept["comment"]
+    for keep in ("candidates >= 2) or (score < 0", "candidates >= 2 # x\nor nonsense"):
+        with pytest.raises(ConfigError, match="not an expression"):
+            job.top(BatchScorer(pointwise), [str(lines)], tmp_path / "bad", 0.5, selection=Selection(keep=keep))
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_pairs_of_single_answers_are_refused_before_anything_is_scored(pointwise, tmp_path, share):
+    file = tmp_path / "single.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"p{i}", "response": "a"}) + "\n" for i in range(9)))
+    with pytest.raises(ConfigError, match=r"the first 9 rows of .*single\.jsonl have one answer each"):
+        ranker.filter_files(file, pointwise, tmp_path / "out", output_rows="pairs", keep_top=share)
+    assert not list((tmp_path / "out").glob("part*"))
+
+
+def test_a_worker_that_finds_every_part_leased_says_so_or_waits(model, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "POLL_S", 0.01)
+    out = tmp_path / "out"
+    out.mkdir()
+    lease = leases.Lease(out / ".part-000000.lease")
+    assert lease.take()
+    command = ["filter", str(lines), "--model", str(model), "-o", str(out), "--quiet"]
+    done = CliRunner().invoke(app, command)
+    assert isinstance(done.exception, LeasedError)
+    assert "other workers have all the parts that are left; start again when they are done, or with --wait" in str(
+        done.exception
+    )
+    released = threading.Timer(0.3, lease.release)
+    released.start()
+    assert CliRunner().invoke(app, [*command, "--wait"]).exit_code == 0
+    released.join()
+    assert (out / "_SUCCESS").exists()
+    assert len(read(out)) == 40
