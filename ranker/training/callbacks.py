@@ -14,6 +14,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 SELECTED_BY = "selection"
 """The figure of the validation rows that chooses the checkpoint."""
 
+SLICE = 256
+"""Validation groups of each process between two looks at whether the run is to stop, and two steps of the bar."""
+
 SHOWN = ("loss", "accuracy", "margin", "eval_accuracy", "eval_spearman", "eval_rmse")
 
 
@@ -23,6 +26,7 @@ class AccuracyBar(TrainerCallback):  # type: ignore[misc]
     def __init__(self) -> None:
         self._bar: Any = None
         self._shown: dict[str, str] = {}
+        self._validated = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar."""
@@ -34,6 +38,20 @@ class AccuracyBar(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Advance."""
         self._bar.update(state.global_step - self._bar.n)
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Show how much of the validation rows is scored, so that the bar does not stand still meanwhile."""
+        if self._bar is not None:
+            self._validated += 1
+            self._bar.set_postfix(self._shown | {"validating": f"{self._validated * SLICE} rows"})
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Show the training's figures again."""
+        self._validated = 0
+        if self._bar is not None:
+            self._bar.set_postfix(self._shown)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any

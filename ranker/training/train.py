@@ -430,6 +430,7 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         metric_for_best_model=SELECTED_BY,
         greater_is_better=True,
         logging_steps=training.logging_steps,
+        logging_first_step=True,
         logging_nan_inf_filter=False,  # it waits for the device at every step
         report_to=_installed(training.report_to),
         remove_unused_columns=False,

@@ -35,7 +35,7 @@ from ranker.text.tokenizer import TextTokenizer
 from ranker.training import losses
 from ranker.training.batches import Collator, RunPlan
 from ranker.training.budget import TARGETS
-from ranker.training.callbacks import SELECTED_BY
+from ranker.training.callbacks import SELECTED_BY, SLICE
 from ranker.training.groups import Example, Groups
 from ranker.training.interrupts import AbandonedError, StopRequest, TrainingStopped
 from ranker.training.losses import Loss
@@ -46,9 +46,6 @@ logger = logging.getLogger(__name__)
 
 TIE_BREAK = 1e-7
 """The share of the second figure in the one that chooses the checkpoint: it decides nothing but ties."""
-
-SLICE = 256
-"""Validation groups of each process between two looks at whether the run is to stop."""
 
 EXAMPLES = "examples"
 """What a batch was collated from, by which it can be cut."""
@@ -319,6 +316,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
             rows = [self.validation[number] for number in self._eval_order]
             for start in range(0, len(rows), size):
                 results += self.score([p.group for p in rows[start : start + size]])
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
                 number = self.stop.agreed(self.args.device)
                 if number is not None:
                     raise AbandonedError(number)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from typing import get_args
 
@@ -6,11 +7,13 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from ranker.config import MODEL_TYPES, LossConfig, TrainingConfig
+from ranker.config import MODEL_TYPES, LossConfig, TrainingConfig, load_config
 from ranker.records import Preference, subset_of
 from ranker.scoring.pipeline import TextPipeline
+from ranker.training import callbacks, trainer
 from ranker.training.groups import Groups
 from ranker.training.losses import LOSSES, listwise
+from ranker.training.train import train
 from ranker.training.trainer import RankerTrainer
 from tests.conftest import LAYOUTS, tiny
 from tests.support.selection import cases
@@ -242,3 +245,30 @@ def test_held_out_numbers_come_from_the_serving_path(tmp_path):
         TorchScorer(trainer.model, trainer.tokenizer).score([p.group for p in trainer.validation]),
     )
     assert trainer.evaluate()["eval_accuracy"] == expected.accuracy.value
+
+
+def test_the_bar_has_a_loss_from_the_first_step_and_moves_while_rows_are_validated(
+    tiny_backbone, tmp_path, monkeypatch
+):
+    shown = []
+    monkeypatch.setattr(callbacks.tqdm, "set_postfix", lambda self, values, **_: shown.append(dict(values)))
+    monkeypatch.setattr(trainer, "SLICE", 4)
+    overrides = {
+        "output_dir": str(tmp_path),
+        "model.name_or_path": str(tiny_backbone),
+        "model.max_length": 128,
+        "data.train": ["sample"],
+        "data.max_train_samples": 60,
+        "data.max_eval_samples": 10,
+        "training.report_to": [],
+        "training.eval_steps": 1.0,
+        "training.logging_steps": 1000,
+    }
+    train(load_config("encoder-bradley-terry", [f"{name}={json.dumps(value)}" for name, value in overrides.items()]))
+    assert "loss" in shown[0]
+    assert [values["validating"] for values in shown if "validating" in values][:3] == [
+        "256 rows",
+        "512 rows",
+        "768 rows",
+    ]
+    assert "validating" not in shown[-1]
