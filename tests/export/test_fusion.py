@@ -86,6 +86,7 @@ def test_a_fused_graph_says_what_the_graph_says(kind, tmp_path):
     assert names <= {name for node in fused.graph.node for name in node.input}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", cases(("bert", "roberta", "distilbert", "modernbert", "ordered_pair"), "bert".__eq__))
 def test_key_lengths_say_what_a_mask_of_padding_says(kind, tmp_path):
     model, tokenizer = model_of(kind, tmp_path)

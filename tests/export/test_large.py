@@ -48,6 +48,7 @@ def exported(both_files, tmp_path):
     return tmp_path / "m.onnx"
 
 
+@pytest.mark.full
 def test_weights_beside_the_file_score_as_those_in_it(checkpoint, exported, tmp_path):
     weights = manifest.weights_of(exported)
     assert weights.name == "m.onnx.data"
