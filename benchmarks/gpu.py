@@ -799,7 +799,7 @@ def server(run: Run) -> None:
 
 
 def memory_use(run: Run) -> None:
-    """The memory of training that is said before it runs, and what a step takes."""
+    """The estimated memory of training, and what a step takes."""
     shape = "tiny-decoder" if run.smoke else "qwen3-0.6b"
     model, _, _ = classifier(run, shape)
     model = model.to(run.device).train()
@@ -823,7 +823,7 @@ def memory_use(run: Run) -> None:
                 shape=shape,
                 tokens=rows * run.scale.trained_lengths,
                 activation_checkpointing=checkpointing,
-                said_GiB=expected.passing / 2**30,
+                estimated_GiB=expected.passing / 2**30,
                 measured_GiB=peak / 2**30,
             )
 

@@ -53,6 +53,6 @@ def test_every_part_gives_figures_that_say_what_was_measured(tmp_path):
     assert len(exact) == 2
     assert all(line["largest_difference_of_spread"] < 1e-3 and line["decisions_changed"] == 0 for line in exact)
     for line in by_part["memory"]:
-        assert line["said_GiB"] == pytest.approx(line["measured_GiB"], rel=0.25)
+        assert line["estimated_GiB"] == pytest.approx(line["measured_GiB"], rel=0.25)
     (served,) = by_part["serving"]
     assert list(served["statuses"]) == [200] or list(served["statuses"]) == ["200"]

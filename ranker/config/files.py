@@ -208,7 +208,7 @@ def _yaml(text: str) -> Any:
     """The value of a YAML text.
 
     Raises:
-        ValueError: it is none, with the reason in one line.
+        ValueError: the text is not valid YAML, with the reason in one line.
     """
     try:
         return yaml.load(text, _Loader)

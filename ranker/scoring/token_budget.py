@@ -56,7 +56,7 @@ class TokenBudget:
             fitting = {choice: speeds for choice, speeds in self._speeds.items() if 2 * choice <= failed}
             self._speeds = fitting or {max(1, failed // 2): []}
         logger.warning(
-            "out of memory with %d tokens in a forward pass; it goes on with at most %d", failed, max(self._speeds)
+            "out of memory with %d tokens in a forward pass; later passes have at most %d", failed, max(self._speeds)
         )
 
     @property

@@ -281,7 +281,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
 
 
 def _tokens_that_fit(work: Work, groups: Groups, model: PreTrainedModel, resume: bool) -> int:
-    """``training.max_tokens_per_forward: auto`` as a number; a resumed run goes on with that of the run."""
+    """``training.max_tokens_per_forward: auto`` as a number; a resumed run keeps its first number."""
     training, launch, file = work.config.training, work.launch, Path(work.config.output_dir) / STEPS / TOKENS
     if resume and file.is_file():
         return int(file.read_text(encoding="ascii"))

@@ -277,3 +277,26 @@ def test_an_error_of_a_prefetched_item_is_raised_in_its_place():
     with pytest.raises(ValueError, match="broken text"):
         got.extend(prefetched(items()))
     assert got == [1]
+
+
+def test_a_pass_that_runs_out_of_memory_is_halved_and_later_ones_are_smaller(caplog):
+    sizes = []
+    plain = SumOfTokens()
+
+    def forward(arrays):
+        sizes.append(arrays["input_ids"].size)
+        if sizes[-1] > 100:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return plain(arrays)
+
+    groups = [Group(f"p{n}", ("a", "bb", "ccc")) for n in range(40)]
+    budget = TokenBudget((400,))
+    expected = score_groups(pipeline(), groups, SumOfTokens(), 400)
+    for _ in range(2):
+        tried = len(sizes)
+        for a, b in zip(expected, score_groups(pipeline(), groups, forward, budget), strict=True):
+            np.testing.assert_array_equal(a.scores, b.scores)
+    assert max(sizes[:tried]) > 100
+    assert max(sizes[tried:]) <= budget.tokens < 400
+    assert "out of memory with" in caplog.text
+    assert "later passes have at most" in caplog.text
