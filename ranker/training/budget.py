@@ -88,12 +88,7 @@ class TokensThatFit:
         first = memory.fitting(self._need, sizes, free)
         for size in sizes[sizes.index(first) :]:
             if self._runs(size):
-                need = self._need(size)
-                logger.info(
-                    "training.max_tokens_per_forward: %d tokens; training takes %.2f GiB of memory, %.2f of %.2f free "
-                    "ones beside the weights",
-                    *(size, self._all(size).peak / 2**30, need / 2**30, free / 2**30),
-                )
+                logger.info("training.max_tokens_per_forward: %d tokens; %.2f GiB are free", size, free / 2**30)
                 return size
             gc.collect()
         raise ConfigError(
@@ -129,13 +124,11 @@ class TokensThatFit:
         collate = Collator(self.groups.pipeline, tokens if self.config.length_buckets else None)
         return collate([self.groups[item] for item in items])
 
-    def _all(self, tokens: int) -> memory.PassMemory:
-        batch = self._batch(tokens)
-        return memory.training_memory(self.model, loss_of(self.loss, batch), batch, autocast=self.autocast)
-
     def _need(self, tokens: int) -> int:
+        batch = self._batch(tokens)
         try:
-            return self._all(tokens).beyond_weights
+            compute = loss_of(self.loss, batch)
+            return memory.training_memory(self.model, compute, batch, autocast=self.autocast).beyond_weights
         except RuntimeError as error:  # quantized weights, and whatever else has no fake tensors
             logger.info("the memory of a pass cannot be traced (%s); it is tried instead", str(error).splitlines()[0])
             return 0

@@ -293,6 +293,8 @@ def _tokens_that_fit(work: Work, groups: Groups, model: PreTrainedModel, resume:
         return training.tokens_per_forward
     if not _quantized(work.config):
         model.to(work.args.device)
+    if training.activation_checkpointing:  # as the trainer does when it begins
+        model.gradient_checkpointing_enable()
     dtype = torch.bfloat16 if work.args.bf16 else None
     tokens = TokensThatFit(training, groups, model, work.loss, autocast=dtype, processes=launch.world).find()
     if launch.world > 1:

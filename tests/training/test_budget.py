@@ -113,6 +113,7 @@ def test_a_model_that_cannot_be_traced_is_tried(preferences, monkeypatch, caplog
     monkeypatch.setattr(memory, "training_memory", untraceable)
     with caplog.at_level(logging.INFO):
         assert find(preferences)._need(1024) == 0
+        assert find(preferences).find() == 2048
     assert "cannot be traced (no fake tensors of this type); it is tried instead" in caplog.text
 
 
