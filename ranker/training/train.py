@@ -220,8 +220,10 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
         without_padding(config, model)
     check_loss(work.loss, model)
     groups = grouped(config.training, training, model, tokenizer, work.loss, on_error=config.data.on_error)
+    adapter = None if config.lora is None else AdapterSettings(model=config.model, output=config.output)
+    whole = model if config.lora is None or adapter is None else lora.attach(model, config.lora, adapter)
     if config.training.max_tokens_per_forward == "auto":
-        work = work.with_tokens(_tokens_that_fit(work, groups, model, resume))
+        work = work.with_tokens(_tokens_that_fit(work, groups, whole, resume))
         config = work.config
     plan = planned(config.training, groups, world=launch.world, rank=launch.rank)
     args.learning_rate = work.settings.rate(groups.times)
@@ -231,9 +233,8 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     # Rounded down: with one step of warm-up, a run of one step would train at a rate of 0.
     args.warmup_steps = math.floor(_steps_of(config.training.warmup_steps, steps))
     args.eval_steps = args.save_steps = math.ceil(_steps_of(config.training.eval_steps, steps))
-    adapter = None if config.lora is None else AdapterSettings(model=config.model, output=config.output)
     trainer = RankerTrainer(
-        model if config.lora is None or adapter is None else lora.attach(model, config.lora, adapter),
+        whole,
         args,
         groups=groups,
         plan=plan,
