@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ranker.api.checkpoints import convert, inspect_checkpoint, merge_adapter, verify_checkpoint
     from ranker.api.evaluation import evaluate
     from ranker.api.exporting import export_onnx
-    from ranker.api.files import filter_files, score_file
+    from ranker.api.files import filter_files, score_file, select_rows
     from ranker.api.training import TrainResult, train
     from ranker.batch_scorer import BatchScorer
     from ranker.checkpoints.report import CheckpointReport
@@ -94,6 +94,7 @@ _HOME = {
     "load_config": "config",
     "merge_adapter": "api.checkpoints",
     "score_file": "api.files",
+    "select_rows": "api.files",
     "train": "api.training",
     "verify_checkpoint": "api.checkpoints",
 }
@@ -144,6 +145,7 @@ __all__ = [
     "load_config",
     "merge_adapter",
     "score_file",
+    "select_rows",
     "train",
     "verify_checkpoint",
 ]

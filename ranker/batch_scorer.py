@@ -30,7 +30,32 @@ END: Final = 1 << 20
 """Bytes at each end of a file that its model's identity knows."""
 
 
-class BatchScorer:
+class RowReader:
+    """Reads rows whose columns have these names, and names the columns that are added to them.
+
+    Args:
+        columns: names of the columns where they differ from the known ones (``ranker.data.formats``).
+        prefix: of the columns that are added.
+
+    Raises:
+        ConfigError: an unknown column name.
+    """
+
+    def __init__(self, columns: Columns | None = None, prefix: str = "ranker_") -> None:
+        self.columns = dict(check_columns(columns or {}))
+        self.prefix = prefix
+        self._unused = UnusedColumns()
+
+    def group(self, row: Mapping[str, Any], where: str, shape: RowShape | None = None) -> Group | BadRow:
+        """What is scored of a row, or why there is nothing; ``shape`` is that of a known dataset that was named."""
+        try:
+            values = row if isinstance(row, Cells) else plain(row)
+            return parse_group(values, where, self.columns, self._unused, shape)
+        except DataError as error:
+            return BadRow.of(error)
+
+
+class BatchScorer(RowReader):
     """Scores batches of rows; holds settings only, so that it can be sent to other processes and hashed for caches.
 
     The model is loaded when the first batch comes. Rows may have different numbers of candidates; a row that cannot be
@@ -61,14 +86,12 @@ class BatchScorer:
                 raise ConfigError(
                     f"unknown option '{name}'; options are those of ranker.load{nearest(name, LOAD_OPTIONS)}"
                 )
+        super().__init__(columns, prefix)
         self.model = str(model)
-        self.columns = dict(check_columns(columns or {}))
-        self.prefix = prefix
         self.options = options
         self.digest = identity(self.model)
         self._scorer: Scorer | None = None
         self._lock = threading.Lock()
-        self._unused = UnusedColumns()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (self.model, self.columns, self.prefix, self.options, self.digest)
@@ -163,14 +186,6 @@ class BatchScorer:
     def results(self, result: GroupScores) -> dict[str, Any]:
         """The columns that are added to a row, with the prefix."""
         return {self.prefix + name: value for name, value in columns_of(result).items()}
-
-    def group(self, row: Mapping[str, Any], where: str, shape: RowShape | None = None) -> Group | BadRow:
-        """What is scored of a row, or why there is nothing; ``shape`` is that of a known dataset that was named."""
-        try:
-            values = row if isinstance(row, Cells) else plain(row)
-            return parse_group(values, where, self.columns, self._unused, shape)
-        except DataError as error:
-            return BadRow.of(error)
 
 
 def arrow_types() -> dict[str, Any]:

@@ -48,6 +48,7 @@ def filter_files(
     address: str | None = None,
     threads: int | None = None,
     wait: bool = False,
+    keep_scores: bool = True,
     progress: Callable[[int], object] | None = None,
     **options: Any,
 ) -> JobStatus:
@@ -56,6 +57,9 @@ def filter_files(
     Rows keep their order and columns and gain those of ``BatchScorer``. Parts that are done are not done again: the
     same call continues a job that was stopped, and several processes or machines may share one folder. Rows that
     cannot be scored go to ``errors-*.jsonl``.
+
+    Where rows are selected, all rows are first scored into ``output/_scored``. Another selection with the same model
+    and input, or ``select_rows``, uses these scores; it replaces the rows that were selected before.
 
     Args:
         inputs: files, folders and patterns of files (.jsonl, .json, .csv, .tsv, .parquet, .arrow, also compressed), and
@@ -76,6 +80,7 @@ def filter_files(
         threads: processor threads of each worker.
         wait: whether the call ends only when the whole job is done, where other workers do parts of it; it takes over
             the parts of workers that die.
+        keep_scores: whether the scores of all rows stay in ``output/_scored``, which needs about the input's space.
         progress: called with the number of rows after every batch.
         options: those of ``ranker.load``.
 
@@ -93,10 +98,9 @@ def filter_files(
         >>> status.read, 0 < status.written < 240, status.errors
         (240, True, 0)
     """
-    from ranker.jobs import job
+    from ranker.jobs import job, stored
 
-    if keep_top is not None and not isinstance(keep_top, float | int):
-        raise ConfigError(f"keep_top: expected a share in (0, 1], for example 0.1, got {keep_top!r:.40}")
+    _check_share(keep_top)
     folder = Path(output)
     if ":/" not in str(folder):  # an object store is refused by the job, in its words
         check_folder(folder)
@@ -118,14 +122,69 @@ def filter_files(
     scorer = BatchScorer(os.fspath(model), columns=columns, prefix=prefix, threads=threads, **options)
     selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
     common: dict[str, Any] = {"part_rows": part_rows, "selection": selection, "work": work, "wait": wait}
-    if progress is not None:
-        common["progress"] = progress
+    common["progress"] = progress or (lambda rows: None)
     try:
-        if keep_top is None:
+        if keep_top is None and (selection == Selection() or not keep_scores):
             return job.score(scorer, sources, folder, **common)
-        return job.top(scorer, sources, folder, keep_top, **common)
+        return stored.score_and_select(scorer, sources, folder, share=keep_top, keep_scores=keep_scores, **common)
     except KeyboardInterrupt as error:
         raise InterruptedRunError(job.interrupted(folder), number_of(error)) from error
+
+
+def select_rows(
+    folder: str | Path,
+    output: str | Path | None = None,
+    *,
+    keep: str | None = None,
+    keep_top: float | None = None,
+    output_rows: OutputRows = "rows",
+    drop_ties: bool = False,
+    wait: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> JobStatus:
+    """Select rows anew from those that ``filter_files`` has scored; no model is needed.
+
+    Args:
+        folder: the ``output`` of ``filter_files``.
+        output: the folder of the selected rows; default ``folder``, where they replace those selected before.
+        keep: as in ``filter_files``.
+        keep_top: as in ``filter_files``.
+        output_rows: as in ``filter_files``.
+        drop_ties: as in ``filter_files``.
+        wait: as in ``filter_files``.
+        progress: called with the number of rows after every batch.
+
+    Returns:
+        What this call did: parts, rows read, rows written, rows with an error.
+
+    Raises:
+        ConfigError: an invalid expression or share, or ``output`` holds the scores.
+        JobError: the folder holds no scores, or not all of them yet, or ``output`` holds another job.
+        InterruptedRunError: Ctrl-C or SIGTERM; finished parts are kept.
+
+    Example:
+        >>> status = ranker.filter_files("data/*.jsonl", "model.onnx", "kept", keep_top=0.5)
+        >>> fewer = ranker.select_rows("kept", keep_top=0.1, output_rows="best")
+        >>> fewer.read, fewer.written < status.written
+        (240, True)
+    """
+    from ranker.jobs import job, stored
+
+    _check_share(keep_top)
+    selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
+    target = Path(folder if output is None else output)
+    scores = stored.scores_in(Path(folder))
+    check_folder(target)
+    report = progress or (lambda rows: None)
+    try:
+        return stored.select_stored(scores, target, selection=selection, share=keep_top, progress=report, wait=wait)
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(job.interrupted(target), number_of(error)) from error
+
+
+def _check_share(keep_top: Any) -> None:
+    if keep_top is not None and not isinstance(keep_top, float | int):
+        raise ConfigError(f"keep_top: expected a share in (0, 1], for example 0.1, got {keep_top!r:.40}")
 
 
 def _sources(inputs: Any, folder: Path) -> list[str]:

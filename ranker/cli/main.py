@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "rank-with-ref": "rank_with_ref",
     "compare": "compare",
     "filter": "filter",
+    "select": "select",
     "serve": "serve",
     "inspect": "inspect",
     "verify": "verify",

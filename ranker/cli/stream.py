@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,18 +11,19 @@ if TYPE_CHECKING:
 def run(operation: Operation, model: str, source: str, target: str, *, quiet: bool, **options: Any) -> None:
     """Score a file and say how many rows were written and how many have an error."""
     from rich.console import Console
-    from tqdm import tqdm
 
     from ranker.api.files import score_file
+    from ranker.data.sources import Source
+    from ranker.progress import shown, stage
     from ranker.scoring.distinct import ReadCount
 
-    bar = tqdm(desc=operation, unit=" rows", file=sys.stderr, disable=quiet or not sys.stderr.isatty())
-    with bar:
-        result = score_file(model, source, target, operation=operation, progress=bar.update, **options)
+    count = Source.parse(source).count() if not quiet else None
+    with shown(not quiet), stage(operation, count):
+        result = score_file(model, source, target, operation=operation, **options)
     if not quiet or result.errors:
         first = f"; the first: {result.first_error}" if result.errors else ""
-        count = ReadCount(result.answers, result.answers_read)
-        once = f"; {count}" if count.saved else ""
+        reads = ReadCount(result.answers, result.answers_read)
+        once = f"; {reads}" if reads.saved else ""
         Console(stderr=True, soft_wrap=True).print(
             f"ranker: {result.rows} rows, {result.errors} with an error{first}{once}", highlight=False, markup=False
         )

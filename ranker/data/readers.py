@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from ranker.data.files import Cells, Row, opened
 from ranker.errors import DataError
+from ranker.extras import require
 from ranker.records import BadRow
 
 NamedRow = tuple[str, Row | BadRow]
@@ -37,6 +39,7 @@ NO_ROWS: Final = 8
 """A file whose first lines are this many lines without a row is not one of JSON lines."""
 
 SPACE: Final = re.compile(r"\s*")
+COUNT_BLOCK: Final = 1 << 24
 ARRAY_BLOCK: Final = 1 << 20
 CUT: Final = 12
 """Characters at the end of a piece of JSON in which an error may only mean that the piece is cut."""
@@ -69,6 +72,20 @@ def read_rows(path: str) -> Rows:
         _check_head(path, raw, compression or PurePath(path).suffix)
         with _decompressed(raw, compression) as stream:
             yield from reader(path, stream)
+
+
+def row_count(path: str) -> int | None:
+    """About how many rows a local file has: line ends of plain JSON lines, the footer of Parquet; None of others."""
+    suffix = PurePath(path).suffix.lower()
+    if path == "-" or not os.path.isfile(path):
+        return None
+    with _naming_damage(path):
+        if suffix == ".parquet":
+            return int(require("pyarrow.parquet").read_metadata(path).num_rows)
+        if suffix == ".jsonl":
+            with open(path, "rb") as file:
+                return sum(block.count(b"\n") for block in iter(lambda: file.read(COUNT_BLOCK), b""))
+    return None
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ranker.data.files import Row, missing, remote
 from ranker.data.known_datasets import HUB, HubDataset, oasst_lists
 from ranker.data.read_row import Columns
-from ranker.data.readers import COMPRESSED, ENDINGS, NamedRow, Rows, read_rows
+from ranker.data.readers import COMPRESSED, ENDINGS, NamedRow, Rows, read_rows, row_count
 from ranker.data.shapes import OASST, RowShape
 from ranker.errors import ConfigError, DataError, MissingExtraError, nearest
 from ranker.extras import require
@@ -85,6 +85,11 @@ class Source:
         for file in self.files():
             if file != "-" and not remote(file) and not os.path.isfile(file):
                 raise missing(file)
+
+    def count(self) -> int | None:
+        """About how many rows the files have, for progress; None where only reading them says it."""
+        counts = [row_count(file) for file in self.files()]
+        return None if None in counts else sum(count for count in counts if count is not None)
 
     def rows(self) -> Rows:
         """The rows of all files as (``file:line``, row).

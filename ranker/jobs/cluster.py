@@ -10,6 +10,7 @@ from typing import Any, Final
 from ranker.errors import JobError, RankerError
 from ranker.extras import require
 from ranker.jobs.job import Job, JobStatus, Progress, Work
+from ranker.progress import current
 
 LOOK: Final = 1.0
 """Seconds between two checks of a part that another worker does."""
@@ -57,6 +58,7 @@ def spread(workers: int, *, address: str | None = None, cpus: int = 1, gpus: int
             for row in results.iter_rows():
                 worker_status = JobStatus(row["parts"], row["read"], row["written"], row["errors"])
                 progress(worker_status.read)
+                current().advance(worker_status.read)
                 status += worker_status
             return status
         except ray.exceptions.RayError as error:

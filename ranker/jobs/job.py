@@ -6,30 +6,26 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, replace
-from functools import partial
-from itertools import chain, islice
+from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import Any, Final, Protocol
 
 from ranker.atomic import write_text
-from ranker.batch_scorer import RESULTS, BatchScorer
-from ranker.data.files import Cells, Row, rename_collisions
-from ranker.data.readers import is_table, read_rows
+from ranker.batch_scorer import BatchScorer
+from ranker.data.files import Row, rename_collisions
 from ranker.data.shapes import RowShape
 from ranker.data.sources import Source
-from ranker.errors import ConfigError, DataError
+from ranker.errors import ConfigError, DataError, JobError
 from ranker.jobs import parts, summary
-from ranker.jobs.keep import normalized
 from ranker.jobs.leases import Lease
-from ranker.jobs.plan import PART_ROWS, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
+from ranker.jobs.plan import PART_ROWS, PLAN, SCORED, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
 from ranker.jobs.select import OutputRows, Select, Selection, selector
 from ranker.jobs.sketch import Sketch
+from ranker.progress import current, stage
 from ranker.records import BadRow, Group
 from ranker.scoring.distinct import count_reads
-from ranker.scoring.protocol import GroupScores, failed
+from ranker.scoring.protocol import GroupScores
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +38,9 @@ FIRST_ROWS: Final = 100
 POLL_S: Final = 2.0
 """Seconds between two looks at the parts of other workers, for a call that waits for them."""
 
-SCORED: Final = "_scored"
-"""The subfolder of all scored rows, for jobs that keep the best share of them."""
-
 Progress = Callable[[int], object]
 ScoredRow = tuple[Row, Group | BadRow, GroupScores]
 Rows = Sequence[tuple[str, Row | BadRow]]
-ScoreRows = Callable[[BatchScorer, Rows, RowShape | None], list[ScoredRow]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +105,20 @@ def score(
     """
     if selection is not None:
         selector(selection)  # raises for an invalid selection before any work starts
-        if re.search(r"\bscore\b", selection.keep or "") and scorer.scorer.info.scores_are_relative:
-            logger.warning(
-                "this model compares answers of one prompt: its scores say little across prompts; use margin"
-            )
+        warn_of_relative(selection, scorer.scorer.info.scores_are_relative)
     if part_rows < 1:
         raise ConfigError(f"expected at least one row in a part, got {part_rows}")
     files = expanded(inputs)
     if selection is not None:
         check_candidates(scorer, files, selection)
-    plan = start_or_resume(make_plan(files, part_rows, _settings(scorer, selection), folder), folder)
-    return _finished(Job(scorer, plan, folder, selection, _score_rows), progress, work, wait=wait)
+    plan = start_or_resume(make_plan(files, part_rows, settings_of(scorer, selection), folder), folder)
+    return finished(Job(FromModel(scorer), plan, folder, selection), "scoring", progress, work, wait=wait)
+
+
+def warn_of_relative(selection: Selection, scores_are_relative: bool) -> None:
+    """Warn of a limit on scores that say nothing across prompts."""
+    if scores_are_relative and re.search(r"\bscore\b", selection.keep or ""):
+        logger.warning("this model compares answers of one prompt: its scores say little across prompts; use margin")
 
 
 def check_candidates(scorer: BatchScorer, files: Sequence[Source], selection: Selection) -> None:
@@ -144,72 +139,17 @@ def check_candidates(scorer: BatchScorer, files: Sequence[Source], selection: Se
         )
 
 
-def top(
-    scorer: BatchScorer,
-    inputs: Sequence[str],
-    folder: Path,
-    share: float,
-    *,
-    part_rows: int = PART_ROWS,
-    selection: Selection = Selection(),  # noqa: B008  frozen
-    progress: Progress = lambda rows: None,
-    work: Work | None = None,
-    wait: bool = False,
-) -> JobStatus:
-    """Keep the best ``share`` of all rows, and of these the rows that ``selection`` keeps.
-
-    Rows are compared by the score of their best candidate; with a model that compares answers by its margin over the
-    next candidate, because scores of such a model are not comparable across prompts. All rows are first scored into
-    ``folder/_scored``, as by ``score``. The threshold comes from counts (``sketch``), so rows that tie with the last
-    one on 16 bits are kept too. While other workers still score, nothing is selected: run it again when they are done.
+def finished(job: Job, title: str, progress: Progress, work: Work | None = None, *, wait: bool) -> JobStatus:
+    """Do what is left of a job, and end it when all of it is done: manifest, summary, ``_SUCCESS``.
 
     Raises:
-        ConfigError: a share outside (0, 1].
-        JobError: as in ``score``.
-        DataError: as in ``score``, or no row could be scored.
+        DataError: all rows failed.
     """
-    if not 0 < share <= 1:
-        raise ConfigError(f"expected a share in (0, 1], got {share}")
-    selector(selection)
-    check_candidates(scorer, expanded(inputs), selection)
-    done = score(scorer, inputs, folder / SCORED, part_rows=part_rows, progress=progress, work=work, wait=wait)
-    scored_plan = read(folder / SCORED)
-    if scored_plan is None or not (folder / SCORED / parts.SUCCESS).exists():
-        return done
-    scored = [
-        Source(str(parts.path_of(folder / SCORED, part).absolute()), part.dataset if part.shape is not None else "")
-        for part in scored_plan.parts()
-    ]
-    tables = frozenset(
-        source.path for source, part in zip(scored, scored_plan.parts(), strict=True) if is_table(part.source)
-    )
-    number, sketch = "margin" if scorer.scorer.info.scores_are_relative else "score", Sketch()
-    for _, row in chain.from_iterable(read_rows(source.path) for source in scored):
-        if isinstance(row, BadRow) or row[f"{scorer.prefix}error"] is not None:
-            continue
-        scores = row[f"{scorer.prefix}scores"]
-        value = row[f"{scorer.prefix}margin"] if number == "margin" else max(scores, default=None)
-        sketch.add([] if value is None else [value])
-    if not sketch.n:
-        raise DataError(", ".join(inputs), "rows", "expected at least one row that can be compared")
-    also = f" and ({normalized(selection.keep)})" if selection.keep else ""
-    keep = f"{number} >= {sketch.threshold(share)!r}{also}"
-    plan = start_or_resume(
-        make_plan(scored, part_rows, _settings(scorer, selection) | {"share": share}, folder), folder
-    )
-    return _finished(
-        Job(scorer, plan, folder, replace(selection, keep=keep), partial(_parse_scored, tables=tables)),
-        progress,
-        None,
-        wait=wait,
-    )
-
-
-def _finished(job: Job, progress: Progress, work: Work | None, *, wait: bool) -> JobStatus:
-    status = (work or Job.run)(job, progress)
-    while wait and next(job.pending(), None) is not None:
-        time.sleep(POLL_S)
-        status += (work or Job.run)(job, progress)
+    with stage(title, job.rows, done=job.rows_done()):
+        status = (work or Job.run)(job, progress)
+        while wait and next(job.pending(), None) is not None and (job.folder / PLAN).exists():
+            time.sleep(POLL_S)
+            status += (work or Job.run)(job, progress)
     if next(job.pending(), None) is None:
         parts.finish(job.folder)
         counts = summary.write_summary(job.folder, job.plan)
@@ -228,17 +168,18 @@ def done_of(folder: Path) -> tuple[int, int]:
 
 def interrupted(folder: Path) -> str:
     """What a job that was interrupted has done so far, as a sentence."""
-    stage = "selecting" if (folder / SCORED / parts.SUCCESS).exists() else "scoring"
-    job = folder / SCORED if (folder / SCORED).exists() and stage == "scoring" else folder
+    step = "selecting" if (folder / SCORED / parts.SUCCESS).exists() else "scoring"
+    job = folder / SCORED if (folder / SCORED).exists() and step == "scoring" else folder
     done, total = done_of(job)
-    if stage == "selecting" and total == 0:
+    if step == "selecting" and total == 0:
         return f"stopped; all parts are scored and kept in {folder / SCORED}. The same command continues"
     if total == 0:
         return f"stopped before {folder} was begun; nothing was written"
-    return f"stopped while {stage}; {done} of {total} parts in {folder} are done and kept. The same command continues"
+    return f"stopped while {step}; {done} of {total} parts in {folder} are done and kept. The same command continues"
 
 
-def _settings(scorer: BatchScorer, selection: Selection | None) -> dict[str, Any]:
+def settings_of(scorer: BatchScorer, selection: Selection | None) -> dict[str, Any]:
+    """What decides the output of a job, for its plan."""
     return {
         "model": scorer.digest or scorer.model,
         "columns": scorer.columns,
@@ -248,33 +189,74 @@ def _settings(scorer: BatchScorer, selection: Selection | None) -> dict[str, Any
     }
 
 
+class RowScores(Protocol):
+    """Where the scores of a job's rows come from: a model, or the rows themselves, which were scored before."""
+
+    stored: bool
+    """Whether the rows have their scores."""
+
+    @property
+    def prefix(self) -> str:
+        """The prefix of the columns that are added."""
+        ...
+
+    def score(self, rows: Rows, shape: RowShape | None) -> list[ScoredRow]:
+        """The rows with results, their groups and their scores."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What is noted of each part about the scores."""
+        ...
+
+
+class FromModel:
+    """Scores by a model."""
+
+    stored = False
+
+    def __init__(self, scorer: BatchScorer) -> None:
+        self.scorer = scorer
+
+    @property
+    def prefix(self) -> str:
+        """See ``RowScores``."""
+        return self.scorer.prefix
+
+    def score(self, rows: Rows, shape: RowShape | None) -> list[ScoredRow]:
+        """Score rows; an invalid line is kept in the column ``input``."""
+        groups = [row if isinstance(row, BadRow) else self.scorer.group(row, where, shape) for where, row in rows]
+        scored_rows: list[ScoredRow] = []
+        for (_, row), group, result in zip(rows, groups, self.scorer.score(groups), strict=True):
+            columns = {"input": row.raw} if isinstance(row, BadRow) else dict(row)
+            results = self.scorer.results(result)
+            scored_rows.append((rename_collisions(columns, results) | results, group, result))
+        return scored_rows
+
+    def facts(self) -> dict[str, Any]:
+        """The model's name, and whether its scores are comparable across prompts."""
+        return {"model": self.scorer.model, "relative": self.scorer.scorer.info.scores_are_relative}
+
+
 class Job:
     """A job's plan and how to do its parts; it can be sent to other processes.
 
     Args:
-        scorer: the model and the columns.
+        scores: where the rows' scores come from.
         plan: the parts.
         folder: the folder of the parts.
         selection: which rows are written, and in which form; None for all of them.
-        score_rows: from rows of the input to rows with results, groups and scores.
     """
 
-    def __init__(
-        self,
-        scorer: BatchScorer,
-        plan: Plan,
-        folder: Path,
-        selection: Selection | None,
-        score_rows: ScoreRows,
-    ) -> None:
-        self.scorer = scorer
+    def __init__(self, scores: RowScores, plan: Plan, folder: Path, selection: Selection | None) -> None:
+        self.scores = scores
         self.plan = plan
         self.folder = folder
         self.selection = selection
-        self.score_rows = score_rows
         self.output_rows: OutputRows = "rows" if selection is None else selection.output_rows
         self.select: Select | None = None if selection is None else selector(selection)
         self.reader = Reader()
+        self.rows = sum(source.rows for source in plan.sources)
+        self.parts = sum(-(-source.rows // plan.part_rows) for source in plan.sources)
 
     def pending(self) -> Iterator[Part]:
         """The parts that are not done yet, in order."""
@@ -284,9 +266,21 @@ class Job:
         """Whether a part is done."""
         return parts.path_of(self.folder, part).exists()
 
+    def rows_done(self) -> int:
+        """Rows of the parts that are done, by whichever worker."""
+        return sum(part.rows for part in self.plan.parts() if self.has(part))
+
     def run(self, progress: Progress) -> JobStatus:
         """Do the parts that no other worker does, one after the other; the work of this worker."""
-        return sum((self.do(part, progress) or JobStatus() for part in self.pending()), JobStatus())
+        total = JobStatus()
+        for part in self.pending():
+            if not (self.folder / PLAN).exists():  # another worker has finished the whole job and discarded the scores
+                break
+            status = self.do(part, progress)
+            if status is None:  # other workers are at it; what they have done counts too
+                current().move(self.rows_done())
+            total += status or JobStatus()
+        return total
 
     def do(self, part: Part, progress: Progress) -> JobStatus | None:
         """Do a part; None when another worker does it or has done it."""
@@ -300,6 +294,7 @@ class Job:
             lease.release()
 
     def _part(self, part: Part, target: Path, progress: Progress) -> JobStatus:
+        started = time.monotonic()
         kept: list[Row] = []
         bad: list[Row] = []
         sketch = Sketch()
@@ -308,8 +303,8 @@ class Job:
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
-            with count_reads() as readings:
-                scored_rows = self.score_rows(self.scorer, chunk, part.shape)
+            with count_reads() as readings, current().span(len(chunk)):
+                scored_rows = self.scores.score(chunk, part.shape)
             answers += readings.asked
             answers_read += readings.read
             for row, group, result in scored_rows:
@@ -327,20 +322,19 @@ class Job:
                         continue
                     errors += 1
                     first_error = first_error or reason
-                    bad.append(row | {f"{self.scorer.prefix}error": reason})
+                    bad.append(row | {f"{self.scores.prefix}error": reason})
             progress(len(chunk))
         if bad:
             parts.write(target.with_name(f"errors-{part.number:06d}.jsonl"), bad, None)
         schema = None
         if part.is_parquet:
             messages = parts.align(kept, self.output_rows)
-            scored = self.score_rows is not _score_rows
             schema = parts.schema_of(
                 part,
-                self.scorer.prefix,
+                self.scores.prefix,
                 self.output_rows,
                 self.plan.settings,
-                scored=scored,
+                scored=self.scores.stored,
                 messages=messages,
             )
         facts = {
@@ -353,46 +347,26 @@ class Job:
             "scores": sketch.coarse(),
             "answers": answers,
             "answers_read": answers_read,
+            "seconds": round(time.monotonic() - started, 3),
+            **self.scores.facts(),
         }
+        self._check_plan()
         parts.write(target, kept, schema, lambda digest: parts.note(self.folder, part, facts | {"sha256": digest}))
+        current().say(
+            f"part {part.number + 1} of {self.parts}: {len(rows)} rows, {len(kept)} written, {errors} with an error"
+        )
         return JobStatus(parts=1, read=len(rows), written=len(kept), errors=errors)
+
+    def _check_plan(self) -> None:
+        """Refuse to write into a folder whose selection was replaced meanwhile.
+
+        Raises:
+            JobError: the folder's plan is no longer this job's.
+        """
+        now = read(self.folder)
+        if now is None or now.settings != self.plan.settings:
+            raise JobError(f"{self.folder}: another command replaced the selection in this folder; nothing was written")
 
 
 Work = Callable[[Job, Progress], JobStatus]
 """Does a job's parts: this process (``Job.run``), or a cluster (``ranker.jobs.cluster``)."""
-
-
-def _score_rows(scorer: BatchScorer, chunk: Rows, shape: RowShape | None) -> list[ScoredRow]:
-    """Score rows; an invalid line is kept in the column ``input``."""
-    groups = [row if isinstance(row, BadRow) else scorer.group(row, where, shape) for where, row in chunk]
-    scored_rows: list[ScoredRow] = []
-    for (_, row), group, result in zip(chunk, groups, scorer.score(groups), strict=True):
-        columns = {"input": row.raw} if isinstance(row, BadRow) else dict(row)
-        results = scorer.results(result)
-        scored_rows.append((rename_collisions(columns, results) | results, group, result))
-    return scored_rows
-
-
-def _parse_scored(
-    scorer: BatchScorer, chunk: Rows, shape: RowShape | None, tables: frozenset[str] = frozenset()
-) -> list[ScoredRow]:
-    """The results that rows already have; those in the files ``tables`` are of CSV files, whose cells are texts."""
-    scored_rows: list[ScoredRow] = []
-    for where, row in chunk:
-        if isinstance(row, BadRow):
-            raise row.error
-        columns = {name: value for name, value in row.items() if name.removeprefix(scorer.prefix) not in RESULTS}
-        group = scorer.group(Cells(columns) if where.rpartition(":")[0] in tables else columns, where, shape)
-        error = row[f"{scorer.prefix}error"]
-        if isinstance(group, BadRow) or error is not None:
-            scored_rows.append((row, group, failed(Group("", ()), str(error or group))))
-            continue
-        values = {name: row[scorer.prefix + name] for name in RESULTS}
-        result = GroupScores(
-            np.array(values["scores"], np.float32),
-            np.array(values["truncated"], np.bool_),
-            prompt_truncated=values["prompt_truncated"],
-            special_text=values["special_text"],
-        )
-        scored_rows.append((row, group, result))
-    return scored_rows

@@ -78,6 +78,13 @@ class Lease:
             return False
 
 
+def held(path: Path) -> bool:
+    """Whether a worker that lives has the lease."""
+    lease = Lease(path)
+    text = _read(path)
+    return text is not None and not lease._stale(text)
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8")

@@ -19,6 +19,9 @@ from ranker.jobs.select import OutputRows
 MANIFEST: Final = "_manifest.jsonl"
 SUCCESS: Final = "_SUCCESS"
 FACTS: Final = "_parts"
+MEASURED: Final = ("seconds", "model")
+"""Facts that say who did a part and how fast; the manifest is the same whoever did the job."""
+
 LEFT: Final = (".part-*", ".errors-*", "..part-*")
 """Patterns of drafts and leases."""
 
@@ -125,7 +128,8 @@ def facts(folder: Path) -> list[dict[str, Any]]:
 
 def finish(folder: Path) -> None:
     """Write the facts of all parts to ``_manifest.jsonl`` and remove the files that dead workers left."""
-    write_text(folder / MANIFEST, "".join(json.dumps(part, sort_keys=True) + "\n" for part in facts(folder)))
+    same = [{name: value for name, value in part.items() if name not in MEASURED} for part in facts(folder)]
+    write_text(folder / MANIFEST, "".join(json.dumps(part, sort_keys=True) + "\n" for part in same))
     for left in (path for pattern in LEFT for path in folder.glob(pattern)):
         if time.time() - left.stat().st_mtime >= STALE or left.suffix == ".lease":
             left.unlink(missing_ok=True)

@@ -16,12 +16,16 @@ from ranker.data.files import Row, opened, remote
 from ranker.data.shapes import RowShape
 from ranker.data.sources import Source, joined_dataset
 from ranker.errors import ConfigError, DataError, JobError
+from ranker.progress import counted, stage
 from ranker.records import BadRow
 
 PLAN: Final = "_plan.json"
 VERSION: Final = 1
 PART_ROWS: Final = 5000
 """Rows of a part; a process that dies loses at most one part."""
+
+SCORED: Final = "_scored"
+"""The subfolder of all scored rows, from which others are selected."""
 
 BLOCK: Final = 1 << 20
 
@@ -35,6 +39,7 @@ NAMES: Final = {
     "settings.selection.keep": "--keep",
     "settings.selection.make": "--best-of or --pairs",
     "settings.selection.drop_ties": "--drop-ties",
+    "settings.input": "the input",
 }
 """What users call a plan's fields, by the beginning of the field's name."""
 
@@ -126,9 +131,10 @@ def make_plan(files: Sequence[Source], part_rows: int, settings: Mapping[str, An
     plan = read(folder)
     seen = {} if plan is None else {(file.path, file.bytes, file.modified): file for file in plan.sources}
     sources = []
-    for source in files:
-        file = seen.get((source.path, *_stamp(source.path))) or _read(source)
-        sources.append(replace(file, dataset=source.dataset or file.dataset))
+    with stage("reading the input", None):
+        for source in files:
+            file = seen.get((source.path, *_stamp(source.path))) or _read(source)
+            sources.append(replace(file, dataset=source.dataset or file.dataset))
     return Plan(tuple(sources), part_rows, dict(settings))
 
 
@@ -154,7 +160,7 @@ def _stamp(path: str) -> tuple[int, int]:
 def _read(source: Source) -> InputFile:
     path = source.path
     modified = max(0, _stamp(path)[1])
-    rows = sum(1 for _ in source.rows())
+    rows = sum(1 for _ in counted(source.rows()))
     digest, size = hashlib.sha256(), 0
     with opened(path) as file:
         while block := file.read(BLOCK):
@@ -181,7 +187,18 @@ def start_or_resume(plan: Plan, folder: Path) -> Plan:
         if create_text(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n"):
             return plan
     earlier = read(folder)
-    known = {} if earlier is None else dict(_flat(json.loads(json.dumps(asdict(earlier)))))
+    if earlier is not None:
+        check_same(folder, earlier, plan)
+    return plan
+
+
+def check_same(folder: Path, earlier: Plan, plan: Plan) -> None:
+    """Refuse to continue another job.
+
+    Raises:
+        JobError: naming the first field that differs, and what to do.
+    """
+    known = dict(_flat(json.loads(json.dumps(asdict(earlier)))))
     now = dict(_flat(json.loads(json.dumps(asdict(plan)))))
     for name in [*now, *(name for name in known if name not in now)]:
         before, value = known.get(name, "nothing"), now.get(name, "nothing")
@@ -191,7 +208,6 @@ def start_or_resume(plan: Plan, folder: Path) -> Plan:
                 f"{folder}: was started with {name} {before!r:.80}, now {value!r:.80}; restore "
                 f"{option}, or choose a new folder"
             )
-    return plan
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

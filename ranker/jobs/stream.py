@@ -19,6 +19,7 @@ from ranker.data.sources import Source
 from ranker.data.writers import check_output, write_rows
 from ranker.errors import ConfigError, DataError, InterruptedRunError
 from ranker.metrics import sigmoid
+from ranker.progress import current
 from ranker.ranking.prefilter import prefiltered
 from ranker.ranking.tournament import Choice, Played, ranked, with_reference
 from ranker.records import BadRow, Group, plain_answer
@@ -143,7 +144,8 @@ def score_rows(
             groups = [_as_rendered(group, scorer, where) for group, (where, _) in zip(groups, chunk, strict=True)]
         unused.say()
         good = [(g, row) for g, (_, row) in zip(groups, chunk, strict=True) if isinstance(g, Group)]
-        scored = iter(_solved(operation, scorer, good, columns, rank))
+        with current().span(len(chunk)):
+            scored = iter(_solved(operation, scorer, good, columns, rank))
         for (_, row), group in zip(chunk, groups, strict=True):
             result = next(scored) if isinstance(group, Group) else failed(Group("", ()), str(group))
             yield _with_results(operation, row, group, result, scorer.info.calibration.temperature)

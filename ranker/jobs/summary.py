@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ranker.atomic import write_text
 from ranker.jobs.parts import facts
-from ranker.jobs.plan import Plan
+from ranker.jobs.plan import SCORED, Plan
+from ranker.progress import duration
 from ranker.scoring.distinct import ReadCount
 
 QUANTILES: Final = (0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 BARS: Final = 32
+MARKDOWN: Final = "summary.md"
+HTML: Final = "summary.html"
+FILES: Final = (MARKDOWN, HTML)
 WIDTH: Final = 640
 HEIGHT: Final = 160
 
@@ -64,12 +67,39 @@ def counted(folder: Path) -> Counts:
 def write_summary(folder: Path, plan: Plan) -> Counts:
     """Write both files, and return the counts in them."""
     counts = counted(folder)
-    rows = _rows(counts, plan)
+    scored = folder / SCORED if (folder / SCORED).exists() else folder
+    rows = _rows(counts, plan, Scoring.of(scored))
     lines = ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
-    write_text(folder / "summary.md", "\n".join([f"# {folder.name}", "", *lines, ""]))
+    write_text(folder / MARKDOWN, "\n".join([f"# {folder.name}", "", *lines, ""]))
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
-    write_text(folder / "summary.html", PAGE.format(title=escape(folder.name), rows=cells, plot=_plot(counts)))
+    drawn = _plot(counts, _threshold(plan))
+    write_text(folder / HTML, PAGE.format(title=escape(folder.name), rows=cells, plot=drawn))
     return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What the parts say of how they were scored: rows, seconds of all workers together, and the models' paths."""
+
+    rows: int
+    seconds: float
+    models: tuple[str, ...]
+
+    @classmethod
+    def of(cls, folder: Path) -> Scoring:
+        """Of the parts in a folder."""
+        noted = facts(folder)
+        models = sorted({part["model"] for part in noted if "model" in part})
+        return cls(sum(part["read"] for part in noted), sum(part.get("seconds", 0.0) for part in noted), tuple(models))
+
+    def __str__(self) -> str:
+        pace = f", {self.rows / self.seconds:,.1f} rows/s" if self.seconds else ""
+        return f"{self.rows:,} rows in {duration(self.seconds)} of all workers together{pace}"
+
+
+def _threshold(plan: Plan) -> dict[str, Any] | None:
+    threshold: dict[str, Any] | None = plan.settings.get("threshold")
+    return threshold
 
 
 def _cell(value: str) -> str:
@@ -77,18 +107,20 @@ def _cell(value: str) -> str:
     return " ".join(value.split()).replace("|", "\\|")
 
 
-def _rows(counts: Counts, plan: Plan) -> list[tuple[str, str]]:
-    selection = plan.settings.get("selection")
+def _rows(counts: Counts, plan: Plan, scoring: Scoring) -> list[tuple[str, str]]:
     kept = f" ({counts.written / counts.read:.1%} of those read)" if counts.read else ""
+    files = plan.settings.get("input") or [{"path": file.path, "rows": file.rows} for file in plan.sources]
+    digest = str(plan.settings.get("model"))
+    models = ", ".join(scoring.models)
     return [
+        ("input", ", ".join(f"{file['path']} ({file['rows']:,} rows)" for file in files)),
+        ("model", f"{models} (SHA-256 {digest[:12]})" if models and models != digest else digest),
         ("rows read", str(counts.read)),
         ("rows written", f"{counts.written}{kept}"),
         ("rows with an error", f"{counts.errors}" + (f"; the first: {counts.first_error}" if counts.errors else "")),
         *answers_rows(counts),
-        ("input", ", ".join(source.path for source in plan.sources)),
-        ("model", str(plan.settings.get("model"))),
-        *([("best share", f"{plan.settings['share']:.1%}")] if "share" in plan.settings else []),
-        ("selection", "all rows" if selection is None else json.dumps(selection)),
+        ("selection", _selection(plan)),
+        ("scoring", str(scoring)),
         *(
             (f"best score, {share:.0%} quantile", f"{counts.quantile(share):.3g}")
             for share in QUANTILES
@@ -97,14 +129,32 @@ def _rows(counts: Counts, plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
+def _selection(plan: Plan) -> str:
+    """The selection in words."""
+    settings, threshold = plan.settings.get("selection") or {}, _threshold(plan)
+    words = []
+    if threshold is not None:
+        limit = f"{threshold['number']} >= {threshold['at_least']:.6g}"
+        words.append(f"the best {plan.settings['share']:.1%} of the rows, {limit}")
+    if settings.get("keep"):
+        words.append(f"--keep '{settings['keep']}'")
+    words += [WORDS[settings["make"]]] if settings.get("make") in WORDS else []
+    words += ["without ties"] if settings.get("drop_ties") else []
+    return "; ".join(words) or "all rows"
+
+
+WORDS: Final = {"best": "with the best answer", "pairs": "as pairs of the best and the worst answer"}
+"""What becomes of the rows, by the plan's name for it."""
+
+
 def answers_rows(counts: Counts) -> list[tuple[str, str]]:
     """How many answers were read, where that is fewer than the rows have."""
     count = ReadCount(counts.answers, counts.answers_read)
     return [("answers", str(count))] if count.saved else []
 
 
-def _plot(totals: Counts) -> str:
-    """A histogram of the best scores, in logits."""
+def _plot(totals: Counts, threshold: dict[str, Any] | None) -> str:
+    """A histogram of the best scores, in logits, with the threshold where it is one of scores."""
     if not totals.scored:
         return ""
     low, high = totals.quantile(0.001), totals.quantile(0.999)
@@ -124,12 +174,22 @@ def _plot(totals: Counts) -> str:
         f'<text x="{WIDTH / 2}" y="{HEIGHT + 16}" text-anchor="middle">score of the best candidate (logits), '
         f"n = {totals.scored}</text>"
     )
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 24}" role="img" aria-label="histogram">{bars}{ends}</svg>'
+    line = ""
+    if threshold is not None and threshold["number"] == "score":
+        at = min(1.0, max(0.0, (threshold["at_least"] - low) / ((high - low) or 1.0))) * WIDTH
+        side, shift = ("end", -4) if at > WIDTH / 2 else ("start", 4)
+        line = (
+            f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{HEIGHT}"/>'
+            f'<text x="{at + shift:.1f}" y="12" text-anchor="{side}">threshold {threshold["at_least"]:.4g}</text>'
+        )
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 24}" role="img" aria-label="histogram">{bars}{line}{ends}</svg>'
 
 
 PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>body{{font:15px/1.5 system-ui;margin:2rem auto;max-width:46rem}}th{{text-align:left;padding-right:1.5rem;
-vertical-align:top;font-weight:600}}td{{overflow-wrap:anywhere}}rect{{fill:#356}}text{{font-size:12px}}</style></head>
+vertical-align:top;font-weight:600}}td{{overflow-wrap:anywhere}}rect{{fill:#356}}line{{stroke:#c33;stroke-width:2}}
+text{{font-size:12px;fill:currentColor}}svg{{width:100%;margin-top:1.5rem}}body{{padding:0 1rem}}
+@media(prefers-color-scheme:dark){{body{{background:#111;color:#ddd}}rect{{fill:#7ac}}}}</style></head>
 <body><h1>{title}</h1><table>{rows}</table>{plot}</body></html>
 """

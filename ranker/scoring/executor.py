@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ranker.layouts import Layout, PackedGroup
 from ranker.layouts.layout import Arrays
 from ranker.layouts.prefix_sharing import split_row
+from ranker.progress import computed
 from ranker.records import Group
 from ranker.scoring import batching, buckets
 from ranker.scoring.distinct import Place, ReadPlan, as_they_come, note, once, once_per_group
@@ -93,6 +94,7 @@ def score_groups(
     plan = _read_plan(pipeline.layout, groups, preserve_order)
     note(plan)
     parts: list[_Part] = []
+    share = len(groups) / max(1, len(plan.groups))
     slices = _slices(pipeline, plan.groups, budget)
     engine: Engine | None = None
     # Closed here, also by an interruption: a thread that computes while Python shuts down aborts the process.
@@ -103,7 +105,7 @@ def score_groups(
                 enough = parallel is not None and 2 * len(units) > parallel.workers
                 engine = parallel if parallel is not None and enough else Engine(forward)
             with budget.timed(filled) as tokens:
-                passes = _Passes(pipeline, engine, tokens, retry, length_buckets)
+                passes = _Passes(pipeline, engine, tokens, retry, length_buckets, share)
                 parts += passes.run(packed, units)
             if passes.too_large:
                 budget.lower(min(passes.too_large))
@@ -174,6 +176,8 @@ class _Passes:
     max_tokens_per_forward: int
     retry: bool
     length_buckets: bool = False
+    share: float = 1.0
+    """Groups that were asked for, over those that are read."""
     too_large: list[int] = field(default_factory=list)
     """Padded tokens of the passes that ran out of memory, and could be halved."""
 
@@ -191,10 +195,11 @@ class _Passes:
         batches = self._batches(units)[::-1]
         while batches:
             smaller: list[list[batching.Unit]] = []
-            with closing(parallel_map(self._forward, batches, workers)) as computed:
-                for batch, logits in zip(batches, computed, strict=True):
+            with closing(parallel_map(self._forward, batches, workers)) as outputs:
+                for batch, logits in zip(batches, outputs, strict=True):
                     if not isinstance(logits, Exception):
                         self._place(batch, logits, out)
+                        computed(self.share * len(packed) * len(batch) / len(units))
                         continue
                     if len(batch) > 1 and out_of_memory(logits):
                         self.too_large.append(batching.padded_tokens(batch))

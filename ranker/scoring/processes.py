@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from typing import IO, Any, Final, cast
 
 from ranker.errors import ScoringError
+from ranker.progress import computed
 from ranker.records import Group
 from ranker.scoring.distinct import add_reads, count_reads
 from ranker.scoring.protocol import Floats, GroupScores, Scorer, ScorerInfo, failed, margins
@@ -90,6 +91,7 @@ class SeveralDevices:
             scored, asked, read = future.result()
             add_reads(asked, read)
             results += scored
+            computed(len(scored))
         return results
 
     def token_counts(self, group: Group) -> list[int]:

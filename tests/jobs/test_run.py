@@ -21,7 +21,7 @@ import ranker
 from ranker.batch_scorer import BatchScorer
 from ranker.cli.main import app
 from ranker.errors import ConfigError, DataError, JobError, LeasedError, MissingExtraError
-from ranker.jobs import job, leases, plan, summary
+from ranker.jobs import job, leases, plan, stored, summary
 from ranker.jobs.select import Selection
 
 ROWS = [{"prompt": f"p{i}", "candidates": [f"a {i}", "b b", "c"][: 1 + i % 3], "id": i} for i in range(47)]
@@ -164,14 +164,16 @@ def test_columns_with_a_results_name_make_room(model, tmp_path):
             assert row["best"] in row["candidates"]
             assert len(row["ranker_scores"]) == len(row["candidates"])
         top = tmp_path / f"top-{name}"
-        job.top(BatchScorer(model), [str(tmp_path / name)], top, 0.5, part_rows=20)
+        stored.score_and_select(BatchScorer(model), [str(tmp_path / name)], top, share=0.5, part_rows=20)
         assert all(row["input_ranker_scores"] == "mine" for row in read(top))
 
 
 def test_a_selection_that_is_none_begins_nothing(model, lines, tmp_path):
     for begin in (
         lambda: job.score(BatchScorer(model), [str(lines)], tmp_path / "out", selection=Selection("scor > 1")),
-        lambda: job.top(BatchScorer(model), [str(lines)], tmp_path / "out", 0.1, selection=Selection("scor > 1")),
+        lambda: stored.score_and_select(
+            BatchScorer(model), [str(lines)], tmp_path / "out", share=0.1, selection=Selection("scor > 1")
+        ),
     ):
         with pytest.raises(ConfigError, match="'scor' is not known"):
             begin()
@@ -244,7 +246,7 @@ def test_what_is_selected_comes_out_and_errors_beside_it(model, lines, tmp_path)
 def test_a_model_that_compares_is_asked_for_margins(model, tmp_path, caplog):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    job.top(BatchScorer(model), [str(path)], tmp_path / "out", 0.2, part_rows=10)
+    stored.score_and_select(BatchScorer(model), [str(path)], tmp_path / "out", share=0.2, part_rows=10)
     rows = [row for row in read(tmp_path / "out" / "_scored") if row["ranker_margin"] is not None]
     best = sorted(rows, key=lambda row: -row["ranker_margin"])[: round(0.2 * len(rows))]
     assert {row["id"] for row in best} <= {row["id"] for row in read(tmp_path / "out")}
@@ -260,17 +262,18 @@ def test_the_best_share_is_kept_of_all_parts_together(pointwise, tmp_path, kind)
         path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     else:
         parquet.write_table(pa.Table.from_pylist(ROWS), path)
-    done = job.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.2, part_rows=10)
+    done = stored.score_and_select(BatchScorer(pointwise), [str(path)], tmp_path / "out", share=0.2, part_rows=10)
     assert done.parts == 5
     best = sorted(((max(row["ranker_scores"]), row["id"]) for row in read(tmp_path / "out" / "_scored")), reverse=True)
     kept = {row["id"] for row in read(tmp_path / "out")}
     assert {number for _, number in best[:10]} <= kept
     assert len(kept) <= 13
-    assert job.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.2, part_rows=10).parts == 0
-    with pytest.raises(JobError, match=r"settings\.share 0\.2, now 0\.3"):
-        job.top(BatchScorer(pointwise), [str(path)], tmp_path / "out", 0.3, part_rows=10)
+    assert (
+        stored.score_and_select(BatchScorer(pointwise), [str(path)], tmp_path / "out", share=0.2, part_rows=10).parts
+        == 0
+    )
     with pytest.raises(ConfigError, match="share in"):
-        job.top(BatchScorer(pointwise), [str(path)], tmp_path / "other", 1.5)
+        stored.score_and_select(BatchScorer(pointwise), [str(path)], tmp_path / "other", share=1.5)
 
 
 def test_the_part_of_a_dead_worker_is_free_at_once(model, lines, tmp_path):
@@ -344,12 +347,16 @@ def test_a_protocol_without_its_library_is_said(model, tmp_path):
 def test_an_expression_with_a_comment_is_one_also_beside_a_threshold(pointwise, lines, tmp_path):
     kept = {}
     for name, keep in {"plain": "candidates >= 2", "comment": "  candidates >= 2  # two or more"}.items():
-        job.top(BatchScorer(pointwise), [str(lines)], tmp_path / name, 0.5, selection=Selection(keep=keep))
+        stored.score_and_select(
+            BatchScorer(pointwise), [str(lines)], tmp_path / name, share=0.5, selection=Selection(keep=keep)
+        )
         kept[name] = [row["id"] for row in read(tmp_path / name)]
     assert kept["plain"] == kept["comment"]
     for keep in ("candidates >= 2) or (score < 0", "candidates >= 2 # x\nor nonsense"):
         with pytest.raises(ConfigError, match="not an expression"):
-            job.top(BatchScorer(pointwise), [str(lines)], tmp_path / "bad", 0.5, selection=Selection(keep=keep))
+            stored.score_and_select(
+                BatchScorer(pointwise), [str(lines)], tmp_path / "bad", share=0.5, selection=Selection(keep=keep)
+            )
     assert not (tmp_path / "bad").exists()
 
 
