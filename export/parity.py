@@ -14,6 +14,7 @@ from ranker.errors import ParityError
 from ranker.extras import require
 from ranker.metrics import accuracy, comparisons
 from ranker.models.torch_scorer import TorchScorer
+from ranker.progress import scoring, stepped
 from ranker.records import Group, Preference
 from ranker.scoring.buckets import text_of_length
 from ranker.scoring.pipeline import TextPipeline
@@ -185,8 +186,12 @@ class Reference:
         groups = [row.group for row in within(source.pipeline, self.rows[:16], tokens // 8)]
         longest = min(max_length, MOST_LENGTH, max(LEAST_LENGTH, tokens // 40))
         self.shapes = shapes(groups, text_of(source, groups[0], longest))
-        self.shape_results = {name: source.score(groups, preserve_order=True) for name, groups in self.shapes.items()}
-        self.results = source.score([p.group for p in self.rows])
+        self.shape_results = {
+            name: source.score(self.shapes[name], preserve_order=True)
+            for name in stepped([*self.shapes], "input shapes, by torch", unit="shapes")
+        }
+        with scoring("rows to compare, by torch", len(self.rows)):
+            self.results = source.score([p.group for p in self.rows])
         alone = all(len(row.candidates) == 1 for row in self.rows)
         self.single_answers = alone and not source.info.scores_are_relative
         scores = [r.scores for results in (self.results, *self.shape_results.values()) for r in results]
@@ -225,8 +230,8 @@ def compare(
         quantization: the plan by which the graph was made smaller.
     """
     differences = {
-        name: _difference(reference.shape_results[name], exported.score(groups, preserve_order=True))
-        for name, groups in reference.shapes.items()
+        name: _difference(reference.shape_results[name], exported.score(reference.shapes[name], preserve_order=True))
+        for name in stepped([*reference.shapes], "input shapes, by the file", unit="shapes")
     }
     return ParityReport(
         data=data,
@@ -240,7 +245,8 @@ def compare(
 
 def decision_agreement(reference: Reference, exported: Scorer) -> DecisionAgreement:
     """Measure decisions and ranks of ``exported`` on the reference's rows."""
-    after = exported.score([p.group for p in reference.rows])
+    with scoring("rows to compare, by the file", len(reference.rows)):
+        after = exported.score([p.group for p in reference.rows])
     failed = [b.error is not None and a.error is None for a, b in zip(reference.results, after, strict=True)]
     both = [
         (row, a, b)

@@ -11,6 +11,7 @@ from typing import Any, Final
 from ranker.errors import ExportError
 from ranker.export import half, parity, quantize, storage
 from ranker.export.nodes import Product
+from ranker.progress import scoring, stage, stepped
 from ranker.records import Preference
 from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.runtime.session import int8_warning
@@ -121,13 +122,16 @@ def int8(
         plans = _plans(quantizer, static)
     target = graph.with_name("graph.int8.onnx")
     tried: list[tuple[tuple[int, float], QuantPlan]] = []
-    for plan in plans:
-        quantizer.write(target, **asdict(plan))
-        decisions = parity.decision_agreement(reference, _on_cpu(target, pipeline))
-        losses = parity.losses(decisions, "int8")
-        if not losses:
-            return target, plan.facts(quantizer.products), decisions
-        tried.append(((len(losses), -(decisions.tau_b or 0.0)), plan))
+    with stage("int8: looking for the fastest that keeps ranks", None, unit="attempts") as attempts:
+        for plan in plans:
+            quantizer.write(target, **asdict(plan))
+            decisions = parity.decision_agreement(reference, _on_cpu(target, pipeline))
+            losses = parity.losses(decisions, "int8")
+            attempts.note(tau=f"{decisions.tau_b or 0.0:.4f}")
+            attempts.advance()
+            if not losses:
+                return target, plan.facts(quantizer.products), decisions
+            tried.append(((len(losses), -(decisions.tau_b or 0.0)), plan))
     best = min(tried, key=lambda item: item[0])[1]
     if len(tried) > 1:
         quantizer.write(target, **asdict(best))
@@ -143,7 +147,8 @@ def _calibrated(
     pool = others if len(others) >= CALIBRATION else list(rows)
     watched = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
     calibration = quantize.Calibration(graph)
-    score_groups(pipeline, watched, calibration, CALIBRATION_TOKENS, retry=False)
+    with scoring("int8: watching activations", len(watched)):
+        score_groups(pipeline, watched, calibration, CALIBRATION_TOKENS, retry=False)
     return quantize.Quantizer(graph, calibration)
 
 
@@ -162,7 +167,10 @@ def _plans(quantizer: quantize.Quantizer, static: bool) -> Iterator[QuantPlan]:
     if not static and int8_warning() is not None:
         yield weights_only  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
         return
-    fixed = {name: quantizer.rounded(name, per_token=False).error for name in quantizer.products}
+    fixed = {
+        name: quantizer.rounded(name, per_token=False).error
+        for name in stepped([*quantizer.products], "int8: rounding weights", unit="activations")
+    }
     costliest = sorted(fixed, key=lambda name: -fixed[name])
     if static:
         yield from (

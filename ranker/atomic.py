@@ -29,8 +29,13 @@ def output_errors(path: str | Path) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "SafetensorError" and "os error" in str(error):
             raise OutputError(f"{path}: cannot be written ({str(error).rpartition(': ')[2]})") from error
+        if isinstance(error, RuntimeError) and TORCH_CANNOT_WRITE in str(error):
+            raise OutputError(f"{path}: cannot be written (torch.save failed; is the disk full?)") from error
         raise
 
+
+TORCH_CANNOT_WRITE: Final = "PytorchStreamWriter failed writing"
+"""What ``torch.save`` says where a file cannot be written; it does not say why."""
 
 PARTIAL: Final = ".partial"
 REPLACED: Final = ".replaced"
@@ -84,6 +89,24 @@ def draft_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
 def draft_of(folder: Path) -> Path:
     """The path at which ``folder`` is written before ``replace_folder`` renames it."""
     return folder.with_name(f".{folder.name}{PARTIAL}")
+
+
+@contextmanager
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside ``folder``, which it replaces when the block ends; it is removed when the block raises.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    draft = draft_of(folder)
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with output_errors(folder):
+            yield draft
+            replace_folder(draft, folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
 
 
 def replace_folder(draft: Path, folder: Path) -> None:

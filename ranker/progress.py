@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -195,6 +195,13 @@ def _has_room() -> bool:
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
+@contextmanager
+def scoring(title: str, rows: int) -> Iterator[None]:
+    """A stage of rows that are scored in one call, within the block."""
+    with stage(title, rows) as whole, whole.span(rows):
+        yield
+
+
 def current() -> Stage:
     """The innermost stage; one that nobody sees where none is open."""
     return _stage.get() or Stage("", None)
@@ -216,6 +223,14 @@ def counted(items: Iterable[T]) -> Iterator[T]:
         if number % STEPS == 0:
             inner.advance(STEPS)
     inner.advance(number % STEPS)
+
+
+def stepped(items: Sequence[T], title: str, unit: str = "steps") -> Iterator[T]:
+    """The items, with a stage that moves when each has been worked on."""
+    with stage(title, len(items), unit=unit) as whole:
+        for item in items:
+            yield item
+            whole.advance()
 
 
 def duration(seconds: float) -> str:

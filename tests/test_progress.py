@@ -28,11 +28,15 @@ def test_lines_name_the_work_what_is_done_and_the_figures(lines):
 
 def test_an_interrupted_stage_has_no_last_line(lines, monkeypatch):
     monkeypatch.setenv(progress.EVERY_S_OF, "100")
-    stage = progress.stage("scoring", 4)
-    with pytest.raises(KeyboardInterrupt), progress.shown(), stage as opened:
-        opened.advance()
-        monkeypatch.setattr(progress.time, "monotonic", lambda: 1e9)
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with progress.shown(), progress.stage("scoring", 4) as stage:
+            stage.advance()
+            monkeypatch.setattr(progress.time, "monotonic", lambda: 1e9)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert lines() == []
 
 
@@ -51,10 +55,10 @@ def test_what_is_computed_moves_a_span_and_never_beyond_it():
 
 
 def test_the_time_that_is_left_is_that_of_the_rows_of_this_run(lines, monkeypatch):
-    now = 0.0
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     with progress.shown(), progress.stage("scoring", 300, done=200) as stage:
-        for now in (10.0, 20.0):
+        for clock[0] in (10.0, 20.0):
             stage.advance(50)
     assert lines() == [
         "ranker: scoring: 250 of 300 rows, 5 rows/s, 10 s left",

@@ -10,6 +10,7 @@ from ranker.api.rows import RowsLike, name_of, preferences_of
 from ranker.data.read_row import Columns
 from ranker.errors import ConfigError
 from ranker.loading import Ranker, load
+from ranker.progress import shown
 from ranker.scoring.protocol import Scorer
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def evaluate(
     train: RowsLike | None = None,
     columns: Columns | None = None,
     baseline: str | Path | None = None,
+    progress: bool = False,
     **options: Any,
 ) -> EvaluationReport:
     """Evaluate models on labelled rows: accuracy, ties, calibration, order and length effects, agreement, best-of-n.
@@ -40,6 +42,7 @@ def evaluate(
         train: training rows, for the bag-of-words baseline.
         columns: names of the columns where they differ from the known ones.
         baseline: an earlier ``metrics.json``, with which the first model is compared.
+        progress: whether standard error shows how far it is.
         options: those of ``ranker.load``.
 
     Returns:
@@ -58,13 +61,14 @@ def evaluate(
 
     labelled = preferences_of(rows, columns, single=True)
     training = [] if train is None else preferences_of(train, columns)
-    return evaluate_models(
-        scorers_of(models, **options),
-        labelled,
-        data=name_of(rows),
-        train=training,
-        baseline=None if baseline is None else Path(baseline),
-    )
+    with shown(progress):
+        return evaluate_models(
+            scorers_of(models, **options),
+            labelled,
+            data=name_of(rows),
+            train=training,
+            baseline=None if baseline is None else Path(baseline),
+        )
 
 
 def scorers_of(models: ModelLike | Sequence[ModelLike] | Mapping[str, ModelLike], **options: Any) -> dict[str, Scorer]:

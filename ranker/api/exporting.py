@@ -13,6 +13,7 @@ from ranker.data.writers import check_folder
 from ranker.errors import ConfigError, OutputError, nearest
 from ranker.extras import require
 from ranker.layouts.settings import text_settings
+from ranker.progress import shown
 
 if TYPE_CHECKING:
     from ranker.export.parity import ParityReport
@@ -27,6 +28,7 @@ def export_onnx(
     allow_loss: bool = False,
     key_lengths: bool = False,
     text: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> ParityReport:
     """Export a checkpoint to one self-contained ``model.onnx`` that needs no torch.
 
@@ -45,6 +47,7 @@ def export_onnx(
         key_lengths: of an fp16 file: attention gets the rows' lengths and no additive mask, so that more of CUDA's
             kernels can be chosen. For models with layers whose masks are padding only: pointwise and ordered_pair
             encoders other than DeBERTa and MPNet.
+        progress: whether standard error shows how far it is.
 
     Returns:
         How the file compares with the torch model; it is stored in the file too.
@@ -76,7 +79,7 @@ def export_onnx(
 
     folder = hub.local(str(checkpoint))
     labelled = preferences_of("sample:validation" if rows is None else rows, single=True)
-    with output_errors(path):
+    with output_errors(path), shown(progress):
         reports = export(
             folder,
             {precision: Path(path)},

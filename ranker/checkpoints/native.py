@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -63,10 +62,8 @@ def save(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None
 
 def replace(model: PreTrainedModel, tokenizer: TextTokenizer, folder: Path) -> None:
     """``save`` beside ``folder`` and rename: a kill leaves the old checkpoint or the new one, never a part."""
-    draft = atomic.draft_of(folder)
-    shutil.rmtree(draft, ignore_errors=True)
-    save(model, tokenizer, draft)
-    atomic.replace_folder(draft, folder)
+    with atomic.draft_folder(folder) as draft:
+        save(model, tokenizer, draft)
 
 
 def load(

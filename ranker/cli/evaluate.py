@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ranker.cli.options import Column, Device, Option, Threads, columns_of, load_options
+from ranker.cli.options import Column, Device, Option, Quiet, Threads, columns_of, load_options
 from ranker.errors import ConfigError, RegressionError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def main(
     device: Device = "auto",
     threads: Threads = None,
     option: Option = None,
+    quiet: Quiet = False,
 ) -> None:
     """Evaluate models on labelled rows, beside baselines and each other.
 
@@ -48,6 +49,7 @@ def main(
     from ranker.evaluation.report.tables import compared, headline
     from ranker.evaluation.suites import suite
     from ranker.loading import load
+    from ranker.progress import shown
 
     console = Console()
     options: dict[str, Any] = {"device": device, "threads": threads, **load_options(option)}
@@ -55,14 +57,15 @@ def main(
     if suite.is_suite(data):
         if calibrate or baseline or train_rows or column:
             raise ConfigError(f"suite '{data}' takes no --calibrate, --baseline, --train or --column")
-        _suite(console, models, data, output, options)
+        with shown(not quiet):
+            _suite(console, models, data, output, options)
         return
     if calibrate and not all(Path(model).suffix == ".onnx" for model in models):
         raise ConfigError("--calibrate writes into model.onnx files; export the checkpoint first")
     if len(set(models)) < len(models):
         raise ConfigError(f"expected every model once, got {', '.join(models)}")
     loaded = {model: load(model, **options) for model in models}
-    report = evaluate(loaded, data, train=train_rows, columns=columns_of(column), baseline=baseline)
+    report = evaluate(loaded, data, train=train_rows, columns=columns_of(column), baseline=baseline, progress=not quiet)
     for model, evaluation in report.evaluations.items():
         show(console, f"{model} on {data}", headline(evaluation.report))
     lines = [

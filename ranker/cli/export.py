@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ranker.cli.options import Text, text_of
+from ranker.cli.options import Quiet, Text, text_of
 
 
 def main(
@@ -21,6 +21,7 @@ def main(
         bool, typer.Option("--key-lengths", help="fp16: attention reads the rows' lengths, not a mask (padding only)")
     ] = False,
     text: Text = None,
+    quiet: Quiet = False,
 ) -> None:
     """Export a checkpoint to one self-contained model.onnx, after it was compared with torch.
 
@@ -40,5 +41,6 @@ def main(
         allow_loss=allow_loss,
         key_lengths=key_lengths,
         text=text_of(text),
+        progress=not quiet,
     )
     show(Console(), f"{output} against {checkpoint}", parity.rows())

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ranker.errors import ConfigError, InterruptedRunError
+from ranker.errors import ConfigError, InterruptedRunError, OutputError
 
 if TYPE_CHECKING:
+    from ranker.api.training import TrainResult
     from ranker.config import RunConfig
+    from ranker.training.launch import Launch
 
 OFFLINE = "offline"
 """The packaged encoder, as ``model.name_or_path`` names it."""
@@ -69,9 +72,6 @@ def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool 
     from rich.console import Console
 
     from ranker.api.training import train
-    from ranker.cli.terminal import show
-    from ranker.evaluation.report.tables import headline
-    from ranker.signals import number_of
     from ranker.training.launch import launched
 
     console = Console(soft_wrap=True)
@@ -87,33 +87,91 @@ def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool 
         result = train(config, resume=resume, overwrite=overwrite, log=log)
     except KeyboardInterrupt as error:
         trained = any(line.startswith("trained in") for line in lines)
-        state, how = _state(config, error, trained, overwrite, again if launch.world == 1 else None)
-        if launch.world == 1:
-            raise InterruptedRunError(f"{state}; {how}", number_of(error)) from error
-        if launch.main:
-            sys.stderr.write(f"ranker: {state}; {how}\n")
-        sys.stderr.flush()
-        os._exit(128 + number_of(error))  # threads of the process group can abort an orderly exit
+        raise _stopped(_state(config, error, trained, overwrite, again, launch), error, launch) from error
+    except OutputError as error:
+        raise _unwritten(config, error, again) from error
     if not launch.main:
         sys.stderr.flush()
         os._exit(0)  # a helper process is done; threads of its process group can abort an orderly exit
+    for line in summary(result):
+        console.print(line, highlight=False, markup=False)
+
+
+def summary(result: TrainResult) -> Iterator[str]:
+    """What a run leaves, in lines: the figure, what is hardest, the files, and the next command."""
+    from ranker.evaluation.report.tables import best_baseline, worst_kinds
+
     if result.evaluation is not None:
-        for evaluation in result.evaluation.evaluations.values():
-            show(console, result.evaluation.data, headline(evaluation.report))
+        evaluation = next(iter(result.evaluation.evaluations.values()))
+        best = best_baseline(evaluation.report)
+        beside = "" if best is None else f"; {best[0]}, the best rule that understands nothing: {best[1].value:.3f}"
+        yield f"\n{evaluation.report.main_figure()} on {result.evaluation.data}{beside}"
+        worst = worst_kinds(evaluation.report)
+        if worst:
+            yield "lowest accuracy: " + ", ".join(f"{name} {share.value:.3f} (n={share.n})" for name, share in worst)
+    yield ""
+    files = [(result.checkpoint, "the torch model"), *_exported(result), (result.report, "all figures and charts")]
+    width = max(len(str(path)) for path, _ in files)
+    for path, what in files:
+        yield f"  {str(path):<{width}}  {_size(path):>8}  {what}"
+    yield f"\nscore with it: ranker score --model {result.model} -i ROWS.jsonl -o SCORED.jsonl"
+
+
+def _exported(result: TrainResult) -> Iterator[tuple[Path, str]]:
+    """The exported files: how far each is from the torch model, and how fast beside the first."""
+    speeds = result.answers_per_second
+    first = next(iter(speeds.values()), None)
     for path, parity in result.exports.items():
-        show(console, f"{path.name} against the torch model", parity.rows())
-    written = ", ".join(map(str, result.exports)) or "no exported file"
-    console.print(f"checkpoint {result.checkpoint}, report {result.report}, {written}", highlight=False)
+        agreement = "" if parity.tau_b is None else f", ranks agree by {parity.tau_b:.4f}"
+        speed = ""
+        if path in speeds and first:
+            times = f", {speeds[path] / first:.2f} times the first file" if len(speeds) > 1 else ""
+            speed = f", about {speeds[path]:,.0f} answers per second here{times}"
+        yield path, f"differs by {parity.max_difference:.1e} logits at most{agreement}{speed}"
+
+
+def _size(path: Path) -> str:
+    beside = path.with_name(f"{path.name}.data")  # weights beyond 2 GB
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path, beside]
+    size = float(sum(file.stat().st_size for file in files if file.is_file()))
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def _stopped(state: tuple[str, str], error: KeyboardInterrupt, launch: Launch) -> InterruptedRunError:
+    """The error of an interrupted run; of several processes, each ends here."""
+    from ranker.signals import number_of
+
+    text = "; ".join(state)
+    if launch.world == 1:
+        return InterruptedRunError(text, number_of(error))
+    if launch.main:
+        sys.stderr.write(f"ranker: {text}\n")
+    sys.stderr.flush()
+    os._exit(128 + number_of(error))  # threads of the process group can abort an orderly exit
+
+
+def _unwritten(config: RunConfig, error: OutputError, again: str) -> OutputError:
+    """The error of a run that could not write, and how it continues once there is room."""
+    from ranker.training.resume import checkpoints_of
+
+    saved = checkpoints_of(Path(config.output_dir))
+    if not saved:
+        return error
+    return OutputError(f"{error}; {saved[-1]} is whole. Make room, then continue with: {again}")
 
 
 def _state(
-    config: RunConfig, error: KeyboardInterrupt, trained: bool, overwrite: bool, again: str | None
+    config: RunConfig, error: KeyboardInterrupt, trained: bool, overwrite: bool, again: str, launch: Launch
 ) -> tuple[str, str]:
-    """Where an interrupted run stands, and how it continues; ``again`` is None in a launch of several processes."""
+    """Where an interrupted run stands, and how it continues."""
     from ranker.training.interrupts import TrainingStopped
     from ranker.training.resume import checkpoints_of
 
-    how = "continue with the same launch command and --resume" if again is None else f"continue with: {again}"
+    how = "continue with the same launch command and --resume" if launch.world > 1 else f"continue with: {again}"
     output = Path(config.output_dir)
     if isinstance(error, TrainingStopped):
         return f"stopped after step {error.step} of {error.steps}, saved in {error.folder}", how

@@ -113,6 +113,10 @@ class TrainingConfig(Section):
     eval_steps: float = Field(
         0.25, gt=0, description="steps between evaluations (and checkpoints); below 1 their share of the run"
     )
+    save_steps: float | None = Field(
+        None, gt=0, description="steps between checkpoints beside those of evaluations; below 1 their share of the run"
+    )
+    save_minutes: float | None = Field(None, gt=0, description="minutes between checkpoints beside those")
     early_stopping_patience: int | None = Field(
         None, ge=1, description="stop after this many evaluations without a better accuracy"
     )
@@ -128,8 +132,12 @@ class TrainingConfig(Section):
         0, ge=0, description="forward passes that a thread prepares ahead, on a GPU in pinned memory"
     )
     torch_compile: bool = Field(False, description="torch.compile: slow to start, faster on long runs on GPU")
-    report_to: Names = Field(("tensorboard",), description="where transformers logs to; [] for nowhere")
-    logging_steps: int = Field(20, ge=1)
+    report_to: Names = Field(
+        ("tensorboard",), description="where transformers logs to: tensorboard, wandb, mlflow; [] for nowhere"
+    )
+    logging_steps: int | None = Field(
+        None, ge=1, description="steps between two logs; default a twentieth of the run, 20 at most"
+    )
     seed: int = 0
 
     @field_validator("candidates_per_prompt")
@@ -187,6 +195,13 @@ class ExportConfig(Section):
     push_to_hub: str | None = Field(None, description="owner/name of a repository, made private if new")
 
 
+class CardConfig(Section):
+    """What the model card says besides the figures; the hub shows and indexes it."""
+
+    license: str | None = Field(None, description="of the weights, by the hub's name: apache-2.0, mit, cc-by-4.0")
+    language: Names = Field((), description="ISO 639 codes of the rows' languages: en, de")
+
+
 class LoraConfig(Section):
     """Low-rank adapters (LoRA, arXiv 2106.09685; QLoRA, arXiv 2305.14314); the head always trains whole."""
 
@@ -211,6 +226,7 @@ class RunConfig(Section):
     )
     qat_steps: int = Field(100, ge=1, description="batches of the quantization-aware training")
     export: ExportConfig = ExportConfig()
+    card: CardConfig = CardConfig()
 
     @property
     def output(self) -> Output:

@@ -30,6 +30,7 @@ from ranker.metrics import (
     prompt_numbers,
     wilson,
 )
+from ranker.progress import scoring
 from ranker.ranking.tournament import play
 from ranker.records import Preference
 from ranker.scoring.distinct import count_reads
@@ -64,12 +65,13 @@ def evaluate(scorer: Scorer, test: Sequence[Preference], *, train: Sequence[Pref
     ``train``, bag-of-words (with the reason where it cannot be fitted). For lists it also holds rank agreement, overall
     and per aspect, and best-of-n. Intervals are over prompts: rows with the same prompt are drawn together.
     """
-    with count_reads() as count:
+    with count_reads() as count, scoring("evaluating", len(test)):
         results = scorer.score([p.group for p in test])
     compared = comparisons(test, results)
     decided = compared.where(compared.targets != 0.5)
     in_either_order = None if scorer.info.scores_are_relative else results[:ORDER_GROUPS]
-    effects = order_effects(scorer, test[:ORDER_GROUPS], in_either_order)
+    with scoring("both orders", 2 * min(ORDER_GROUPS, len(test))):
+        effects = order_effects(scorer, test[:ORDER_GROUPS], in_either_order)
     lists = _list_figures(test, results)
     report = ModelReport(
         groups=len(test),
@@ -171,7 +173,9 @@ def _first_two(result: GroupScores) -> GroupScores:
 
 def _cyclic_triads(scorer: Scorer, test: Sequence[Preference]) -> Share:
     rows = [p for p in test if len(p.candidates) > 2][:CYCLE_GROUPS]
-    played = zip(prompt_numbers(rows).tolist(), play(scorer, [p.group for p in rows], schedule="all"), strict=True)
+    with scoring("all pairs of answers", len(rows)):
+        tournaments = play(scorer, [p.group for p in rows], schedule="all")
+    played = zip(prompt_numbers(rows).tolist(), tournaments, strict=True)
     counted = [(prompt, *tournament.cycles) for prompt, tournament in played if tournament.error is None]
     cyclic = [1.0 if k < cycles else 0.0 for _, cycles, triads in counted for k in range(triads)]
     prompts = [prompt for prompt, _, triads in counted for _ in range(triads)]

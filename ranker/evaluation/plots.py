@@ -1,4 +1,4 @@
-"""Learning and margin curves."""
+"""The learning curve, and what all figures share."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ranker.extras import require
-from ranker.metrics import Comparisons, leads
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -33,24 +30,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(drawn, path)
 
 
-def margins(compared: Comparisons) -> Any:
-    """Margins of the preferred answer: their histogram in logits, and accuracy by the size of the margin."""
-    decided = compared.where(compared.targets != 0.5)
-    ahead = leads(decided)
-    drawn, (left, right) = figure(2)
-    left.hist(ahead, bins=40)
-    left.axvline(0, color="grey", linewidth=0.8)
-    left.set_xlabel("margin of the preferred answer (logits)")
-    left.set_ylabel("comparisons")
-    order = np.argsort(-np.abs(ahead))
-    covered = np.arange(1, len(order) + 1)
-    right.plot(covered / len(order), np.cumsum(ahead[order] > 0) / covered)
-    right.set_xlabel("share of comparisons, largest margins first")
-    right.set_ylabel("accuracy among them")
-    return drawn
-
-
-def figure(columns: int, *, width: float = 5, height: float = 3.6) -> Any:
+def figure(columns: int, *, width: float = 5, height: float = 3.4) -> Any:
     """A figure and its axes side by side; inches."""
     require("matplotlib").use("Agg")
     return require("matplotlib.pyplot").subplots(1, columns, figsize=(width * columns, height), layout="constrained")

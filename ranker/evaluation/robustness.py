@@ -10,6 +10,7 @@ import numpy as np
 
 from ranker.evaluation.statistics.bootstrap import mean
 from ranker.metrics import Estimate, Share, clustered, prompt_numbers
+from ranker.progress import stepped
 from ranker.records import Group, Preference
 from ranker.scoring.protocol import Scorer
 
@@ -60,13 +61,13 @@ def robustness(scorer: Scorer, preferences: Sequence[Preference]) -> dict[str, E
     prompts = prompt_numbers(preferences)[kept]
     edits_by_kind: dict[EditKind, dict[str, Callable[[str], str]]] = {"worse": WORSE, "same": SAME}
     effects: dict[str, EditEffect] = {}
-    for kind, edits in edits_by_kind.items():
-        for name, edit in edits.items():
-            logits = scorer.compare([Group(prompt, (edit(text), text)) for prompt, text in texts])
-            good = np.isfinite(logits)
-            values, numbers = logits[good].astype(np.float64), prompts[good]
-            wins = clustered((values > 0).astype(np.float64), numbers)
-            effects[name] = EditEffect(kind, wins, mean(values, numbers))
+    each = [(kind, name, edit) for kind, edits in edits_by_kind.items() for name, edit in edits.items()]
+    for kind, name, edit in stepped(each, "edited answers", unit="edits"):
+        logits = scorer.compare([Group(prompt, (edit(text), text)) for prompt, text in texts])
+        good = np.isfinite(logits)
+        values, numbers = logits[good].astype(np.float64), prompts[good]
+        wins = clustered((values > 0).astype(np.float64), numbers)
+        effects[name] = EditEffect(kind, wins, mean(values, numbers))
     return effects
 
 

@@ -170,7 +170,7 @@ class RunPlan(Sampler[list[Item]]):
         """
         steps = -(-len(self.process_batches) // accumulation)
         items = [item for batch in self.process_batches for item in batch if item[0] >= 0]
-        tokens = sum(prod(groups.cost(item)) for item in items)
+        tokens = self.tokens(groups)
         some = items[:: max(1, len(items) // COUNTED)]
         pairs = len(items) / max(1, len(some)) * sum(map(groups.comparisons, some))
         cut = ""
@@ -181,6 +181,10 @@ class RunPlan(Sampler[list[Item]]):
             f"{len(items) / steps:.0f} prompts and {pairs / steps:.0f} pairs"
         )
         return line + cut + _advice(groups, steps, learning_rate)
+
+    def tokens(self, groups: Groups) -> int:
+        """Padded tokens of all batches of this process."""
+        return sum(prod(groups.cost(item)) for batch in self.process_batches for item in batch if item[0] >= 0)
 
     @property
     def used(self) -> float:

@@ -1,69 +1,85 @@
-"""What happens beside the steps of a run: the progress bar, the last evaluation, checks of saved files, memory."""
+"""Beside the steps of a run: what is shown, when it is saved, the last evaluation, checks of saved files, memory."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ranker.progress import Stage
 
 SELECTED_BY = "selection"
 """The figure of the validation rows that chooses the checkpoint."""
 
 SLICE = 256
-"""Validation groups of each process between two looks at whether the run is to stop, and two steps of the bar."""
+"""Validation groups of each process between two looks at whether the run is to stop."""
 
 SHOWN = ("loss", "accuracy", "margin", "eval_accuracy", "eval_spearman", "eval_rmse")
 
 
-class AccuracyBar(TrainerCallback):  # type: ignore[misc]
-    """Steps with loss, accuracy and margin of the training comparisons, and the last validation accuracy, on stderr."""
+class ShowFigures(TrainerCallback):  # type: ignore[misc]
+    """Moves a stage with the steps, and shows the newest figures of training and validation beside it."""
 
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._shown: dict[str, str] = {}
-        self._validated = 0
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._figures: dict[str, str] = {}
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Open the bar."""
-        hidden = not state.is_world_process_zero
-        self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc="train", file=sys.stderr, disable=hidden
-        )
+        """Show what an earlier run has done, with its figures."""
+        for entry in state.log_history:
+            self._note(entry)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Advance."""
-        self._bar.update(state.global_step - self._bar.n)
-
-    def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Show how much of the validation rows is scored, so that the bar does not stand still meanwhile."""
-        if self._bar is not None:
-            self._validated += 1
-            self._bar.set_postfix(self._shown | {"validating": f"{self._validated * SLICE} rows"})
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Show the training's figures again."""
-        self._validated = 0
-        if self._bar is not None:
-            self._bar.set_postfix(self._shown)
+        self._stage.move(state.global_step)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **_: Any
     ) -> None:
-        """Show the newest numbers."""
-        self._shown |= {name: f"{logs[name]:.3f}" for name in SHOWN if isinstance(logs.get(name), float)}
-        if self._bar is not None:
-            self._bar.set_postfix(self._shown)
+        """Show the newest figures."""
+        self._note(logs)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Close the bar."""
-        self._bar.close()
+    def _note(self, logs: dict[str, Any]) -> None:
+        self._figures |= {name: f"{logs[name]:.3f}" for name in SHOWN if isinstance(logs.get(name), float)}
+        self._stage.note(**self._figures)
+
+
+class SaveOften(TrainerCallback):  # type: ignore[misc]
+    """Saves between evaluations too: every so many steps, and every so many minutes.
+
+    Args:
+        steps: between two checkpoints; None for none.
+        minutes: between two checkpoints; None for none.
+        processes: how many train together; they save after the same step.
+    """
+
+    def __init__(self, steps: int | None, minutes: float | None, processes: int = 1) -> None:
+        self._steps, self._seconds, self._processes = steps, None if minutes is None else 60 * minutes, processes
+        self._saved = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ask for a checkpoint where one is due."""
+        late = self._seconds is not None and self._late(args)
+        if late or (self._steps is not None and state.global_step % self._steps == 0):
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count the minutes from here."""
+        self._saved = time.monotonic()
+
+    def _late(self, args: TrainingArguments) -> bool:
+        late = time.monotonic() - self._saved >= (self._seconds or 0)
+        if self._processes == 1:
+            return late
+        shared = torch.tensor(int(late), device=args.device)
+        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+        return bool(shared)
 
 
 class EvaluateLast(TrainerCallback):  # type: ignore[misc]

@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -28,7 +29,8 @@ logger = logging.getLogger(__name__)
 LOCK: Final = ".lock"
 RECORD: Final = "config.yaml"
 STEPS: Final = "steps"
-FOLDERS: Final = (STEPS, "checkpoint", "adapter")
+FINAL: Final = "checkpoint"
+FOLDERS: Final = (STEPS, FINAL, "adapter")
 """Folders of a run's weights."""
 
 FILES: Final = (
@@ -48,8 +50,11 @@ NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 AFTERWARDS: Final = (
     "recipe",
     "export.",
+    "card.",
     "training.report_to",
     "training.logging_steps",
+    "training.save_steps",
+    "training.save_minutes",
     "training.prefetch_batches",
     "data.test",
     "data.max_test_samples",
@@ -65,6 +70,8 @@ TOKENS: Final = "max_tokens_per_forward"
 """The file that holds the tokens of a run's forward passes, for a resumed run that finds them itself."""
 
 STATE: Final = "trainer_state.json"
+END: Final = "end.json"
+"""The file that says that the training is finished, in the place of the checkpoints that led there."""
 
 
 @contextmanager
@@ -137,7 +144,8 @@ def begin_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
         else:
             path.unlink()
     if not resume:
-        (output / STEPS / PLAN).unlink(missing_ok=True)
+        for name in (PLAN, END):
+            (output / STEPS / name).unlink(missing_ok=True)
     atomic.write_text(output / RECORD, dump_config(config))
 
 
@@ -278,6 +286,51 @@ def _changed(folder: Path) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class End:
+    """A training that is finished: its steps, its seconds, its tokens per second, its learning rate, and its log."""
+
+    steps: int
+    seconds: float
+    tokens_per_second: float
+    learning_rate: float | None
+    history: list[dict[str, Any]]
+
+
+def write_end(output: Path, end: End) -> None:
+    """Say that the training is finished and its model is in ``FINAL``, and remove the checkpoints that led there.
+
+    What follows, evaluation and export, needs only that model.
+    """
+    facts = {**asdict(end), "weights": weights.digest(output / FINAL)}
+    atomic.write_text(output / STEPS / END, json.dumps(facts) + "\n")
+    for folder in _by_step(output):
+        shutil.rmtree(folder)
+
+
+def read_end(output: Path) -> End | None:
+    """The end of a training that is finished; None of one that is not.
+
+    Raises:
+        CheckpointError: the model is not the one that was trained.
+    """
+    file = output / STEPS / END
+    if not file.is_file():
+        return None
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        digest = facts.pop("weights")
+        end = End(**facts)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: damaged; start anew with --overwrite") from error
+    if not (output / FINAL).is_dir() or weights.digest(output / FINAL) != digest:
+        raise CheckpointError(
+            f"{output / FINAL}: its weights are not those of the finished training; start anew with --overwrite, or "
+            "use ranker eval and ranker export on what is there"
+        )
+    return end
+
+
 def check_plan(path: Path, digest: str, resume: bool) -> None:
     """Bind a run to its data: a resumed run must go on with the same rows in the same batches.
 
@@ -298,4 +351,9 @@ def _by_step(output: Path) -> list[Path]:
     folders = [
         path for path in (output / STEPS).glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()
     ]
-    return sorted(folders, key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    return sorted(folders, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step of a checkpoint, from its name."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))

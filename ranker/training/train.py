@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -23,6 +22,8 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+from transformers.trainer import TRAINING_ARGS_NAME
 
 from ranker import atomic
 from ranker.checkpoints import adapters as adapter_folders
@@ -31,20 +32,43 @@ from ranker.checkpoints.adapters import AdapterSettings
 from ranker.config import RunConfig
 from ranker.config.losses import CustomLossConfig
 from ranker.config.models import ArmoRMConfig
-from ranker.errors import ConfigError
+from ranker.errors import ConfigError, nearest
 from ranker.models.backbones import DECODERS
 from ranker.models.torch_scorer import TorchScorer
+from ranker.progress import stage
 from ranker.records import Preference
 from ranker.training import lora, losses
 from ranker.training.batches import RunPlan, grouped, planned
 from ranker.training.budget import TokensThatFit
-from ranker.training.callbacks import SELECTED_BY, AccuracyBar, CheckSaved, EvaluateLast, EvaluatePending, TrimMemory
+from ranker.training.callbacks import (
+    SELECTED_BY,
+    CheckSaved,
+    EvaluateLast,
+    EvaluatePending,
+    SaveOften,
+    ShowFigures,
+    TrimMemory,
+)
 from ranker.training.defaults import Resolved, resolved
 from ranker.training.groups import Groups
 from ranker.training.interrupts import StopRequest, TrainingStopped
 from ranker.training.launch import Launch, launched
 from ranker.training.losses import Loss
-from ranker.training.resume import PLAN, STEPS, TOKENS, begin_output, check_output, check_plan, newest_whole, only_run
+from ranker.training.resume import (
+    FINAL,
+    PLAN,
+    STEPS,
+    TOKENS,
+    End,
+    begin_output,
+    check_output,
+    check_plan,
+    newest_whole,
+    only_run,
+    read_end,
+    step_of,
+    write_end,
+)
 from ranker.training.rows import load
 from ranker.training.stages import gating, qat
 from ranker.training.start import starting_model, without_padding
@@ -57,6 +81,12 @@ MERGED: Final = 1e-3
 """Largest difference in logits between an adapter beside the weights and merged into them, in fp32."""
 GATHERED: Final = 0.05
 """Largest difference in logits where weights are gathered in 16 bits from shards."""
+
+
+LOGS: Final = 20
+"""Points of the learning curve of a short run, at least."""
+MOST_LOGGING_STEPS: Final = 20
+"""Steps between two logs of a long run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +103,10 @@ class Trained:
     history: list[dict[str, Any]]
     seconds: float
     steps: int
+    tokens_per_second: float = 0.0
+    """Padded tokens that all processes trained on per second, with validation and checkpoints; 0 where not counted."""
+    learning_rate: float | None = None
+    """Of the backbone, after the warm-up."""
     main: bool = True
     """Whether this process goes on to evaluate and export; of several, one does."""
 
@@ -124,65 +158,109 @@ def _train(
     set_seed(config.training.seed)
     output = Path(config.output_dir)
     if loss is not None:
-        named = CustomLossConfig(type="custom", name=type(loss).__name__)
-        config = config.model_copy(update={"training": config.training.model_copy(update={"loss": named})})
-        try:
-            config.training.check_reading(
-                named.name, answers=isinstance(loss, losses.AnswerLoss), every_token=loss.every_token
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
+        config = _with_custom_loss(config, loss)
     settings = resolved(config)
     config = settings.config
     if launch.main:
         check_output(config, output, resume=resume, overwrite=overwrite)
-    training, validation, test = load(config)
-    args = None
-    if not isinstance(config.model, ArmoRMConfig):
-        args = arguments(config, output, launch)  # sets up the processes' group
-        if launch.sharded and config.qat != "none":
-            raise ConfigError("qat needs whole weights in one process; train without it, then on from the result")
+    rows = load(config)
+    ended = read_end(output) if resume else None
+    if ended is not None:
+        log(f"the training was finished after step {ended.steps}; the model in {output / FINAL} is taken")
+        scorer = TorchScorer(*native.load(output / FINAL))
+        scorer.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        fitted = Fitted(
+            output / FINAL, scorer, ended.history, ended.steps, ended.tokens_per_second, ended.learning_rate
+        )
+        return _trained(config, rows, fitted, ended.seconds, launch)
     begin = partial(begin_output, config, output, resume=resume, overwrite=overwrite)
-    if args is None:
+    if isinstance(config.model, ArmoRMConfig):
         begin()
-        folder, scorer, history, steps = gating.fit(config, training, [*validation, *test])
-    else:
-        work = Work(
-            settings, args, launch, training, validation, loss or losses.build(config.training.loss), callbacks, log
-        )
-        log(
-            f"{settings.parameters / 1e6:.0f}M parameters ({config.model.name_or_path}); {len(training)} training and "
-            f"{len(validation)} validation rows"
-        )
-        folder, scorer, history, steps = _fit(work, resume, begin)
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
-        if config.qat == "int8" and launch.main:
-            groups = grouped(
-                config.training,
-                training,
-                scorer.model,
-                scorer.pipeline.tokenizer,
-                work.loss,
-                on_error=config.data.on_error,
-            )
-            qat.train_quantized(
-                scorer.model, groups, config.training, config.qat_steps, learning_rate=settings.learning_rate
-            )
-            native.replace(scorer.model, scorer.pipeline.tokenizer, folder)
-            native.check_reload(scorer, folder, [p.group for p in training[:PROBES]])
+        fitted = Fitted(*gating.fit(config, rows[0], [*rows[1], *rows[2]]))
+        return _trained(config, rows, fitted, time.monotonic() - started, launch)
+    args = arguments(config, output, launch)  # sets up the processes' group
+    if launch.sharded and config.qat != "none":
+        raise ConfigError("qat needs whole weights in one process; train without it, then on from the result")
+    work = Work(settings, args, launch, *rows[:2], loss or losses.build(config.training.loss), callbacks, log)
+    fitted = _fit(work, resume, begin)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads must not outlive a process that is done
+    if config.qat == "int8" and launch.main:
+        _quantize(work, fitted)
+    seconds = time.monotonic() - started
+    if launch.main:
+        write_end(output, End(fitted.steps, seconds, fitted.tokens_per_second, fitted.learning_rate, fitted.history))
+    return _trained(config, rows, fitted, seconds, launch)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What the training itself leaves: checkpoint folder, scorer, log, steps, and tokens per second where counted."""
+
+    folder: Path
+    scorer: TorchScorer
+    history: list[dict[str, Any]]
+    steps: int
+    tokens_per_second: float = 0.0
+    learning_rate: float | None = None
+
+
+def _trained(
+    config: RunConfig,
+    rows: tuple[list[Preference], list[Preference], list[Preference]],
+    fitted: Fitted,
+    seconds: float,
+    launch: Launch,
+) -> Trained:
+    training, validation, test = rows
     return Trained(
         config=config,
-        folder=folder,
-        scorer=scorer,
+        folder=fitted.folder,
+        scorer=fitted.scorer,
         train=training,
         validation=validation,
         test=test,
-        history=history,
-        seconds=time.monotonic() - started,
-        steps=steps,
+        history=fitted.history,
+        seconds=seconds,
+        steps=fitted.steps,
+        tokens_per_second=fitted.tokens_per_second,
+        learning_rate=fitted.learning_rate,
         main=launch.main,
     )
+
+
+def _with_custom_loss(config: RunConfig, loss: Loss) -> RunConfig:
+    """The run with a loss object in the place of the named one.
+
+    Raises:
+        ConfigError: a setting of what is read together does not fit it.
+    """
+    named = CustomLossConfig(type="custom", name=type(loss).__name__)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"loss": named})})
+    try:
+        config.training.check_reading(
+            named.name, answers=isinstance(loss, losses.AnswerLoss), every_token=loss.every_token
+        )
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return config
+
+
+def _quantize(work: Work, fitted: Fitted) -> None:
+    """Quantization-aware training of the model that was trained, in its folder."""
+    config, scorer = work.config, fitted.scorer
+    groups = grouped(
+        config.training,
+        work.training,
+        scorer.model,
+        scorer.pipeline.tokenizer,
+        work.loss,
+        on_error=config.data.on_error,
+    )
+    rate = work.settings.learning_rate
+    qat.train_quantized(scorer.model, groups, config.training, config.qat_steps, learning_rate=rate)
+    native.replace(scorer.model, scorer.pipeline.tokenizer, fitted.folder)
+    native.check_reload(scorer, fitted.folder, [p.group for p in work.training[:PROBES]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +288,8 @@ class Work:
         return replace(self, settings=replace(self.settings, config=config))
 
 
-def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, TorchScorer, list[dict[str, Any]], int]:
-    """Train on the batches of a plan; the checkpoint folder, a scorer, the log and the number of steps."""
+def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> Fitted:
+    """Train on the batches of a plan."""
     config, args, launch = work.config, work.args, work.launch
     training = work.training
     output = Path(config.output_dir)
@@ -233,6 +311,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     # Rounded down: with one step of warm-up, a run of one step would train at a rate of 0.
     args.warmup_steps = math.floor(_steps_of(config.training.warmup_steps, steps))
     args.eval_steps = args.save_steps = math.ceil(_steps_of(config.training.eval_steps, steps))
+    args.logging_steps = config.training.logging_steps or max(1, min(MOST_LOGGING_STEPS, steps // LOGS))
     trainer = RankerTrainer(
         whole,
         args,
@@ -244,7 +323,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
         loss=work.loss,
         adapter=adapter,
         stop=StopRequest(launch.world),
-        callbacks=[*_callbacks(config), *work.callbacks],
+        callbacks=[*_callbacks(config, launch, steps), *work.callbacks],
     )
     check_sharding(launch, trainer)
     probes = [p.group for p in training[:PROBES]]
@@ -264,21 +343,28 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> tuple[Path, Tor
     if source is not None:
         work.log(f"resuming from {source}")
         trainer.add_callback(EvaluatePending(trainer, source))
-    with trainer.stop.watched():
+    begun = 0 if source is None else step_of(source)
+    with trainer.stop.watched(), stage("train", steps, done=begun, unit="steps") as shown:
+        trainer.add_callback(ShowFigures(shown))
+        started = time.monotonic()
         trainer.train(resume_from_checkpoint=None if source is None else str(source))
         stopped = trainer.stop.agreed(trainer.args.device)
+        seconds = time.monotonic() - started
     if groups.cut:
         logger.warning(
             "%d of %d groups read had a prompt or an answer cut to model.max_length", groups.cut, groups.read
         )
     _say_what_is_kept(trainer.state, work.log)
-    final = output / "checkpoint"
+    final = output / FINAL
     scorer = _saved(config, trainer, launch, probes, final)
     if adapter is None and not launch.sharded:
         check(final)
     if stopped is not None:  # after the last step: the model is trained and saved, what follows is not begun
         raise TrainingStopped(stopped, trainer.state.global_step, trainer.state.max_steps, final)
-    return final, scorer, trainer.state.log_history, trainer.state.global_step
+    tokens = plan.tokens(groups) * launch.world * (trainer.state.global_step - begun) / steps
+    return Fitted(
+        final, scorer, trainer.state.log_history, trainer.state.global_step, tokens / seconds, args.learning_rate
+    )
 
 
 def _tokens_that_fit(work: Work, groups: Groups, model: PreTrainedModel, resume: bool) -> int:
@@ -314,7 +400,13 @@ def _begin(work: Work, groups: Groups, plan: RunPlan, resume: bool, begin: Calla
         check_plan(Path(work.config.output_dir) / STEPS / PLAN, digest, resume)
         tokens = work.config.training.tokens_per_forward
         atomic.write_text(Path(work.config.output_dir) / STEPS / TOKENS, str(tokens))
-    for line in [*groups.summary(), plan.summary(groups, accumulation, work.args.learning_rate)]:
+    settings, args = work.settings, work.args
+    work.log(
+        f"{work.config.model.name_or_path}: {settings.parameters / 1e6:.0f}M parameters, "
+        f"{'bf16' if args.bf16 else 'fp32'} on {args.device}; {len(work.training)} training and "
+        f"{len(work.validation)} validation rows; into {work.config.output_dir}"
+    )
+    for line in [*groups.summary(), plan.summary(groups, accumulation, args.learning_rate)]:
         work.log(line)
 
 
@@ -331,10 +423,9 @@ def _saved(
         return _merged(config, trainer, launch, probes, final)
     if launch.sharded:
         return _sharded(trainer, launch, final)
-    draft = atomic.draft_of(final)
-    trainer.save_model(str(draft))
-    if launch.main:
-        atomic.replace_folder(draft, final)
+    with atomic.draft_folder(final) if launch.main else nullcontext(atomic.draft_of(final)) as draft:
+        trainer.save_model(str(draft))
+        Path(draft, TRAINING_ARGS_NAME).unlink(missing_ok=True)  # a pickle, with paths of this machine
     trainer.model.eval()
     return trainer.scorer
 
@@ -361,11 +452,9 @@ def _merged(
     if not launch.main:
         return trainer.scorer
     folder = final.with_name("adapter")
-    draft = atomic.draft_of(folder)
-    shutil.rmtree(draft, ignore_errors=True)
     settings = AdapterSettings(model=config.model, output=config.output)
-    adapter_folders.save(trainer.model, trainer.tokenizer, settings, draft)
-    atomic.replace_folder(draft, folder)
+    with atomic.draft_folder(folder) as draft:
+        adapter_folders.save(trainer.model, trainer.tokenizer, settings, draft)
     merged, tokenizer, _ = adapter_folders.load(folder)
     scorer = TorchScorer(merged, tokenizer)
     native.replace(scorer.model, trainer.tokenizer, final)
@@ -432,12 +521,13 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         load_best_model_at_end=not launch.sharded,  # shards cannot take whole weights back; see _sharded
         metric_for_best_model=SELECTED_BY,
         greater_is_better=True,
-        logging_steps=training.logging_steps,
+        logging_steps=1,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # it waits for the device at every step
         report_to=_installed(training.report_to),
+        run_name=output.name,
         remove_unused_columns=False,
-        disable_tqdm=True,  # AccuracyBar is the bar
+        disable_tqdm=True,  # the stage is the bar
     )
     args._n_gpu = min(1, args.n_gpu)  # DataParallel would tear groups apart
     return args
@@ -458,12 +548,30 @@ def _steps_of(value: float, steps: int) -> float:
 
 
 def _installed(targets: Sequence[str]) -> list[str]:
-    """Where the run is logged to; TensorBoard, the default, is left out where it is not installed."""
-    return [name for name in targets if name != "tensorboard" or importlib.util.find_spec("tensorboard")]
+    """Where the run is logged to; TensorBoard, the default, is left out where it is not installed.
+
+    Raises:
+        ConfigError: a target that transformers does not know, or whose package is not installed.
+    """
+    names = [name for name in targets if name != "tensorboard" or importlib.util.find_spec("tensorboard")]
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise ConfigError(f"training.report_to: unknown '{name}'{nearest(name, INTEGRATION_TO_CALLBACK)}")
+        if name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            raise ConfigError(f"training.report_to: '{name}' is not installed; pip install {PACKAGES[name]}")
+    return names
 
 
-def _callbacks(config: RunConfig) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [AccuracyBar(), EvaluateLast(), TrimMemory()]
+PACKAGES: Final = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio", "comet_ml": "comet_ml"}
+"""Packages of the targets that are used most."""
+
+
+def _callbacks(config: RunConfig, launch: Launch, steps: int) -> list[TrainerCallback]:
+    often, minutes = config.training.save_steps, config.training.save_minutes
+    callbacks: list[TrainerCallback] = [EvaluateLast(), TrimMemory()]
+    if often is not None or minutes is not None:
+        every = None if often is None else math.ceil(_steps_of(often, steps))
+        callbacks.append(SaveOften(every, minutes, launch.world))
     if config.training.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(config.training.early_stopping_patience))
     return callbacks

@@ -27,6 +27,7 @@ from ranker.models.attention.padding_free import segments_known
 from ranker.models.backbones import family
 from ranker.models.heads import NEW_HEADS
 from ranker.models.torch_scorer import TorchScorer
+from ranker.progress import stage
 from ranker.records import Group, Preference, Prompt
 from ranker.scoring.distinct import hashable
 from ranker.scoring.executor import out_of_memory, prefetched
@@ -260,10 +261,22 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         if self.args.should_save:
             shutil.rmtree(self._draft, ignore_errors=True)
         self.accelerator.wait_for_everyone()
+        folder, draft = self._draft, self._draft / final.name
         try:
-            super()._save_checkpoint(model, trial)
+            with atomic.output_errors(final):
+                super()._save_checkpoint(model, trial)
+                self._draft = None
+                self._finish_checkpoint(draft, final)
+        except BaseException:
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)  # a full disk gets its space back
+            raise
         finally:
-            draft, self._draft = self._draft / final.name, None
+            self._draft = None
+        self._saved_step = self.state.global_step
+
+    def _finish_checkpoint(self, draft: Path, final: Path) -> None:
+        """Put a checkpoint that is whole in its place, and remove those that are needed no more."""
         if self.state.best_global_step == self.state.global_step:
             self.state.best_model_checkpoint = str(final)
         self.accelerator.wait_for_everyone()  # every process has written its random states
@@ -275,7 +288,6 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
             limit, best = self.args.save_total_limit, self.state.best_model_checkpoint
             rotate_checkpoints(self.args.output_dir, limit, best, use_mtime=True)
         self.accelerator.wait_for_everyone()
-        self._saved_step = self.state.global_step
 
     def _final_of_step(self) -> Path:
         return Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
@@ -312,11 +324,12 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
         """Score the validation groups in fp32 by the path that serves the model; logs accuracy, loss and margin."""
         results: list[GroupScores] = []
         size = SLICE * self.accelerator.num_processes
-        with self.stop.abandonable():
+        with self.stop.abandonable(), stage("validating", len(self.validation)) as whole:
             rows = [self.validation[number] for number in self._eval_order]
             for start in range(0, len(rows), size):
-                results += self.score([p.group for p in rows[start : start + size]])
-                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+                groups = [p.group for p in rows[start : start + size]]
+                with whole.span(len(groups)):
+                    results += self.score(groups)
                 number = self.stop.agreed(self.args.device)
                 if number is not None:
                     raise AbandonedError(number)

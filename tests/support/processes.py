@@ -30,6 +30,7 @@ def until(pattern: str, signals: list[int], command: list[str], env: dict[str, s
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
+        "RANKER_PROGRESS_SECONDS": "0",  # a line for every movement
     }
     process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     seen = b""

@@ -106,7 +106,7 @@ def test_two_runs_at_once_in_one_folder_are_refused(tiny_backbone, tmp_path):
 )
 def test_a_signal_saves_at_once_and_prints_the_command_that_continues(number, code, tiny_backbone, tmp_path):
     overrides = settings(tiny_backbone, tmp_path / "stopped", "training.num_train_epochs=12", "model.head_dropout=0.1")
-    ended = ranker_until(r" ([3-9]|\d\d+)/\d+ \[", [number, number], "train", "pairrm", *overrides)
+    ended = ranker_until(r"train: ([3-9]|\d\d+) of", [number, number], "train", "pairrm", *overrides)
     assert ended.returncode == code, ended.stderr
     assert "Traceback" not in ended.stderr
     (step, steps) = map(int, re.findall(r"stopped after step (\d+) of (\d+), saved in", ended.stderr)[0])

@@ -86,7 +86,7 @@ def test_a_launcher_that_is_stopped_leaves_one_whole_checkpoint_of_one_step(numb
     overrides = settings(
         tmp_path, "run", "training.num_train_epochs=60", "export.precisions=[]", "training.eval_steps=1000"
     )
-    ended = until(r" ([3-9]|\d\d+)/\d+ \[", [number], launcher("pairrm", overrides), environment())
+    ended = until(r"train: ([3-9]|\d\d+) of", [number], launcher("pairrm", overrides), environment())
     (step,) = re.findall(r"stopped after step (\d+) of \d+, saved in", ended.stderr)
     assert "continue with the same launch command and --resume" in ended.stderr
     (folder,) = (tmp_path / "run" / "steps").glob("checkpoint-*")

@@ -167,7 +167,7 @@ def test_a_run_leaves_a_model_a_report_and_a_card(tiny_backbone, tmp_path, monke
     assert names >= {"checkpoint", "model.onnx", "report.html", "report.md", "metrics.json", "examples.parquet"}
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     (report,) = metrics["models"].values()
-    assert metrics["training"]["groups"] == 24
+    assert metrics["training"]["rows"] == 24
     assert "model.onnx" in metrics["exports"]
     assert [*metrics["models"]] == [str(tmp_path / "run" / "checkpoint")]
     assert (tmp_path / "run" / writer.EXAMPLES).stat().st_size > 0

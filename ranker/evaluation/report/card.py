@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ranker.config import RunConfig
 from ranker.config.models import ArmoRMConfig, PointwiseConfig
-from ranker.config.run import HELD_OUT_ROWS
-from ranker.data.sources import known_datasets
+from ranker.config.run import HELD_OUT_ROWS, SAMPLE
+from ranker.data.sources import is_file_like, known_datasets
 from ranker.evaluation.model_report import ModelReport
-from ranker.evaluation.report.tables import Rows, headline
+from ranker.evaluation.report.tables import sections
 from ranker.extras import require
 from ranker.metrics import Estimate
+from ranker.progress import duration
 
 NAME: Final = "README.md"
 TASK: Final = "text-ranking"
+
+OFFLINE_BASE: Final = "sentence-transformers/all-MiniLM-L6-v2"
+"""The packaged backbone's name on the hub."""
+
+DETAILS: Final = ("Subsets", "Kinds of answers")
+"""Sections that the card leaves to the report."""
 
 HELD_OUT: Final = """## Held-out evaluation
 On the test rows, which took no part in training and chose nothing."""
@@ -26,22 +33,25 @@ On the validation rows, by which the checkpoint was chosen: expect less on new r
 (`data.test`)."""
 
 
-def write(folder: Path, config: RunConfig, report: ModelReport, facts: Rows) -> None:
-    """Write the card of the checkpoint in ``folder``.
+def write(folder: Path, config: RunConfig, report: ModelReport, training: Mapping[str, Any]) -> None:
+    """Write the card of the checkpoint in ``folder``; paths of this machine are not in it.
 
     Args:
         folder: where the checkpoint is.
         config: the settings of the training.
         report: its evaluation on ``data.test`` or, without test rows, on ``data.validation``.
-        facts: further rows about the training.
+        training: facts about the training, as in ``metrics.json``.
     """
     hub = require("huggingface_hub")
     name = Path(config.output_dir).name
-    rows = ", ".join(config.data.test or config.data.validation) or HELD_OUT_ROWS
+    rows = _names(config.data.test or config.data.validation) or HELD_OUT_ROWS
     named = rows if config.data.test else f"{rows} (validation: chose the checkpoint)"
     data = hub.ModelCardData(
         model_name=name,
-        base_model=None if _is_here(config.model.name_or_path) else config.model.name_or_path,
+        base_model=_base_model(config.model.name_or_path),
+        license=config.card.license,
+        language=list(config.card.language) or None,
+        datasets=[source for source in config.data.train if not is_file_like(source) and source != SAMPLE] or None,
         library_name="ranker-toolkit",
         pipeline_tag=TASK,
         tags=["reward-model", "preference", config.model.type],
@@ -58,7 +68,25 @@ def write(folder: Path, config: RunConfig, report: ModelReport, facts: Rows) -> 
             if estimate.n
         ],
     )
-    hub.ModelCard(f"---\n{data.to_yaml()}\n---\n{_text(name, config, report, facts)}").save(folder / NAME)
+    hub.ModelCard(f"---\n{data.to_yaml()}\n---\n{_text(name, config, report, training)}").save(folder / NAME)
+
+
+def _base_model(backbone: str) -> str | None:
+    """The backbone's name on the hub; None of a local folder."""
+    if backbone == "offline":
+        return OFFLINE_BASE
+    return None if Path(backbone).exists() else backbone
+
+
+def _names(sources: Sequence[str]) -> str:
+    """What rows are called: datasets by their names, files by theirs without their folders."""
+    names = [name_of_file(source) if is_file_like(source) else source for source in sources]
+    return ", ".join(dict.fromkeys(names))
+
+
+def name_of_file(source: str) -> str:
+    """The file's or pattern's name without its folders."""
+    return source.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def _metrics(report: ModelReport) -> list[tuple[str, str, Estimate]]:
@@ -71,26 +99,36 @@ def _metrics(report: ModelReport) -> list[tuple[str, str, Estimate]]:
     ]
 
 
-def _is_here(backbone: str) -> bool:
-    """Whether a backbone is local, the packaged one or a folder, and not a name on the hub."""
-    return backbone == "offline" or Path(backbone).exists()
-
-
-def _text(name: str, config: RunConfig, report: ModelReport, facts: Rows) -> str:
+def _text(name: str, config: RunConfig, report: ModelReport, facts: Mapping[str, Any]) -> str:
     model, training = config.model, config.training
     data = config.data
     licences = known_datasets([*data.train, *data.aspects, *data.validation])
+    backbone = model.name_or_path
     rows: list[tuple[str, Any]] = [
         ("model type", model.type),
-        ("backbone", model.name_or_path),
-        ("loss", training.loss.type),
+        ("backbone", OFFLINE_BASE if backbone == "offline" else _names([backbone])),
         ("longest input", f"{model.max_length} tokens"),
-        ("training rows", ", ".join(config.data.train)),
-        ("validation rows", ", ".join(config.data.validation) or HELD_OUT_ROWS),
-        ("test rows", ", ".join(config.data.test) or "none"),
+        ("training rows", f"{facts['rows']} of {_names(data.train)}"),
+        ("validation rows", _names(data.validation) or HELD_OUT_ROWS),
+        ("test rows", _names(data.test) or "none"),
         *((f"licence of {name}", f"{known.licence}, as its card says") for name, known in licences.items()),
-        *facts,
     ]
+    settings: list[tuple[str, Any]] = [
+        ("loss", training.loss.type),
+        ("learning rate", facts["learning_rate"]),
+        ("head's learning rate", f"{training.head_lr_multiplier:g} times that"),
+        ("schedule", f"{training.lr_scheduler_type}, warm-up {training.warmup_steps:g}"),
+        ("weight decay", training.weight_decay),
+        ("epochs", training.num_train_epochs),
+        ("padded tokens per step", training.tokens_per_step),
+        ("precision", training.precision),
+        ("seed", training.seed),
+        ("steps", facts["steps"]),
+        ("time", f"{duration(facts['seconds'])}, {facts['tokens_per_second']:,} padded tokens per second"),
+    ]
+    if isinstance(model, ArmoRMConfig):
+        settings = [("seed", training.seed), ("steps of the gate", facts["steps"])]
+    shown = [row for section in sections(report) if section.title not in DETAILS for row in section.rows]
     kind = "reward model" if isinstance(model, PointwiseConfig | ArmoRMConfig) else "ranker"
     return f"""
 # {name}
@@ -106,10 +144,13 @@ better; a difference of two is the log-odds that the first answer is preferred.
 ## Training
 {_table(rows)}
 
+## Settings
+{_table([row for row in settings if row[1] is not None])}
+
 {HELD_OUT if config.data.test else VALIDATION}
 Every number has its n and 95 % interval; the baselines show what needs no understanding.
 
-{_table(headline(report))}
+{_table(shown)}
 
 ## Limits
 The model has learned the preferences of its training rows, and not what is true. Answers that are cut at the longest

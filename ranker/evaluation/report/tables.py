@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 from ranker.evaluation.model_report import ModelReport
 from ranker.evaluation.statistics.calibration import Temperature
 from ranker.evaluation.statistics.length import LengthBias
 from ranker.evaluation.statistics.paired import Paired
 from ranker.evaluation.statistics.regression import Regression
+from ranker.metrics import Estimate, Share
 from ranker.scoring.distinct import ReadCount
 
 Rows = Sequence[tuple[str, str]]
@@ -31,35 +34,145 @@ def compared(result: Paired | None, first: str, second: str) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Figures that belong together, and what they say."""
+
+    title: str
+    explanation: str
+    rows: Rows
+
+
 def headline(report: ModelReport) -> list[tuple[str, str]]:
-    """The report's main numbers as (name, text) rows."""
+    """All figures of the report as (name, text) rows."""
+    return [row for section in sections(report) for row in section.rows]
+
+
+def sentence(report: ModelReport) -> str:
+    """What the report says, in a sentence or two."""
     if report.regression is not None:
-        return _regression_rows(report, report.regression)
-    swap = report.label_swap
+        figures = report.regression
+        return (
+            f"Scores and labels of {figures.n} answers have a Spearman correlation of {_interval(figures.spearman)} "
+            f"and a root-mean-square error of {_interval(figures.rmse)} (95 % intervals)."
+        )
+    if not report.accuracy.n:
+        return "The rows hold no decided comparison."
+    said = (
+        f"The model prefers the right answer in {_percent(report.accuracy)} of {report.accuracy.n} comparisons of "
+        f"{report.prompts} prompts (95 % interval)."
+    )
+    best = best_baseline(report)
+    if best is None:
+        return said
+    name, figure = best
+    return f"{said} The best rule that understands nothing ({name}) reaches {_percent(figure)}."
+
+
+def best_baseline(report: ModelReport) -> tuple[str, Share] | None:
+    """The baseline with the best accuracy, by its name in words; None where none was measured."""
+    known = [(name.replace("_", " "), b.accuracy) for name, b in report.baselines.items() if b.accuracy.n]
+    return max(known, key=lambda item: item[1].value, default=None)
+
+
+def worst_kinds(report: ModelReport, most: int = 3) -> list[tuple[str, Share]]:
+    """The kinds of comparisons (or subsets, where rows have no kinds) with the lowest accuracy."""
+    shares = report.kinds if len(report.kinds) > 1 else report.subsets if len(report.subsets) > 1 else {}
+    return sorted(shares.items(), key=lambda item: item[1].value)[:most]
+
+
+def sections(report: ModelReport) -> list[Section]:
+    """All figures in groups; those that were measured on nothing are left out."""
+    if report.regression is not None:
+        return [Section("Scores and labels", LABELS, _regression_rows(report, report.regression))]
+    edits = [
+        (f"edited to {name}: wins", f"{effect.wins}, lead {effect.shift.value:+.2f} logits")
+        for name, effect in report.robustness.items()
+    ]
+    each = [
+        Section("Accuracy", ACCURACY, _accuracy_rows(report)),
+        Section("Order", ORDER, _order_rows(report)),
+        Section("Probabilities", PROBABILITIES, _probability_rows(report)),
+        Section("Length", LENGTH, _length_rows(report.length_bias)),
+        Section("Lists of answers", LISTS, _list_rows(report)),
+        Section("Edited answers", EDITS, edits),
+        Section("Subsets", SUBSETS, _shares("subset", report.subsets)),
+        Section("Kinds of answers", KINDS, _shares("kind", report.kinds)),
+    ]
+    return [section for section in each if section.rows]
+
+
+ACCURACY: Final = (
+    "The share of comparisons in which the preferred answer has the higher score; a tie counts half. The indented rows "
+    "are rules that understand nothing."
+)
+ORDER: Final = (
+    "Order flips are pairs whose winner changes when the answers change places. A cyclic triad is three answers of "
+    "which each beats the next. Both should be 0."
+)
+PROBABILITIES: Final = (
+    "Whether a margin of two logits means the odds that it says. Lower is better for log-loss, Brier score and "
+    "calibration error. A temperature of 1 needs no correction."
+)
+LENGTH: Final = "Whether longer answers win because they are longer. The accuracies should be alike."
+LISTS: Final = (
+    "Agreement with the labelled order of three or more answers, and the label of the answer that the model chooses "
+    "among n, beside the best one that was there and any one."
+)
+EDITS: Final = (
+    "The share of preferred answers that score higher after an edit. It should be 0 for edits that remove content, and "
+    "is a weakness near 1 for the others."
+)
+SUBSETS: Final = "Accuracy by the subset that the rows name."
+KINDS: Final = "Accuracy by the kinds of the two answers that the rows name, the better one first."
+LABELS: Final = "How well the scores order and hit the labels of single answers."
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+
+
+def _percent(share: Estimate) -> str:
+    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+
+
+def _accuracy_rows(report: ModelReport) -> list[tuple[str, str]]:
     rows = [
         ("comparisons, prompts", f"{report.comparisons} of {report.prompts} prompts"),
         *_read_rows(ReadCount(report.answers, report.answers_read)),
         ("accuracy", str(report.accuracy)),
-        *((f"  {name.replace('_', ' ')}", str(baseline.accuracy)) for name, baseline in report.baselines.items()),
-        ("ties predicted", str(report.ties)),
-        ("order flips", str(report.order_flips)),
-        ("cyclic triads", str(report.cyclic_triads)),
-        ("log-loss (nats)", str(report.log_loss)),
-        ("Brier score", str(report.brier)),
+        *((f"  {name.replace('_', ' ')}", str(b.accuracy)) for name, b in report.baselines.items() if b.accuracy.n),
         ("mean margin (logits)", str(report.mean_margin)),
-        ("calibration error", str(report.calibration.error)),
-        *_temperature_row(report.calibration.temperature),
-        *_length_rows(report.length_bias),
-        *_list_rows(report),
+        ("ties predicted", str(report.ties)),
         ("labels tied", str(report.labelled_ties)),
-        ("labels swapped", f"{swap.accuracy:.3f} (expected {swap.expected:.3f})"),
     ]
-    for name, effect in report.robustness.items():
-        rows.append((f"edited to {name}: wins", f"{effect.wins}, lead {effect.shift.value:+.2f} logits"))
-    for name, shares in (("subset", report.subsets), ("kind", report.kinds)):
-        if len(shares) > 1:
-            rows += [(f"{name}: {key}", str(share)) for key, share in shares.items()]
+    rows += [("rows that failed", str(report.failed))] if report.failed else []
     return rows
+
+
+def _order_rows(report: ModelReport) -> list[tuple[str, str]]:
+    swap = report.label_swap
+    rows = [(name, str(share)) for name, share in (("order flips", report.order_flips),) if share.n]
+    rows += [("cyclic triads", str(report.cyclic_triads))] if report.cyclic_triads.n else []
+    if swap.n and abs(swap.accuracy - swap.expected) > SWAP_LIMIT:
+        text = f"{swap.accuracy:.3f}, expected {swap.expected:.3f}: the score depends on an answer's place"
+        rows.append(("accuracy of answers in reverse, under the same labels", text))
+    return rows
+
+
+SWAP_LIMIT: Final = 0.02
+"""Difference in accuracy from which the label-swap check is worth a row."""
+
+
+def _probability_rows(report: ModelReport) -> list[tuple[str, str]]:
+    rows = [("log-loss (nats)", report.log_loss), ("Brier score", report.brier)]
+    rows.append(("calibration error", report.calibration.error))
+    known = [(name, str(estimate)) for name, estimate in rows if estimate.n]
+    return [*known, *_temperature_row(report.calibration.temperature)]
+
+
+def _shares(name: str, shares: Mapping[str, Share]) -> list[tuple[str, str]]:
+    return [(f"{name}: {key}", str(share)) for key, share in shares.items()] if len(shares) > 1 else []
 
 
 def _regression_rows(report: ModelReport, figures: Regression) -> list[tuple[str, str]]:
@@ -87,12 +200,13 @@ def _temperature_row(fitted: Temperature | None) -> list[tuple[str, str]]:
 
 
 def _length_rows(bias: LengthBias) -> list[tuple[str, str]]:
-    return [
-        ("length: correlation within prompts", str(bias.correlation)),
-        ("length: accuracy where the better is longer", str(bias.longer)),
-        ("length: accuracy where it is shorter", str(bias.shorter)),
-        ("length: accuracy at equal length", str(bias.controlled)),
+    rows = [
+        ("length: correlation within prompts", bias.correlation),
+        ("length: accuracy where the better is longer", bias.longer),
+        ("length: accuracy where it is shorter", bias.shorter),
+        ("length: accuracy at equal length", bias.controlled),
     ]
+    return [(name, str(estimate)) for name, estimate in rows if estimate.n]
 
 
 def _list_rows(report: ModelReport) -> list[tuple[str, str]]:

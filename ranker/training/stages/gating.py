@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from ranker.checkpoints import native
 from ranker.config import RunConfig
@@ -25,6 +24,7 @@ from ranker.extras import require
 from ranker.models.armorm import GatedModel
 from ranker.models.build import new_model
 from ranker.models.torch_scorer import TorchScorer
+from ranker.progress import stepped
 from ranker.records import Group, Preference
 from ranker.scoring import batching
 from ranker.scoring.distinct import once
@@ -110,7 +110,7 @@ def features(
     plan = once(groups)
     starts = np.cumsum([0, *(len(group.candidates) for group in plan.groups)])
     answers, prompts = (torch.zeros(int(starts[-1]), model.regression_layer.in_features) for _ in range(2))
-    for first in tqdm(range(0, len(plan.groups), SLICE), desc="features", disable=None):
+    for first in stepped(range(0, len(plan.groups), SLICE), "features", unit="slices"):
         packed = [pipeline.pack(tokens) for tokens in pipeline.tokenize(plan.groups[first : first + SLICE])]
         for group, rows_of_group in zip(plan.groups[first : first + SLICE], packed, strict=True):
             for candidate, reason in rows_of_group.refused.items():
@@ -191,7 +191,7 @@ def train_gate(
     history: list[dict[str, Any]] = []
     seen: list[float] = []
     model.train()
-    for step in tqdm(range(1, gate.steps + 1), desc="gate", disable=None):
+    for step in stepped(range(1, gate.steps + 1), "gate"):
         chosen = torch.randint(len(left), (min(gate.batch_pairs, len(left)),))
         rows = [read.places[side[chosen]] for side in (left, right)]
         parts = (read.answers, read.prompts)

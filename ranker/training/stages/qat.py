@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ranker.config import TrainingConfig
 from ranker.models.heads import HEAD_MODULES
+from ranker.progress import stepped
 from ranker.scoring import batching
 from ranker.training.batches import planned
 from ranker.training.groups import Groups
@@ -51,7 +52,7 @@ def train_quantized(
     schedule = get_linear_schedule_with_warmup(optimizer, round(WARMUP * steps), steps)
     errors, spread = [], []
     with rounded(student):
-        for items in islice(cycle(plan), steps):
+        for items in stepped(list(islice(cycle(plan), steps)), "quantization-aware training"):
             units = [unit for item in items for unit in groups[item].units]
             arrays = batching.collate(layout, units)
             tensors = {name: torch.from_numpy(array).to(student.device) for name, array in arrays.items()}
