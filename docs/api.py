@@ -36,7 +36,7 @@ SECTIONS = {
     ),
     "Evaluation": ("evaluate", "EvaluationReport"),
     "Export": ("export_onnx", "ParityReport"),
-    "Data": ("filter_files", "JobStatus", "score_file", "BatchScorer"),
+    "Data": ("filter_files", "select_rows", "JobStatus", "score_file", "BatchScorer"),
     "Checkpoints": ("inspect_checkpoint", "CheckpointReport", "verify_checkpoint", "convert", "merge_adapter"),
     "Lower level": ("Scorer", "Group", "BadRow", "Preference", "GroupScores"),
     "Errors": (

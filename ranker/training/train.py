@@ -166,6 +166,8 @@ def _train(
     rows = load(config)
     ended = read_end(output) if resume else None
     if ended is not None:
+        if launch.main:
+            begin_output(config, output, resume=True, overwrite=False)
         log(f"the training was finished after step {ended.steps}; the model in {output / FINAL} is taken")
         scorer = TorchScorer(*native.load(output / FINAL))
         scorer.model.to("cuda" if torch.cuda.is_available() else "cpu")

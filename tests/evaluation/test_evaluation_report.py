@@ -60,7 +60,7 @@ def test_the_text_holds_the_main_numbers_and_the_differences(report):
     assert "\nbad on rows.jsonl\n" in text
     assert "difference in accuracy\n  bad - good  -1.000" in text
     assert "on " not in str(evaluate_models({"m": Lengths(1.0)}, ROWS)).splitlines()[0]
-    assert report._repr_html_().startswith("<table>")
+    assert report._repr_html_().startswith("<div class=scroll><table>")
 
 
 def test_a_data_frame_has_the_rows_of_the_examples_file_and_their_texts(report, tmp_path):

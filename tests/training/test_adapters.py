@@ -133,6 +133,7 @@ def test_an_adapter_without_its_head_is_refused_by_name(tmp_path):
         native.load(folder)
 
 
+@pytest.mark.usefixtures("unended")
 def test_an_interrupted_adapter_run_resumes_to_the_same_weights(tmp_path):
     import shutil
 

@@ -50,7 +50,7 @@ def checkpoints(output):
 
 
 @pytest.fixture
-def trained(tiny_backbone, tmp_path):
+def trained(tiny_backbone, tmp_path, unended):
     overrides = settings(tiny_backbone, tmp_path / "run", "data.max_train_samples=12", "training.eval_steps=0.5")
     train(load_config("pairrm", overrides))
     return tmp_path / "run", overrides
@@ -277,6 +277,32 @@ def test_a_finished_run_resumes_to_its_end(trained):
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 
 
+def test_a_training_that_ended_leaves_no_checkpoint_and_is_not_repeated(tiny_backbone, tmp_path, monkeypatch):
+    config = load_config("pairrm", settings(tiny_backbone, tmp_path, "data.max_train_samples=12"))
+    first = train(config)
+    assert {path.name for path in (tmp_path / "steps").iterdir()} == {
+        "end.json",
+        "max_tokens_per_forward",
+        "plan.sha256",
+    }
+    assert "training_args.bin" not in {path.name for path in first.folder.iterdir()}
+    monkeypatch.setattr(RankerTrainer, "train", None)
+    again = train(config, resume=True)
+    groups = [row.group for row in first.validation]
+    for one, other in zip(first.scorer.score(groups), again.scorer.score(groups), strict=True):
+        assert one.scores.tolist() == other.scores.tolist()
+    assert (again.history, again.steps, again.seconds) == (first.history, first.steps, first.seconds)
+    weights = tmp_path / "checkpoint" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match="its weights are not those of the finished training"):
+        train(config, resume=True)
+    (tmp_path / "steps" / "end.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"end\.json: damaged"):
+        train(config, resume=True)
+
+
 def test_a_run_of_one_step_trains(tiny_backbone, tmp_path):
     overrides = settings(
         tiny_backbone,
@@ -287,8 +313,7 @@ def test_a_run_of_one_step_trains(tiny_backbone, tmp_path):
     )
     trained = train(load_config("pairrm", overrides))
     assert trained.steps == 1
-    state = json.loads((tmp_path / "steps" / "checkpoint-1" / "trainer_state.json").read_text())
-    rates = [entry["learning_rate"] for entry in state["log_history"] if "learning_rate" in entry]
+    rates = [entry["learning_rate"] for entry in trained.history if "learning_rate" in entry]
     backbone = load_file(tiny_backbone / "model.safetensors")
     final = load_file(trained.folder / "model.safetensors")
     name = next(name for name in backbone if name.endswith("layer.0.output.dense.weight"))

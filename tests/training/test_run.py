@@ -49,6 +49,7 @@ def test_train_save_reload_same_scores(layout, tiny_backbone, tmp_path):
     assert any("margin" in entry for entry in trained.history) or trained.steps < 20
 
 
+@pytest.mark.usefixtures("unended")
 def test_resume_equals_an_uninterrupted_run(tiny_backbone, tmp_path):
     config = tiny_config(tiny_backbone, tmp_path, "training.num_train_epochs=2")
     train(config)
@@ -62,6 +63,7 @@ def test_resume_equals_an_uninterrupted_run(tiny_backbone, tmp_path):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.usefixtures("unended")
 def test_answers_that_several_rows_name_are_read_once_and_a_resumed_run_goes_on(tiny_backbone, tmp_path):
     """Eight answers to each of three prompts, all compared: more than fits a pass, so that blocks are cut anew."""
     answers = [f"answer number {number} " + "word " * number for number in range(8)]
@@ -106,6 +108,7 @@ def test_a_loss_object_is_refused_where_its_settings_do_not_fit(tiny_backbone, t
         train(config, loss=losses.pointwise.MSE())
 
 
+@pytest.mark.usefixtures("unended")
 def test_only_the_same_run_is_resumed(tiny_backbone, tmp_path):
     with pytest.raises(ConfigError, match="expected checkpoints to resume from"):
         train(tiny_config(tiny_backbone, tmp_path), resume=True)

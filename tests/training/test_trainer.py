@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from typing import get_args
 
@@ -7,10 +8,11 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from ranker import progress
 from ranker.config import MODEL_TYPES, LossConfig, TrainingConfig, load_config
 from ranker.records import Preference, subset_of
 from ranker.scoring.pipeline import TextPipeline
-from ranker.training import callbacks, trainer
+from ranker.training import trainer
 from ranker.training.groups import Groups
 from ranker.training.losses import LOSSES, listwise
 from ranker.training.train import train
@@ -247,12 +249,11 @@ def test_held_out_numbers_come_from_the_serving_path(tmp_path):
     assert trainer.evaluate()["eval_accuracy"] == expected.accuracy.value
 
 
-def test_the_bar_has_a_loss_from_the_first_step_and_moves_while_rows_are_validated(
-    tiny_backbone, tmp_path, monkeypatch
+def test_a_run_shows_its_figures_from_the_first_step_and_moves_while_rows_are_validated(
+    tiny_backbone, tmp_path, monkeypatch, capsys
 ):
-    shown = []
-    monkeypatch.setattr(callbacks.tqdm, "set_postfix", lambda self, values, **_: shown.append(dict(values)))
     monkeypatch.setattr(trainer, "SLICE", 4)
+    monkeypatch.setenv(progress.EVERY_S_OF, "0")
     overrides = {
         "output_dir": str(tmp_path),
         "model.name_or_path": str(tiny_backbone),
@@ -264,11 +265,43 @@ def test_the_bar_has_a_loss_from_the_first_step_and_moves_while_rows_are_validat
         "training.eval_steps": 1.0,
         "training.logging_steps": 1000,
     }
-    train(load_config("encoder-bradley-terry", [f"{name}={json.dumps(value)}" for name, value in overrides.items()]))
-    assert "loss" in shown[0]
-    assert [values["validating"] for values in shown if "validating" in values][:3] == [
-        "256 rows",
-        "512 rows",
-        "768 rows",
+    config = load_config("encoder-bradley-terry", [f"{name}={json.dumps(value)}" for name, value in overrides.items()])
+    with progress.shown():
+        train(config)
+    lines = capsys.readouterr().err.splitlines()
+    steps = [line for line in lines if line.startswith("ranker: train: ")]
+    assert re.match(r"ranker: train: 2 of \d+ steps, loss 0\.\d{3}, accuracy 0\.\d{3}", steps[1])
+    assert "eval_accuracy 0." in steps[-1]
+    validated = [int(n) for n in re.findall(r"validating: (\d+) of 10 rows", "\n".join(lines))]
+    assert {4, 8, 10} <= set(validated)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"), [("save_steps=2", {2, 4, 6}), ("save_minutes=1e-9", {1, 2, 3, 4, 5, 6})]
+)
+def test_checkpoints_come_between_evaluations_too(setting, expected, tiny_backbone, tmp_path, monkeypatch):
+    saved = []
+    finish = trainer.RankerTrainer._finish_checkpoint
+    monkeypatch.setattr(
+        trainer.RankerTrainer,
+        "_finish_checkpoint",
+        lambda self, draft, final: (saved.append(self.state.global_step), finish(self, draft, final)),
+    )
+    overrides = [
+        f"output_dir={tmp_path}",
+        f"model.name_or_path={tiny_backbone}",
+        "model.max_length=128",
+        "data.train=[sample]",
+        "data.max_train_samples=60",
+        "data.max_eval_samples=4",
+        "training.report_to=[]",
+        "training.eval_steps=5",
+        f"training.{setting}",
     ]
-    assert "validating" not in shown[-1]
+    trained = train(load_config("encoder-bradley-terry", overrides))
+    assert trained.steps >= 6
+    assert expected <= set(saved)
+    assert {5, trained.steps} <= set(saved), "those of evaluations stay"
+    assert len(saved) == len(set(saved))
+    if setting == "save_steps=2":
+        assert 1 not in saved

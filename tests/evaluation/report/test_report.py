@@ -11,8 +11,8 @@ import pytest
 from ranker.errors import DataError
 from ranker.evaluation.evaluate import evaluate
 from ranker.evaluation.report import page, writer
-from ranker.evaluation.report.charts import charts
-from ranker.evaluation.report.tables import compared, headline
+from ranker.evaluation.report.charts import charts, short_names
+from ranker.evaluation.report.tables import best_baseline, compared, headline
 from ranker.evaluation.robustness import SAME, WORSE, robustness
 from ranker.evaluation.statistics.paired import paired
 from ranker.records import Preference
@@ -61,10 +61,13 @@ def test_the_page_needs_nothing_else_and_no_text_becomes_markup(evaluations):
     assert "&lt;script&gt;" in text
     assert "a &amp; b" in text
     assert not re.search(r"""(src|href)=["']?(https?:|//|file:)""", text)
-    drawn = ("Margins", "Calibration", "Length", "Best of n", "Subsets", "Win matrix", "Robustness")
-    assert [*charts(evaluations["first"])] == [*drawn]
-    assert text.count("<svg") == 2 * len(drawn) - 1
-    assert text.count("<details") == 20
+    drawn = ["Margins", "Certain decisions", "Calibration", "Length", "Best of n", "Subsets", "Edited answers"]
+    assert [*charts(evaluations)] == drawn, "one chart for all models"
+    assert [*charts({"first": evaluations["first"]})] == [*drawn[:-1], "Kinds", drawn[-1]]
+    assert text.count("<svg") == len(drawn)
+    sizes = re.findall(r'<svg [^>]*viewBox="([^"]*)"', text)
+    assert len(set(sizes)) == 1, "one size for all charts"
+    assert text.count("<details") == 2, "one error of each prompt"
 
 
 def test_worst_errors_are_the_most_certain_ones(evaluations):
@@ -75,11 +78,13 @@ def test_worst_errors_are_the_most_certain_ones(evaluations):
         assert preference.scores[better] > preference.scores[other]
         lengths = [len(preference.candidates[i]) / 20 for i in (better, other)]
         assert lead == pytest.approx(lengths[1] - lengths[0], rel=1e-5)
+    assert len({preference.prompt for preference, *_ in result}) == len(result)
 
 
 def test_markdown_has_a_column_per_model(evaluations):
     lines = page.markdown("title", evaluations, [("x", "y")]).splitlines()
-    assert lines[2] == "| | first | sec\\|ond |"
+    assert lines[2] == "## Accuracy"
+    assert "| | first | sec\\|ond |" in lines
     accuracy = next(line for line in lines if line.startswith("| accuracy"))
     assert accuracy.count("(n=240)") == 2
     assert lines[-1] == "| x | y |"
@@ -91,6 +96,40 @@ def test_a_headline_says_everything_with_its_n(evaluations):
         assert "(n=" in result[name]
         assert "[" in result[name]
     assert result["edited to empty: wins"].startswith("0.000 [")
+
+
+def test_a_page_begins_with_what_the_models_reach_beside_the_best_rule(evaluations):
+    text = page.html("title", evaluations, [])
+    report = evaluations["first"].report
+    said = f"<b>first.</b> The model prefers the right answer in {report.accuracy.value:.1%} "
+    assert said in text
+    name, best = best_baseline(report)
+    assert f"understands nothing ({name}) reaches {best.value:.1%}" in text
+    assert best.value == max(b.accuracy.value for b in report.baselines.values())
+
+
+def test_figures_that_were_measured_on_nothing_are_left_out():
+    report = evaluate(Fixed(lambda _, c: len(c)), [Preference("p", ("a", "bb"), ((1.0,), (0.0,)))]).report
+    names = {name for name, _ in headline(report)}
+    assert report.cyclic_triads.n == 0
+    assert "cyclic triads" not in names
+    assert not any("nan" in text for _, text in headline(report))
+    assert not any("swapped" in name or "reverse" in name for name in names), "places make no difference"
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["runs/a/model.onnx", "runs/b/model.onnx"], ["a", "b"]),
+        (["old", "new"], ["old", "new"]),
+        (["/x/y/run/checkpoint"], ["run/checkpoint"]),
+        (["a/b", "a/b/c"], ["b", "b/c"]),
+        (["m.onnx", "m.int8.onnx"], ["m.onnx", "m.int8.onnx"]),
+        (["x/x/x", "x/x"], ["x/x", "x"]),
+    ],
+)
+def test_models_have_short_names_in_charts(names, short):
+    assert short_names(names) == short
 
 
 def write(evaluations, folder):
