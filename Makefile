@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM ?= true
 # Modules are compiled when they are first imported, not all of them now.
 INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q --no-compile
 # --resume where an earlier run has a checkpoint, unless SET says otherwise.
-RESUME = $(if $(filter --% output_dir=%,$(SET)),,$(if $(wildcard runs/$(1)/steps/checkpoint-*),--resume))
+RESUME = $(if $(filter --% output_dir=%,$(SET)),,$(if $(wildcard runs/$(1)/steps/checkpoint-* runs/$(1)/steps/end.json),--resume))
 
 ALL := not gpu and not network and not slow
 ONLY ?= $(ALL)
@@ -34,7 +34,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 setup-dev: $(VENV)/.ready-dev ## add to .venv what the tests and checks need: linters and every library that is integrated
 
 $(VENV)/.ready-dev: $(VENV)/.ready
-	$(INSTALL) -e '.[$(ONNXRUNTIME),train,qlora,offline,ui,ray,dev]' -c constraints.txt
+	$(INSTALL) -e '.[$(ONNXRUNTIME),train,qlora,offline,ui,client,ray,dev]' -c constraints.txt
 	@touch $@
 
 train-pairrm: setup ## train, evaluate, export and score a PairRM ranker on the sample in data/; continues where it was stopped
@@ -51,7 +51,7 @@ test: setup-dev ## run the tests (no network, no GPU)
 test-all: setup-dev peers ## run the tests with all their cases (a quarter of an hour); ONLY=slow proves instead that every recipe learns
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ONLY)'
 
-peers: build/peers/llm_blender $(foreach peer,openrlhf llama_factory sentence_transformers,build/peers/$(peer)/.ready) ## fetch what the tests run beside ours: llm-blender's code, and other libraries in environments of their own
+peers: build/peers/llm_blender $(foreach peer,openrlhf llama_factory sentence_transformers verl,build/peers/$(peer)/.ready) ## fetch what the tests run beside ours: llm-blender's code, and other libraries in environments of their own
 
 build/peers/llm_blender: $(VENV)/.ready
 	@test -d $@ || $(BIN)/python -m pip download --quiet --no-deps -d build/peers llm-blender==0.0.2
@@ -78,6 +78,11 @@ build/peers/sentence_transformers/.ready: constraints.txt
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install -q $$(grep '^torch==' constraints.txt)
 	$(@D)/bin/python -m pip install -q sentence-transformers==5.1.2 transformers==4.57.6
+	@touch $@
+
+# verl's reward loop, with what it imports; without vLLM and the trainers.
+build/peers/verl/.ready: $(VENV)/.ready-dev
+	$(BIN)/python -m pip install -q --no-deps --target $(@D) verl==0.9.1 omegaconf==2.4.0 tensordict==0.15.3 pyvers==0.2.3 codetiming==1.4.0
 	@touch $@
 
 test-hub: setup-dev ## run the tests that need the network: datasets and models of the hub

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ranker.api.training import TrainResult, train
     from ranker.batch_scorer import BatchScorer
     from ranker.checkpoints.report import CheckpointReport
+    from ranker.client import AsyncClient, Client
     from ranker.config import RunConfig, load_config
     from ranker.errors import (
         CheckpointError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         RankerError,
         RegressionError,
         ScoringError,
+        ServerError,
     )
     from ranker.evaluation.evaluation_report import EvaluationReport
     from ranker.export.parity import ParityReport
@@ -52,11 +54,13 @@ __version__ = "0.1.0"
 
 _HOME = {
     "AnswerLoss": "training.losses",
+    "AsyncClient": "client",
     "BadRow": "records",
     "BatchScorer": "batch_scorer",
     "Calibration": "scoring.protocol",
     "CheckpointError": "errors",
     "CheckpointReport": "checkpoints.report",
+    "Client": "client",
     "ComparisonLoss": "training.losses",
     "ConfigError": "errors",
     "DataError": "errors",
@@ -83,6 +87,7 @@ _HOME = {
     "Scorer": "scoring.protocol",
     "ScorerInfo": "scoring.protocol",
     "ScoringError": "errors",
+    "ServerError": "errors",
     "TrainResult": "api.training",
     "TrainingStopped": "training.interrupts",
     "convert": "api.checkpoints",
@@ -102,11 +107,13 @@ _HOME = {
 
 __all__ = [
     "AnswerLoss",
+    "AsyncClient",
     "BadRow",
     "BatchScorer",
     "Calibration",
     "CheckpointError",
     "CheckpointReport",
+    "Client",
     "ComparisonLoss",
     "ConfigError",
     "DataError",
@@ -133,6 +140,7 @@ __all__ = [
     "Scorer",
     "ScorerInfo",
     "ScoringError",
+    "ServerError",
     "TrainResult",
     "TrainingStopped",
     "__version__",

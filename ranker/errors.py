@@ -112,6 +112,17 @@ class ScoringError(RankerError):
     """A forward pass whose result is not a finite number."""
 
 
+class ServerError(RankerError):
+    """A server that refused a request or did not answer; ``status`` is that of HTTP, 0 without an answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[type[ServerError], tuple[int, str]]:
+        return type(self), (self.status, str(self))
+
+
 class OutputError(RankerError, OSError):
     """A file or folder that the operating system does not let this process write."""
 

@@ -28,11 +28,15 @@ def main(
     warm_up: Annotated[
         bool, typer.Option("--warm-up", help="score a row of every length before /readyz says ready, for GPUs")
     ] = False,
+    log_format: Annotated[str, typer.Option(help="text, or json: an object per line")] = "text",
+    access_log: Annotated[
+        bool | None, typer.Option(help="a line for every request; default with --log-format json")
+    ] = None,
 ) -> None:
     """Serve a model over HTTP: /v1/score, /v1/rank, /v1/compare, and the routes of other reward servers.
 
     Also /v1/rerank and /v2/rerank (Cohere, Jina, vLLM, TEI), /predict (TEI), /score, /classify and /pooling (vLLM),
-    /get_reward (OpenRLHF), /v1/score/evaluation (LLaMA-Factory), /livez, /readyz, /info, /metrics, /docs.
+    /get_reward (OpenRLHF), /v1/score/evaluation (LLaMA-Factory), /v1/models, /livez, /readyz, /info, /metrics, /docs.
 
     Example: ranker serve --model model.onnx --port 8000
     """
@@ -46,6 +50,8 @@ def main(
         ui=ui,
         name=name,
         warm_up=warm_up,
+        log_format=log_format,
+        access_log=access_log,
         device=device,
         threads=threads,
         average_orders=average_orders,

@@ -1,31 +1,205 @@
-"""verl: reward functions for one sample at a time, or for a batch (``reward_model.reward_manager=batch``).
+"""verl: ``compute_score`` of one sample, awaited (``async_reward_function``) or not (``reward_function``).
 
-    # my_reward.py, custom_reward_function.path=my_reward.py, custom_reward_function.name=compute_score
-    from ranker.integrations.verl import batch_reward_function
+    # my_reward.py, reward.custom_reward_function.path=my_reward.py, reward.custom_reward_function.name=compute_score
+    from ranker.integrations.verl import async_reward_function
 
-    compute_score = batch_reward_function("model.onnx", columns={"prompt": "question"})
+    compute_score = async_reward_function("model.onnx", columns={"prompt": "question"}, group_size=8)
 
-verl does not pass the prompt. It is read from ``extra_info``, where the dataset must hold it.
-Source: verl/workers/reward_manager of verl 0.6.
+verl's reward loop (its default since 0.7.1) awaits the function for every sample as soon as its response is there; the
+managers ``naive``, ``dapo``, ``gdpo`` and ``rate_limited`` do so. The ``batch`` manager of earlier versions takes
+``batch_reward_function``. verl does not pass the prompt. The dataset must put it into ``extra_info``.
+Sources: verl/trainer/ppo/reward.py and verl/experimental/reward_loop of verl 0.9; verl/workers/reward_manager of 0.6.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker.client import Client
 from ranker.data.read_row import Columns
-from ranker.errors import DataError
+from ranker.data.tables import plain
+from ranker.errors import ConfigError, DataError, ScoringError
 from ranker.integrations.arguments import prompt_column, refuse
 from ranker.integrations.rewards import GroupRewards, Mode
 from ranker.loading import Ranker
 
 logger = logging.getLogger(__name__)
+
+
+PATIENCE_S: Final = 600.0
+"""Seconds that completions wait for the others of their prompt."""
+
+ADDED: Final = ("num_turns", "rollout_reward_scores")
+"""What verl adds to ``extra_info``."""
+
+
+def async_reward_function(
+    model: str | Path | Ranker,
+    *,
+    columns: Columns | None = None,
+    mode: Mode = "score",
+    group_size: int = 1,
+    key: str | None = None,
+    patience_s: float = PATIENCE_S,
+    **options: Any,
+) -> Callable[..., Awaitable[float]]:
+    """``await compute_score(data_source, solution_str, ground_truth, extra_info)`` -> reward, for verl's reward loop.
+
+    Samples that wait while a batch is scored make up the next batch, so that many are scored together. A sample that
+    could not be scored has reward 0 and a warning. ``data_source`` and ``ground_truth`` are not read.
+
+    Args:
+        model: as in ``GroupRewards``; or the address of ``ranker serve`` (``http://...``), which all of verl's reward
+            workers share.
+        columns: ``{"prompt": NAME}``, the field of ``extra_info`` with the prompt; default ``prompt``.
+        mode: as in ``GroupRewards``; with an address only ``score``.
+        group_size: completions of a prompt (``actor_rollout_ref.rollout.n``) that are scored together. A model that
+            compares answers needs it, and ``reward.num_workers=1``, so that all of them come to one process.
+        key: a key of the server.
+        patience_s: seconds after which a group is scored without the completions that have not come.
+        options: those of ``ranker.load``.
+
+    Raises:
+        ConfigError: as in ``GroupRewards``, a group of no completion, or a column for anything but the prompt.
+
+    Example:
+        >>> compute_score = async_reward_function("model.onnx", columns={"prompt": "question"}, group_size=2)
+        >>> samples = [("set", answer, None, {"question": "Say hi"}) for answer in ("Hi!", "No.")]
+        >>> asyncio.run(gather(*(compute_score(*sample) for sample in samples)))
+        [7.254169464111328, 6.671779155731201]
+    """
+    if group_size < 1:
+        raise ConfigError(f"group_size: expected at least one completion of a prompt, got {group_size}")
+    score: Score
+    if isinstance(model, str) and model.startswith(("http://", "https://")):
+        if mode != "score" or options:
+            raise ConfigError("a server gives scores in its own way: leave out mode and the options of ranker.load")
+        score = _FromServer(model, key)
+    else:
+        score = GroupRewards(model, mode=mode, **options)
+    field = prompt_column("async_reward_function", columns) or "prompt"
+    gathering = _Gathering(score, group_size, patience_s)
+
+    async def compute_score(
+        data_source: Any,
+        solution_str: str,
+        ground_truth: Any,
+        extra_info: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> float:
+        refuse("verl's compute_score", kwargs)
+        reward = await gathering.reward(_prompt(extra_info, field, 0), solution_str)
+        return _zero_where_failed(np.array([reward]))[0]
+
+    return compute_score
+
+
+Score = Callable[[Sequence[Any], Sequence[Any]], NDArray[np.float64]]
+"""From prompts and completions to rewards, NaN where one could not be scored."""
+
+
+class _FromServer:
+    """Scores of a server, the completions of equal prompts together."""
+
+    def __init__(self, url: str, key: str | None) -> None:
+        self._client = Client(url, key=key, timeout=PATIENCE_S)
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> NDArray[np.float64]:
+        rewards = np.full(len(prompts), np.nan)
+        places: dict[str, list[int]] = {}
+        for number, prompt in enumerate(prompts):
+            places.setdefault(_key(prompt), []).append(number)
+        for numbers in places.values():
+            try:
+                rewards[numbers] = self._client.score(prompts[numbers[0]], [completions[n] for n in numbers])
+            except ScoringError as error:
+                logger.warning("%d completions could not be scored: %s", len(numbers), error)
+        return rewards
+
+
+class _Gathering:
+    """Collects samples: those of a prompt until its group is whole, and whole groups until the model is free."""
+
+    def __init__(self, score: Score, group_size: int, patience_s: float) -> None:
+        self._score, self._group_size, self._patience_s = score, group_size, patience_s
+        self._groups: dict[str, list[_Sample]] = {}
+        self._whole: list[_Sample] = []
+        self._scoring = False
+
+    async def reward(self, prompt: Any, completion: Any) -> float:
+        """The reward of a sample, when its batch is scored."""
+        loop = asyncio.get_running_loop()
+        sample = _Sample(prompt, completion, loop.create_future())
+        name = _key(prompt)
+        group = self._groups.setdefault(name, [])
+        group.append(sample)
+        if len(group) >= self._group_size:
+            self._release(name, group)
+        elif len(group) == 1:
+            loop.call_later(self._patience_s, self._late, name, group)
+        return await sample.reward
+
+    def _late(self, name: str, group: list[_Sample]) -> None:
+        if self._groups.get(name) is group:
+            logger.warning("%d of %d completions of a prompt came; they are scored", len(group), self._group_size)
+            if len(group) > 1:
+                self._release(name, group)
+                return
+            del self._groups[name]  # a lone completion can be compared with nothing
+            if not group[0].reward.done():
+                group[0].reward.set_result(float("nan"))
+
+    def _release(self, name: str, group: list[_Sample]) -> None:
+        del self._groups[name]
+        self._whole += group
+        if not self._scoring:
+            self._scoring = True
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            await asyncio.sleep(0)  # samples that are ready at the same time come along
+            while self._whole:
+                batch, self._whole = self._whole, []
+                await self._score_batch(batch)
+        finally:
+            self._scoring = False
+
+    async def _score_batch(self, batch: Sequence[_Sample]) -> None:
+        prompts, completions = [sample.prompt for sample in batch], [sample.completion for sample in batch]
+        try:
+            rewards = await asyncio.to_thread(self._score, prompts, completions)
+        except Exception as error:  # it reaches every sample that waits for it
+            for sample in batch:
+                if not sample.reward.done():
+                    sample.reward.set_exception(error)
+            return
+        for sample, reward in zip(batch, rewards.tolist(), strict=True):
+            if not sample.reward.done():
+                sample.reward.set_result(reward)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A completion that waits for its reward."""
+
+    prompt: Any
+    completion: Any
+    reward: asyncio.Future[float]
+
+
+def _key(prompt: Any) -> str:
+    """What tells prompts apart, texts or messages."""
+    return prompt if isinstance(prompt, str) else json.dumps(plain(prompt), sort_keys=True, default=str)
 
 
 def batch_reward_function(
@@ -107,8 +281,8 @@ def _zero_where_failed(rewards: NDArray[np.float64]) -> list[float]:
 
 
 def _others(info: Mapping[str, Any] | None, field: str) -> dict[str, Any]:
-    """What a sample's extra information holds besides the prompt."""
-    return {name: value for name, value in (info or {}).items() if name != field}
+    """What a sample's extra information holds besides the prompt and what verl adds."""
+    return {name: value for name, value in (info or {}).items() if name != field and name not in ADDED}
 
 
 def _prompt(info: Mapping[str, Any] | None, name: str, number: int) -> Any:

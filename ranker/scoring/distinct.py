@@ -71,10 +71,12 @@ def _sort_key(prompt: str | tuple[Message, ...]) -> tuple[bool, str]:
 
 @dataclass(slots=True)
 class ReadCount:
-    """How many answers were asked for, and how many times one was read."""
+    """How many answers were asked for, how many times one was read, and the tokens and padding of that."""
 
     asked: int = 0
     read: int = 0
+    tokens: int = 0
+    padding: int = 0
 
     @property
     def saved(self) -> bool:
@@ -101,11 +103,18 @@ def count_reads() -> Iterator[ReadCount]:
 
 def note(plan: ReadPlan) -> None:
     """Add what is read to the counts of the blocks that this call is in."""
-    add_reads(sum(map(len, plan.places)), sum(len(group.candidates) for group in plan.groups))
+    add_reads(ReadCount(sum(map(len, plan.places)), sum(len(group.candidates) for group in plan.groups)))
 
 
-def add_reads(asked: int, read: int) -> None:
-    """Add answers that were asked for, and those that were read for them, to the counts."""
+def add_reads(more: ReadCount) -> None:
+    """Add what was asked for and read to the counts."""
     for count in _counts.get():
-        count.asked += asked
-        count.read += read
+        count.asked += more.asked
+        count.read += more.read
+        count.tokens += more.tokens
+        count.padding += more.padding
+
+
+def counting() -> bool:
+    """Whether this call is in a block that counts what is read."""
+    return bool(_counts.get())

@@ -21,7 +21,17 @@ from ranker.layouts.prefix_sharing import split_row
 from ranker.progress import computed
 from ranker.records import Group
 from ranker.scoring import batching, buckets
-from ranker.scoring.distinct import Place, ReadPlan, as_they_come, note, once, once_per_group
+from ranker.scoring.distinct import (
+    Place,
+    ReadCount,
+    ReadPlan,
+    add_reads,
+    as_they_come,
+    counting,
+    note,
+    once,
+    once_per_group,
+)
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, failed
 from ranker.scoring.token_budget import TokenBudget
@@ -193,12 +203,15 @@ class _Passes:
         errors = [dict(group.refused) for group in packed]
         workers = self.engine.workers
         batches = self._batches(units)[::-1]
+        counted = counting()
         while batches:
             smaller: list[list[batching.Unit]] = []
             with closing(parallel_map(self._forward, batches, workers)) as outputs:
                 for batch, logits in zip(batches, outputs, strict=True):
                     if not isinstance(logits, Exception):
                         self._place(batch, logits, out)
+                        if counted:
+                            _count_tokens(batch)
                         computed(self.share * len(packed) * len(batch) / len(units))
                         continue
                     if len(batch) > 1 and out_of_memory(logits):
@@ -263,6 +276,12 @@ class _Passes:
                     out[unit.group][i, j] = values[0] - values[1]
                     if not self.pipeline.average_orders:
                         out[unit.group][j, i] = -out[unit.group][i, j]
+
+
+def _count_tokens(batch: Sequence[batching.Unit]) -> None:
+    """Add the tokens of a pass to the counts."""
+    tokens = sum(len(row.ids) for unit in batch for row in unit.rows)
+    add_reads(ReadCount(tokens=tokens, padding=batching.padded_tokens(batch) - tokens))
 
 
 OUT_OF_MEMORY: Final = ("out of memory", "failed to allocate memory", "bad allocation", "can't allocate memory")

@@ -17,7 +17,7 @@ from typing import IO, Any, Final, cast
 from ranker.errors import ScoringError
 from ranker.progress import computed
 from ranker.records import Group
-from ranker.scoring.distinct import add_reads, count_reads
+from ranker.scoring.distinct import ReadCount, add_reads, count_reads
 from ranker.scoring.protocol import Floats, GroupScores, Scorer, ScorerInfo, failed, margins
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ class SeveralDevices:
         running = [self._threads.submit(self._score, piece, preserve_order) for piece in pieces]
         results: list[GroupScores] = []
         for future in running:
-            scored, asked, read = future.result()
-            add_reads(asked, read)
+            scored, reads = future.result()
+            add_reads(reads)
             results += scored
             computed(len(scored))
         return results
@@ -107,11 +107,11 @@ class SeveralDevices:
         """End the processes; they also end with this object and with the program."""
         self._finalizer()
 
-    def _score(self, piece: list[Group], preserve_order: bool) -> tuple[list[GroupScores], int, int]:
+    def _score(self, piece: list[Group], preserve_order: bool) -> tuple[list[GroupScores], ReadCount]:
         try:
-            scored: tuple[list[GroupScores], int, int] = self._ask(("score", piece, preserve_order))
+            scored: tuple[list[GroupScores], ReadCount] = self._ask(("score", piece, preserve_order))
         except ProcessEndedError as error:
-            return [failed(group, str(error)) for group in piece], 0, 0
+            return [failed(group, str(error)) for group in piece], ReadCount()
         return scored
 
     def _ask(self, question: tuple[Any, ...]) -> Any:
@@ -232,7 +232,7 @@ def serve(scorer: Scorer, questions: IO[bytes], answers: IO[bytes]) -> None:
                 groups, preserve_order = arguments
                 with count_reads() as reads:
                     results = scorer.score(groups, preserve_order=preserve_order)
-                write(answers, ("value", (results, reads.asked, reads.read)))
+                write(answers, ("value", (results, reads)))
             else:
                 write(answers, ("value", scorer.token_counts(*arguments)))
         except Exception as error:  # it is raised where it was asked

@@ -10,19 +10,40 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel
 
 from ranker.serving.batcher import RefusedError
 from ranker.serving.bodies import ERRORS
-from ranker.serving.guard import Guard
+from ranker.serving.guard import OPEN, Guard
 from ranker.serving.limits import Keys, UnprocessableError
-from ranker.serving.routes import health, rerank, rewards, v1, vllm
+from ranker.serving.routes import health, index, rerank, rewards, v1, vllm
 from ranker.serving.server import Server
 
 LAST_BATCH_S: Final = 2.0
 """Seconds for the last batch, after everything else has ended."""
 
-ROUTERS: Final = (v1.router, rerank.router, vllm.router, rewards.router, health.router)
+ROUTERS: Final = (
+    (index.router, "server"),
+    (v1.router, "ranker"),
+    (rerank.router, "rerank"),
+    (vllm.router, "vLLM"),
+    (rewards.router, "reward models"),
+    (health.router, "server"),
+)
+"""The routes, and the heading that ``/docs`` shows them under."""
+
+TAGS: Final = (
+    ("ranker", "This package's own routes: any number of answers to a prompt, raw logits."),
+    ("rerank", "The routes of Cohere, Jina and text-embeddings-inference."),
+    ("vLLM", "vLLM's routes for classifiers and reward models."),
+    ("reward models", "The remote reward models of OpenRLHF and LLaMA-Factory."),
+    ("server", "The model, health and metrics."),
+)
+
+ABOUT: Final = """Scores answers to prompts: higher is better, and a difference of two scores is the log-odds of
+preference. Where the server has keys, press *Authorize* and enter one; programs send `Authorization: Bearer KEY`.
+"""
 
 
 class Problem(BaseModel):
@@ -58,14 +79,41 @@ def application(server: Server, keys: Keys) -> FastAPI:
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": reason} for status, reason in REFUSALS.items()
     }
-    app = FastAPI(title="ranker", version="1", lifespan=lifespan, responses=responses)
+    app = FastAPIOffline(
+        title="ranker",
+        version="1",
+        description=ABOUT,
+        openapi_tags=[{"name": name, "description": text} for name, text in TAGS],
+        lifespan=lifespan,
+        responses=responses,
+        swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True},
+    )
     app.add_middleware(Guard, server=server, keys=keys)
     app.exception_handler(RefusedError)(_refused)
     app.exception_handler(UnprocessableError)(_unprocessable)
     app.exception_handler(RequestValidationError)(_invalid)
-    for router in ROUTERS:
-        app.include_router(router(server))
+    for router, tag in ROUTERS:
+        app.include_router(router(server), tags=[tag])
+    _describe_keys(app, keys)
     return app
+
+
+def _describe_keys(app: FastAPI, keys: Keys) -> None:
+    """Say in the OpenAPI document that requests need a key, where they do."""
+    if not keys:
+        return
+    describe = app.openapi
+
+    def with_keys() -> dict[str, Any]:
+        document = describe()
+        document.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+        for path in OPEN:
+            for operation in document["paths"].get(path, {}).values():
+                operation["security"] = []
+        return document
+
+    app.openapi = with_keys  # type: ignore[method-assign]
 
 
 async def _refused(request: Request, error: RefusedError) -> JSONResponse:

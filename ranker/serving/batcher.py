@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,7 +14,9 @@ from typing import Final
 from ranker.errors import RankerError
 from ranker.ranking.tournament import ranked
 from ranker.records import Group
+from ranker.scoring.distinct import count_reads
 from ranker.scoring.protocol import GroupScores, Scorer
+from ranker.serving.metrics import BatchFacts
 
 BATCH_ITEMS: Final = 256
 """Most groups of a batch; the pipeline cuts a batch into passes by tokens."""
@@ -56,11 +58,12 @@ class DrainingError(RefusedError):
 class Work:
     """Groups of one request and the future of their results.
 
-    ``deadline`` is in seconds of ``time.monotonic``. Work with a cancelled future is dropped.
+    ``deadline`` and ``since`` are in seconds of ``time.monotonic``. Work with a cancelled future is dropped.
     """
 
     groups: Sequence[Group]
     deadline: float
+    since: float = field(default_factory=time.monotonic)
     future: Future[list[GroupScores]] = field(default_factory=Future)
 
 
@@ -75,14 +78,23 @@ class Batcher:
         queue_items: most groups in the queue; ``submit`` refuses more.
         lanes: number of threads. With two, one batch is computed while responses of the other are sent and new requests
             are read; the scorer must be thread-safe.
+        note: called with the facts of every batch.
 
     Example:
         >>> batcher = Batcher(ranker.load("model.onnx").scorer)
         >>> batcher.submit([Group("Say hi", ("Hi!", "No."))], seconds=30).result()[0].scores
     """
 
-    def __init__(self, scorer: Scorer, *, queue_items: int = 4096, lanes: int = 1) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        queue_items: int = 4096,
+        lanes: int = 1,
+        note: Callable[[BatchFacts], object] = lambda batch: None,
+    ) -> None:
         self.scorer = scorer
+        self._note = note
         self.queue_items = queue_items
         self._queue: deque[Work] = deque()
         self._items = 0
@@ -151,13 +163,18 @@ class Batcher:
             live = [work for work in batch if self._wanted(work, started)]
             groups = [group for work in live for group in work.groups]
             try:
-                results = list(ranked(self.scorer, groups)) if groups else []
+                with count_reads() as reads:
+                    results = list(ranked(self.scorer, groups)) if groups else []
             except Exception:  # one request must not fail the other requests
                 for work in live:
                     self._score_alone(work)
                 continue
             if groups:
-                self._rate = len(self._lanes) * len(groups) / max(time.monotonic() - started, 1e-6)
+                seconds = time.monotonic() - started
+                self._rate = len(self._lanes) * len(groups) / max(seconds, 1e-6)
+                waited = [started - work.since for work in live]
+                counts = (reads.asked, reads.read, reads.tokens, reads.padding)
+                self._note(BatchFacts(len(groups), seconds, waited, *counts))
             start = 0
             for work in live:
                 work.future.set_result(results[start : start + len(work.groups)])

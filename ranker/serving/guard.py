@@ -11,11 +11,16 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ranker.serving import logs
 from ranker.serving.limits import Keys
+from ranker.serving.metrics import REASONS, TOO_MANY
 from ranker.serving.server import Server
 
-OPEN: Final = ("/livez", "/readyz", "/health")
-"""Routes without a key."""
+OPEN: Final = ("/", "/docs", "/redoc", "/openapi.json", "/livez", "/readyz", "/health")
+"""Routes without a key: what the server is, and whether it answers."""
+
+ASSETS: Final = "/static-offline-docs/"
+"""Path of the files of ``/docs``, which need no key either."""
 
 PAGE: Final = "/ui"
 """Path of the page for people."""
@@ -55,23 +60,32 @@ class Guard:
             await send(message)
 
         self.running += 1
+        self.metrics.in_flight.inc()
         try:
             await self._guarded(scope, receive, send_and_note_status)
         finally:
             self.running -= 1
             route = getattr(scope.get("route"), "path", "none")  # a route's template: clients cannot add labels
+            seconds = time.perf_counter() - started
+            self.metrics.in_flight.dec()
             self.metrics.requests.labels(route, str(status)).inc()
-            self.metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            self.metrics.seconds.labels(route).observe(seconds)
+            if status in REASONS:
+                self.metrics.refused.labels(scope.get("refused", REASONS[status])).inc()
+            client = (scope.get("client") or ("",))[0]
+            logs.request(scope["method"], scope["path"], route, status, seconds, client)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
         authorization = headers.get(b"authorization", b"").decode("latin-1")
-        if scope["path"] not in OPEN and not self.keys.allow(authorization):
+        is_open = scope["path"] in OPEN or scope["path"].startswith(ASSETS)
+        if not is_open and not self.keys.allow(authorization):
             # A browser asks its user for a password only where the scheme is Basic.
             scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"
             await _refuse(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
             return
-        if self.running > self.limits.max_concurrent_requests and scope["path"] not in OPEN:
+        if self.running > self.limits.max_concurrent_requests and not is_open:
+            scope["refused"] = TOO_MANY
             await _refuse(send, 503, f"expected at most {self.limits.max_concurrent_requests} requests at once")
             return
         try:

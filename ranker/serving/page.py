@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from itertools import chain, repeat
 from types import ModuleType
 from typing import Any, Final
 
@@ -21,6 +22,10 @@ from ranker.serving.server import Server
 PLACES: Final = 8
 """Most answers on the page."""
 
+EXAMPLE_PROMPT: Final = "What is 2 + 2? Answer in one sentence."
+EXAMPLE_ANSWERS: Final = ("2 + 2 is 4.", "It is 5, as everybody knows.", "Ask a calculator.")
+"""What the page shows at first, so that one click shows a ranking."""
+
 SHOWN: Final = 3
 """Answer boxes that are visible at first."""
 
@@ -32,6 +37,7 @@ def mount(app: FastAPI, server: Server) -> FastAPI:
         MissingExtraError: gradio, the ``ui`` extra, is not installed.
     """
     gradio = require("gradio")
+    server.has_page = True
     mounted: FastAPI = gradio.mount_gradio_app(
         app,
         _blocks(gradio, server),
@@ -59,14 +65,22 @@ def _blocks(gradio: ModuleType, server: Server) -> Any:
             return status_line(ranked_answers), "", "", ""
         return table(ranked_answers), heat_map(ranked_answers), *snippets(prompt, filled)
 
+    def without_last(count: int) -> tuple[Any, ...]:
+        left = max(2, count - 1)
+        return left, *(gradio.update() if i < left else gradio.update(visible=False, value="") for i in range(places))
+
     places = min(PLACES, server.limits.candidates)
     with gradio.Blocks(title="ranker", analytics_enabled=False) as page:
-        gradio.Markdown(f"# ranker\n`{server.name}`")
-        prompt = gradio.Textbox(label="Prompt", lines=3)
-        boxes = [gradio.Textbox(label=f"Answer {n + 1}", lines=2, visible=n < SHOWN) for n in range(places)]
-        shown = gradio.State(SHOWN)
+        gradio.Markdown(f"# ranker\n`{server.name}` ranks answers to a prompt. For programs: [the API](../docs).")
+        prompt = gradio.Textbox(label="Prompt", lines=3, value=EXAMPLE_PROMPT)
+        boxes = [
+            gradio.Textbox(label=f"Answer {n + 1}", lines=2, visible=n < SHOWN, value=text)
+            for n, text in zip(range(places), chain(EXAMPLE_ANSWERS, repeat("")), strict=False)
+        ]
+        shown = gradio.State(min(SHOWN, places))
         with gradio.Row():
             more = gradio.Button("Add an answer")
+            fewer = gradio.Button("Remove the last answer")
             go = gradio.Button("Rank", variant="primary")
         ranking = gradio.HTML()
         matrix = gradio.HTML()
@@ -79,6 +93,7 @@ def _blocks(gradio: ModuleType, server: Server) -> Any:
             [shown, *boxes],
             api_visibility="private",
         )
+        fewer.click(without_last, shown, [shown, *boxes], api_visibility="private")
         go.click(rank, [prompt, *boxes], [ranking, matrix, curl, python], api_visibility="private")
     return page
 

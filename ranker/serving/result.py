@@ -65,14 +65,19 @@ def answers(scorer: Scorer, group: Group, result: GroupScores) -> list[Answer]:
 
 def table(ranked_answers: Sequence[Answer]) -> str:
     """Rank, answer, score, margin, probability against the next, tokens."""
-    heads = ("rank", "answer", "text", "score (logits)", "above the next", "P(better than the next)", "tokens")
+    heads = ("rank", "answer", "text", "score (logits)", "", "above the next", "P(better than the next)", "tokens")
     rows = []
+    scores = [answer.score for answer in ranked_answers]
+    low, span = min(scores), (max(scores) - min(scores)) or 1.0
     for place, answer in enumerate(ranked_answers):
         shown = answer.text if len(answer.text) <= LONG else answer.text[:LONG] + " ..."
         tokens = f"{answer.tokens} (cut)" if answer.truncated else str(answer.tokens)
         lead = "" if answer.margin is None else f"{answer.margin:.2f}"
         odds = "" if answer.margin is None else f"{answer.odds[place + 1]:.2f}"
-        rows.append((str(answer.rank), str(answer.number), shown, f"{answer.score:.3f}", lead, odds, tokens))
+        texts = (str(answer.rank), str(answer.number), shown, f"{answer.score:.3f}", lead, odds, tokens)
+        cells = [*map(escape, texts)]
+        cells.insert(4, _bar((answer.score - low) / span))
+        rows.append(cells)
     flips = ranked_answers[0].flips
     pairs = len(ranked_answers) * (len(ranked_answers) - 1) // 2
     note = (
@@ -80,7 +85,16 @@ def table(ranked_answers: Sequence[Answer]) -> str:
         if flips is None
         else f"Order consistency: {pairs - flips} of {pairs} pairs have the same winner in both orders."
     )
-    return _table(heads, [[escape(cell) for cell in row] for row in rows]) + status_line(note)
+    return _table(heads, rows) + status_line(note)
+
+
+def _bar(share: float) -> str:
+    """A bar of the score between the worst (a sliver) and the best answer."""
+    width = 4 + 96 * share
+    return (
+        '<div aria-hidden="true" style="width:7rem;background:rgba(128,128,128,.15);border-radius:3px">'
+        f'<div style="width:{width:.0f}%;height:.8rem;background:rgb(46,125,50);border-radius:3px"></div></div>'
+    )
 
 
 def heat_map(ranked_answers: Sequence[Answer]) -> str:
@@ -111,4 +125,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _framed(heads: Sequence[str], body: str) -> str:
     top = "".join(f'<th scope="col" style="{CELL};text-align:left">{escape(head)}</th>' for head in heads)
-    return f'<table style="border-collapse:collapse"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    table = f'<table style="border-collapse:collapse"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<div style="overflow-x:auto">{table}</div>'

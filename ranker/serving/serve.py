@@ -10,17 +10,20 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from ranker.errors import ConfigError, nearest
 from ranker.extras import EXTRA_OF, require
 from ranker.loading import load
+from ranker.progress import duration
+from ranker.serving import logs
 from ranker.serving.limits import Keys, Limits, check_host
+from ranker.serving.logs import LogFormat
 
 try:
     import uvicorn
@@ -50,6 +53,8 @@ def serve(
     ui: bool,
     name: str | None,
     warm_up: bool = False,
+    log_format: LogFormat = "text",
+    access_log: bool | None = None,
     **options: Any,
 ) -> None:
     """Serve a model until SIGTERM or SIGINT.
@@ -66,6 +71,8 @@ def serve(
         ui: whether the page is at ``/ui`` (the ``ui`` extra).
         name: the model's name in responses; default the file's.
         warm_up: whether a row of every length is scored before the server says that it is ready.
+        log_format: ``text``, or ``json``: an object per line, with time, level, and the fields of a request.
+        access_log: whether every request has a line; default with ``json``.
         options: those of ``ranker.load``.
 
     Raises:
@@ -73,6 +80,9 @@ def serve(
         ModelFileError, CheckpointError: as in ``ranker.load``.
         MissingExtraError: ``ui`` without gradio.
     """
+    if log_format not in get_args(LogFormat):
+        raise ConfigError(f"--log-format: expected text or json, got '{log_format}'")
+    logs.configure(log_format, log_format == "json" if access_log is None else access_log)
     keys = Keys.read(api_keys, os.environ.get(KEYS))
     limits = limits_of(limit)
     check_host(host, keys, insecure)
@@ -83,15 +93,27 @@ def serve(
     if ui:
         app = page.mount(app, server)
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=limits.drain_seconds, server_header=False
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=limits.drain_seconds,
+        server_header=False,
     )
     with _listening(host, port) as listener:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: None)  # uvicorn raises them again when it has drained
         address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-        Console(stderr=True, soft_wrap=True).print(f"ranker: serving {model} on {address}", highlight=False)
+        info = server.scorer.info
+        facts = {"model": model, "device": info.device, "precision": info.precision, "keys": bool(keys)}
+        logs.event(f"serving {model} on {address}", address=address, **facts)
+        started = time.monotonic()
         uvicorn.Server(config).run(sockets=[listener])
-    if not server.batcher.drain(0):  # Python's shutdown aborts where a thread still computes
+    whole = server.batcher.drain(0)
+    answered = server.metrics.answered()
+    text = f"stopped after {duration(time.monotonic() - started)} and {answered:,} requests"
+    logs.event(text if whole else f"{text}; a batch was still computed", requests=answered, drained=whole)
+    if not whole:  # Python's shutdown aborts where a thread still computes
         sys.stderr.flush()
         os._exit(0)
 

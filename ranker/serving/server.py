@@ -6,11 +6,13 @@ import asyncio
 import logging
 import math
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 from fastapi import HTTPException, Request
 
+import ranker
 from ranker.errors import RankerError
 from ranker.records import Group
 from ranker.scoring.buckets import length_bucket, text_of_length
@@ -52,8 +54,11 @@ class Server:
         self.limits = limits
         self.metrics = Metrics()
         lanes = LANES if scorer.info.parallel_passes > 1 else 1
-        self.batcher = Batcher(scorer, queue_items=limits.queue_items, lanes=lanes)
+        self.batcher = Batcher(scorer, queue_items=limits.queue_items, lanes=lanes, note=self.metrics.note_batch)
         self.metrics.watch(lambda: self.batcher.queue_length)
+        self.metrics.describe(name, scorer.info, ranker.__version__)
+        self.started = time.time()
+        self.has_page = False
         self._warm = threading.Event()
         self._warm.set()
 

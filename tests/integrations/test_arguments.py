@@ -27,6 +27,7 @@ ENTRIES = {
     "openrlhf": openrlhf.reward_function,
     "verl": verl.reward_function,
     "verl batch": verl.batch_reward_function,
+    "verl loop": verl.async_reward_function,
     "rewards": GroupRewards,
     "datatrove": lambda model, **options: RankerFilter(model, 0.0, **options),
     "distilabel": lambda model, **options: RankerStep(name="rank", model=model, **options),
@@ -103,7 +104,7 @@ def test_distilabel_adds_the_columns_of_the_batch_scorer_with_the_prefix(model):
         list(step.process([scored]))
 
 
-@pytest.mark.parametrize("entry", ["verl", "verl batch", "datatrove", "distilabel"])
+@pytest.mark.parametrize("entry", ["verl", "verl batch", "verl loop", "datatrove", "distilabel"])
 def test_a_column_that_is_not_read_is_refused(pointwise, entry):
     with pytest.raises(ConfigError, match="'prompt'.*for 'chosen'"):
         ENTRIES[entry](pointwise, columns={"chosen": "x"})

@@ -6,11 +6,13 @@ import math
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 
 import ranker
 from ranker.scoring.buckets import length_bucket
@@ -98,18 +100,75 @@ def test_odd_texts_are_scored(client, text):
 def test_keys_cover_every_route_but_health(loaded):
     server = Server(loaded.scorer, "m", Limits())
     with TestClient(application(server, Keys(["secret", "other"]))) as client:
-        for route in ("/v1/score", "/metrics", "/info", "/docs", "/openapi.json", "/none"):
+        for route in ("/v1/score", "/metrics", "/info", "/v1/models", "/none"):
             assert client.get(route).status_code == 401
             assert client.get(route, headers={"Authorization": "Bearer wrong"}).status_code == 401
             assert client.get(route, headers={"Authorization": "Bearer other"}).status_code != 401
-        assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+        for route in ("/livez", "/readyz", "/", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
+            assert client.get(route).status_code == 200, "what the server is, and whether it answers"
+        schema = client.get("/openapi.json").json()
+        assert schema["security"] == [{"key": []}]
+        assert schema["components"]["securitySchemes"] == {"key": {"type": "http", "scheme": "bearer"}}
+        assert schema["paths"]["/livez"]["get"]["security"] == []
 
 
-def test_metrics_count_requests_by_route_and_status(client):
-    client.post("/v1/score", json={"prompt": "p", "candidates": ["a"]})
-    text = client.get("/metrics").text
-    assert 'ranker_requests_total{route="/v1/score",status="200"}' in text
-    assert "ranker_queue_items 0.0" in text
+def test_every_route_has_a_heading_and_every_body_an_example_that_is_answered(pointwise):
+    client = TestClient(application(Server(ranker.load(pointwise).scorer, "m", Limits()), Keys([])))
+    schema = client.get("/openapi.json").json()
+    assert "security" not in schema, "there are no keys"
+    headings = {tag["name"] for tag in schema["tags"]}
+    answered = 0
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            assert set(operation["tags"]) <= headings
+            if method != "post":
+                continue
+            body = operation["requestBody"]["content"]["application/json"]["schema"]
+            names = [
+                part["$ref"].rpartition("/")[2]
+                for part in [body, *body.get("oneOf", []), *body.get("anyOf", [])]
+                if "$ref" in part
+            ]
+            for name in names:
+                (example,) = schema["components"]["schemas"][name]["examples"]
+                answer = client.post(path, json=example)
+                assert answer.status_code == 200, (path, name, answer.text)
+                answered += 1
+    assert answered >= 10
+
+
+def test_the_model_is_listed_as_clients_of_openai_read_it(client, loaded):
+    (model,) = client.get("/v1/models").json()["data"]
+    assert (model["id"], model["object"], model["max_model_len"]) == ("m", "model", loaded.info.max_length)
+    assert model["created"] == pytest.approx(time.time(), abs=3600)
+    page = client.get("/").text
+    assert "<code>m</code>" in page
+    assert 'href="docs"' in page
+    assert 'href="ui"' not in page, "there is no page"
+
+
+def test_metrics_count_requests_by_route_and_status(client, loaded):
+    client.post("/v1/score", json={"prompt": "p", "candidates": ["a", "a", "longer than that"]})
+    client.post("/v1/score", json={"prompt": "p"})
+    samples = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(client.get("/metrics").text)
+        for sample in family.samples
+    }
+    info = loaded.info
+    labels = sorted(("m", info.layout, info.precision, info.device, ranker.__version__))
+    assert samples["ranker_requests_total", "/v1/score", "200"] >= 1
+    assert samples["ranker_queue_items",] == 0
+    assert samples["ranker_requests_in_flight",] == 1, "the scrape itself"
+    assert samples["ranker_answers_total",] > samples["ranker_answers_read_total",] > 0, "a repeat is read once"
+    assert samples["ranker_tokens_total",] > 0
+    assert samples["ranker_padding_tokens_total",] > 0
+    assert samples["ranker_batch_items_count",] == samples["ranker_batch_seconds_count",] > 0
+    assert samples["ranker_queue_seconds_count",] >= samples["ranker_batch_items_count",]
+    assert samples["ranker_refused_total", "invalid"] >= 1
+    assert samples["ranker_refused_total", "queue_full"] == 0, "there from the start"
+    assert samples["ranker_model_info", *labels] == 1
+    assert samples["process_resident_memory_bytes",] > 1e6
 
 
 def test_info_gives_the_model_its_limits_and_every_field_of_the_scorer(client, loaded):

@@ -63,6 +63,32 @@ def address(model):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+def test_the_api_page_works_without_internet_and_sends_its_examples(address):
+    root = address.removesuffix("/ui")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page()
+        abroad = []
+        page.on("request", lambda request: abroad.append(request.url) if "127.0.0.1" not in request.url else None)
+        page.goto(root)
+        page.get_by_role("link", name="API", exact=True).click()
+        page.get_by_role("button", name="Authorize").first.click()
+        page.locator("input[type=text], input[type=password]").last.fill("secret")
+        page.locator(".auth-btn-wrapper button", has_text="Authorize").click()
+        page.locator(".auth-btn-wrapper button", has_text="Close").click()
+        page.locator("#operations-ranker-rank_v1_rank_post .opblock-summary-control").click()
+        page.get_by_role("button", name="Execute").click()
+        shown = page.locator(".live-responses-table .response-col_description").nth(1)
+        shown.wait_for(timeout=20_000)
+        assert '"order"' in shown.inner_text()
+        assert page.locator(".live-responses-table .response-col_status").nth(1).inner_text().startswith("200")
+        headings = page.locator(".opblock-tag").all_inner_texts()
+        assert [text.split("\n")[0] for text in headings] == ["ranker", "rerank", "vLLM", "reward models", "server"]
+        assert [url for url in abroad if not url.startswith(("data:", "blob:"))] == []
+        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_three_answers_are_ranked_in_chromium(address, model):
     expected = ranker.load(model).rank("Which are tools?", list(ANSWERS))
     with sync_api.sync_playwright() as play:
@@ -71,18 +97,24 @@ def test_three_answers_are_ranked_in_chromium(address, model):
         abroad = []
         page.on("request", lambda request: abroad.append(request.url) if "127.0.0.1" not in request.url else None)
         page.goto(address)
+        page.get_by_role("button", name="Rank").click()  # the example that is filled in
+        page.locator("table").first.locator("tbody tr").first.wait_for(timeout=20_000)
         page.get_by_label("Prompt").fill("Which are tools?")
         for number, answer in enumerate(ANSWERS, 1):
             page.get_by_label(f"Answer {number}").fill(answer)
         page.get_by_role("button", name="Rank").click()
+        page.get_by_text("a saw", exact=True).locator("visible=true").last.wait_for(timeout=20_000)
         rows = page.locator("table").first.locator("tbody tr")
-        rows.first.wait_for(timeout=20_000)
+        rows.filter(has_text="hammer").first.wait_for(timeout=20_000)
         cells = [row.locator("td").all_inner_texts() for row in rows.all()]
         assert [int(row[1]) - 1 for row in cells] == expected.order.tolist()
         assert [row[2] for row in cells] == [ANSWERS[i] for i in expected.order]
         assert page.title() != "broken"
         page.get_by_role("button", name="Add an answer").click()
         page.get_by_label("Answer 4").wait_for(timeout=10_000)
+        page.get_by_role("button", name="Remove the last answer").click()
+        page.get_by_label("Answer 4").wait_for(timeout=10_000, state="hidden")
+        assert page.get_by_role("link", name="the API").get_attribute("href") == "../docs"
         assert page.locator("table").count() == 2
         assert [url for url in abroad if not url.startswith(("data:", "blob:"))] == []
         browser.close()

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -124,6 +125,77 @@ def test_a_port_that_is_taken_is_said(model):
         )
     assert done.returncode == 2
     assert f"--port {port}: Address already in use; choose another port" in done.stderr
+
+
+def test_logs_are_objects_that_name_requests_and_both_ends(model):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), "--port", "0", "--log-format", "json"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    first = json.loads(process.stderr.readline())
+    assert first["logger"] == "ranker.server"
+    assert first["address"].startswith("http://127.0.0.1:")
+    assert (first["model"], first["keys"], first["level"]) == (str(model), False, "info")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["time"])
+    assert post(first["address"], {"prompt": "a secret text", "candidates": ["a", "b"]})[0] == 200
+    assert post(first["address"], {"prompt": "p"})[0] == 422
+    process.send_signal(signal.SIGTERM)
+    printed = process.communicate(timeout=40)[1]
+    assert process.returncode == 0
+    *requests, last = [json.loads(line) for line in printed.splitlines()]
+    assert (last["requests"], last["drained"]) == (2, True)
+    assert last["message"].startswith("stopped after ")
+    assert [(entry["path"], entry["status"]) for entry in requests] == [("/v1/score", 200), ("/v1/score", 422)]
+    assert all(entry["seconds"] > 0 and entry["client"] == "127.0.0.1" for entry in requests)
+    assert "secret text" not in printed
+
+
+def test_a_real_prometheus_scrapes_every_figure(model, tmp_path):
+    """Prometheus' own binary reads what the server shows, with a key."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("needs prometheus")
+    process, address = start(model, env={"RANKER_API_KEYS": "secret"})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = {
+        "global": {"scrape_interval": "1s"},
+        "scrape_configs": [
+            {
+                "job_name": "ranker",
+                "authorization": {"credentials": "secret"},
+                "static_configs": [{"targets": [address.removeprefix("http://")]}],
+            }
+        ],
+    }
+    (tmp_path / "prometheus.yaml").write_text(json.dumps(config))
+    prometheus = subprocess.Popen(
+        [
+            "prometheus",
+            f"--config.file={tmp_path / 'prometheus.yaml'}",
+            f"--storage.tsdb.path={tmp_path / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert post(address, {"prompt": "p", "candidates": ["a", "b"]}, "secret")[0] == 200
+        names = ("ranker_requests_total", "ranker_batch_seconds_bucket", "ranker_tokens_total", "ranker_model_info")
+        seen: set[str] = set()
+        deadline = time.monotonic() + 30
+        while set(names) - seen and time.monotonic() < deadline:
+            time.sleep(0.5)
+            with suppress(OSError):
+                reply = urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/label/__name__/values")
+                seen = set(json.load(reply)["data"])
+        assert set(names) <= seen
+    finally:
+        prometheus.terminate()
+        prometheus.wait(20)
+        process.terminate()
+        process.wait(20)
 
 
 @pytest.mark.full

@@ -134,7 +134,7 @@ FSDP2 = {
 def test_sharded_weights_train_alike_and_are_saved_whole(recipe, family, tmp_path):
     """FSDP2 over two processes: the head is in the checkpoint, whole, and every checkpoint scores like the live model."""
     save_backbone(tmp_path / "backbone", family)
-    trained = train(load_config(recipe, settings(tmp_path, "one", "training.eval_steps=100000")))
+    trained = train(load_config(recipe, settings(tmp_path, "one", "training.eval_steps=100000", recipe=recipe)))
     overrides = [*settings(tmp_path, "two", "training.eval_steps=100000", recipe=recipe), "export.precisions=[]"]
     launch(recipe, overrides, FSDP2, "tests.training.fsdp_on_cpu")
     groups = [p.group for p in trained.validation]

@@ -16,7 +16,7 @@ from ranker.ranking.ranks import rank_scores
 from ranker.records import Group
 from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import Cut, JSONText, Many, Shape, Text, scores_of, whole_text
+from ranker.serving.routes.shapes import Cut, JSONText, Many, Shape, Text, example, scores_of, whole_text
 from ranker.serving.server import Server
 
 LABEL = "LABEL_0"
@@ -34,6 +34,8 @@ class Document(Shape):
 class RerankRequest(Cut):
     """``documents`` or ``texts``; the response holds the ``top_n`` best."""
 
+    model_config = example(query="What is 2 + 2?", documents=["It is 5.", "It is 4."])
+
     query: Text
     documents: Many[Text | Document] | None = None
     texts: Many[Text] | None = None
@@ -46,6 +48,8 @@ class RerankRequest(Cut):
 
 class PredictRequest(Cut):
     """A text, a pair of texts, or a list of lists of one or two texts."""
+
+    model_config = example(inputs=[["What is 2 + 2?", "It is 4."], ["What is 2 + 2?", "It is 5."]])
 
     inputs: Text | Many[Text | Many[Text]]
     raw_scores: bool = False

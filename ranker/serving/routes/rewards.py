@@ -17,12 +17,14 @@ from ranker.integrations.openrlhf import response
 from ranker.metrics import sigmoid
 from ranker.serving.bodies import CheckedRoute
 from ranker.serving.limits import UnprocessableError
-from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, scores_of, together, whole_text
+from ranker.serving.routes.shapes import JSONText, Many, Shape, Text, example, scores_of, together, whole_text
 from ranker.serving.server import Server
 
 
 class RewardRequest(Shape):
     """``prompts`` are the beginnings of the texts in ``query``; responses follow them. Empty lists are legal."""
+
+    model_config = example(query=["What is 2 + 2? It is 4.", "What is 2 + 2? It is 5."], prompts=["What is 2 + 2?"] * 2)
 
     query: Many[Text]
     prompts: Many[Text] | None = None
@@ -31,6 +33,8 @@ class RewardRequest(Shape):
 
 class EvaluationRequest(Shape):
     """Whole texts."""
+
+    model_config = example(messages=["What is 2 + 2? It is 4."])
 
     messages: Many[Text] = Field(min_length=1)
 

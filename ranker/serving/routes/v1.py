@@ -23,6 +23,7 @@ from ranker.serving.routes.shapes import (
     Text,
     Turns,
     answer_of,
+    example,
     prompt_of,
     scores_of,
 )
@@ -39,6 +40,8 @@ class Item(Strict):
 
 class ScoreRequest(Strict):
     """One item, or several in ``items``; ``partial`` gives an item that fails its error instead of 422."""
+
+    model_config = example(prompt="What is 2 + 2?", candidates=["It is 5.", "It is 4."])
 
     prompt: Text | Turns | None = None
     candidates: Many[Text | Turns] | None = None
@@ -85,6 +88,8 @@ class ScoreResponse(Shape):
 
 class CompareRequest(Strict):
     """Two answers to a prompt, each a text or messages."""
+
+    model_config = example(prompt="What is 2 + 2?", a="It is 5.", b="It is 4.")
 
     prompt: Text | Turns
     a: Text | Turns

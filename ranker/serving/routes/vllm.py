@@ -24,6 +24,7 @@ from ranker.serving.routes.shapes import (
     Text,
     Turns,
     conversation,
+    example,
     scores_of,
     together,
     whole_text,
@@ -36,6 +37,8 @@ Texts = Text | Many[Text]
 class PairsRequest(Cut):
     """Pairs of texts: one with each of many, or as many as there are of both."""
 
+    model_config = example(text_1="What is 2 + 2?", text_2=["It is 5.", "It is 4."])
+
     text_1: Texts = Field(validation_alias=AliasChoices("text_1", "queries", "data_1"))
     text_2: Texts = Field(validation_alias=AliasChoices("text_2", "documents", "items", "data_2"))
     use_activation: bool = Field(True, description="logistic in [0, 1]; false gives the raw logit")
@@ -43,6 +46,10 @@ class PairsRequest(Cut):
 
 class PoolingRequest(Cut):
     """Whole texts in ``input``, or one conversation in ``messages`` that ends with the answer."""
+
+    model_config = example(
+        messages=[{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "It is 4."}]
+    )
 
     input: Texts | None = None
     messages: Turns | None = None

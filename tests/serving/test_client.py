@@ -1,0 +1,166 @@
+"""The client against the server's own process, and against servers that are busy, gone or foreign."""
+
+import asyncio
+import http.server
+import json
+import threading
+
+import numpy as np
+import pytest
+
+import ranker
+from ranker.errors import ConfigError, ScoringError, ServerError
+from tests.serving.test_serve import start
+
+
+@pytest.fixture(scope="module")
+def address(model):
+    process, address = start(model, env={"RANKER_API_KEYS": "secret"})
+    yield address
+    process.terminate()
+    process.wait()
+
+
+class Scripted(http.server.BaseHTTPRequestHandler):
+    """Answers with the next status of a list, then with scores."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        status, headers = self.server.script.pop(0) if self.server.script else (200, {})
+        self.server.asked += 1
+        scored = {"results": [{"scores": [2.0, 1.0], "error": None}]}
+        body = json.dumps(scored if status == 200 else {"detail": "the queue is full"}).encode()
+        self.send_response(status)
+        for name, value in {"content-length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def scripted():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+    server.script, server.asked = [], 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+PROMPTS = ["Say hi", [{"role": "user", "content": "What is 2 + 2?"}]]
+CANDIDATES = [["Hi!", "No.", "Hello there"], ["It is 4.", [{"role": "assistant", "content": "It is 5."}]]]
+
+
+def test_a_server_scores_as_the_loaded_model(address, model):
+    loaded = ranker.load(model)
+    with ranker.Client(address, key="secret") as client:
+        client.wait_until_ready(30)
+        for ours, theirs in zip(
+            client.score_batch(PROMPTS, CANDIDATES), loaded.score_batch(PROMPTS, CANDIDATES), strict=True
+        ):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert (
+            client.rank(PROMPTS[0], CANDIDATES[0]).order.tolist()
+            == loaded.rank(PROMPTS[0], CANDIDATES[0]).order.tolist()
+        )
+        for probability in (False, True):
+            ours = client.compare("Say hi", "Hi!", "No.", probability=probability)
+            assert ours == pytest.approx(loaded.compare("Say hi", "Hi!", "No.", probability=probability), abs=1e-5)
+        assert client.info()["layout"] == loaded.info.layout
+        many = client.score_batch(["p"] * 150, [[f"a {i}", "b"] for i in range(150)])
+        assert len(many) == 150, "more than one request holds"
+
+
+def test_the_same_calls_are_awaited(address, model):
+    async def ask():
+        async with ranker.AsyncClient(address, key="secret") as client:
+            return await asyncio.gather(
+                client.score_batch(PROMPTS, CANDIDATES),
+                client.rank(PROMPTS[0], CANDIDATES[0]),
+                client.compare("Say hi", "Hi!", "No."),
+                client.info(),
+            )
+
+    scores, ranking, logit, info = asyncio.run(ask())
+    loaded = ranker.load(model)
+    np.testing.assert_allclose(scores[0], loaded.score(PROMPTS[0], CANDIDATES[0]), atol=1e-5)
+    assert ranking.order.tolist() == loaded.rank(PROMPTS[0], CANDIDATES[0]).order.tolist()
+    assert logit == pytest.approx(loaded.compare("Say hi", "Hi!", "No."), abs=1e-5)
+    assert info["scores_are_relative"] == loaded.info.scores_are_relative
+
+
+def test_a_refusal_says_why_and_is_not_repeated(address):
+    with ranker.Client(address) as client, pytest.raises(ServerError, match="401: expected Authorization") as caught:
+        client.score("p", ["a", "b"])
+    assert caught.value.status == 401
+    with ranker.Client(address, key="secret") as client:
+        with pytest.raises(ServerError, match=r"422: body\.items\.0: expected at most 256 candidates, got 300"):
+            client.score("p", ["a"] * 300)
+        with pytest.raises(ConfigError, match="a list of candidates per prompt"):
+            client.score_batch(["p"], [])
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_asked_again_when_it_says(status, scripted, monkeypatch):
+    server, address = scripted
+    server.script = [(status, {"retry-after": "3"}), (status, {})]
+    waits = []
+    monkeypatch.setattr("ranker.client.time.sleep", waits.append)
+    with ranker.Client(address) as client:
+        assert client.score("p", ["a", "b"]).tolist() == [2.0, 1.0]
+    assert server.asked == 3
+    assert waits[0] == 3.0
+    assert 0 < waits[1] <= 0.5
+
+
+def test_a_wait_beyond_the_time_that_is_left_is_an_error(scripted):
+    server, address = scripted
+    server.script = [(429, {"retry-after": "100"})]
+    with ranker.Client(address, timeout=5) as client, pytest.raises(ServerError, match="429: the queue is full"):
+        client.score("p", ["a", "b"])
+    assert server.asked == 1
+
+
+def test_an_awaited_call_waits_too(scripted):
+    server, address = scripted
+    server.script = [(503, {"retry-after": "0"})]
+
+    async def ask():
+        async with ranker.AsyncClient(address) as client:
+            return await client.score("p", ["a", "b"])
+
+    assert asyncio.run(ask()).tolist() == [2.0, 1.0]
+    assert server.asked == 2
+
+
+def test_no_server_is_said_within_the_time(free_port):
+    address = f"http://127.0.0.1:{free_port}"
+    with ranker.Client(address, timeout=0.6) as client:
+        with pytest.raises(ServerError, match="no answer within 0.6 s .*is the server running") as caught:
+            client.score("p", ["a", "b"])
+        assert caught.value.status == 0
+        with pytest.raises(ServerError, match=r"not ready after 0\.1 s"):
+            client.wait_until_ready(0.1)
+    for url, more in (("127.0.0.1:8000", {}), (address, {"timeout": 0})):
+        with pytest.raises(ConfigError):
+            ranker.Client(url, **more)
+
+
+def test_a_prompt_that_cannot_be_scored_is_named(monkeypatch, scripted):
+    server, address = scripted
+    body = {"results": [{"scores": [1.0], "error": None}, {"scores": None, "error": "too strange"}]}
+    with ranker.Client(address) as client:
+        monkeypatch.setattr(client, "_send", lambda *_: body)
+        with pytest.raises(ScoringError, match="prompt 1: too strange"):
+            client.score_batch(["p", "q"], [["a"], ["b"]])
+
+
+@pytest.fixture
+def free_port():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Scripted)
+    port = server.server_port
+    server.server_close()
+    return port
