@@ -29,12 +29,12 @@ def output_errors(path: str | Path) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "SafetensorError" and "os error" in str(error):
             raise OutputError(f"{path}: cannot be written ({str(error).rpartition(': ')[2]})") from error
-        if isinstance(error, RuntimeError) and TORCH_CANNOT_WRITE in str(error):
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in TORCH_CANNOT_WRITE):
             raise OutputError(f"{path}: cannot be written (torch.save failed; is the disk full?)") from error
         raise
 
 
-TORCH_CANNOT_WRITE: Final = "PytorchStreamWriter failed writing"
+TORCH_CANNOT_WRITE: Final = ("PytorchStreamWriter failed", "iostream error", "inline_container")
 """What ``torch.save`` says where a file cannot be written; it does not say why."""
 
 PARTIAL: Final = ".partial"

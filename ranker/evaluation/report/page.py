@@ -32,7 +32,7 @@ h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); padding-bottom: .
 .lead { font-size: 1.15rem; max-width: 50rem; } .note { max-width: 50rem; margin: .3rem 0; opacity: .8; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; margin: .5rem 0 1rem; }
 td, th { padding: .25rem 1rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; overflow-wrap: anywhere; } td { white-space: nowrap; }
+th { font-weight: 600; overflow-wrap: anywhere; white-space: pre-wrap; } td { white-space: nowrap; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(21rem, 100%), 1fr)); gap: 1.2rem; }
 figure { margin: 0; } figcaption { font-weight: 600; margin-bottom: .2rem; }
 figure svg { width: 100%; height: auto; background: #fff; border: 1px solid var(--line); border-radius: 6px; }
