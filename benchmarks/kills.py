@@ -1,9 +1,10 @@
-"""A filter job that is killed again and again: no row lost, doubled or different.
+"""Interrupts at random moments: what is lost, doubled or left behind by ``filter``, ``score`` and ``train``.
 
-    python benchmarks/kills.py runs/pairrm/model.int8.onnx [--rows 200000] [--kills 50] [--seed 0]
+    python benchmarks/kills.py filter score train --each 50 --trainings 10 -o docs/kills.json
 
-Each worker gets SIGKILL at a random moment; the next one continues. At the end every part is compared, byte for byte,
-with those of an undisturbed job.
+Every command is started, sent SIGINT, SIGTERM or SIGKILL after a random time, and started again (``train`` with the
+command that it printed), until each signal has come often enough. The result is compared with that of a command that
+was left alone. Moments within the start-up of Python count too.
 """
 
 from __future__ import annotations
@@ -11,71 +12,242 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import platform
 import random
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+RANKER = [sys.executable, "-m", "ranker"]
 
 
-def job(model, rows, folder):
-    command = [sys.executable, "-m", "ranker", "filter", rows, "--onnx", model, "-o", folder, "--part-rows", "1000"]
-    return subprocess.Popen([*map(str, command), "--keep", "score > -100", "--quiet"], stderr=subprocess.DEVNULL)
+@dataclass
+class Tally:
+    """What was seen of one command."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    aborts: int = 0
+    lost: int = 0
+    doubled: int = 0
+    leftovers: int = 0
+    wrong_codes: int = 0
+    no_command: int = 0
+    results: int = 0
+    equal: int = 0
+
+    def facts(self) -> dict[str, Any]:
+        """The JSON object of the results."""
+        return {**vars(self), "kills": dict(self.kills)}
 
 
-def digests(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("part-*"))}
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: its code and standard error, and whether the signal came before that."""
+
+    code: int
+    stderr: str
+    killed: bool
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("model")
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--kills", type=int, default=50)
+def run(command: list[str], number: signal.Signals | None, after: float) -> Ended:
+    """Run a command, and send it a signal after so many seconds unless it has ended."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        stderr = process.communicate(timeout=after if number is not None else None)[1]
+        return Ended(process.returncode, stderr, killed=False)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number or signal.SIGTERM)
+        stderr = process.communicate(timeout=300)[1]
+        return Ended(process.returncode, stderr, killed=True)
+
+
+def left_in(folder: Path, but: tuple[str, ...] = ()) -> list[str]:
+    """Hidden files and folders, which no finished command leaves."""
+    return [str(path) for path in folder.rglob(".*") if path.name not in but] if folder.exists() else []
+
+
+def rows_of(folder: Path) -> bytes:
+    """All rows of a job's parts, in order."""
+    return b"".join(path.read_bytes() for path in sorted(folder.glob("part-*.jsonl")))
+
+
+def count(tally: Tally, ended: Ended, number: signal.Signals) -> None:
+    """Count a run and what is wrong with its end."""
+    tally.runs += 1
+    if not ended.killed:
+        return
+    tally.kills[number.name] += 1
+    expected = (SIGNALS[number], 0, 128 + number, -number)
+    tally.aborts += ended.code in (-6, -11) or "Traceback" in ended.stderr
+    tally.wrong_codes += ended.code not in expected
+
+
+def next_signal(tally: Tally, each: int) -> signal.Signals | None:
+    """The signal that has come least often; None when all have come often enough."""
+    number = min(SIGNALS, key=lambda number: tally.kills[number.name])
+    return signal.Signals(number) if tally.kills[signal.Signals(number).name] < each else None
+
+
+def filters(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
+    """``ranker filter`` with a selection: the same command until it is done, over and over."""
+    tally, dice = Tally(), random.Random(seed)
+
+    def command(folder: Path) -> list[str]:
+        selection = ["--keep-top", "50%", "--part-rows", "60", "--quiet"]
+        return [*RANKER, "filter", str(rows), "--model", str(model), "-o", str(folder), *selection]
+
+    started = time.monotonic()
+    assert run(command(work / "whole"), None, 0).code == 0
+    seconds = time.monotonic() - started
+    whole = rows_of(work / "whole")
+    folder = work / "kept"
+    done: dict[str, str] = {}
+    while (number := next_signal(tally, each)) is not None:
+        ended = run(command(folder), number, dice.uniform(0.1, seconds))
+        count(tally, ended, number)
+        parts = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("part-*.jsonl")}
+        tally.lost += sum(parts.get(name) != digest for name, digest in done.items())
+        done = parts
+        if ended.killed and number != signal.SIGKILL:
+            tally.leftovers += len(left_in(folder))
+        if ended.code == 0:
+            tally.results += 1
+            tally.equal += rows_of(folder) == whole
+            tally.doubled += max(0, rows_of(folder).count(b"\n") - whole.count(b"\n"))
+            tally.leftovers += len(left_in(folder))
+            shutil.rmtree(folder)
+            done = {}
+    return tally
+
+
+def scores(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
+    """``ranker score``: a file that is complete or not there."""
+    tally, dice = Tally(), random.Random(seed)
+    target = work / "out" / "scored.jsonl"
+    target.parent.mkdir()
+    command = [*RANKER, "score", "--model", str(model), "-i", str(rows), "-o", str(target), "--quiet"]
+    started = time.monotonic()
+    assert run(command, None, 0).code == 0
+    seconds = time.monotonic() - started
+    whole = target.read_bytes()
+    target.unlink()
+    while (number := next_signal(tally, each)) is not None:
+        ended = run(command, number, dice.uniform(0.1, seconds))
+        count(tally, ended, number)
+        if target.exists():
+            tally.results += 1
+            tally.equal += target.read_bytes() == whole
+            target.unlink()
+        if number != signal.SIGKILL:
+            tally.leftovers += len(left_in(target.parent))
+    assert run(command, None, 0).code == 0
+    tally.leftovers += len(left_in(target.parent))  # the next run removes what SIGKILL left
+    return tally
+
+
+def trainings(work: Path, each: int, seed: int) -> Tally:
+    """``ranker train``: continued with the command that it prints, until its weights are compared."""
+    tally, dice = Tally(), random.Random(seed)
+
+    def command(output: Path) -> list[str]:
+        more = ("data.max_train_samples=40", "data.max_eval_samples=10", "data.max_test_samples=10")
+        settings = (
+            "training.save_steps=1",
+            "training.precision=fp32",
+            "export.precisions=[fp32]",
+            "model.max_length=96",
+        )
+        return [*RANKER, "train", "pairrm", *more, *settings, f"output_dir={output}", "--offline"]
+
+    started = time.monotonic()
+    assert run(command(work / "whole"), None, 0).code == 0
+    seconds = time.monotonic() - started
+    weights = work / "whole" / "checkpoint" / "model.safetensors"
+    whole = weights.read_bytes()
+    output = work / "run"
+    current = command(output)
+    while (number := next_signal(tally, each)) is not None:
+        ended = run(current, number, dice.uniform(1.0, seconds))
+        count(tally, ended, number)
+        printed = re.findall(r"continue with: (ranker train .*)", ended.stderr)
+        if printed:
+            current = [*RANKER, *shlex.split(printed[-1])[1:]]
+        elif ended.killed and number == signal.SIGKILL:
+            saved = list((output / "steps").glob("checkpoint-*")) or (output / "checkpoint").exists()
+            current = [*command(output), *(["--resume"] if saved else ["--overwrite"])]
+        elif ended.killed and ended.code != 0 and "nothing was trained" not in ended.stderr:
+            tally.no_command += "stopped by" not in ended.stderr
+        if ended.code == 0:
+            tally.results += 1
+            tally.equal += (output / "checkpoint" / "model.safetensors").read_bytes() == whole
+            tally.leftovers += len(left_in(output, (".lock",)))
+            shutil.rmtree(output)
+            current = command(output)
+        elif not ended.killed:
+            raise SystemExit(f"{shlex.join(current)}\n{ended.stderr}")
+    return tally
+
+
+def cpu() -> str:
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    name = re.search(r"model name\s*: (.+)", lines)
+    return name[1] if name else platform.processor()
+
+
+def main() -> None:
+    """Run the parts that are named, and write their counts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="+", choices=["filter", "score", "train"])
+    parser.add_argument("--model", type=Path, required=True, help="a model.onnx")
+    parser.add_argument("--each", type=int, default=50, help="interrupts of filter and score by each signal")
+    parser.add_argument("--trainings", type=int, default=10, help="interrupts of train by each signal")
+    parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    draw = random.Random(args.seed)
-    with tempfile.TemporaryDirectory() as name:
-        rows, whole, killed = (Path(name) / part for part in ("rows.jsonl", "whole", "killed"))
-        with rows.open("w") as file:
-            for number in range(args.rows):
-                file.write(json.dumps({"id": number, "prompt": f"p{number % 97}", "candidates": [f"a{number}"]}) + "\n")
-        started = time.monotonic()
-        assert job(args.model, rows, whole).wait() == 0
-        undisturbed = time.monotonic() - started
-        kills = starts = 0
-        moments = []
-        while not (killed / "_SUCCESS").exists():
-            worker = job(args.model, rows, killed)
-            starts += 1
-            if kills < args.kills:
-                moment = draw.uniform(0.5, 1.0 + 2 * undisturbed / args.kills)
-                try:
-                    worker.wait(moment)
-                except subprocess.TimeoutExpired:
-                    worker.send_signal(signal.SIGKILL)
-                    moments.append(round(moment, 2))
-                    kills += 1
-                    worker.wait()
-            else:
-                assert worker.wait() == 0
-        ids = [json.loads(line)["id"] for path in sorted(killed.glob("part-*")) for line in path.open()]
-        report = {
-            "seed": args.seed,
-            "rows": args.rows,
-            "kills": kills,
-            "starts": starts,
-            "undisturbed_seconds": round(undisturbed, 1),
-            "lost": args.rows - len(set(ids)),
-            "doubled": len(ids) - len(set(ids)),
-            "parts_that_differ": sum(digests(killed).get(n) != d for n, d in digests(whole).items()),
-            "parts": len(digests(whole)),
-            "killed_after_seconds": moments,
+    parser.add_argument("-o", "--output", type=Path, help="JSON; parts that were run before stay in it")
+    options = parser.parse_args()
+    results = json.loads(options.output.read_text()) if options.output and options.output.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        rows = work / "rows.jsonl"
+        lines = (ROOT / "data" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+        rows.write_text("".join(f"{lines[number % len(lines)]}\n" for number in range(options.rows)), encoding="utf-8")
+        model = options.model.absolute()
+        parts: dict[str, Callable[[], Tally]] = {
+            "filter": lambda: filters(model, rows, work, options.each, options.seed),
+            "score": lambda: scores(model, rows, work, options.each, options.seed),
+            "train": lambda: trainings(work, options.trainings, options.seed),
         }
-        print(json.dumps(report))
-        sys.exit(bool(report["lost"] or report["doubled"] or report["parts_that_differ"]))
+        for part in options.parts:
+            started = time.monotonic()
+            tally = parts[part]()
+            facts = {
+                **tally.facts(),
+                "seconds": round(time.monotonic() - started),
+                "cpu": cpu(),
+                "date": time.strftime("%Y-%m-%d"),
+            }
+            print(part, json.dumps(facts))
+            if options.output:
+                current = json.loads(options.output.read_text()) if options.output.exists() else results
+                options.output.write_text(json.dumps({**current, part: facts}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ranker.atomic import draft_file
+from ranker.atomic import draft_file, scratch_folder
 from ranker.checkpoints import native, weights
 from ranker.config import ExportPrecision
 from ranker.errors import ParityError
@@ -91,7 +90,7 @@ def export(
     # Beside the first target: weights beyond 2 GiB are then moved and not copied.
     beside = next(iter(targets.values())).absolute().parent
     beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".ranker-export-", dir=beside) as folder:
+    with scratch_folder(beside / "ranker-export") as folder:
         bare = Path(folder, "graph.onnx")
         say("writing the graph, which takes minutes")
         graph.to_onnx(model, bare)

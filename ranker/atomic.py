@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
+import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -134,7 +139,60 @@ def _umask() -> int:
 
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex}")
+    return path.with_name(f".{path.name}.{_mark()}-{os.getpid()}.{uuid.uuid4().hex}")
+
+
+def is_dead(draft: Path) -> bool:
+    """Whether the name of a draft says that a process of this machine wrote it that has ended."""
+    match = re.search(rf"\.{_mark()}-(\d+)\.[0-9a-f]{{32}}$", draft.name)
+    return match is not None and not _runs(int(match[1]))
+
+
+def remove_dead_drafts(path: Path) -> None:
+    """Remove the drafts of ``path`` that killed processes of this machine have left."""
+    for draft in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if is_dead(draft):
+            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """A new hidden folder beside ``path`` for the time of the block; those of killed processes are removed first."""
+    remove_dead_drafts(path)
+    folder = _beside(path)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def machine() -> str:
+    """The scope of process numbers: the machine since its last start, and on Linux the container."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+@cache
+def _mark() -> str:
+    """``machine`` as a short part of a file's name."""
+    return hashlib.sha256(machine().encode()).hexdigest()[:12]
+
+
+def _runs(process: int) -> bool:
+    if os.name != "posix":  # elsewhere a signal of 0 would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
 
 
 def sync(path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
-from ranker.atomic import draft_file, output_errors
+from ranker.atomic import draft_file, output_errors, remove_dead_drafts
 from ranker.data.files import Row, line_of
 from ranker.errors import DataError, OutputError
 
@@ -68,6 +68,7 @@ def write_rows(path: str) -> Iterator[RowWriter]:
             with target.open("w", encoding="utf-8", newline="\n") as device:
                 yield JsonWriter(device)
             return
+        remove_dead_drafts(Path(target))
         with draft_file(target) as draft:
             if target.suffix.lower() == ".parquet":
                 with ParquetWriter(draft) as writer:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 import threading
 import time
 import uuid
 from pathlib import Path
 from typing import Final
 
-from ranker.atomic import create_text
+from ranker.atomic import create_text, machine
 
 STALE: Final = 120.0
 """Seconds without a touch after which the lease of a worker on another machine may be taken over."""
@@ -94,16 +93,7 @@ def _read(path: Path) -> str | None:
 
 def _owner(process: int) -> str:
     """A unique name of a process: its machine, its number and, on Linux, its start time."""
-    return f"{_machine()} {process} {_start_time(process)}"
-
-
-def _machine() -> str:
-    """The scope of process numbers: the machine since its last start, and on Linux the container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()
+    return f"{machine()} {process} {_start_time(process)}"
 
 
 def _start_time(process: int) -> str:
@@ -116,8 +106,8 @@ def _start_time(process: int) -> str:
 
 def _alive(lease: str) -> bool | None:
     """Whether the owner of a lease is a running process; None for a process that is not visible from here."""
-    machine, _, rest = lease.partition(" ")
+    where, _, rest = lease.partition(" ")
     process = rest.partition(" ")[0]
-    if machine != _machine() or not process.isdecimal() or not Path("/proc/self").exists():
+    if where != machine() or not process.isdecimal() or not Path("/proc/self").exists():
         return None
     return lease.startswith(_owner(int(process)) + " ")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ranker.atomic import draft_file, write_text
+from ranker.atomic import draft_file, is_dead, write_text
 from ranker.batch_scorer import arrow_types
 from ranker.data.files import Row, line_of, opened, rename_collisions
 from ranker.jobs.leases import STALE
@@ -22,7 +22,7 @@ FACTS: Final = "_parts"
 MEASURED: Final = ("seconds", "model")
 """Facts that say who did a part and how fast; the manifest is the same whoever did the job."""
 
-LEFT: Final = (".part-*", ".errors-*", "..part-*")
+LEFT: Final = (".part-*", ".errors-*", "..part-*", "._*", ".summary.*", f"{FACTS}/.part-*")
 """Patterns of drafts and leases."""
 
 
@@ -131,7 +131,7 @@ def finish(folder: Path) -> None:
     same = [{name: value for name, value in part.items() if name not in MEASURED} for part in facts(folder)]
     write_text(folder / MANIFEST, "".join(json.dumps(part, sort_keys=True) + "\n" for part in same))
     for left in (path for pattern in LEFT for path in folder.glob(pattern)):
-        if time.time() - left.stat().st_mtime >= STALE or left.suffix == ".lease":
+        if is_dead(left) or time.time() - left.stat().st_mtime >= STALE or left.suffix == ".lease":
             left.unlink(missing_ok=True)
 
 

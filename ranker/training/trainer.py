@@ -370,8 +370,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write the tokenizer and what an adapter needs beside the model: every checkpoint loads on its own."""
         folder = Path(output_dir or self.args.output_dir)
-        with atomic.output_errors(folder):
-            super()._save(output_dir, state_dict)
+        super()._save(output_dir, state_dict)
         if not self.args.should_save:
             return
         if self.adapter is not None:
