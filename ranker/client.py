@@ -114,8 +114,8 @@ class Client(_Calls):
 
     Example:
         >>> with ranker.Client("http://127.0.0.1:8000") as client:
-        ...     client.rank("What is 2 + 2?", ["It is 5.", "It is 4."]).order.tolist()
-        [1, 0]
+        ...     client.rank("What is 2 + 2?", ["It is 5.", "It is 4."]).order.shape
+        (2,)
     """
 
     def __init__(self, url: str, *, key: str | None = None, timeout: float = 60.0) -> None:
@@ -208,8 +208,12 @@ class AsyncClient(_Calls):
     """``Client`` for asyncio: the same calls, awaited. Many may run at once; the server merges them into batches.
 
     Example:
-        >>> async with ranker.AsyncClient("http://127.0.0.1:8000") as client:
-        ...     ranking = await client.rank("What is 2 + 2?", ["It is 5.", "It is 4."])
+        >>> import asyncio
+        >>> async def best():
+        ...     async with ranker.AsyncClient("http://127.0.0.1:8000") as client:
+        ...         return await client.rank("What is 2 + 2?", ["It is 5.", "It is 4."])
+        >>> asyncio.run(best()).order.shape
+        (2,)
     """
 
     def __init__(self, url: str, *, key: str | None = None, timeout: float = 60.0) -> None:

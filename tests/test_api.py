@@ -6,10 +6,16 @@ import inspect
 import runpy
 import shutil
 import sys
+import threading
+import time
 
 import pytest
+import uvicorn
 
 import ranker
+from ranker.serving.app import application
+from ranker.serving.limits import Keys, Limits
+from ranker.serving.server import Server
 from tests.conftest import ROOT
 from tests.support.selection import cases
 
@@ -66,14 +72,34 @@ def doctests():
                 yield test
 
 
+@pytest.fixture(scope="module")
+def served(workplace):
+    """The address of a server of the page's model."""
+    server = Server(ranker.load(workplace / "model.onnx").scorer, "model.onnx", Limits())
+    running = uvicorn.Server(
+        uvicorn.Config(application(server, Keys([])), host="127.0.0.1", port=0, log_level="warning")
+    )
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    while not running.started:
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}"
+    running.should_exit = True
+    thread.join(10)
+
+
 SLOW = ("ParityReport", "EvaluationReport.to_pandas", "EvaluationReport")
 """Examples that export or evaluate once more what another example of the page does."""
 
 
 @pytest.mark.parametrize("test", cases(doctests(), lambda test: test.name not in SLOW), ids=lambda test: test.name)
-def test_the_examples_of_the_page_run(test, workplace, long_backbone, monkeypatch):
+def test_the_examples_of_the_page_run(test, workplace, long_backbone, monkeypatch, request):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr("ranker.models.build.offline_backbone", lambda: str(long_backbone))
+    if "127.0.0.1:8000" in test.docstring:
+        address = request.getfixturevalue("served")
+        for example in test.examples:
+            example.source = example.source.replace("http://127.0.0.1:8000", address)
     test.globs = {"ranker": ranker, "model": ranker.load("model.onnx"), **vars(ranker.records)}
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     output = []

@@ -150,13 +150,13 @@ def test_panels_have_a_unit_and_a_description():
 
 
 def test_panels_have_their_own_ids_titles_and_places():
-    taken = {}
+    cells = {}
     for panel in dashboard()["panels"]:
         place = panel["gridPos"]
         assert place["x"] + place["w"] <= 24
         for x in range(place["x"], place["x"] + place["w"]):
             for y in range(place["y"], place["y"] + place["h"]):
-                assert taken.setdefault((x, y), panel["title"]) == panel["title"]
+                assert cells.setdefault((x, y), panel["title"]) == panel["title"]
     for field in ("id", "title"):
         values = [panel[field] for panel in dashboard()["panels"]]
         assert len(values) == len(set(values))

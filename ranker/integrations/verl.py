@@ -3,7 +3,7 @@
     # my_reward.py, reward.custom_reward_function.path=my_reward.py, reward.custom_reward_function.name=compute_score
     from ranker.integrations.verl import async_reward_function
 
-    compute_score = async_reward_function("model.onnx", columns={"prompt": "question"}, group_size=8)
+    compute_score = async_reward_function("model.onnx", columns={"prompt": "question"}, rollouts=8)
 
 verl's reward loop (its default since 0.7.1) awaits the function for every sample as soon as its response is there; the
 managers ``naive``, ``dapo``, ``gdpo`` and ``rate_limited`` do so. The ``batch`` manager of earlier versions takes
@@ -47,7 +47,7 @@ def async_reward_function(
     *,
     columns: Columns | None = None,
     mode: Mode = "score",
-    group_size: int = 1,
+    rollouts: int = 1,
     key: str | None = None,
     patience_s: float = PATIENCE_S,
     **options: Any,
@@ -62,23 +62,23 @@ def async_reward_function(
             workers share.
         columns: ``{"prompt": NAME}``, the field of ``extra_info`` with the prompt; default ``prompt``.
         mode: as in ``GroupRewards``; with an address only ``score``.
-        group_size: completions of a prompt (``actor_rollout_ref.rollout.n``) that are scored together. A model that
+        rollouts: completions of a prompt (``actor_rollout_ref.rollout.n``) that are scored together. A model that
             compares answers needs it, and ``reward.num_workers=1``, so that all of them come to one process.
         key: a key of the server.
         patience_s: seconds after which a group is scored without the completions that have not come.
         options: those of ``ranker.load``.
 
     Raises:
-        ConfigError: as in ``GroupRewards``, a group of no completion, or a column for anything but the prompt.
+        ConfigError: as in ``GroupRewards``, no completion of a prompt, or a column for anything but the prompt.
 
     Example:
-        >>> compute_score = async_reward_function("model.onnx", columns={"prompt": "question"}, group_size=2)
+        >>> compute_score = async_reward_function("model.onnx", columns={"prompt": "question"}, rollouts=2)
         >>> samples = [("set", answer, None, {"question": "Say hi"}) for answer in ("Hi!", "No.")]
         >>> asyncio.run(gather(*(compute_score(*sample) for sample in samples)))
         [7.254169464111328, 6.671779155731201]
     """
-    if group_size < 1:
-        raise ConfigError(f"group_size: expected at least one completion of a prompt, got {group_size}")
+    if rollouts < 1:
+        raise ConfigError(f"rollouts: expected at least one completion of a prompt, got {rollouts}")
     score: Score
     if isinstance(model, str) and model.startswith(("http://", "https://")):
         if mode != "score" or options:
@@ -87,7 +87,7 @@ def async_reward_function(
     else:
         score = GroupRewards(model, mode=mode, **options)
     field = prompt_column("async_reward_function", columns) or "prompt"
-    gathering = _Gathering(score, group_size, patience_s)
+    gathering = _Gathering(score, rollouts, patience_s)
 
     async def compute_score(
         data_source: Any,
@@ -129,8 +129,8 @@ class _FromServer:
 class _Gathering:
     """Collects samples: those of a prompt until its group is whole, and whole groups until the model is free."""
 
-    def __init__(self, score: Score, group_size: int, patience_s: float) -> None:
-        self._score, self._group_size, self._patience_s = score, group_size, patience_s
+    def __init__(self, score: Score, rollouts: int, patience_s: float) -> None:
+        self._score, self._rollouts, self._patience_s = score, rollouts, patience_s
         self._groups: dict[str, list[_Sample]] = {}
         self._whole: list[_Sample] = []
         self._scoring = False
@@ -142,7 +142,7 @@ class _Gathering:
         name = _key(prompt)
         group = self._groups.setdefault(name, [])
         group.append(sample)
-        if len(group) >= self._group_size:
+        if len(group) >= self._rollouts:
             self._release(name, group)
         elif len(group) == 1:
             loop.call_later(self._patience_s, self._late, name, group)
@@ -150,7 +150,7 @@ class _Gathering:
 
     def _late(self, name: str, group: list[_Sample]) -> None:
         if self._groups.get(name) is group:
-            logger.warning("%d of %d completions of a prompt came; they are scored", len(group), self._group_size)
+            logger.warning("%d of %d completions of a prompt came; they are scored", len(group), self._rollouts)
             if len(group) > 1:
                 self._release(name, group)
                 return

@@ -345,8 +345,8 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> Fitted:
     if source is not None:
         work.log(f"resuming from {source}")
         trainer.add_callback(EvaluatePending(trainer, source))
-    begun = 0 if source is None else step_of(source)
-    with trainer.stop.watched(), stage("train", steps, done=begun, unit="steps") as shown:
+    first_step = 0 if source is None else step_of(source)
+    with trainer.stop.watched(), stage("train", steps, done=first_step, unit="steps") as shown:
         trainer.add_callback(ShowFigures(shown))
         started = time.monotonic()
         trainer.train(resume_from_checkpoint=None if source is None else str(source))
@@ -363,7 +363,7 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> Fitted:
         check(final)
     if stopped is not None:  # after the last step: the model is trained and saved, what follows is not begun
         raise TrainingStopped(stopped, trainer.state.global_step, trainer.state.max_steps, final)
-    tokens = plan.tokens(groups) * launch.world * (trainer.state.global_step - begun) / steps
+    tokens = plan.tokens(groups) * launch.world * (trainer.state.global_step - first_step) / steps
     return Fitted(
         final, scorer, trainer.state.log_history, trainer.state.global_step, tokens / seconds, args.learning_rate
     )

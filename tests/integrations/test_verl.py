@@ -49,7 +49,7 @@ def test_samples_that_come_together_are_scored_together(pointwise, counted):
 
 def test_a_model_that_compares_gets_whole_groups_whatever_their_order(model, counted):
     samples = [(f"p{i}", answer) for answer in ANSWERS for i in range(3)]
-    rewards = ask(verl.async_reward_function(model, group_size=4), samples)
+    rewards = ask(verl.async_reward_function(model, rollouts=4), samples)
     assert sum(counted) == 12
     loaded = ranker.load(model)
     for prompt in range(3):
@@ -60,7 +60,7 @@ def test_a_model_that_compares_gets_whole_groups_whatever_their_order(model, cou
 
 
 def test_a_group_that_never_fills_is_scored_as_it_is(model, caplog):
-    compute_score = verl.async_reward_function(model, group_size=3, patience_s=0.2)
+    compute_score = verl.async_reward_function(model, rollouts=3, patience_s=0.2)
     rewards = ask(compute_score, [("p", "a saw"), ("p", "b hammer"), ("q", "pear")])
     np.testing.assert_allclose(rewards[:2], ranker.load(model).score("p", ANSWERS[:2]), atol=1e-5)
     assert rewards[2] == 0
@@ -69,10 +69,10 @@ def test_a_group_that_never_fills_is_scored_as_it_is(model, caplog):
 
 
 def test_a_server_scores_for_all_workers(model, pointwise):
-    for path, group_size in ((model, 4), (pointwise, 1)):
+    for path, rollouts in ((model, 4), (pointwise, 1)):
         process, address = start(path, env={"RANKER_API_KEYS": "secret"})
         try:
-            compute_score = verl.async_reward_function(address, key="secret", group_size=group_size)
+            compute_score = verl.async_reward_function(address, key="secret", rollouts=rollouts)
             rewards = ask(compute_score, [("p", answer) for answer in ANSWERS])
             np.testing.assert_allclose(rewards, ranker.load(path).score("p", ANSWERS), atol=1e-5)
         finally:
@@ -80,8 +80,8 @@ def test_a_server_scores_for_all_workers(model, pointwise):
             process.wait()
     with pytest.raises(ConfigError, match="leave out mode"):
         verl.async_reward_function(address, mode="win_rate")
-    with pytest.raises(ConfigError, match="group_size"):
-        verl.async_reward_function(pointwise, group_size=0)
+    with pytest.raises(ConfigError, match="rollouts"):
+        verl.async_reward_function(pointwise, rollouts=0)
 
 
 def test_a_sample_without_its_prompt_is_named(pointwise):
@@ -140,7 +140,7 @@ def test_verl_s_own_loader_and_manager_give_the_model_s_scores(manager, model, t
     reward = tmp_path / "my_reward.py"
     reward.write_text(
         "from ranker.integrations.verl import async_reward_function\n"
-        f"compute_score = async_reward_function({str(model)!r}, columns={{'prompt': 'question'}}, group_size=4)\n"
+        f"compute_score = async_reward_function({str(model)!r}, columns={{'prompt': 'question'}}, rollouts=4)\n"
     )
     script = tmp_path / "run.py"
     script.write_text(RUN)

@@ -58,15 +58,15 @@ def sentence(report: ModelReport) -> str:
         )
     if not report.accuracy.n:
         return "The rows hold no decided comparison."
-    said = (
+    text = (
         f"The model prefers the right answer in {_percent(report.accuracy)} of {report.accuracy.n} comparisons of "
         f"{report.prompts} prompts (95 % interval)."
     )
     best = best_baseline(report)
     if best is None:
-        return said
+        return text
     name, figure = best
-    return f"{said} The best rule that understands nothing ({name}) reaches {_percent(figure)}."
+    return f"{text} The best rule that understands nothing ({name}) reaches {_percent(figure)}."
 
 
 def best_baseline(report: ModelReport) -> tuple[str, Share] | None:

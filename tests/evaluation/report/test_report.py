@@ -101,8 +101,8 @@ def test_a_headline_says_everything_with_its_n(evaluations):
 def test_a_page_begins_with_what_the_models_reach_beside_the_best_rule(evaluations):
     text = page.html("title", evaluations, [])
     report = evaluations["first"].report
-    said = f"<b>first.</b> The model prefers the right answer in {report.accuracy.value:.1%} "
-    assert said in text
+    sentence = f"<b>first.</b> The model prefers the right answer in {report.accuracy.value:.1%} "
+    assert sentence in text
     name, best = best_baseline(report)
     assert f"understands nothing ({name}) reaches {best.value:.1%}" in text
     assert best.value == max(b.accuracy.value for b in report.baselines.values())
