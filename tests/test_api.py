@@ -88,7 +88,7 @@ def served(workplace):
     thread.join(10)
 
 
-SLOW = ("ParityReport", "EvaluationReport.to_pandas", "EvaluationReport")
+SLOW = ("train", "export_onnx", "ParityReport", "EvaluationReport.to_pandas", "EvaluationReport")
 """Examples that export or evaluate once more what another example of the page does."""
 
 

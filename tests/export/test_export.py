@@ -59,6 +59,7 @@ def test_every_layout_and_backbone_says_what_torch_says(family, layout, tmp_path
             np.testing.assert_allclose(shuffled.scores, got.scores[order], atol=1e-5)
 
 
+@pytest.mark.full
 def test_a_broken_graph_is_refused_and_not_written(tmp_path, monkeypatch):
     def broken(model, path):
         to_onnx(model, path)

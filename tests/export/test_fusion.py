@@ -153,6 +153,7 @@ def card(monkeypatch):
     return Card
 
 
+@pytest.mark.full
 def test_parity_is_measured_on_a_gpu_too(card, model, tmp_path):
     report = write.export(model.parent / "checkpoint", {"fp32": tmp_path / "m.onnx"}, rows=ROWS)["fp32"]
     assert card.opened == ("cpu", "cuda")

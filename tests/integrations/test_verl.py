@@ -136,6 +136,7 @@ asyncio.run(main())
 
 @pytest.mark.skipif(not (PEER / ".ready").exists(), reason="needs make peers")
 @pytest.mark.parametrize("manager", ["naive", "dapo"])
+@pytest.mark.full
 def test_verl_s_own_loader_and_manager_give_the_model_s_scores(manager, model, tmp_path):
     reward = tmp_path / "my_reward.py"
     reward.write_text(

@@ -163,8 +163,9 @@ def check_same(one, other):
     torch.testing.assert_close(other[1], one[1], rtol=0, atol=1e-5 * float(one[1].abs().max()))
 
 
-@pytest.mark.parametrize("backward", [pytest.param(False, marks=pytest.mark.full), True])
-@pytest.mark.parametrize("tokens", [800, pytest.param(1600, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("tokens", [800, 1600])
 def test_out_of_memory_halves_the_pass_and_keeps_the_step(train, monkeypatch, caplog, tokens, backward):
     whole = train("whole", training__max_tokens_per_forward=tokens)
     with monkeypatch.context() as patched:
@@ -194,7 +195,8 @@ def test_another_error_of_a_step_is_raised_as_it_is(train, monkeypatch):
         train()
 
 
-@pytest.mark.parametrize("recipe", ["encoder-bradley-terry", pytest.param("pairrm", marks=pytest.mark.full)])
+@pytest.mark.parametrize("recipe", ["encoder-bradley-terry", "pairrm"])
+@pytest.mark.full
 def test_buckets_and_prefetching_train_what_plain_passes_do(train, recipe):
     common = {"training__max_tokens_per_forward": 100_000, "training__tokens_per_step": 100_000}
     if recipe == "pairrm":

@@ -117,6 +117,7 @@ def test_a_write_that_fails_leaves_what_was_saved(at, whole, tiny_backbone, tmp_
     assert left == []
 
 
+@pytest.mark.full
 def test_a_disk_that_is_full_is_said_with_the_checkpoint_that_is_there(tiny_backbone, tmp_path, unended):
     """A real file system without room: the older checkpoint stays whole, one line says what to do."""
     train(config_of(tiny_backbone, tmp_path / "first"))
@@ -156,7 +157,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("stage", cases(list(STAGES), lambda stage: stage == "int8 search"))
+@pytest.mark.parametrize("stage", cases(list(STAGES), lambda stage: stage == "evaluation"))
 def test_a_signal_after_the_training_keeps_the_model_and_names_the_command(stage, tiny_backbone, tmp_path, monkeypatch):
     signals.forget()
     before = {number: signal.signal(number, signals.stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -182,6 +183,7 @@ def test_a_signal_after_the_training_keeps_the_model_and_names_the_command(stage
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.full
 def test_files_have_the_mode_of_the_umask(tiny_backbone, tmp_path):
     overrides = settings(tiny_backbone, tmp_path / "run", "data.max_train_samples=12", "export.precisions=[fp32]")
     before = os.umask(0o027)

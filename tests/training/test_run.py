@@ -158,6 +158,7 @@ def test_an_unknown_backbone_is_named(tmp_path):
         train(tiny_config("no/where", tmp_path))
 
 
+@pytest.mark.full
 def test_a_run_leaves_a_model_a_report_and_a_card(tiny_backbone, tmp_path, monkeypatch, capsys):
     from huggingface_hub import ModelCard
 
