@@ -49,7 +49,8 @@ class Estimate:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n})"
+        interval = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"  # of one prompt there is none
+        return f"{self.value:.3f}{interval} (n={self.n})"
 
 
 class Share(Estimate):

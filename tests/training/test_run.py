@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -278,3 +279,29 @@ def test_a_compiled_model_trains_and_is_saved_like_any_other(tiny_backbone, tmp_
     trained = train(tiny_config(tiny_backbone, tmp_path, "training.torch_compile=true"))
     groups = [p.group for p in trained.validation]
     assert native.check_reload(trained.scorer, trained.folder, groups) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("target", "said_of_it"),
+    [("wand", "unknown 'wand'; did you mean 'wandb'"), ("mlflow", "'mlflow' is not installed; pip install mlflow")],
+)
+def test_where_a_run_cannot_be_logged_is_said_before_it_starts(
+    target, said_of_it, tiny_backbone, tmp_path, monkeypatch
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "mlflow" else find(name))
+    with pytest.raises(ConfigError, match=rf"training\.report_to: {said_of_it}"):
+        train(tiny_config(tiny_backbone, tmp_path, f"training.report_to=[{target}]"))
+    assert not (tmp_path / "steps").exists()
+
+
+@pytest.mark.full
+def test_curves_go_to_tensorboard(tiny_backbone, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tiny_config(tiny_backbone, tmp_path, "training.report_to=[tensorboard]"))
+    (file,) = (tmp_path / "steps").rglob("events.out.*")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    names = set(events.Tags()["scalars"])
+    assert {"train/loss", "eval/accuracy"} <= names
