@@ -31,6 +31,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
+FIXED = ["--option", "max_tokens_per_forward=2048"]
+"""Batches of one size, so that results are equal to the last bit; otherwise the size is measured."""
+
 RANKER = [sys.executable, "-m", "ranker"]
 
 
@@ -48,6 +51,7 @@ class Tally:
     no_command: int = 0
     results: int = 0
     equal: int = 0
+    examples: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """The JSON object of the results."""
@@ -97,6 +101,8 @@ def count(tally: Tally, ended: Ended, number: signal.Signals) -> None:
     expected = (SIGNALS[number], 0, 128 + number, -number)
     tally.aborts += ended.code in (-6, -11) or "Traceback" in ended.stderr
     tally.wrong_codes += ended.code not in expected
+    if ended.code not in expected or "Traceback" in ended.stderr:
+        tally.examples.append(f"{number.name} {ended.code} {ended.stderr[-300:]}")
 
 
 def next_signal(tally: Tally, each: int) -> signal.Signals | None:
@@ -110,7 +116,7 @@ def filters(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
     tally, dice = Tally(), random.Random(seed)
 
     def command(folder: Path) -> list[str]:
-        selection = ["--keep-top", "50%", "--part-rows", "60", "--quiet"]
+        selection = ["--keep-top", "50%", "--part-rows", "60", "--quiet", *FIXED]
         return [*RANKER, "filter", str(rows), "--model", str(model), "-o", str(folder), *selection]
 
     started = time.monotonic()
@@ -120,13 +126,14 @@ def filters(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
     folder = work / "kept"
     done: dict[str, str] = {}
     while (number := next_signal(tally, each)) is not None:
+        before = left_in(folder)  # what SIGKILL left, which the run that finishes removes
         ended = run(command(folder), number, dice.uniform(0.1, seconds))
         count(tally, ended, number)
         parts = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("part-*.jsonl")}
         tally.lost += sum(parts.get(name) != digest for name, digest in done.items())
         done = parts
         if ended.killed and number != signal.SIGKILL:
-            tally.leftovers += len(left_in(folder))
+            tally.leftovers += len(set(left_in(folder)) - set(before))
         if ended.code == 0:
             tally.results += 1
             tally.equal += rows_of(folder) == whole
@@ -142,13 +149,14 @@ def scores(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
     tally, dice = Tally(), random.Random(seed)
     target = work / "out" / "scored.jsonl"
     target.parent.mkdir()
-    command = [*RANKER, "score", "--model", str(model), "-i", str(rows), "-o", str(target), "--quiet"]
+    command = [*RANKER, "score", "--model", str(model), "-i", str(rows), "-o", str(target), "--quiet", *FIXED]
     started = time.monotonic()
     assert run(command, None, 0).code == 0
     seconds = time.monotonic() - started
     whole = target.read_bytes()
     target.unlink()
     while (number := next_signal(tally, each)) is not None:
+        before = left_in(target.parent)
         ended = run(command, number, dice.uniform(0.1, seconds))
         count(tally, ended, number)
         if target.exists():
@@ -156,7 +164,7 @@ def scores(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
             tally.equal += target.read_bytes() == whole
             target.unlink()
         if number != signal.SIGKILL:
-            tally.leftovers += len(left_in(target.parent))
+            tally.leftovers += len(set(left_in(target.parent)) - set(before))
     assert run(command, None, 0).code == 0
     tally.leftovers += len(left_in(target.parent))  # the next run removes what SIGKILL left
     return tally
@@ -172,7 +180,8 @@ def trainings(work: Path, each: int, seed: int) -> Tally:
             "training.save_steps=1",
             "training.precision=fp32",
             "export.precisions=[fp32]",
-            "model.max_length=96",
+            "model.max_length=128",
+            "model.prompt_reserve=32",
         )
         return [*RANKER, "train", "pairrm", *more, *settings, f"output_dir={output}", "--offline"]
 
