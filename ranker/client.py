@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -17,15 +18,21 @@ from ranker.extras import require
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.scoring.protocol import Floats
 
-AGAIN: Final = (429, 503)
-"""Statuses after which a request is sent again: the queue is full, or the server restarts."""
+AGAIN: Final = (429, 503, 504)
+"""Statuses after which a request is sent again: the queue is full, the server restarts, or it was too busy in time."""
 
 FIRST_WAIT_S: Final = 0.25
 MOST_WAIT_S: Final = 20.0
 """The waits between tries of a server that names none: doubled from the first to the most, and shortened at random."""
 
 ITEMS: Final = 64
-"""Prompts of a request; the server merges requests into batches, so larger ones are no faster."""
+BYTES: Final = 1 << 20
+READINGS: Final = 16_384
+"""Most prompts, bytes, and ordered pairs of answers of a request, half of what a server takes unless it is told
+otherwise. The server merges requests into batches, so larger ones are no faster."""
+
+TOGETHER: Final = 8
+"""Requests of one awaited call that are sent at once."""
 
 
 class _Calls:
@@ -34,6 +41,10 @@ class _Calls:
     def __init__(self, url: str, key: str | None, timeout: float) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"expected the address of a server, such as http://127.0.0.1:8000, got '{url:.80}'")
+        try:
+            require("httpx").URL(url)
+        except require("httpx").InvalidURL as error:
+            raise ConfigError(f"'{url:.80}' is no address ({error})") from error
         if timeout <= 0:
             raise ConfigError(f"timeout: expected seconds above 0, got {timeout}")
         self.url = url.rstrip("/")
@@ -53,20 +64,33 @@ class _Calls:
             {"prompt": _plain(prompt), "candidates": [_plain(answer) for answer in answers]}
             for prompt, answers in zip(prompts, candidates, strict=True)
         ]
-        return [{"items": items[start : start + ITEMS], "partial": True} for start in range(0, len(items), ITEMS)]
+        bodies: list[dict[str, Any]] = []
+        room = readings = 0
+        for item in items:
+            size, pairs = len(json.dumps(item)), len(item["candidates"]) ** 2
+            if not bodies or len(bodies[-1]["items"]) == ITEMS or size > room or pairs > readings:
+                bodies.append({"items": [], "partial": True})
+                room, readings = BYTES, READINGS
+            bodies[-1]["items"].append(item)
+            room, readings = room - size, readings - pairs
+        return bodies
 
     @staticmethod
-    def _scores(bodies: Sequence[dict[str, Any]]) -> list[Floats]:
-        """The scores in the bodies of answers.
+    def _scores(bodies: Sequence[dict[str, Any]], return_exceptions: bool) -> list[Any]:
+        """The scores in the bodies of answers, with errors in their places where they are asked for.
 
         Raises:
             ScoringError: candidates that could not be scored; the message names the prompt by its number.
         """
-        scores: list[Floats] = []
+        scores: list[Any] = []
         for result in (result for body in bodies for result in body["results"]):
-            if result["error"] is not None:
-                raise ScoringError(f"prompt {len(scores)}: {result['error']}")
-            scores.append(np.array(result["scores"], np.float32))
+            if result["error"] is None:
+                scores.append(np.array(result["scores"], np.float32))
+                continue
+            error = ScoringError(f"prompt {len(scores)}: {result['error']}")
+            if not return_exceptions:
+                raise error
+            scores.append(error)
         return scores
 
     def _wait(self, status: int, headers: Mapping[str, str], tries: int, ends: float) -> float | None:
@@ -82,6 +106,9 @@ class _Calls:
         reason = str(error) or type(error).__name__
         return ServerError(0, f"{self.url}: no answer within {self.timeout:g} s ({reason}); is the server running?")
 
+    def _not_ready(self, seconds: float) -> ServerError:
+        return ServerError(0, f"{self.url}: not ready after {seconds:g} s")
+
     def _value(self, answer: Any) -> Any:
         """The JSON of an answer.
 
@@ -89,7 +116,11 @@ class _Calls:
             ServerError: the server refused the request.
         """
         if answer.status_code == 200:
-            return answer.json()
+            try:
+                return answer.json()
+            except ValueError as error:
+                text = f"{self.url}: expected JSON, got '{answer.text[:60]}'; is it the address of ranker serve?"
+                raise ServerError(200, text) from error
         try:
             detail = answer.json()["detail"]
         except (ValueError, KeyError, TypeError):
@@ -106,7 +137,7 @@ class Client(_Calls):
     Args:
         url: the server's address.
         key: one of the server's keys, where it has keys.
-        timeout: seconds until a call gives up, with all its tries.
+        timeout: seconds until a request gives up, with all its tries; a call of many prompts sends several.
 
     Raises:
         ConfigError: no address, or no time.
@@ -129,11 +160,19 @@ class Client(_Calls):
             ServerError: the server refused the request, or did not answer in time.
             ScoringError: the candidates could not be scored.
         """
-        return self.score_batch([prompt], [candidates])[0]
+        scores: Floats = self.score_batch([prompt], [candidates])[0]
+        return scores
 
-    def score_batch(self, prompts: Sequence[Any], candidates: Sequence[Sequence[Any]]) -> list[Floats]:
-        """Scores of the answers to each prompt, in order; errors as in ``score``."""
-        return self._scores([self._post("/v1/score", body) for body in self._bodies(prompts, candidates)])
+    def score_batch(
+        self, prompts: Sequence[Any], candidates: Sequence[Sequence[Any]], *, return_exceptions: bool = False
+    ) -> list[Any]:
+        """Scores of the answers to each prompt, in order; errors as in ``score``.
+
+        With ``return_exceptions`` a prompt whose candidates could not be scored has its ``ScoringError`` in its place,
+        and the others their scores.
+        """
+        bodies = self._bodies(prompts, candidates)
+        return self._scores([self._post("/v1/score", body) for body in bodies], return_exceptions)
 
     def rank(self, prompt: Any, candidates: Sequence[Any]) -> Ranking:
         """Order, ranks and scores of the answers to a prompt; errors as in ``score``."""
@@ -162,7 +201,7 @@ class Client(_Calls):
         ends = time.monotonic() + seconds
         while not self._is_ready():
             if time.monotonic() > ends:
-                raise ServerError(0, f"{self.url}: not ready after {seconds:g} s")
+                raise self._not_ready(seconds)
             time.sleep(FIRST_WAIT_S)
 
     def close(self) -> None:
@@ -222,12 +261,26 @@ class AsyncClient(_Calls):
 
     async def score(self, prompt: Any, candidates: Sequence[Any]) -> Floats:
         """As ``Client.score``."""
-        return (await self.score_batch([prompt], [candidates]))[0]
+        scores: Floats = (await self.score_batch([prompt], [candidates]))[0]
+        return scores
 
-    async def score_batch(self, prompts: Sequence[Any], candidates: Sequence[Sequence[Any]]) -> list[Floats]:
-        """As ``Client.score_batch``; the requests are sent together."""
-        bodies = self._bodies(prompts, candidates)
-        return self._scores(await asyncio.gather(*(self._send("POST", "/v1/score", body) for body in bodies)))
+    async def score_batch(
+        self, prompts: Sequence[Any], candidates: Sequence[Sequence[Any]], *, return_exceptions: bool = False
+    ) -> list[Any]:
+        """As ``Client.score_batch``; ``TOGETHER`` requests are sent at once."""
+        free = asyncio.Semaphore(TOGETHER)
+
+        async def sent(body: Any) -> Any:
+            async with free:
+                return await self._send("POST", "/v1/score", body)
+
+        tasks = [asyncio.ensure_future(sent(body)) for body in self._bodies(prompts, candidates)]
+        try:
+            answers = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:  # after an error the others are not needed
+                task.cancel()
+        return self._scores(answers, return_exceptions)
 
     async def rank(self, prompt: Any, candidates: Sequence[Any]) -> Ranking:
         """As ``Client.rank``."""
@@ -246,6 +299,20 @@ class AsyncClient(_Calls):
         """As ``Client.info``."""
         info: dict[str, Any] = await self._send("GET", "/info")
         return info
+
+    async def wait_until_ready(self, seconds: float = 300.0) -> None:
+        """As ``Client.wait_until_ready``."""
+        ends = time.monotonic() + seconds
+        while not await self._is_ready():
+            if time.monotonic() > ends:
+                raise self._not_ready(seconds)
+            await asyncio.sleep(FIRST_WAIT_S)
+
+    async def _is_ready(self) -> bool:
+        try:
+            return bool((await self._http.get("/readyz", timeout=5)).status_code == 200)
+        except require("httpx").TransportError:
+            return False
 
     async def close(self) -> None:
         """As ``Client.close``."""
@@ -283,6 +350,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Mapping):
         return [dict(value)]
+    if not isinstance(value, Sequence):
+        raise ConfigError(f"expected a text or messages, got {value!r:.60}")
     return [asdict(turn) if is_dataclass(turn) and not isinstance(turn, type) else dict(turn) for turn in value]
 
 

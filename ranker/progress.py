@@ -9,9 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from ranker.errors import ConfigError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -124,7 +126,7 @@ class _Lines(Stage):
 
     def __init__(self, title: str, total: int | None, *, done: int = 0, unit: str = "rows") -> None:
         super().__init__(title, total, done=done, unit=unit)
-        self._every = float(os.environ.get(EVERY_S_OF) or EVERY_S)
+        self._every = _seconds_between_lines()
         self._next = self._started + min(FIRST_S, self._every)
         self._figures: dict[str, str] = {}
         self._shown = -1
@@ -133,8 +135,9 @@ class _Lines(Stage):
         self._figures = figures
 
     def say(self, line: str) -> None:
-        sys.stderr.write(f"ranker: {line}\n")
-        sys.stderr.flush()
+        with suppress(OSError, ValueError, AttributeError):  # whoever reads it has gone; the work goes on
+            sys.stderr.write(f"ranker: {line}\n")
+            sys.stderr.flush()
 
     def close(self, *, whole: bool) -> None:
         if whole and self._shown != self.done and (self._shown >= 0 or time.monotonic() >= self._next):
@@ -190,9 +193,20 @@ def stage(title: str, total: int | None, *, done: int = 0, unit: str = "rows") -
         current.close(whole=whole)
 
 
+def _seconds_between_lines() -> float:
+    text = os.environ.get(EVERY_S_OF) or str(EVERY_S)
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{EVERY_S_OF}: expected seconds, for example 30, got '{text:.40}'") from None
+
+
 def _has_room() -> bool:
     """Whether standard error is a terminal that can show a bar; that of a container may have no size."""
-    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):  # a notebook's, or none at all
+        return False
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import pytest
 
 from ranker import progress
+from ranker.errors import ConfigError
 
 
 @pytest.fixture
@@ -64,6 +65,34 @@ def test_the_time_that_is_left_is_that_of_the_rows_of_this_run(lines, monkeypatc
         "ranker: scoring: 250 of 300 rows, 5 rows/s, 10 s left",
         "ranker: scoring: 300 of 300 rows, 5 rows/s, 20 s",
     ]
+
+
+class Odd:
+    """A standard error that says it is a terminal and is none."""
+
+    def isatty(self):
+        return True
+
+    def fileno(self):
+        raise ValueError("no file")
+
+    def write(self, text):
+        raise OSError("gone")
+
+
+@pytest.mark.parametrize("stderr", [Odd(), None])
+def test_no_standard_error_ends_the_work(stderr, monkeypatch):
+    monkeypatch.setenv(progress.EVERY_S_OF, "0")
+    monkeypatch.setattr("sys.stderr", stderr)
+    with progress.shown(), progress.stage("scoring", 2) as stage:
+        stage.advance(2)
+    assert stage.done == 2
+
+
+def test_seconds_that_are_no_number_are_refused(monkeypatch):
+    monkeypatch.setenv(progress.EVERY_S_OF, "1m")
+    with pytest.raises(ConfigError, match="expected seconds, for example 30, got '1m'"), progress.shown():
+        progress.stage("scoring", 2).__enter__()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (5399, "1 h 30 min")])

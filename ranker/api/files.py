@@ -15,6 +15,7 @@ from ranker.data.tables import is_rows, named_rows
 from ranker.data.writers import check_folder, check_output
 from ranker.errors import ConfigError, InterruptedRunError, JobError
 from ranker.extras import require
+from ranker.jobs.plan import SCORED
 from ranker.jobs.select import OutputRows, Selection
 from ranker.loading import load
 from ranker.ranking.tournament import Choice
@@ -124,7 +125,7 @@ def filter_files(
     common: dict[str, Any] = {"part_rows": part_rows, "selection": selection, "work": work, "wait": wait}
     common["progress"] = progress or (lambda rows: None)
     try:
-        if keep_top is None and (selection == Selection() or not keep_scores):
+        if keep_top is None and (selection == Selection() or not (keep_scores or (folder / SCORED).exists())):
             return job.score(scorer, sources, folder, **common)
         return stored.score_and_select(scorer, sources, folder, share=keep_top, keep_scores=keep_scores, **common)
     except KeyboardInterrupt as error:

@@ -207,7 +207,10 @@ def _run(
     speeds: Mapping[Path, float] = {}
     if trained.main:
         evaluation, exports = _report_and_export(trained, log)
-        speeds = answers_per_second([*exports], [preference.group for preference in trained.test])
+        try:
+            speeds = answers_per_second([*exports], [preference.group for preference in trained.test])
+        except Exception as error:  # the run is complete; a figure that cannot be had loses nothing of it
+            logger.warning("the speed of the exported files was not measured: %s", error)
     return TrainResult(
         config=trained.config,
         checkpoint=trained.folder,

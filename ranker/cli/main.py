@@ -112,9 +112,24 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # remove temporary files and say what is kept
         signal.signal(number, stop)
     try:
-        app()
+        _run()
     except (RankerError, CommandStoppedError, OSError) as error:
         sys.exit(_say(error))
+
+
+def _run() -> None:
+    """Run the command that the arguments name.
+
+    Raises:
+        CommandStoppedError: a signal came before the command was begun, which typer ends without a word.
+    """
+    try:
+        app()
+    except SystemExit as error:
+        number = received()
+        if number is None or error.code == 0:
+            raise
+        raise CommandStoppedError(f"stopped by {NAMES[signal.Signals(number)]}", 128 + number) from error
 
 
 def _say(error: RankerError | CommandStoppedError | OSError) -> int:

@@ -30,6 +30,7 @@ def main(
     best_of: BestOf = False,
     pairs: Pairs = False,
     drop_ties: DropTies = False,
+    wait: Annotated[bool, typer.Option("--wait", help="end when the whole job is done, also by other workers")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Select other rows by the scores that ranker filter has written; nothing is scored again.
@@ -48,5 +49,6 @@ def main(
             keep_top=share_of(keep_top),
             output_rows=output_rows,
             drop_ties=drop_ties,
+            wait=wait,
         )
     report_job(Path(output or folder), status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import sys
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ranker.errors import ConfigError, InterruptedRunError, OutputError
+from ranker.cli.options import Quiet
+from ranker.errors import CheckpointError, ConfigError, InterruptedRunError, OutputError
 
 if TYPE_CHECKING:
     from ranker.api.training import TrainResult
@@ -35,6 +37,7 @@ def main(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the interrupted run in output_dir")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier run in output_dir first")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a ranker from a recipe, evaluate it and export it to ONNX.
 
@@ -60,10 +63,10 @@ def main(
             typer.echo(line)
     else:
         again = ["ranker", "train", recipe, *(overrides or []), *(["--offline"] if offline else []), "--resume"]
-        run(config, shlex.join(again), resume=resume, overwrite=overwrite)
+        run(config, shlex.join(again), resume=resume, overwrite=overwrite, progress=not quiet)
 
 
-def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool = False) -> None:
+def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool = False, progress: bool = True) -> None:
     """Train, and print the tables; an interruption says where the run stands and which command continues it.
 
     Raises:
@@ -84,12 +87,12 @@ def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool 
             console.print(line, highlight=False, markup=False)
 
     try:
-        result = train(config, resume=resume, overwrite=overwrite, log=log)
+        result = train(config, resume=resume, overwrite=overwrite, log=log, progress=progress)
     except KeyboardInterrupt as error:
         trained = any(line.startswith("trained in") for line in lines)
         raise _stopped(_state(config, error, trained, overwrite, again, launch), error, launch) from error
     except OutputError as error:
-        raise _unwritten(config, error, again) from error
+        raise _unwritten(config, error, again, launch) from error
     if not launch.main:
         sys.stderr.flush()
         os._exit(0)  # a helper process is done; threads of its process group can abort an orderly exit
@@ -154,14 +157,26 @@ def _stopped(state: tuple[str, str], error: KeyboardInterrupt, launch: Launch) -
     os._exit(128 + number_of(error))  # threads of the process group can abort an orderly exit
 
 
-def _unwritten(config: RunConfig, error: OutputError, again: str) -> OutputError:
-    """The error of a run that could not write, and how it continues once there is room."""
-    from ranker.training.resume import checkpoints_of
+def _unwritten(config: RunConfig, error: OutputError, again: str, launch: Launch) -> OutputError:
+    """The error of a run that found the disk full, with how it continues once there is room."""
+    from ranker.training.resume import newest_whole
 
-    saved = checkpoints_of(Path(config.output_dir))
-    if not saved:
+    cause = error.__cause__
+    full = getattr(cause, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or isinstance(cause, RuntimeError)
+    if not full:
         return error
-    return OutputError(f"{error}; {saved[-1]} is whole. Make room, then continue with: {again}")
+    try:
+        whole = newest_whole(Path(config.output_dir))
+    except CheckpointError:
+        return error
+    return OutputError(f"{error}; {whole} is whole. Make room, then {_how(again, launch)}")
+
+
+def _how(again: str, launch: Launch) -> str:
+    """How a run continues."""
+    if launch.world > 1:
+        return "continue with the same launch command and --resume"
+    return f"continue with: {again}"
 
 
 def _state(
@@ -171,7 +186,7 @@ def _state(
     from ranker.training.interrupts import TrainingStopped
     from ranker.training.resume import checkpoints_of
 
-    how = "continue with the same launch command and --resume" if launch.world > 1 else f"continue with: {again}"
+    how = _how(again, launch)
     output = Path(config.output_dir)
     if isinstance(error, TrainingStopped):
         return f"stopped after step {error.step} of {error.steps}, saved in {error.folder}", how

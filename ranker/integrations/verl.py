@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +36,11 @@ from ranker.loading import Ranker
 logger = logging.getLogger(__name__)
 
 
-PATIENCE_S: Final = 600.0
-"""Seconds that completions wait for the others of their prompt."""
+PATIENCE_S: Final = 240.0
+"""Seconds that completions wait for the others of their prompt; verl's ``rate_limited`` manager waits 300."""
+
+SERVER_S: Final = 600.0
+"""Seconds that a server may take."""
 
 ADDED: Final = ("num_turns", "rollout_reward_scores")
 """What verl adds to ``extra_info``."""
@@ -63,7 +67,9 @@ def async_reward_function(
         columns: ``{"prompt": NAME}``, the field of ``extra_info`` with the prompt; default ``prompt``.
         mode: as in ``GroupRewards``; with an address only ``score``.
         rollouts: completions of a prompt (``actor_rollout_ref.rollout.n``) that are scored together. A model that
-            compares answers needs it, and ``reward.num_workers=1``, so that all of them come to one process.
+            compares answers needs it, and ``reward.num_workers=1``, so that all of them come to one process; its
+            validation needs as many (``val_kwargs.n``), because a lone completion can be compared with nothing. Leave
+            it at 1 for a model that scores one answer at a time.
         key: a key of the server.
         patience_s: seconds after which a group is scored without the completions that have not come.
         options: those of ``ranker.load``.
@@ -73,8 +79,10 @@ def async_reward_function(
 
     Example:
         >>> compute_score = async_reward_function("model.onnx", columns={"prompt": "question"}, rollouts=2)
-        >>> samples = [("set", answer, None, {"question": "Say hi"}) for answer in ("Hi!", "No.")]
-        >>> asyncio.run(gather(*(compute_score(*sample) for sample in samples)))
+        >>> async def rewards():  # as verl calls it
+        ...     samples = [("set", answer, None, {"question": "Say hi"}) for answer in ("Hi!", "No.")]
+        ...     return await asyncio.gather(*(compute_score(*sample) for sample in samples))
+        >>> asyncio.run(rewards())
         [7.254169464111328, 6.671779155731201]
     """
     if rollouts < 1:
@@ -87,7 +95,7 @@ def async_reward_function(
     else:
         score = GroupRewards(model, mode=mode, **options)
     field = prompt_column("async_reward_function", columns) or "prompt"
-    gathering = _Gathering(score, rollouts, patience_s)
+    gatherings: WeakKeyDictionary[asyncio.AbstractEventLoop, _Gathering] = WeakKeyDictionary()
 
     async def compute_score(
         data_source: Any,
@@ -97,32 +105,65 @@ def async_reward_function(
         **kwargs: Any,
     ) -> float:
         refuse("verl's compute_score", kwargs)
+        loop = asyncio.get_running_loop()
+        gathering = gatherings.setdefault(loop, _Gathering(score, rollouts, patience_s))
         reward = await gathering.reward(_prompt(extra_info, field, 0), solution_str)
         return _zero_where_failed(np.array([reward]))[0]
 
     return compute_score
 
 
-Score = Callable[[Sequence[Any], Sequence[Any]], NDArray[np.float64]]
-"""From prompts and completions to rewards, NaN where one could not be scored."""
+class Score(Protocol):
+    """From prompts and completions to rewards (completions,), NaN where one could not be scored."""
+
+    @property
+    def relative(self) -> bool:
+        """Whether a reward only compares a completion with the others of its prompt."""
+        ...
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> NDArray[np.float64]:
+        """The rewards."""
+        ...
 
 
 class _FromServer:
     """Scores of a server, the completions of equal prompts together."""
 
     def __init__(self, url: str, key: str | None) -> None:
-        self._client = Client(url, key=key, timeout=PATIENCE_S)
+        self._client = Client(url, key=key, timeout=SERVER_S)
+        self._relative: bool | None = None
+
+    @property
+    def relative(self) -> bool:
+        """See ``Score``."""
+        if self._relative is None:
+            self._relative = bool(self._client.info()["scores_are_relative"])
+        return self._relative
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any]) -> NDArray[np.float64]:
-        rewards = np.full(len(prompts), np.nan)
+        """See ``Score``.
+
+        Raises:
+            ConfigError: a lone completion for a model that compares.
+        """
         places: dict[str, list[int]] = {}
         for number, prompt in enumerate(prompts):
             places.setdefault(_key(prompt), []).append(number)
-        for numbers in places.values():
-            try:
-                rewards[numbers] = self._client.score(prompts[numbers[0]], [completions[n] for n in numbers])
-            except ScoringError as error:
-                logger.warning("%d completions could not be scored: %s", len(numbers), error)
+        if self.relative and min(map(len, places.values()), default=2) < 2:
+            raise ConfigError(
+                "the server's model compares answers to one prompt and got a single one; set rollouts, or serve a "
+                "pointwise model"
+            )
+        groups = [[completions[n] for n in numbers] for numbers in places.values()]
+        asked = [prompts[numbers[0]] for numbers in places.values()]
+        rewards = np.full(len(prompts), np.nan)
+        for numbers, scores in zip(
+            places.values(), self._client.score_batch(asked, groups, return_exceptions=True), strict=True
+        ):
+            if isinstance(scores, ScoringError):
+                logger.warning("%d completions could not be scored: %s", len(numbers), scores)
+            else:
+                rewards[numbers] = scores
         return rewards
 
 
@@ -131,36 +172,35 @@ class _Gathering:
 
     def __init__(self, score: Score, rollouts: int, patience_s: float) -> None:
         self._score, self._rollouts, self._patience_s = score, rollouts, patience_s
-        self._groups: dict[str, list[_Sample]] = {}
-        self._whole: list[_Sample] = []
+        self._groups: dict[str, _Waiting] = {}
+        self._whole: list[list[_Sample]] = []
         self._scoring = False
 
     async def reward(self, prompt: Any, completion: Any) -> float:
-        """The reward of a sample, when its batch is scored."""
+        """The reward of a sample, when its batch is scored; a sample that is cancelled leaves its group."""
         loop = asyncio.get_running_loop()
-        sample = _Sample(prompt, completion, loop.create_future())
-        name = _key(prompt)
-        group = self._groups.setdefault(name, [])
-        group.append(sample)
-        if len(group) >= self._rollouts:
-            self._release(name, group)
-        elif len(group) == 1:
-            loop.call_later(self._patience_s, self._late, name, group)
-        return await sample.reward
+        sample, name = _Sample(prompt, completion, loop.create_future()), _key(prompt)
+        waiting = self._groups.get(name)
+        if waiting is None:
+            waiting = self._groups[name] = _Waiting([], loop.call_later(self._patience_s, self._release, name))
+        waiting.samples.append(sample)
+        if len(waiting.samples) >= self._rollouts:
+            self._release(name)
+        try:
+            return await sample.reward
+        finally:
+            if self._groups.get(name) is waiting and sample in waiting.samples:
+                waiting.samples.remove(sample)
+                if not waiting.samples:
+                    waiting.timer.cancel()
+                    del self._groups[name]
 
-    def _late(self, name: str, group: list[_Sample]) -> None:
-        if self._groups.get(name) is group:
-            logger.warning("%d of %d completions of a prompt came; they are scored", len(group), self._rollouts)
-            if len(group) > 1:
-                self._release(name, group)
-                return
-            del self._groups[name]  # a lone completion can be compared with nothing
-            if not group[0].reward.done():
-                group[0].reward.set_result(float("nan"))
-
-    def _release(self, name: str, group: list[_Sample]) -> None:
-        del self._groups[name]
-        self._whole += group
+    def _release(self, name: str) -> None:
+        waiting = self._groups.pop(name)
+        waiting.timer.cancel()
+        if len(waiting.samples) < self._rollouts:
+            logger.warning("%d of %d completions of a prompt came in time", len(waiting.samples), self._rollouts)
+        self._whole.append(waiting.samples)
         if not self._scoring:
             self._scoring = True
             self._task = asyncio.get_running_loop().create_task(self._run())
@@ -169,32 +209,52 @@ class _Gathering:
         try:
             await asyncio.sleep(0)  # samples that are ready at the same time come along
             while self._whole:
-                batch, self._whole = self._whole, []
-                await self._score_batch(batch)
+                groups, self._whole = self._whole, []
+                await self._score_groups(groups)
         finally:
             self._scoring = False
 
-    async def _score_batch(self, batch: Sequence[_Sample]) -> None:
-        prompts, completions = [sample.prompt for sample in batch], [sample.completion for sample in batch]
+    async def _score_groups(self, groups: Sequence[Sequence[_Sample]]) -> None:
+        samples = [sample for group in groups for sample in group if not sample.reward.done()]
+        late = {id(group[0]) for group in groups if len(group) == 1 and self._rollouts > 1}
         try:
-            rewards = await asyncio.to_thread(self._score, prompts, completions)
+            rewards = await asyncio.to_thread(self._rewards, samples, late)
         except Exception as error:  # it reaches every sample that waits for it
-            for sample in batch:
+            for sample in samples:
                 if not sample.reward.done():
                     sample.reward.set_exception(error)
             return
-        for sample, reward in zip(batch, rewards.tolist(), strict=True):
+        for sample, reward in zip(samples, rewards.tolist(), strict=True):
             if not sample.reward.done():
                 sample.reward.set_result(reward)
 
+    def _rewards(self, samples: Sequence[_Sample], late: Collection[int]) -> NDArray[np.float64]:
+        """Rewards; NaN for a completion that was left alone, where the model compares."""
+        rewards = np.full(len(samples), np.nan)
+        alone = (
+            {n for n, sample in enumerate(samples) if id(sample) in late} if late and self._score.relative else set()
+        )
+        asked = [n for n in range(len(samples)) if n not in alone]
+        if asked:
+            rewards[asked] = self._score([samples[n].prompt for n in asked], [samples[n].completion for n in asked])
+        return rewards
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Sample:
     """A completion that waits for its reward."""
 
     prompt: Any
     completion: Any
     reward: asyncio.Future[float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The samples of a prompt that have come, and the timer that ends their wait."""
+
+    samples: list[_Sample]
+    timer: asyncio.TimerHandle
 
 
 def _key(prompt: Any) -> str:

@@ -18,7 +18,7 @@ from ranker.data.shapes import RowShape
 from ranker.data.sources import Source
 from ranker.errors import ConfigError, DataError, JobError
 from ranker.jobs import parts, summary
-from ranker.jobs.leases import Lease
+from ranker.jobs.leases import REPLACING, Lease, held
 from ranker.jobs.plan import PART_ROWS, PLAN, SCORED, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
 from ranker.jobs.select import OutputRows, Select, Selection, selector
 from ranker.jobs.sketch import Sketch
@@ -106,6 +106,9 @@ def score(
     if selection is not None:
         selector(selection)  # raises for an invalid selection before any work starts
         warn_of_relative(selection, scorer.scorer.info.scores_are_relative)
+    earlier = read(folder)
+    if earlier is not None and "input" in earlier.settings:
+        raise JobError(f"{folder}: holds rows that were selected by their scores; choose a new folder for other ones")
     if part_rows < 1:
         raise ConfigError(f"expected at least one row in a part, got {part_rows}")
     files = expanded(inputs)
@@ -168,7 +171,9 @@ def done_of(folder: Path) -> tuple[int, int]:
 
 def interrupted(folder: Path) -> str:
     """What a job that was interrupted has done so far, as a sentence."""
-    step = "selecting" if (folder / SCORED / parts.SUCCESS).exists() else "scoring"
+    plan = read(folder)
+    selects = plan is not None and "input" in plan.settings
+    step = "selecting" if selects or (folder / SCORED / parts.SUCCESS).exists() else "scoring"
     job = folder / SCORED if (folder / SCORED).exists() and step == "scoring" else folder
     done, total = done_of(job)
     if step == "selecting" and total == 0:
@@ -208,6 +213,10 @@ class RowScores(Protocol):
         """What is noted of each part about the scores."""
         ...
 
+    def failed(self, part: Part) -> tuple[list[Row], str | None]:
+        """Rows of a part that failed when they were scored and are not in it, and the first reason."""
+        ...
+
 
 class FromModel:
     """Scores by a model."""
@@ -231,6 +240,10 @@ class FromModel:
             results = self.scorer.results(result)
             scored_rows.append((rename_collisions(columns, results) | results, group, result))
         return scored_rows
+
+    def failed(self, part: Part) -> tuple[list[Row], str | None]:
+        """See ``RowScores``: all rows are in their part."""
+        return [], None
 
     def facts(self) -> dict[str, Any]:
         """The model's name, and whether its scores are comparable across prompts."""
@@ -288,18 +301,20 @@ class Job:
         if not lease.take():
             return None
         try:
-            # another worker may have finished it before the lease was taken
-            return None if self.has(part) else self._part(part, target, progress)
+            # another worker may have finished it before the lease was taken, or may be replacing the selection
+            skip = self.has(part) or held(self.folder / REPLACING)
+            return None if skip else self._part(part, target, progress)
         finally:
             lease.release()
 
     def _part(self, part: Part, target: Path, progress: Progress) -> JobStatus:
         started = time.monotonic()
         kept: list[Row] = []
-        bad: list[Row] = []
+        failed_before, first_error = self.scores.failed(part) if part.first == 0 else ([], None)
+        bad: list[Row] = list(failed_before)
+        lost = errors = len(bad)
         sketch = Sketch()
-        errors = answers = answers_read = 0
-        first_error = None
+        answers = answers_read = 0
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
@@ -340,7 +355,7 @@ class Job:
         facts = {
             "part": part.number,
             "file": target.name,
-            "read": part.rows,
+            "read": part.rows + lost,
             "rows": len(kept),
             "errors": errors,
             "first_error": first_error,
@@ -355,7 +370,7 @@ class Job:
         current().say(
             f"part {part.number + 1} of {self.parts}: {len(rows)} rows, {len(kept)} written, {errors} with an error"
         )
-        return JobStatus(parts=1, read=len(rows), written=len(kept), errors=errors)
+        return JobStatus(parts=1, read=len(rows) + lost, written=len(kept), errors=errors)
 
     def _check_plan(self) -> None:
         """Refuse to write into a folder whose selection was replaced meanwhile.

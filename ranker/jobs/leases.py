@@ -11,6 +11,9 @@ from typing import Final
 
 from ranker.atomic import create_text, machine
 
+REPLACING: Final = ".selection.lease"
+"""The lease of a command that replaces the selection in a folder."""
+
 STALE: Final = 120.0
 """Seconds without a touch after which the lease of a worker on another machine may be taken over."""
 

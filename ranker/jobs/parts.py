@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -131,8 +132,9 @@ def finish(folder: Path) -> None:
     same = [{name: value for name, value in part.items() if name not in MEASURED} for part in facts(folder)]
     write_text(folder / MANIFEST, "".join(json.dumps(part, sort_keys=True) + "\n" for part in same))
     for left in (path for pattern in LEFT for path in folder.glob(pattern)):
-        if is_dead(left) or time.time() - left.stat().st_mtime >= STALE or left.suffix == ".lease":
-            left.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another worker has just renamed it
+            if is_dead(left) or time.time() - left.stat().st_mtime >= STALE or left.suffix == ".lease":
+                left.unlink(missing_ok=True)
 
 
 def _parquet(draft: Path, rows: Sequence[Row], schema: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,7 @@ from ranker.jobs.plan import (
     PLAN,
     SCORED,
     InputFile,
+    Part,
     Plan,
     check_same,
     expanded,
@@ -100,10 +101,12 @@ def score_and_select(
     scores = folder / SCORED
     earlier = read(folder)
     if earlier is not None and "input" not in earlier.settings:
-        raise JobError(
-            f"{folder}: holds the scored rows of a job without a selection; select from them into another folder: "
-            f"ranker select {folder} -o OTHER"
-        )
+        if earlier.settings.get("selection") in (None, Selection().facts()):
+            raise JobError(
+                f"{folder}: holds the scored rows of a job without a selection; select from them into another folder: "
+                f"ranker select {folder} -o OTHER"
+            )
+        raise JobError(f"{folder}: was started with --discard-scores; give it again, or choose a new folder")
     if (folder / parts.SUCCESS).exists() and not scores.exists():
         plan = make_plan(files, part_rows, settings_of_scoring(scorer, None), folder)
         _check_discarded(folder, _settings(plan, selection, share))
@@ -193,7 +196,7 @@ def select_stored(
     tables = frozenset(
         source.path for source, part in zip(sources, scoring.parts(), strict=True) if is_table(part.source)
     )
-    rows = FromRows(RowReader(scoring.settings["columns"], prefix), tables)
+    rows = FromRows(RowReader(scoring.settings["columns"], prefix), tables, _lost(scores, sources, facts, prefix))
     return finished(Job(rows, plan, folder, replace(selection, keep=keep)), "selecting", progress, wait=wait)
 
 
@@ -255,6 +258,29 @@ def _scored_rows(sources: Sequence[Source]) -> Iterator[Row]:
                 yield row
 
 
+Lost = tuple[list[Row], "str | None"]
+"""Rows that failed, and the first reason."""
+
+
+def _lost(scores: Path, sources: Sequence[Source], facts: Sequence[dict[str, Any]], prefix: str) -> dict[str, Lost]:
+    """The rows that failed when they were scored and are in files of their own, by the scored file before them.
+
+    Those of a file without other rows, which is no part of a selection, are at the next one with rows.
+    """
+    lost: dict[str, list[Row]] = {}
+    waiting: list[Row] = []
+    last = next((source.path for source, part in zip(sources, facts, strict=True) if part["rows"]), "")
+    for source, part in zip(sources, facts, strict=True):
+        file = scores / f"errors-{part['part']:06d}.jsonl"
+        if file.is_file():
+            waiting += [row for _, row in read_rows(str(file)) if not isinstance(row, BadRow)]
+        if part["rows"]:
+            last = source.path
+            lost[last], waiting = waiting, []
+    lost.setdefault(last, []).extend(waiting)
+    return {path: (rows, str(rows[0][f"{prefix}error"])) for path, rows in lost.items() if rows}
+
+
 def _check_parts(plan: Plan, facts: Sequence[dict[str, Any]]) -> None:
     """Refuse scored parts that are no longer what was written.
 
@@ -291,16 +317,22 @@ def _replace_selection(plan: Plan, folder: Path) -> None:
     earlier = read(folder)
     if earlier is None or earlier.settings == plan.settings or _scores(earlier) != _scores(plan):
         return
-    if any(leases.held(path) for path in folder.glob(".part-*.lease")):
-        raise JobError(
-            f"{folder}: another worker is writing another selection there; wait for it, or choose another folder"
-        )
-    logger.warning("%s: the rows that were selected before are replaced", folder)
-    (folder / parts.SUCCESS).unlink(missing_ok=True)
-    for path in (path for pattern in WRITTEN for path in folder.glob(pattern)):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(folder / parts.FACTS, ignore_errors=True)
-    (folder / PLAN).unlink(missing_ok=True)
+    # A worker takes the lease of its part and then looks at this one; here it is the other way round.
+    lease = leases.Lease(folder / leases.REPLACING)
+    taken_lease = lease.take()
+    try:
+        if not taken_lease or any(leases.held(path) for path in folder.glob(".part-*.lease")):
+            raise JobError(
+                f"{folder}: another worker is writing another selection there; wait for it, or choose another folder"
+            )
+        logger.warning("%s: the rows that were selected before are replaced", folder)
+        (folder / parts.SUCCESS).unlink(missing_ok=True)
+        for path in (path for pattern in WRITTEN for path in folder.glob(pattern)):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(folder / parts.FACTS, ignore_errors=True)
+        (folder / PLAN).unlink(missing_ok=True)
+    finally:
+        lease.release()
 
 
 def _scores(plan: Plan) -> Any:
@@ -315,12 +347,13 @@ class FromRows:
     Args:
         reader: reads the rows.
         tables: files whose rows are of CSV files, so that all cells are texts.
+        lost: by the scored file of a part the rows that failed when it was scored and are not in it.
     """
 
     stored = True
 
-    def __init__(self, reader: RowReader, tables: frozenset[str]) -> None:
-        self.reader, self.tables = reader, tables
+    def __init__(self, reader: RowReader, tables: frozenset[str], lost: Mapping[str, Lost]) -> None:
+        self.reader, self.tables, self.lost = reader, tables, lost
 
     @property
     def prefix(self) -> str:
@@ -331,6 +364,10 @@ class FromRows:
         """See ``RowScores``."""
         return {}
 
+    def failed(self, part: Part) -> tuple[list[Row], str | None]:
+        """See ``RowScores``."""
+        return self.lost.get(part.source, ([], None))
+
     def score(self, rows: Rows, shape: RowShape | None) -> list[ScoredRow]:
         """See ``RowScores``."""
         return [self._row(where, row, shape) for where, row in rows]
@@ -338,7 +375,8 @@ class FromRows:
     def _row(self, where: str, row: Row | BadRow, shape: RowShape | None) -> ScoredRow:
         if isinstance(row, BadRow):
             raise row.error
-        columns = {name: value for name, value in row.items() if name.removeprefix(self.prefix) not in RESULTS}
+        added = {self.prefix + name for name in RESULTS}
+        columns = {name: value for name, value in row.items() if name not in added}
         is_of_table = where.rpartition(":")[0] in self.tables
         group = self.reader.group(Cells(columns) if is_of_table else columns, where, shape)
         error = row[f"{self.prefix}error"]

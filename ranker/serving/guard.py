@@ -70,7 +70,7 @@ class Guard:
             self.metrics.in_flight.dec()
             self.metrics.requests.labels(route, str(status)).inc()
             self.metrics.seconds.labels(route).observe(seconds)
-            if status in REASONS:
+            if status in REASONS and scope["path"] not in OPEN:
                 self.metrics.refused.labels(scope.get("refused", REASONS[status])).inc()
             client = (scope.get("client") or ("",))[0]
             logs.request(scope["method"], scope["path"], route, status, seconds, client)

@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 LogFormat = Literal["text", "json"]
 
@@ -46,6 +47,7 @@ def configure(log_format: LogFormat, access: bool) -> None:
 def request(method: str, path: str, route: str, status: int, seconds: float, client: str) -> None:
     """Log a request that was answered; texts of its body are never logged."""
     if ACCESS.isEnabledFor(logging.INFO):
+        path = quote(path)  # one that holds a line break would write a line of its own
         fields = {"method": method, "path": path, "route": route, "status": status, "client": client}
         fields["seconds"] = round(seconds, 4)  # type: ignore[assignment]
         ACCESS.info("%s %s %d %.0f ms", method, path, status, 1000 * seconds, extra={FIELDS: fields})

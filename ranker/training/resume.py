@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from ranker.config import ExportPrecision, RunConfig, dump_config
 from ranker.config.models import ArmoRMConfig
 from ranker.data.writers import check_folder
 from ranker.errors import CheckpointError, ConfigError, JobError
+from ranker.records import Preference
 
 logger = logging.getLogger(__name__)
 
@@ -288,8 +289,9 @@ def _changed(folder: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A training that is finished: its steps, its seconds, its tokens per second, its learning rate, and its log."""
+    """A training that is finished: a hash of its rows, its steps, seconds, tokens per second, rate, and its log."""
 
+    rows: str
     steps: int
     seconds: float
     tokens_per_second: float
@@ -304,8 +306,23 @@ def write_end(output: Path, end: End) -> None:
     """
     facts = {**asdict(end), "weights": weights.digest(output / FINAL)}
     atomic.write_text(output / STEPS / END, json.dumps(facts) + "\n")
+    remove_checkpoints(output)
+
+
+def remove_checkpoints(output: Path) -> None:
+    """Remove the checkpoints of a training that is finished."""
     for folder in _by_step(output):
         shutil.rmtree(folder)
+
+
+def rows_digest(*parts: Sequence[Preference]) -> str:
+    """A hash of rows, in order."""
+    digest = hashlib.sha256()
+    for rows in parts:
+        digest.update(f"{len(rows)} rows".encode())
+        for row in rows:
+            digest.update(repr(row).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def read_end(output: Path) -> End | None:
@@ -331,6 +348,13 @@ def read_end(output: Path) -> End | None:
     return end
 
 
+OTHER_ROWS: Final = (
+    "{folder}: the rows of data.train (or those left out of it because of data.validation or data.test), "
+    "their order, or the number of processes changed since the run was interrupted; restore them, start anew with "
+    "--overwrite, or choose another output_dir"
+)
+
+
 def check_plan(path: Path, digest: str, resume: bool) -> None:
     """Bind a run to its data: a resumed run must go on with the same rows in the same batches.
 
@@ -338,11 +362,7 @@ def check_plan(path: Path, digest: str, resume: bool) -> None:
         ConfigError: the data are not those of the interrupted run.
     """
     if resume and path.is_file() and path.read_text(encoding="ascii") != digest:
-        raise ConfigError(
-            f"{path.parent}: the rows of data.train (or those left out of it because of data.validation or data.test), "
-            "their order, or the number of processes changed since the run was interrupted; restore them, start anew "
-            "with --overwrite, or choose another output_dir"
-        )
+        raise ConfigError(OTHER_ROWS.format(folder=path.parent))
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, digest)
 

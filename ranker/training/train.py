@@ -56,6 +56,7 @@ from ranker.training.launch import Launch, launched
 from ranker.training.losses import Loss
 from ranker.training.resume import (
     FINAL,
+    OTHER_ROWS,
     PLAN,
     STEPS,
     TOKENS,
@@ -66,6 +67,8 @@ from ranker.training.resume import (
     newest_whole,
     only_run,
     read_end,
+    remove_checkpoints,
+    rows_digest,
     step_of,
     write_end,
 )
@@ -166,15 +169,7 @@ def _train(
     rows = load(config)
     ended = read_end(output) if resume else None
     if ended is not None:
-        if launch.main:
-            begin_output(config, output, resume=True, overwrite=False)
-        log(f"the training was finished after step {ended.steps}; the model in {output / FINAL} is taken")
-        scorer = TorchScorer(*native.load(output / FINAL))
-        scorer.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        fitted = Fitted(
-            output / FINAL, scorer, ended.history, ended.steps, ended.tokens_per_second, ended.learning_rate
-        )
-        return _trained(config, rows, fitted, ended.seconds, launch)
+        return _trained(config, rows, _ended(config, rows, ended, launch, log), ended.seconds, launch)
     begin = partial(begin_output, config, output, resume=resume, overwrite=overwrite)
     if isinstance(config.model, ArmoRMConfig):
         begin()
@@ -191,8 +186,40 @@ def _train(
         _quantize(work, fitted)
     seconds = time.monotonic() - started
     if launch.main:
-        write_end(output, End(fitted.steps, seconds, fitted.tokens_per_second, fitted.learning_rate, fitted.history))
+        write_end(
+            output,
+            End(
+                rows_digest(*rows[:2]),
+                fitted.steps,
+                seconds,
+                fitted.tokens_per_second,
+                fitted.learning_rate,
+                fitted.history,
+            ),
+        )
     return _trained(config, rows, fitted, seconds, launch)
+
+
+def _ended(config: RunConfig, rows: Rows, ended: End, launch: Launch, log: Callable[[str], object]) -> Fitted:
+    """What a training that is finished has left.
+
+    Raises:
+        ConfigError: it had other training or validation rows.
+    """
+    output = Path(config.output_dir)
+    if ended.rows != rows_digest(*rows[:2]):
+        raise ConfigError(OTHER_ROWS.format(folder=output / STEPS))
+    if launch.main:
+        begin_output(config, output, resume=True, overwrite=False)
+        remove_checkpoints(output)  # those that a kill at the end has left
+    log(f"the training was finished after step {ended.steps}; the model in {output / FINAL} is taken")
+    scorer = TorchScorer(*native.load(output / FINAL))
+    scorer.model.to("cuda" if launch.main and torch.cuda.is_available() else "cpu")
+    return Fitted(output / FINAL, scorer, ended.history, ended.steps, ended.tokens_per_second, ended.learning_rate)
+
+
+Rows = tuple[list[Preference], list[Preference], list[Preference]]
+"""Training, validation and test rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +236,7 @@ class Fitted:
 
 def _trained(
     config: RunConfig,
-    rows: tuple[list[Preference], list[Preference], list[Preference]],
+    rows: Rows,
     fitted: Fitted,
     seconds: float,
     launch: Launch,

@@ -410,8 +410,15 @@ def _figures(rows: Sequence[Preference], results: Sequence[GroupScores]) -> dict
     summary = pairwise_summary(rows, results)
     if summary.accuracy.n:
         chooses = summary.accuracy.value - TIE_BREAK * min(summary.log_loss, 1000.0)
-        figures = {"accuracy": summary.accuracy.value, "log_loss": summary.log_loss, "margin": summary.mean_margin}
-        return figures | {SELECTED_BY: chooses}
+        accuracy = summary.accuracy
+        return {
+            "accuracy": accuracy.value,
+            "accuracy_low": accuracy.low,
+            "accuracy_high": accuracy.high,
+            "log_loss": summary.log_loss,
+            "margin": summary.mean_margin,
+            SELECTED_BY: chooses,
+        }
     scores, labels, _ = answer_labels(rows, results)
     correlation, error = spearman(scores, labels), rmse(scores, labels)
     chooses = (correlation if correlation == correlation else -1.0) - TIE_BREAK * min(error, 1000.0)

@@ -240,5 +240,6 @@ def test_a_baseline_that_cannot_be_fitted_says_why_and_ends_nothing():
 
 def test_plots_are_written(tmp_path):
     history = [{"step": 1, "loss": 0.7}, {"step": 2, "loss": 0.6, "accuracy": 0.6}, {"step": 2, "eval_accuracy": 0.6}]
+    history[-1] |= {"eval_accuracy_low": 0.4, "eval_accuracy_high": 0.7}
     plots.learning_curve(history, tmp_path / "learning.png")
     assert (tmp_path / "learning.png").read_bytes().startswith(b"\x89PNG")

@@ -64,8 +64,32 @@ def test_a_group_that_never_fills_is_scored_as_it_is(model, caplog):
     rewards = ask(compute_score, [("p", "a saw"), ("p", "b hammer"), ("q", "pear")])
     np.testing.assert_allclose(rewards[:2], ranker.load(model).score("p", ANSWERS[:2]), atol=1e-5)
     assert rewards[2] == 0
-    assert "2 of 3 completions of a prompt came" in caplog.text
+    assert "2 of 3 completions of a prompt came in time" in caplog.text
     assert "1 of 1 samples could not be scored; their reward is 0" in caplog.text
+
+
+def test_a_lone_completion_that_is_late_is_scored_by_a_model_that_needs_no_others(pointwise):
+    (reward,) = ask(verl.async_reward_function(pointwise, rollouts=3, patience_s=0.1), [("q", "pear")])
+    assert reward == pytest.approx(float(ranker.load(pointwise).score("q", ["pear"])[0]), abs=1e-5)
+
+
+def test_a_sample_that_is_cancelled_leaves_its_group(model, counted):
+    async def run():
+        compute_score = verl.async_reward_function(model, rollouts=2)
+        call = asyncio.ensure_future(compute_score("set", "a saw", None, {"prompt": "p"}))
+        await asyncio.sleep(0.05)
+        call.cancel()
+        rest = ("b hammer", "pear")
+        return await asyncio.gather(*(compute_score("set", answer, None, {"prompt": "p"}) for answer in rest))
+
+    rewards = asyncio.run(run())
+    assert counted == [2]
+    np.testing.assert_allclose(rewards, ranker.load(model).score("p", ["b hammer", "pear"]), atol=1e-5)
+
+
+def test_a_function_serves_one_event_loop_after_another(pointwise):
+    compute_score = verl.async_reward_function(pointwise)
+    assert ask(compute_score, [("p", "a saw")]) == ask(compute_score, [("p", "a saw")])
 
 
 def test_a_server_scores_for_all_workers(model, pointwise):
@@ -75,6 +99,9 @@ def test_a_server_scores_for_all_workers(model, pointwise):
             compute_score = verl.async_reward_function(address, key="secret", rollouts=rollouts)
             rewards = ask(compute_score, [("p", answer) for answer in ANSWERS])
             np.testing.assert_allclose(rewards, ranker.load(path).score("p", ANSWERS), atol=1e-5)
+            if path == model:
+                (error,) = ask(verl.async_reward_function(address, key="secret"), [("p", "a saw")])
+                assert "set rollouts, or serve a pointwise model" in str(error)
         finally:
             process.terminate()
             process.wait()
@@ -135,7 +162,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not (PEER / ".ready").exists(), reason="needs make peers")
-@pytest.mark.parametrize("manager", ["naive", "dapo"])
+@pytest.mark.parametrize("manager", ["naive", "dapo", "gdpo", "rate_limited"])
 @pytest.mark.full
 def test_verl_s_own_loader_and_manager_give_the_model_s_scores(manager, model, tmp_path):
     reward = tmp_path / "my_reward.py"

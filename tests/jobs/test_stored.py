@@ -90,6 +90,46 @@ def test_all_rows_are_selected_from_into_another_folder(lines, pointwise, tmp_pa
     assert len(rows_in(tmp_path / "ten")) in range(6, 10)
 
 
+def test_rows_that_failed_are_not_lost_by_a_selection_from_all_rows(lines, pointwise, tmp_path):
+    bad_part = lines.with_name("bad.jsonl")
+    bad_part.write_text('{"prompt": "x"}\n' * 3)
+    inputs = [str(bad_part), str(lines)]
+    ranker.filter_files(inputs, pointwise, tmp_path / "all", part_rows=20)
+    from_all = ranker.select_rows(tmp_path / "all", tmp_path / "some", keep_top=0.5)
+    at_once = ranker.filter_files(inputs, pointwise, tmp_path / "at-once", keep_top=0.5, part_rows=20)
+    assert (from_all.read, from_all.written, from_all.errors) == (64, at_once.written, 4)
+    assert (at_once.read, at_once.errors) == (64, 4)
+
+    def errors(folder):
+        return sorted(json.loads(line)["ranker_error"] for path in folder.glob("errors-*") for line in path.open())
+
+    assert errors(tmp_path / "some") == errors(tmp_path / "at-once")
+    assert "| rows with an error | 4; the first: " in (tmp_path / "some" / "summary.md").read_text()
+
+
+def test_columns_with_the_bare_names_of_results_are_read(pointwise, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        "".join(json.dumps({"prompt": f"p{i}", "order": ["a", f"b {i}"], "scores": [i]}) + "\n" for i in range(9))
+    )
+    status = ranker.filter_files(
+        path, pointwise, tmp_path / "kept", keep="score > -100", columns={"candidates": "order"}
+    )
+    assert (status.written, status.errors) == (9, 0)
+    assert [row["scores"] for row in rows_in(tmp_path / "kept")] == [[i] for i in range(9)]
+
+
+def test_a_folder_of_a_selection_is_not_taken_for_another_job(lines, pointwise, tmp_path):
+    ranker.filter_files(lines, pointwise, tmp_path / "kept", keep="score > 0", part_rows=20)
+    with pytest.raises(JobError, match="holds rows that were selected by their scores"):
+        ranker.filter_files(lines, pointwise, tmp_path / "kept", part_rows=20)
+    ranker.filter_files(lines, pointwise, tmp_path / "kept", keep="score > 0", part_rows=20, keep_scores=False)
+    assert not (tmp_path / "kept" / "_scored").exists(), "the scores are discarded now"
+    ranker.filter_files(lines, pointwise, tmp_path / "one", keep="score > 0", part_rows=20, keep_scores=False)
+    with pytest.raises(JobError, match="was started with --discard-scores; give it again"):
+        ranker.filter_files(lines, pointwise, tmp_path / "one", keep="score > 0", part_rows=20)
+
+
 def test_scores_that_were_discarded_are_missed_by_name(lines, pointwise, tmp_path, no_model):
     common = {"keep_scores": False, "part_rows": 20}
     ranker.filter_files(lines, pointwise, tmp_path / "kept", keep_top=0.5, **common)

@@ -5,6 +5,7 @@ import http.server
 import json
 import threading
 
+import httpx
 import numpy as np
 import pytest
 
@@ -149,6 +150,46 @@ def test_no_server_is_said_within_the_time(free_port):
             ranker.Client(url, **more)
 
 
+def test_requests_are_small_enough_for_a_server(address):
+    long = [["long text " * 500] * 8] * 64
+    with ranker.Client(address, key="secret") as client:
+        bodies = client._bodies(["p"] * 64, long)
+        assert len(bodies) > 1
+        assert all(len(json.dumps(body)) < 2 << 20 for body in bodies)
+        assert sum(len(body["items"]) for body in bodies) == 64
+        many = client._bodies(["p"] * 64, [["a"] * 100] * 64)
+        assert all(sum(len(item["candidates"]) ** 2 for item in body["items"]) <= 32_768 for body in many)
+        assert client._bodies([], []) == []
+
+
+def test_an_answer_that_is_no_json_is_an_error_of_the_client(scripted, monkeypatch):
+    server, address = scripted
+    with ranker.Client(address) as client:
+        monkeypatch.setattr(client._http, "request", lambda *_, **__: httpx.Response(200, text="<html>hello"))
+        with pytest.raises(ServerError, match="is it the address of ranker serve"):
+            client.score("p", ["a"])
+        with pytest.raises(ConfigError, match="expected a text or messages, got None"):
+            client.score("p", [None])
+    with pytest.raises(ConfigError, match="is no address"):
+        ranker.Client("http://127.0.0.1:port")
+
+
+def test_an_error_ends_the_other_requests_of_an_awaited_call(scripted):
+    server, address = scripted
+    server.script = [(422, {})]
+
+    async def ask():
+        async with ranker.AsyncClient(address) as client:
+            with pytest.raises(ServerError, match="422"):
+                await client.score_batch(["p"] * 2000, [["a", "b"]] * 2000)
+            await asyncio.sleep(0.1)
+            return [
+                task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.cancelling()
+            ]
+
+    assert asyncio.run(ask()) == []
+
+
 def test_a_prompt_that_cannot_be_scored_is_named(monkeypatch, scripted):
     server, address = scripted
     body = {"results": [{"scores": [1.0], "error": None}, {"scores": None, "error": "too strange"}]}
@@ -156,6 +197,9 @@ def test_a_prompt_that_cannot_be_scored_is_named(monkeypatch, scripted):
         monkeypatch.setattr(client, "_send", lambda *_: body)
         with pytest.raises(ScoringError, match="prompt 1: too strange"):
             client.score_batch(["p", "q"], [["a"], ["b"]])
+        first, second = client.score_batch(["p", "q"], [["a"], ["b"]], return_exceptions=True)
+        assert first.tolist() == [1.0]
+        assert isinstance(second, ScoringError)
 
 
 @pytest.fixture

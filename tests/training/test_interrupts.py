@@ -292,6 +292,17 @@ def test_a_training_that_ended_leaves_no_checkpoint_and_is_not_repeated(tiny_bac
     for one, other in zip(first.scorer.score(groups), again.scorer.score(groups), strict=True):
         assert one.scores.tolist() == other.scores.tolist()
     assert (again.history, again.steps, again.seconds) == (first.history, first.steps, first.seconds)
+    rows = ROOT / "data" / "train.jsonl"
+    other = [*settings(tiny_backbone, tmp_path, "data.max_train_samples=12"), f"data.test=[{rows}]"]
+    other += ["data.train_eval_overlap=drop", "data.max_test_samples=5"]
+    (tmp_path / "config.yaml").write_text(
+        (tmp_path / "config.yaml").read_text().replace("overlap: warn", "overlap: drop")
+    )
+    with pytest.raises(ConfigError, match="or those left out of it because of data"):
+        train(load_config("pairrm", other), resume=True)
+    (tmp_path / "config.yaml").write_text(
+        (tmp_path / "config.yaml").read_text().replace("overlap: drop", "overlap: warn")
+    )
     weights = tmp_path / "checkpoint" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ranker.config import RunConfig
 from ranker.config.models import ArmoRMConfig, PointwiseConfig
 from ranker.config.run import HELD_OUT_ROWS, SAMPLE
+from ranker.data.known_datasets import HUB
 from ranker.data.sources import is_file_like, known_datasets
 from ranker.evaluation.model_report import ModelReport
 from ranker.evaluation.report.tables import sections
@@ -51,7 +52,7 @@ def write(folder: Path, config: RunConfig, report: ModelReport, training: Mappin
         base_model=_base_model(config.model.name_or_path),
         license=config.card.license,
         language=list(config.card.language) or None,
-        datasets=[source for source in config.data.train if not is_file_like(source) and source != SAMPLE] or None,
+        datasets=_hub_names(config.data.train) or None,
         library_name="ranker-toolkit",
         pipeline_tag=TASK,
         tags=["reward-model", "preference", config.model.type],
@@ -76,6 +77,12 @@ def _base_model(backbone: str) -> str | None:
     if backbone == "offline":
         return OFFLINE_BASE
     return None if Path(backbone).exists() else backbone
+
+
+def _hub_names(sources: Sequence[str]) -> list[str]:
+    """The datasets among sources, by their names on the hub and without their splits."""
+    names = [source.partition(":")[0] for source in sources if not is_file_like(source) and source != SAMPLE]
+    return list(dict.fromkeys(HUB[name].path if name in HUB else name for name in names))
 
 
 def _names(sources: Sequence[str]) -> str:

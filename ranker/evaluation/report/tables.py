@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from typing import Final
 
 from ranker.evaluation.model_report import ModelReport
@@ -129,11 +130,13 @@ LABELS: Final = "How well the scores order and hit the labels of single answers.
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+    interval = "" if isnan(estimate.low) else f" ({estimate.low:.3f} to {estimate.high:.3f})"
+    return f"{estimate.value:.3f}{interval}"
 
 
 def _percent(share: Estimate) -> str:
-    return f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"
+    interval = "" if isnan(share.low) else f" ({share.low:.1%} to {share.high:.1%})"
+    return f"{share.value:.1%}{interval}"
 
 
 def _accuracy_rows(report: ModelReport) -> list[tuple[str, str]]:

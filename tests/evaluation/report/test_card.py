@@ -20,12 +20,12 @@ def written(folder, *overrides):
 
 def test_the_card_names_base_licence_language_and_data(tmp_path):
     loaded = written(
-        tmp_path, "card.license=apache-2.0", "card.language=[en,de]", "data.train=[hh-rlhf, my/rows.jsonl]"
+        tmp_path, "card.license=apache-2.0", "card.language=[en,de]", "data.train=[hh-rlhf:test, my/rows.jsonl]"
     )
     assert loaded.data.base_model == "microsoft/deberta-v3-base"
     assert loaded.data.license == "apache-2.0"
     assert loaded.data.language == ["en", "de"]
-    assert loaded.data.datasets == ["hh-rlhf"]
+    assert loaded.data.datasets == ["Anthropic/hh-rlhf"]
     assert loaded.data.pipeline_tag == "text-ranking"
 
 
