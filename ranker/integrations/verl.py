@@ -6,7 +6,7 @@
     compute_score = async_reward_function("model.onnx", columns={"prompt": "question"}, rollouts=8)
 
 verl's reward loop (its default since 0.7.1) awaits the function for every sample as soon as its response is there; the
-managers ``naive``, ``dapo``, ``gdpo`` and ``rate_limited`` do so. The ``batch`` manager of earlier versions takes
+managers ``naive`` and ``dapo`` were run with it. The ``batch`` manager of earlier versions takes
 ``batch_reward_function``. verl does not pass the prompt. The dataset must put it into ``extra_info``.
 Sources: verl/trainer/ppo/reward.py and verl/experimental/reward_loop of verl 0.9; verl/workers/reward_manager of 0.6.
 """

@@ -162,7 +162,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not (PEER / ".ready").exists(), reason="needs make peers")
-@pytest.mark.parametrize("manager", ["naive", "dapo", "gdpo", "rate_limited"])
+@pytest.mark.parametrize("manager", ["naive", "dapo"])
 @pytest.mark.full
 def test_verl_s_own_loader_and_manager_give_the_model_s_scores(manager, model, tmp_path):
     reward = tmp_path / "my_reward.py"
@@ -176,6 +176,7 @@ def test_verl_s_own_loader_and_manager_give_the_model_s_scores(manager, model, t
         [sys.executable, script, reward, json.dumps(ANSWERS), manager],
         capture_output=True,
         text=True,
+        timeout=120,
         env={"PYTHONPATH": f"{ROOT}:{PEER}", "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
