@@ -94,7 +94,7 @@ class _Calls:
         return scores
 
     def _wait(self, status: int, headers: Mapping[str, str], tries: int, ends: float) -> float | None:
-        """Seconds to wait before the next try; None where there is none."""
+        """Seconds to wait before the next try; None after the last one."""
         if status not in AGAIN:
             return None
         named = headers.get("retry-after", "")

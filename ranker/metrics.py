@@ -49,7 +49,7 @@ class Estimate:
     n: int
 
     def __str__(self) -> str:
-        interval = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"  # of one prompt there is none
+        interval = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"  # one prompt gives no interval
         return f"{self.value:.3f}{interval} (n={self.n})"
 
 

@@ -68,7 +68,7 @@ def test_the_time_that_is_left_is_that_of_the_rows_of_this_run(lines, monkeypatc
 
 
 class Odd:
-    """A standard error that says it is a terminal and is none."""
+    """A standard error that calls itself a terminal and has no file."""
 
     def isatty(self):
         return True

@@ -236,7 +236,7 @@ def _threshold(sources: Sequence[Source], plan: Plan, prefix: str, share: float,
     """The threshold of the best share of the rows that have a score.
 
     Raises:
-        DataError: there is none.
+        DataError: no row has one.
     """
     sketch = Sketch()
     with stage("finding the threshold", sum(source.rows for source in plan.sources)):
