@@ -120,9 +120,9 @@ def filters(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
         return [*RANKER, "filter", str(rows), "--model", str(model), "-o", str(folder), *selection]
 
     started = time.monotonic()
-    assert run(command(work / "whole"), None, 0).code == 0
+    assert run(command(work / "all"), None, 0).code == 0
     seconds = time.monotonic() - started
-    whole = rows_of(work / "whole")
+    whole = rows_of(work / "all")
     folder = work / "kept"
     done: dict[str, str] = {}
     while (number := next_signal(tally, each)) is not None:

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from ranker.errors import ConfigError
+from ranker.signals import Stopped, received
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -180,7 +181,14 @@ def shown(show: bool = True) -> Iterator[None]:
 
 @contextmanager
 def stage(title: str, total: int | None, *, done: int = 0, unit: str = "rows") -> Iterator[Stage]:
-    """A stage of the arguments of ``Stage`` for the time of the block."""
+    """A stage of the arguments of ``Stage`` for the time of the block.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM came before, and the code that it interrupted went on.
+    """
+    number = received()
+    if number is not None:  # code that cannot be interrupted, such as a destructor, has swallowed it
+        raise Stopped(number)
     kind = Stage if not _shown.get() else _Bar if _has_room() else _Lines
     current = kind(title, total, done=done, unit=unit)
     token = _stage.set(current)

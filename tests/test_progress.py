@@ -4,6 +4,7 @@ import pytest
 
 from ranker import progress
 from ranker.errors import ConfigError
+from ranker.signals import Stopped
 
 
 @pytest.fixture
@@ -65,6 +66,12 @@ def test_the_time_that_is_left_is_that_of_the_rows_of_this_run(lines, monkeypatc
         "ranker: scoring: 250 of 300 rows, 5 rows/s, 10 s left",
         "ranker: scoring: 300 of 300 rows, 5 rows/s, 20 s",
     ]
+
+
+def test_a_signal_that_was_swallowed_ends_the_work_at_the_next_stage(monkeypatch):
+    monkeypatch.setattr(progress, "received", lambda: 15)
+    with pytest.raises(Stopped, match="SIGTERM"), progress.stage("scoring", 2):
+        pass
 
 
 class Odd:

@@ -75,7 +75,9 @@ class Commands(TyperGroup):
             raise CommandStoppedError(str(error), error.exit_code) from error
         except KeyboardInterrupt as error:
             raise CommandStoppedError(f"stopped by {str(error) or 'Ctrl-C'}", 128 + number_of(error)) from error
-        except ImportError as error:  # an extension that is being loaded makes its own failure of an interruption
+        except RankerError:
+            raise
+        except Exception as error:  # code that was being imported makes its own failure of an interruption
             number = received()
             if number is None:
                 raise
