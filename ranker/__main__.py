@@ -1,5 +1,23 @@
-"""``python -m ranker``."""
+"""``ranker``, also as ``python -m ranker``: takes signals before the command line is imported."""
 
-from ranker.cli.main import main
+import signal
+import sys
 
-main()
+from ranker.signals import NAMES, number_of, stop
+
+
+def main() -> None:
+    """Run the command line; an interruption while it is imported is one line, as later."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    try:
+        from ranker.cli.main import main as run
+    except KeyboardInterrupt as error:
+        number = signal.Signals(number_of(error))
+        sys.stderr.write(f"ranker: stopped by {NAMES[number]}\n")
+        sys.exit(128 + number)
+    run()
+
+
+if __name__ == "__main__":
+    main()
