@@ -231,34 +231,67 @@ def overload(model, bodies, seconds):
         server.wait(60)
 
 
-def soak(model, bodies, minutes):
-    """Mixed load: single items, batches, refused bodies, and clients that go away; memory and descriptors over time."""
+WRONG = [
+    b'{"prompt": 1}',
+    b"[" * 1_000_000,
+    b'{"prompt": "p", "candidates": [' + b"[]," * 600_000 + b"[]]}",
+    b'{"items": [' + b'{"prompt": "p", "candidates": ["a"]},' * 20_000 + b"1]}",
+    b"x" * 3_000_000,
+]
+"""Bodies that are refused."""
+
+
+HEAVY = json.dumps({"prompt": "p" * 200, "candidates": [f"{n} " * 80 for n in range(180)]}).encode()
+HALVES = [b"", b"GET / HT", b"POST /v1/score HTTP/1.1\r\ncontent-length: 99\r\n\r\n{"]
+"""A body that takes long, and beginnings of requests that never end."""
+
+
+async def leave(port, body, seconds):
+    """Send a request, and go after so many seconds."""
+    gone = Client(port)
+    request = asyncio.create_task(gone.post("/v1/score", body))
+    await asyncio.sleep(seconds)
+    request.cancel()
+    gone.close()
+
+
+async def half_open(port, beginning):
+    """A connection that has sent the beginning of a request."""
+    _, connection = await asyncio.open_connection("127.0.0.1", port)
+    connection.write(beginning)
+    return connection
+
+
+def soak(model, bodies, minutes, clients, pause):
+    """Mixed load: memory and descriptors over time.
+
+    Single items, batches, refused bodies of all sizes, clients that go away, heavy ones too, and connections that send
+    nothing or half a request.
+    """
     server, port = start(served(model))
     draw = random.Random(0)
     samples = []
     statuses = {}
+    opened = []
     items = [json.loads(body) for body in bodies]
     end = time.monotonic() + minutes * 60
 
     async def client():
         connection = Client(port)
         while time.monotonic() < end:
+            await asyncio.sleep(draw.random() * pause)
             kind = draw.random()
-            if kind < 0.6:
-                body = draw.choice(bodies)
-            elif kind < 0.8:
-                body = json.dumps({"items": draw.sample(items, 16)}).encode()
+            if kind < 0.8:
+                single, batch = draw.choice(bodies), json.dumps({"items": draw.sample(items, 16)}).encode()
+                body = single if kind < 0.5 else batch if kind < 0.7 else draw.choice(WRONG)
+                status, _ = await connection.post("/v1/score", body)
+                statuses[status] = statuses.get(status, 0) + 1
             elif kind < 0.9:
-                body = b'{"prompt": 1}'
+                await leave(port, draw.choice([HEAVY, *draw.sample(bodies, 4)]), draw.random() * 0.1)
             else:
-                gone = Client(port)
-                request = asyncio.create_task(gone.post("/v1/score", draw.choice(bodies)))
-                await asyncio.sleep(draw.random() * 0.1)
-                request.cancel()
-                gone.close()
-                continue
-            status, _ = await connection.post("/v1/score", body)
-            statuses[status] = statuses.get(status, 0) + 1
+                opened.append(await half_open(port, draw.choice(HALVES)))
+                if len(opened) > 200:
+                    opened.pop(0).close()
         connection.close()
 
     async def watch():
@@ -270,10 +303,12 @@ def soak(model, bodies, minutes):
             await asyncio.sleep(5)
 
     async def everyone():
-        await asyncio.gather(watch(), *(client() for _ in range(16)))
+        await asyncio.gather(watch(), *(client() for _ in range(clients)))
 
     try:
         run(everyone())
+        for half in opened:
+            half.close()
         time.sleep(2)
         files = len(os.listdir(f"/proc/{server.pid}/fd"))
     finally:
@@ -282,6 +317,7 @@ def soak(model, bodies, minutes):
     late = np.array(samples[len(samples) // 3 :])
     return {
         "minutes": minutes,
+        "date": time.strftime("%Y-%m-%d"),
         "statuses": statuses,
         "rss_mib": {"first": round(samples[0][1]), "third": round(float(late[0, 1])), "last": round(samples[-1][1])},
         "rss_slope_mib_per_hour": round(float(np.polyfit(late[:, 0], late[:, 1], 1)[0] * 3600), 1),
@@ -299,6 +335,8 @@ def main():
     parser.add_argument("--overload-seconds", type=float, default=20)
     parser.add_argument("--single", action="store_true", help="every answer is an item of its own")
     parser.add_argument("--soak", type=float, help="minutes; nothing else is measured")
+    parser.add_argument("--clients", type=int, default=16, help="of the soak")
+    parser.add_argument("--pause", type=float, default=0.0, help="most seconds between two requests of one of them")
     parser.add_argument("--naive", action="store_true", help="be the naive server")
     parser.add_argument("--out", default="-")
     args = parser.parse_args()
@@ -312,7 +350,7 @@ def main():
     items = [{"prompt": g.prompt, "candidates": list(g.candidates)} for g in groups if isinstance(g.prompt, str)]
     bodies = [json.dumps(item).encode() for item in items]
     if args.soak:
-        report = soak(args.model, bodies, args.soak)
+        report = soak(args.model, bodies, args.soak, args.clients, args.pause)
     else:
         report = compare(args.model, groups, bodies, args.rounds)
         report["overload"] = overload(args.model, bodies, args.overload_seconds)

@@ -18,7 +18,7 @@ from ranker.extras import require
 from ranker.ranking.ranks import Ranking, rank_scores
 from ranker.scoring.protocol import Floats
 
-AGAIN: Final = (429, 503, 504)
+AGAIN: Final = (429, 503)
 """Statuses after which a request is sent again: the queue is full, the server restarts, or it was too busy in time."""
 
 FIRST_WAIT_S: Final = 0.25

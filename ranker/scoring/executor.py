@@ -32,6 +32,7 @@ from ranker.scoring.distinct import (
     once,
     once_per_group,
 )
+from ranker.scoring.interruption import between_passes
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, failed
 from ranker.scoring.token_budget import TokenBudget
@@ -208,6 +209,7 @@ class _Passes:
             smaller: list[list[batching.Unit]] = []
             with closing(parallel_map(self._forward, batches, workers)) as outputs:
                 for batch, logits in zip(batches, outputs, strict=True):
+                    between_passes()
                     if not isinstance(logits, Exception):
                         self._place(batch, logits, out)
                         if counted:

@@ -18,6 +18,7 @@ from ranker.errors import ScoringError
 from ranker.progress import computed
 from ranker.records import Group
 from ranker.scoring.distinct import ReadCount, add_reads, count_reads
+from ranker.scoring.interruption import between_passes
 from ranker.scoring.protocol import Floats, GroupScores, Scorer, ScorerInfo, failed, margins
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class SeveralDevices:
             add_reads(reads)
             results += scored
             computed(len(scored))
+            between_passes()
         return results
 
     def token_counts(self, group: Group) -> list[int]:

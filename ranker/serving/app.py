@@ -57,9 +57,8 @@ REFUSALS: Final = {
     401: "no key",
     408: "the body came too slowly",
     413: "the body is too long",
-    429: "the queue is full; see Retry-After",
-    503: "shutting down, or too many requests at once",
-    504: "it waited past its deadline",
+    429: "too much waits; see Retry-After",
+    503: "shutting down, or not computed before its deadline; see Retry-After",
 }
 
 
@@ -117,6 +116,7 @@ def _describe_keys(app: FastAPI, keys: Keys) -> None:
 
 
 async def _refused(request: Request, error: RefusedError) -> JSONResponse:
+    request.scope["refused"] = error.cause
     return JSONResponse({"detail": str(error)}, error.status, error.headers)
 
 

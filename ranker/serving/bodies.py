@@ -6,6 +6,8 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Annotated, Any, Final
 
 from fastapi import Request, Response
@@ -19,6 +21,9 @@ from ranker.data.read_row import unread_keys
 
 ERRORS: Final = 10
 """Most problems of a body in a response."""
+
+LONGEST_NAME: Final = 40
+"""Most characters of a body's field that a response repeats."""
 
 TAG: Final = "shape:"
 """Beginning of the names of a body's variants, which are no fields."""
@@ -47,6 +52,16 @@ EXPECTED: Final = {
 HARMLESS: Final = "model"
 """A field that every client sends; there is one model."""
 
+FIELDS: Final = 256
+"""Most fields of an object in a body. Each unknown one would be a problem of its own, and all are built."""
+
+SPARSE: Final = 4
+"""Least bytes of a body for each value in it, on average, beyond the first thousand. Bodies that can be scored hold
+texts; parsing a million empty values would hold the interpreter for 50 ms."""
+
+_CHECKERS: Final = ThreadPoolExecutor(2, thread_name_prefix="ranker-body")
+"""Few threads: each holds the interpreter while it parses, and the event loop waits for all of them."""
+
 NAME: Final = re.compile(r"[\w.\[\]-]{1,64}", re.ASCII)
 
 
@@ -65,7 +80,8 @@ class CheckedRoute(APIRoute):
         async def check_and_handle(request: Request) -> Response:
             body = await request.body()
             _check_kind(request.headers.get("content-type", "none"))
-            value, ignored = await asyncio.to_thread(_check, shape, body) if body else (None, [])
+            running = asyncio.get_running_loop().run_in_executor
+            value, ignored = await running(_CHECKERS, _check, shape, body) if body else (None, [])
             checked = CheckedRequest(request.scope, request.receive, body, value)
             response = await handler(checked)
             cut, prompts_cut = getattr(checked.state, "cut", (0, 0))
@@ -119,12 +135,17 @@ def _check(shape: TypeAdapter[Any], body: bytes) -> tuple[Any, list[str]]:
         RequestValidationError: invalid JSON, or a value of another type; at most ``ERRORS`` problems without their
             input.
     """
+    count = body.count(b",") + body.count(b"[") + body.count(b"{")
+    if count > 1000 + len(body) // SPARSE:
+        reason = f"expected texts, got about {count} values in {len(body)} bytes"
+        raise RequestValidationError([{"type": "value_error", "loc": ("body",), "msg": reason}])
     try:
         # Parsed before the check, whose errors would otherwise hold copies of the body.
         values = _parse(body)
     except (ValueError, RecursionError) as error:
         problem = {"type": "json_invalid", "loc": ("body",), "msg": f"JSON decode error: {error}"}
         raise RequestValidationError([problem]) from error
+    _check_fields(values)
     try:
         value = shape.validate_python(values)
     except ValidationError as error:
@@ -133,11 +154,22 @@ def _check(shape: TypeAdapter[Any], body: bytes) -> tuple[Any, list[str]]:
     return value, _ignored(value, values)
 
 
+def _check_fields(values: Any) -> None:
+    """Refuse objects with very many fields, at the top of a body or in a list of it."""
+    lists = [values, *values.values()] if isinstance(values, dict) else [values]
+    entries = chain(lists, *(entry for entry in lists if isinstance(entry, list)))
+    for entry in entries:
+        if isinstance(entry, dict) and len(entry) > FIELDS:
+            reason = f"expected objects of at most {FIELDS} fields, got one of {len(entry)}"
+            raise RequestValidationError([{"type": "too_long", "loc": ("body",), "msg": reason}])
+
+
 def _explained(problem: Any, values: Any) -> dict[str, Any]:
     """A problem with its place in the body, and what to do where pydantic's words do not say it."""
-    where = [step for step in problem["loc"] if not (isinstance(step, str) and step.startswith(TAG))]
+    steps = [step for step in problem["loc"] if not (isinstance(step, str) and step.startswith(TAG))]
+    where = [step[:LONGEST_NAME] if isinstance(step, str) else step for step in steps]
     if problem["type"] == "missing" and isinstance(values, dict):
-        got = ", ".join(f"{name:.40}" for name in list(values)[:ERRORS]) or "none"
+        got = ", ".join(name[:LONGEST_NAME] for name in list(values)[:ERRORS]) or "none"
         problem = problem | {"msg": f"expected this field, got the fields {got}"}
     elif problem["type"] in EXPECTED:
         problem = problem | {"msg": EXPECTED[problem["type"]]}

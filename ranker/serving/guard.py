@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,6 +15,9 @@ from ranker.serving import logs
 from ranker.serving.limits import Keys
 from ranker.serving.metrics import REASONS, TOO_MANY
 from ranker.serving.server import Server
+
+RECEIVING: Final = 64
+"""Bodies of the longest length that may be received at once; beyond, new ones are refused."""
 
 OPEN: Final = ("/", "/docs", "/redoc", "/openapi.json", "/livez", "/readyz", "/health")
 """Routes without a key: what the server is, and whether it answers."""
@@ -25,12 +28,19 @@ ASSETS: Final = "/static-offline-docs/"
 PAGE: Final = "/ui"
 """Path of the page for people."""
 
+PAGE_CALLS: Final = ("/queue/join", "/reset", "/cancel")
+"""Ends of the paths of the page's POST requests; gradio's others take files."""
+
+FILES: Final = re.compile(r"/(file|proxy|stream)(=|/)")
+"""Paths of gradio that read files of this machine or of others."""
+
 
 class Guard:
     """ASGI middleware: refuses requests without a key, bodies that are too long, and work while the queue is full.
 
-    The whole body is read before the application sees it, up to the limit, whatever its Content-Length says. A full
-    queue refuses a request before its body is parsed, so that overload costs little.
+    The whole body is read before the application sees it, up to the limit, whatever its Content-Length says. A request
+    counts as running once its body is there, so that slow clients take no places. A full queue refuses a request before
+    its body is parsed, so that overload costs little.
     """
 
     def __init__(self, app: ASGIApp, *, server: Server, keys: Keys) -> None:
@@ -40,6 +50,7 @@ class Guard:
         self.metrics = server.metrics
         self.batcher = server.batcher
         self.running = 0
+        self._received = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it with its route, status and seconds."""
@@ -59,12 +70,10 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        self.running += 1
         self.metrics.in_flight.inc()
         try:
             await self._guarded(scope, receive, send_and_note_status)
         finally:
-            self.running -= 1
             route = getattr(scope.get("route"), "path", "none")  # a route's template: clients cannot add labels
             seconds = time.perf_counter() - started
             self.metrics.in_flight.dec()
@@ -84,26 +93,30 @@ class Guard:
             scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"
             await _refuse(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
             return
-        if self.running > self.limits.max_concurrent_requests and not is_open:
-            scope["refused"] = TOO_MANY
-            await _refuse(send, 503, f"expected at most {self.limits.max_concurrent_requests} requests at once")
+        if scope["path"].startswith(PAGE) and not _is_of_page(scope["method"], scope["path"]):
+            await _refuse(send, 404, "the page takes texts only, no files", CLOSE)
             return
-        try:
-            async with asyncio.timeout(self.limits.request_timeout_s):
-                body = await self._body(receive)
-        except TimeoutError:
-            await _refuse(send, 408, f"expected the whole body within {self.limits.request_timeout_s:g} s")
-            return
+        body = await self._whole_body(scope, receive, send)
         if body is None:
-            await _refuse(send, 499, "the client has gone")  # nobody reads it; the status is counted
             return
-        if len(body) > self.limits.payload_limit:
-            await _refuse(send, 413, f"expected a body of at most {self.limits.payload_limit} bytes")
+        if scope["method"] == "POST" and not scope["path"].startswith(PAGE):
+            refusal = self.batcher.refusal(len(body))  # every character that is scored is one of the body
+            if refusal is not None:
+                await _refuse(send, refusal.status, str(refusal), _encoded(refusal.headers))
+                return
+        if self.running >= self.limits.max_concurrent_requests and not is_open:
+            scope["refused"] = TOO_MANY
+            detail = f"expected at most {self.limits.max_concurrent_requests} requests at once; try again in 1 s"
+            await _refuse(send, 429, detail, RETRY)
             return
-        if self.batcher.full and scope["method"] == "POST" and not scope["path"].startswith(PAGE):
-            wait = [(b"retry-after", str(math.ceil(self.batcher.seconds)).encode())]
-            await _refuse(send, 429, "the queue is full; see Retry-After", wait)
-            return
+        self.running += 1
+        try:
+            await self._answered(scope, body, receive, send)
+        finally:
+            self.running -= 1
+
+    async def _answered(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """The application's answer."""
         body_was_sent = False
 
         async def receive_read_body() -> Message:
@@ -115,17 +128,50 @@ class Guard:
 
         await self.app(scope, receive_read_body, send)
 
-    async def _body(self, receive: Receive) -> bytes | None:
-        """The body, at most one message longer than the limit; None when the client has disconnected."""
+    async def _whole_body(self, scope: Scope, receive: Receive, send: Send) -> bytes | None:
+        """The body; None where the request was refused, or its client has gone."""
+        limits = self.limits
         body = bytearray()
-        more = True
-        while more and len(body) <= self.limits.payload_limit:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        try:
+            async with asyncio.timeout(limits.request_timeout_s):
+                more = True
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        await _refuse(send, 499, "the client has gone")  # nobody reads it; the status is counted
+                        return None
+                    part = message.get("body", b"")
+                    body += part
+                    self._received += len(part)
+                    more = message.get("more_body", False)
+                    if len(body) > limits.payload_limit:
+                        await _refuse(send, 413, f"expected a body of at most {limits.payload_limit} bytes", CLOSE)
+                        return None
+                    if more and self._received > RECEIVING * limits.payload_limit:
+                        scope["refused"] = TOO_MANY
+                        detail = "too many bodies are being received; try again in 1 s"
+                        await _refuse(send, 429, detail, (*RETRY, *CLOSE))
+                        return None
+        except TimeoutError:
+            await _refuse(send, 408, f"expected the whole body within {limits.request_timeout_s:g} s", CLOSE)
+            return None
+        finally:
+            self._received -= len(body)
         return bytes(body)
+
+
+RETRY: Final = ((b"retry-after", b"1"),)
+CLOSE: Final = ((b"connection", b"close"),)
+"""Headers of refusals: when to try again, and that the rest of the body is not read."""
+
+
+def _is_of_page(method: str, path: str) -> bool:
+    """Whether the page itself sends such requests."""
+    return path.endswith(PAGE_CALLS) if method not in ("GET", "HEAD") else not FILES.search(path)
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
 
 async def _refuse(send: Send, status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:

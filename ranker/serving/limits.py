@@ -28,11 +28,23 @@ class Limits(BaseModel):
     )
     characters: int = Field(400_000, ge=1, description="of one text; beyond, 422")
     queue_items: int = Field(4096, ge=1, description="groups that may wait; beyond, 429")
-    request_timeout_s: float = Field(30.0, gt=0, description="seconds that a request may wait; beyond, 504")
+    queue_seconds: float = Field(
+        1.0,
+        gt=0,
+        description="seconds that a request may wait for others, or 16 times what it takes itself; beyond, 429",
+    )
+    request_timeout_s: float = Field(
+        30.0, gt=0, description="seconds from a request's body to its response, and for the body; beyond, 503 and 408"
+    )
     drain_seconds: int = Field(30, gt=0, description="seconds to finish accepted requests after SIGTERM")
     max_concurrent_requests: int = Field(
-        1024, ge=1, description="requests at once, including waiting ones; beyond, 503"
+        1024, ge=1, description="requests at once, including waiting ones; beyond, 429"
     )
+    max_connections: int = Field(
+        4096, ge=16, description="open connections; beyond, the one that has sent nothing whole for longest is closed"
+    )
+    head_timeout_s: float = Field(10.0, gt=0, description="seconds for a request's head; beyond, 408")
+    head_limit: int = Field(32 << 10, ge=1024, description="bytes of a request's head; beyond, 431")
 
 
 class UnprocessableError(Exception):

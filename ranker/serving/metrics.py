@@ -22,13 +22,16 @@ REASONS: Final = {
     413: "body_too_long",
     422: "invalid",
     429: "queue_full",
+    431: "head_too_long",
     499: "client_gone",
     503: "draining",
-    504: "deadline",
 }
-"""Why a request was refused, by its status; ``too_many_requests`` is a 503 of its own."""
+"""Why a request was refused, by its status, where nothing more is known of it."""
 
 TOO_MANY: Final = "too_many_requests"
+DEADLINE: Final = "deadline"
+ENGINE: Final = "engine"
+"""Reasons that share a status with another: 429 and 503."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Metrics:
         self._batch_items = Histogram("ranker_batch_items", "items of a batch", buckets=ITEMS, registry=registry)
         self._batch_seconds = Histogram("ranker_batch_seconds", "inference", buckets=SECONDS, registry=registry)
         self._waited = Histogram("ranker_queue_seconds", "wait in the queue", buckets=SECONDS, registry=registry)
-        for reason in (*REASONS.values(), TOO_MANY):
+        for reason in (*REASONS.values(), TOO_MANY, DEADLINE, ENGINE):
             self.refused.labels(reason)  # counters that exist at 0 can be watched for their first increase
 
     def watch(self, queue_length: Callable[[], int]) -> None:

@@ -5,6 +5,7 @@ Import this module lazily: it needs the ``serve`` extra, and says so where the e
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
@@ -30,6 +31,7 @@ try:
 
     from ranker.serving import page
     from ranker.serving.app import application
+    from ranker.serving.connections import Connections
     from ranker.serving.server import Server
 except ModuleNotFoundError as error:
     if error.name in EXTRA_OF:
@@ -37,6 +39,18 @@ except ModuleNotFoundError as error:
     raise
 
 logger = logging.getLogger(__name__)
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
+OTHER_FILES: Final = 128
+"""Open files of the process besides its connections."""
+
+COLLECT: Final = (50_000, 20, 100)
+"""Objects between two garbage collections, and how many of those make one of older objects. With Python's 700 a body of
+many small lists is collected a thousand times while it is parsed, and the event loop waits for a second."""
 
 KEYS = "RANKER_API_KEYS"
 """The environment variable that may hold keys, separated by commas."""
@@ -99,7 +113,11 @@ def serve(
         access_log=False,
         timeout_graceful_shutdown=limits.drain_seconds,
         server_header=False,
+        ws="none",
+        http=Connections(_with_open_files(limits), server.metrics).protocol,  # type: ignore[arg-type]
     )
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
     with _listening(host, port) as listener:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: None)  # uvicorn raises them again when it has drained
@@ -116,6 +134,19 @@ def serve(
     if not whole:  # Python's shutdown aborts where a thread still computes
         sys.stderr.flush()
         os._exit(0)
+
+
+def _with_open_files(limits: Limits) -> Limits:
+    """The limits, with no more connections than this process may have open files; it may have more from now on."""
+    if resource is None:
+        return limits
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.max_connections + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return limits.model_copy(update={"max_connections": max(1, soft - OTHER_FILES)})
+    return limits
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -53,8 +53,13 @@ class Server:
         self.name = name
         self.limits = limits
         self.metrics = Metrics()
-        lanes = LANES if scorer.info.parallel_passes > 1 else 1
-        self.batcher = Batcher(scorer, queue_items=limits.queue_items, lanes=lanes, note=self.metrics.note_batch)
+        self.batcher = Batcher(
+            scorer,
+            queue_items=limits.queue_items,
+            queue_s=limits.queue_seconds,
+            lanes=LANES if scorer.info.parallel_passes > 1 else 1,
+            note=self.metrics.note_batch,
+        )
         self.metrics.watch(lambda: self.batcher.queue_length)
         self.metrics.describe(name, scorer.info, ranker.__version__)
         self.started = time.time()
@@ -123,7 +128,7 @@ class Server:
                 client_left = disconnect.done()
             finally:
                 disconnect.cancel()
-            if not future.done() and work.cancel():
+            if not future.done() and work.cancel():  # also where it is computed: that ends between two passes
                 raise HTTPException(499, "the client has gone") if client_left else DeadlineError(LATE)
         results = await future
         cut, prompts_cut = getattr(request.state, "cut", (0, 0))

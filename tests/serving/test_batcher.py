@@ -1,5 +1,7 @@
 """Everyone gets what they asked for, in whatever company, or is told why not."""
 
+import ctypes
+import itertools
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -9,13 +11,16 @@ import pytest
 
 from ranker.records import Group
 from ranker.runtime.onnx_scorer import OnnxScorer
+from ranker.scoring.interruption import between_passes
 from ranker.scoring.protocol import GroupScores
 from ranker.serving.batcher import (
     BATCH_ITEMS,
+    LONG_LANES,
     MIN_PARALLEL_ITEMS,
     Batcher,
     DeadlineError,
     DrainingError,
+    LaneError,
     OverloadedError,
 )
 from tests.support.scorers import info_of
@@ -70,17 +75,20 @@ def test_what_waits_is_one_batch_and_everyone_gets_their_own(slow):
     assert batcher.queue_length == 0
 
 
-def test_a_batch_is_bounded_and_a_large_request_is_whole(slow):
+def test_batches_are_bounded_and_take_groups_of_all_requests_in_turn(slow):
     scorer, batcher = slow
     batcher.submit([group(1)], seconds=9)
     time.sleep(0.1)
     futures = [batcher.submit([group(2)] * 100, seconds=9) for _ in range(4)]
     large = batcher.submit([group(3)] * 500, seconds=9)
     scorer.gate.set()
+    done = []
+    for name, future in [("large", large), *((n, future) for n, future in enumerate(futures))]:
+        future.add_done_callback(lambda future, name=name: done.append(name))
     assert len(large.result(5)) == 500
     assert all(len(f.result(5)) == 100 for f in futures)
-    assert max(scorer.calls[:-1]) <= BATCH_ITEMS
-    assert scorer.calls[-1] == 500
+    assert max(scorer.calls) <= BATCH_ITEMS
+    assert done[-1] == "large"
 
 
 def test_a_full_queue_refuses_and_says_when(slow):
@@ -175,4 +183,142 @@ def test_two_lanes_of_one_model_give_everyone_their_own(pointwise):
     for future, want in zip(futures, expected, strict=True):
         (got,) = future.result(30)
         np.testing.assert_allclose(got.scores, want.scores, atol=1e-5)
+    assert batcher.drain(5)
+
+
+class Passes:
+    """A model of passes that each take 10 ms; one whose answer is "panic" ends the thread that computes it."""
+
+    info = info_of()
+
+    def __init__(self):
+        self.passes = []
+        self.started = threading.Event()
+
+    def score(self, groups, *, preserve_order=False):
+        for group in groups:
+            for _ in range(max(1, int(group.prompt or 1))):
+                self.started.set()
+                time.sleep(0.01)
+                self.passes.append(group.candidates[0])
+                between_passes()
+            if group.candidates[0] == "panic":
+                raise SystemExit("panic")
+        return [GroupScores(np.zeros(len(g.candidates), np.float32), np.zeros(len(g.candidates), bool)) for g in groups]
+
+
+@pytest.fixture
+def passes():
+    scorer = Passes()
+    batcher = Batcher(scorer)
+    yield scorer, batcher
+    batcher.drain(5)
+
+
+def heavy(name, passes=1000):
+    """A group that is longer than a batch."""
+    return Group(str(passes), (name, *(["x" * 1000] * 40)))
+
+
+def test_a_long_group_lets_small_ones_go_between_its_passes(passes):
+    scorer, batcher = passes
+    long = batcher.submit([heavy("long")], seconds=60)
+    assert scorer.started.wait(5)
+    for _ in range(3):
+        batcher.submit([Group("1", ("small",))], seconds=5).result(2)
+    assert not long.done()
+    assert long.cancel()
+
+
+def test_several_long_groups_take_turns(passes):
+    scorer, batcher = passes
+    long = [batcher.submit([heavy(f"long {n}", passes=30)], seconds=60) for n in range(3)]
+    for future in long:
+        future.result(10)
+    changes = sum(a != b for a, b in itertools.pairwise(scorer.passes))
+    assert changes > 4
+
+
+def test_long_work_that_nobody_awaits_ends_between_two_passes(passes):
+    scorer, batcher = passes
+    gone = [batcher.submit([heavy(f"gone {n}")], seconds=60) for n in range(LONG_LANES + 2)]
+    assert scorer.started.wait(5)
+    for future in gone:
+        assert future.cancel()
+    batcher.submit([heavy("next", passes=1)], seconds=9).result(3)
+    count = len(scorer.passes)
+    time.sleep(0.1)
+    assert len(scorer.passes) == count
+
+
+def test_long_work_ends_at_its_deadline(passes):
+    scorer, batcher = passes
+    late = batcher.submit([heavy("late")], seconds=0.2)
+    with pytest.raises(DeadlineError, match="send it again later, or a smaller one"):
+        late.result(3)
+
+
+def test_a_panic_fails_its_own_request_and_the_lane_goes_on(passes):
+    scorer, batcher = passes
+    first = batcher.submit([Group("20", ("a",))], seconds=9)
+    assert scorer.started.wait(5)
+    others = [batcher.submit([Group("1", (name,))], seconds=9) for name in ("b", "panic", "c")]
+    with pytest.raises(LaneError, match="SystemExit: panic"):
+        others[1].result(5)
+    assert [len(future.result(5)) for future in (first, others[0], others[2])] == [1, 1, 1]
+    assert batcher.alive
+
+
+def test_a_lane_that_is_killed_goes_on_and_its_request_is_answered(passes):
+    scorer, batcher = passes
+    victim = batcher.submit([Group("500", ("victim",))], seconds=9)
+    assert scorer.started.wait(5)
+    for lane in [thread for thread in threading.enumerate() if thread.name.startswith("ranker-lane")]:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(lane.ident), ctypes.py_object(SystemExit))
+    with pytest.raises(LaneError):
+        victim.result(5)
+    assert len(batcher.submit([Group("1", ("next",))], seconds=9).result(5)) == 1
+    assert batcher.alive
+
+
+def measured(queue_s):
+    """A batcher whose model was measured: about 100 passes of one group in a second."""
+    batcher = Batcher(Passes(), queue_s=queue_s)
+    for _ in range(10):
+        batcher.submit([Group("1", ("x" * 34,))], seconds=9).result(5)
+    return batcher
+
+
+def test_work_that_would_wait_too_long_is_refused_at_once():
+    batcher = measured(queue_s=0.3)
+    refusals = 0
+    waits = set()
+    accepted = []
+    for _ in range(200):
+        try:
+            accepted.append(batcher.submit([Group("1", ("x" * 34,))], seconds=9))
+        except OverloadedError as error:
+            refusals += 1
+            waits.add(error.headers["Retry-After"])
+    assert refusals > 100
+    assert waits == {"1"}
+    assert len(accepted) > 10
+    for future in accepted:
+        future.result(5)
+    assert batcher.drain(5)
+
+
+def test_a_small_request_is_not_refused_because_a_large_one_waits():
+    batcher = measured(queue_s=0.3)
+    large = batcher.submit([Group("1", ("x" * 34,))] * 200, seconds=9)
+    small = batcher.submit([Group("1", ("x" * 34,))], seconds=9)
+    small.result(2)
+    assert not large.done()
+    assert large.cancel()
+    assert batcher.drain(5)
+
+
+def test_a_large_request_is_accepted_by_an_idle_model():
+    batcher = measured(queue_s=0.01)
+    assert len(batcher.submit([Group("1", ("x" * 34,))] * 100, seconds=9).result(5)) == 100
     assert batcher.drain(5)

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ranker.serving.guard import OPEN, PAGE, Guard
+from ranker.serving.batcher import OverloadedError
+from ranker.serving.guard import OPEN, PAGE, RECEIVING, Guard
 from ranker.serving.limits import Keys, Limits
 from ranker.serving.metrics import Metrics
 
@@ -39,7 +40,7 @@ class Client:
     def __init__(self, app=None, *, full=False, keys=(), **limits):
         self.app = app or App()
         self.metrics = Metrics()
-        batcher = SimpleNamespace(full=full, seconds=1.2)
+        batcher = SimpleNamespace(refusal=lambda characters: OverloadedError(1.2) if full else None)
         server = SimpleNamespace(limits=Limits(**limits), metrics=self.metrics, batcher=batcher)
         self.guard = Guard(self.app, server=server, keys=Keys(keys))
 
@@ -148,10 +149,10 @@ def test_a_body_that_does_not_end_in_time_is_refused():
 def test_a_full_queue_refuses_work_with_the_time_to_wait():
     status, headers, _ = answer = Client(full=True).send()
     assert (status, headers[b"retry-after"]) == (429, b"2")
-    assert detail(answer) == "the queue is full; see Retry-After"
+    assert detail(answer) == "the queue is full; try again in 2 s"
 
 
-@pytest.mark.parametrize(("path", "method"), [("/livez", "GET"), ("/metrics", "GET"), (f"{PAGE}/queue", "POST")])
+@pytest.mark.parametrize(("path", "method"), [("/livez", "GET"), ("/metrics", "GET"), (f"{PAGE}/queue/join", "POST")])
 def test_a_full_queue_refuses_no_other_request(path, method):
     assert Client(full=True).send(path=path, method=method)[0] == 200
 
@@ -190,7 +191,49 @@ def together(client, *paths):
 
 def test_more_requests_at_once_than_allowed_are_refused():
     first, second = together(Client(max_concurrent_requests=1), "/v1/score", "/v1/score")
-    assert (first[0], second[0], detail(second)) == (200, 503, "expected at most 1 requests at once")
+    assert (first[0], second[0]) == (200, 429)
+    assert second[1][b"retry-after"] == b"1"
+    assert detail(second) == "expected at most 1 requests at once; try again in 1 s"
+
+
+def test_clients_that_send_slowly_take_no_places():
+    client = Client(max_concurrent_requests=1)
+
+    async def requests():
+        slow = asyncio.ensure_future(client.exchange(body(b"{", True)))
+        await asyncio.sleep(0)
+        answer = await client.exchange()
+        slow.cancel()
+        return answer
+
+    assert asyncio.run(requests())[0] == 200
+
+
+def test_bodies_that_are_received_at_once_are_bounded():
+    client = Client(payload_limit=1024)
+
+    async def requests():
+        slow = [asyncio.ensure_future(client.exchange(body(b"x" * 1000, True))) for _ in range(RECEIVING + 2)]
+        await asyncio.sleep(0.01)
+        one_more = await client.exchange(body(b"x" * 1000, True), body(b"x"))
+        for waiting in slow:
+            waiting.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+        return one_more
+
+    status, headers, _ = asyncio.run(requests())
+    assert (status, headers[b"retry-after"]) == (429, b"1")
+    assert client.send()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/ui/gradio_api/upload", "POST"), ("/ui/gradio_api/file=/etc/hosts", "GET"), ("/ui/gradio_api/proxy=x", "GET")],
+)
+def test_the_page_takes_and_shows_no_files(path, method):
+    client = Client()
+    assert client.send(path=path, method=method)[0] == 404
+    assert client.app.bodies == []
 
 
 def test_probes_are_answered_however_many_requests_run():
