@@ -36,7 +36,7 @@ SECTIONS = {
     ),
     "Evaluation": ("evaluate", "EvaluationReport"),
     "Export": ("export_onnx", "ParityReport"),
-    "Data": ("filter_files", "select_rows", "JobStatus", "score_file", "BatchScorer"),
+    "Data": ("filter_files", "select_rows", "check_job", "JobParts", "JobStatus", "score_file", "BatchScorer"),
     "Server": ("Client", "AsyncClient"),
     "Checkpoints": ("inspect_checkpoint", "CheckpointReport", "verify_checkpoint", "convert", "merge_adapter"),
     "Lower level": ("Scorer", "Group", "BadRow", "Preference", "GroupScores"),

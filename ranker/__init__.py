@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ranker.api.checkpoints import convert, inspect_checkpoint, merge_adapter, verify_checkpoint
     from ranker.api.evaluation import evaluate
     from ranker.api.exporting import export_onnx
-    from ranker.api.files import filter_files, score_file, select_rows
+    from ranker.api.files import check_job, filter_files, score_file, select_rows
     from ranker.api.training import TrainResult, train
     from ranker.batch_scorer import BatchScorer
     from ranker.checkpoints.report import CheckpointReport
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from ranker.evaluation.evaluation_report import EvaluationReport
     from ranker.export.parity import ParityReport
+    from ranker.jobs.integrity import JobParts
     from ranker.jobs.job import JobStatus
     from ranker.loading import Ranker, load
     from ranker.ranking.ranks import Ranking
@@ -70,6 +71,7 @@ _HOME = {
     "GroupScores": "scoring.protocol",
     "InterruptedRunError": "errors",
     "JobError": "errors",
+    "JobParts": "jobs.integrity",
     "JobStatus": "jobs.job",
     "ListLoss": "training.losses",
     "Loss": "training.losses",
@@ -90,6 +92,7 @@ _HOME = {
     "ServerError": "errors",
     "TrainResult": "api.training",
     "TrainingStopped": "training.interrupts",
+    "check_job": "api.files",
     "convert": "api.checkpoints",
     "evaluate": "api.evaluation",
     "export_onnx": "api.exporting",
@@ -123,6 +126,7 @@ __all__ = [
     "GroupScores",
     "InterruptedRunError",
     "JobError",
+    "JobParts",
     "JobStatus",
     "ListLoss",
     "Loss",
@@ -144,6 +148,7 @@ __all__ = [
     "TrainResult",
     "TrainingStopped",
     "__version__",
+    "check_job",
     "convert",
     "evaluate",
     "export_onnx",

@@ -24,6 +24,7 @@ from ranker.runtime.session import available_cores
 from ranker.signals import number_of
 
 if TYPE_CHECKING:
+    from ranker.jobs.integrity import JobParts
     from ranker.jobs.job import JobStatus, Work
     from ranker.jobs.stream import Operation, StreamResult
 
@@ -146,7 +147,7 @@ def select_rows(
     """Select rows anew from those that ``filter_files`` has scored; no model is needed.
 
     Args:
-        folder: the ``output`` of ``filter_files``.
+        folder: the ``output`` of ``filter_files``, or of this function.
         output: the folder of the selected rows; default ``folder``, where they replace those selected before.
         keep: as in ``filter_files``.
         keep_top: as in ``filter_files``.
@@ -159,7 +160,8 @@ def select_rows(
         What this call did: parts, rows read, rows written, rows with an error.
 
     Raises:
-        ConfigError: an invalid expression or share, or ``output`` holds the scores.
+        ConfigError: no selection in the place of another one, an invalid expression or share, or ``output`` holds the
+            scores.
         JobError: the folder holds no scores, or not all of them yet, or ``output`` holds another job.
         InterruptedRunError: Ctrl-C or SIGTERM; finished parts are kept.
 
@@ -175,12 +177,39 @@ def select_rows(
     selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
     target = Path(folder if output is None else output)
     scores = stored.scores_in(Path(folder))
+    if output is None and keep_top is None and selection == Selection():
+        raise ConfigError(
+            f"{folder}: expected a selection in the place of the one that is there: --keep, --keep-top, --best-of, "
+            "--pairs or --drop-ties; to get all rows, give another folder with -o"
+        )
     check_folder(target)
     report = progress or (lambda rows: None)
     try:
         return stored.select_stored(scores, target, selection=selection, share=keep_top, progress=report, wait=wait)
     except KeyboardInterrupt as error:
         raise InterruptedRunError(job.interrupted(target), number_of(error)) from error
+
+
+def check_job(folder: str | Path) -> JobParts:
+    """Check that the files of a job are those that were written.
+
+    Args:
+        folder: the ``output`` of ``filter_files`` or ``select_rows``.
+
+    Returns:
+        The parts that are there, and all parts of the job; those of the scores beside a selection count too.
+
+    Raises:
+        JobError: no job, or a file that was changed or is missing; the message names it and what to do.
+
+    Example:
+        >>> status = ranker.filter_files("data/*.jsonl", "model.onnx", "kept", keep_top=0.5)
+        >>> ranker.check_job("kept").is_whole
+        True
+    """
+    from ranker.jobs.integrity import check_job
+
+    return check_job(Path(folder))
 
 
 def _check_share(keep_top: Any) -> None:

@@ -21,6 +21,18 @@ from ranker.cli.selection import (
 from ranker.errors import ConfigError
 
 
+def _check(folder: str | None) -> None:
+    """End after a check of a job's files."""
+    if folder is None:
+        return
+    from ranker.api.files import check_job
+
+    parts = check_job(folder)
+    state = "the job is finished" if parts.is_whole else "the same ranker filter command continues"
+    typer.echo(f"{folder}: {parts.there} of {parts.total} parts are there and as they were written; {state}")
+    raise typer.Exit
+
+
 def main(
     inputs: Annotated[
         list[str],
@@ -48,6 +60,15 @@ def main(
     threads: Threads = None,
     option: Option = None,
     average_orders: AverageOrders = True,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            "--check",
+            help="check that the files of this folder's job are as they were written, and end",
+            is_eager=True,
+            callback=_check,
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="end when the whole job is done, also by other workers")] = False,
     quiet: Quiet = False,
 ) -> None:

@@ -67,7 +67,8 @@ def report_job(folder: Path, status: JobStatus) -> None:
     unfinished = "other workers still have parts, or it was stopped; start again to continue"
     rows = [
         ("parts done here", str(status.parts)),
-        ("rows read, written, in all", f"{totals.read}, {totals.written}"),
+        ("rows read", f"{totals.read:,}"),
+        ("rows written", f"{totals.written:,}{summary.share_in_words(totals)}"),
         ("rows with an error", f"{totals.errors}" + (f"; the first: {totals.first_error}" if totals.errors else "")),
         *summary.answers_rows(totals),
         ("rows left out by the selection", str(totals.read - totals.written - totals.errors)),

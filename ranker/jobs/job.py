@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from ranker.data.files import Row, rename_collisions
 from ranker.data.shapes import RowShape
 from ranker.data.sources import Source
 from ranker.errors import ConfigError, DataError, JobError
-from ranker.jobs import parts, summary
+from ranker.jobs import integrity, parts, summary
 from ranker.jobs.leases import REPLACING, Lease, held
 from ranker.jobs.plan import PART_ROWS, PLAN, SCORED, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
 from ranker.jobs.select import OutputRows, Select, Selection, selector
@@ -26,6 +26,7 @@ from ranker.progress import current, stage
 from ranker.records import BadRow, Group
 from ranker.scoring.distinct import count_reads
 from ranker.scoring.protocol import GroupScores
+from ranker.scoring.token_budget import fixed_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -147,13 +148,20 @@ def finished(job: Job, title: str, progress: Progress, work: Work | None = None,
 
     Raises:
         DataError: all rows failed.
+        JobError: a part that is there, or the input, was changed.
     """
+    if not integrity.is_whole(job.folder, job.plan):
+        (job.folder / parts.SUCCESS).unlink(missing_ok=True)
+    integrity.check_parts(job.folder, filter(job.has, job.plan.parts()))
     with stage(title, job.rows, done=job.rows_done()):
         status = (work or Job.run)(job, progress)
         while wait and next(job.pending(), None) is not None and (job.folder / PLAN).exists():
             time.sleep(POLL_S)
             status += (work or Job.run)(job, progress)
     if next(job.pending(), None) is None:
+        integrity.check_input(job.plan.sources)
+        if status.parts:
+            integrity.check_parts(job.folder, job.plan.parts())
         parts.finish(job.folder)
         counts = summary.write_summary(job.folder, job.plan)
         if counts.read and counts.errors == counts.read:
@@ -185,7 +193,11 @@ def interrupted(folder: Path) -> str:
 
 def settings_of(scorer: BatchScorer, selection: Selection | None) -> dict[str, Any]:
     """What decides the output of a job, for its plan."""
+    info = scorer.scorer.info
     return {
+        "engine": info.engine,
+        "precision": info.precision,
+        "max_tokens_per_forward": info.max_tokens_per_forward,
         "model": scorer.digest or scorer.model,
         "columns": scorer.columns,
         "prefix": scorer.prefix,
@@ -217,6 +229,10 @@ class RowScores(Protocol):
         """Rows of a part that failed when they were scored and are not in it, and the first reason."""
         ...
 
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Refuse to score otherwise than the job's settings say."""
+        ...
+
 
 class FromModel:
     """Scores by a model."""
@@ -244,6 +260,17 @@ class FromModel:
     def failed(self, part: Part) -> tuple[list[Row], str | None]:
         """See ``RowScores``: all rows are in their part."""
         return [], None
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """See ``RowScores``: another engine or precision would give other scores.
+
+        Raises:
+            JobError: naming both.
+        """
+        info = self.scorer.scorer.info
+        for name, value in (("engine", info.engine), ("precision", info.precision)):
+            if settings[name] != value:
+                raise JobError(f"the job was started with {name} {settings[name]}, this worker has {value}")
 
     def facts(self) -> dict[str, Any]:
         """The model's name, and whether its scores are comparable across prompts."""
@@ -315,10 +342,12 @@ class Job:
         lost = errors = len(bad)
         sketch = Sketch()
         answers = answers_read = 0
+        self.scores.check(self.plan.settings)
+        tokens = self.plan.settings["max_tokens_per_forward"]
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
             chunk = rows[start : start + BATCH]
-            with count_reads() as readings, current().span(len(chunk)):
+            with count_reads() as readings, current().span(len(chunk)), fixed_tokens(tokens):
                 scored_rows = self.scores.score(chunk, part.shape)
             answers += readings.asked
             answers_read += readings.read
@@ -339,8 +368,11 @@ class Job:
                     first_error = first_error or reason
                     bad.append(row | {f"{self.scores.prefix}error": reason})
             progress(len(chunk))
+        digests: dict[str, str] = {}
         if bad:
-            parts.write(target.with_name(f"errors-{part.number:06d}.jsonl"), bad, None)
+            parts.write(
+                parts.errors_path(self.folder, part), bad, None, lambda digest: digests.update(errors_sha256=digest)
+            )
         schema = None
         if part.is_parquet:
             messages = parts.align(kept, self.output_rows)
@@ -363,6 +395,7 @@ class Job:
             "answers": answers,
             "answers_read": answers_read,
             "seconds": round(time.monotonic() - started, 3),
+            **digests,
             **self.scores.facts(),
         }
         self._check_plan()

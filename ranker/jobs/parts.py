@@ -13,6 +13,7 @@ from typing import Any, Final
 from ranker.atomic import draft_file, is_dead, write_text
 from ranker.batch_scorer import arrow_types
 from ranker.data.files import Row, line_of, opened, rename_collisions
+from ranker.errors import JobError
 from ranker.jobs.leases import STALE
 from ranker.jobs.plan import Part
 from ranker.jobs.select import OutputRows
@@ -20,6 +21,17 @@ from ranker.jobs.select import OutputRows
 MANIFEST: Final = "_manifest.jsonl"
 SUCCESS: Final = "_SUCCESS"
 FACTS: Final = "_parts"
+NOTED: Final[Mapping[str, type]] = {
+    "part": int,
+    "file": str,
+    "read": int,
+    "rows": int,
+    "errors": int,
+    "scores": dict,
+    "sha256": str,
+}
+"""Facts that every part has, and their types."""
+
 MEASURED: Final = ("seconds", "model")
 """Facts that say who did a part and how fast; the manifest is the same whoever did the job."""
 
@@ -30,6 +42,11 @@ LEFT: Final = (".part-*", ".errors-*", "..part-*", "._*", ".summary.*", f"{FACTS
 def path_of(folder: Path, part: Part) -> Path:
     """The file of a part: Parquet for Parquet input, otherwise JSON lines."""
     return folder / f"{part.name}{'.parquet' if part.is_parquet else '.jsonl'}"
+
+
+def errors_path(folder: Path, part: Part) -> Path:
+    """The file of the rows of a part that failed, where a selection leaves them out."""
+    return folder / f"errors-{part.number:06d}.jsonl"
 
 
 def schema_of(
@@ -123,8 +140,27 @@ def note(folder: Path, part: Part, facts: Mapping[str, Any]) -> None:
 
 
 def facts(folder: Path) -> list[dict[str, Any]]:
-    """The facts of all finished parts, in order."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((folder / FACTS).glob("part-*.json"))]
+    """The facts of all finished parts, in order.
+
+    Raises:
+        JobError: a file that is damaged.
+    """
+    return [_facts_in(path) for path in sorted((folder / FACTS).glob("part-*.json"))]
+
+
+def _facts_in(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [name for name, kind in NOTED.items() if not isinstance(values[name], kind)]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        wrong = [type(error).__name__]
+    if wrong:
+        raise JobError(
+            f"{path}: not the record of a part ({wrong[0]}); delete it and {path.stem}.* in {path.parent.parent}, and "
+            "the same ranker filter command writes them again"
+        )
+    facts: dict[str, Any] = values
+    return facts
 
 
 def finish(folder: Path) -> None:

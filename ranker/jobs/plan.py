@@ -20,12 +20,15 @@ from ranker.progress import counted, stage
 from ranker.records import BadRow
 
 PLAN: Final = "_plan.json"
-VERSION: Final = 1
+VERSION: Final = 2
 PART_ROWS: Final = 5000
 """Rows of a part; a process that dies loses at most one part."""
 
 SCORED: Final = "_scored"
 """The subfolder of all scored rows, from which others are selected."""
+
+FOLLOWED: Final = ("max_tokens_per_forward",)
+"""Settings that all workers of a job take from its plan, so that no score depends on who did a part."""
 
 BLOCK: Final = 1 << 20
 
@@ -35,6 +38,8 @@ NAMES: Final = {
     "settings.model": "the model",
     "settings.columns": "--column",
     "settings.options": "its options",
+    "settings.engine": "the engine, so that all scores are computed alike",
+    "settings.precision": "the model's precision, or its --device",
     "settings.share": "--keep-top",
     "settings.selection.keep": "--keep",
     "settings.selection.make": "--best-of or --pairs",
@@ -133,22 +138,41 @@ def make_plan(files: Sequence[Source], part_rows: int, settings: Mapping[str, An
     sources = []
     with stage("reading the input", None):
         for source in files:
-            file = seen.get((source.path, *_stamp(source.path))) or _read(source)
+            file = seen.get((source.path, *stamp(source.path))) or _read(source)
             sources.append(replace(file, dataset=source.dataset or file.dataset))
     return Plan(tuple(sources), part_rows, dict(settings))
 
 
 def read(folder: Path) -> Plan | None:
-    """The plan of the job in ``folder``; None without a job."""
+    """The plan of the job in ``folder``; None without a job.
+
+    Raises:
+        JobError: the plan's file is damaged, or from another version.
+    """
     file = folder / PLAN
     if not file.exists():
         return None
-    values = json.loads(file.read_text(encoding="utf-8"))
-    sources = tuple(InputFile(**source) for source in values["sources"])
-    return Plan(sources, values["part_rows"], values["settings"], values["version"])
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        sources = tuple(InputFile(**source) for source in values["sources"])
+        plan = Plan(sources, int(values["part_rows"]), dict(values["settings"]), int(values["version"]))
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise JobError(f"{file}: not the plan of a job ({type(error).__name__}); choose a new folder") from error
+    if plan.version != VERSION or plan.part_rows < 1:
+        raise JobError(
+            f"{file}: written by another version of this package (plan {plan.version}, this is {VERSION}); finish the "
+            "job with that one, or choose a new folder"
+        )
+    return plan
 
 
-def _stamp(path: str) -> tuple[int, int]:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a local file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp(path: str) -> tuple[int, int]:
     """Size and time of a local file; (-1, -1) if it cannot be read."""
     try:
         status = Path(path).stat()
@@ -159,7 +183,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 def _read(source: Source) -> InputFile:
     path = source.path
-    modified = max(0, _stamp(path)[1])
+    modified = max(0, stamp(path)[1])
     rows = sum(1 for _ in counted(source.rows()))
     digest, size = hashlib.sha256(), 0
     with opened(path) as file:
@@ -171,6 +195,11 @@ def _read(source: Source) -> InputFile:
 
 def start_or_resume(plan: Plan, folder: Path) -> Plan:
     """Write the plan to a new folder, or check that the folder holds the same job.
+
+    Settings in ``FOLLOWED`` are those of the worker that started the job.
+
+    Returns:
+        The folder's plan.
 
     Raises:
         ConfigError: the folder is in an object store.
@@ -187,8 +216,11 @@ def start_or_resume(plan: Plan, folder: Path) -> Plan:
         if create_text(file, json.dumps(asdict(plan), indent=1, sort_keys=True) + "\n"):
             return plan
     earlier = read(folder)
-    if earlier is not None:
-        check_same(folder, earlier, plan)
+    if earlier is None:
+        return plan
+    followed = {name: value for name, value in earlier.settings.items() if name in FOLLOWED}
+    plan = replace(plan, settings={**plan.settings, **followed})
+    check_same(folder, earlier, plan)
     return plan
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from ranker.data.readers import is_table, read_rows
 from ranker.data.shapes import RowShape
 from ranker.data.sources import Source
 from ranker.errors import ConfigError, DataError, JobError
-from ranker.jobs import leases, parts, summary
+from ranker.jobs import integrity, leases, parts, summary
 from ranker.jobs.job import (
     Job,
     JobStatus,
@@ -46,7 +48,6 @@ from ranker.jobs.plan import (
     start_or_resume,
 )
 from ranker.jobs.select import Selection, selector
-from ranker.jobs.sketch import Sketch
 from ranker.progress import counted, stage
 from ranker.records import BadRow, Group
 from ranker.scoring.protocol import GroupScores, failed
@@ -110,6 +111,7 @@ def score_and_select(
     if (folder / parts.SUCCESS).exists() and not scores.exists():
         plan = make_plan(files, part_rows, settings_of_scoring(scorer, None), folder)
         _check_discarded(folder, _settings(plan, selection, share))
+        integrity.check_job(folder)
         return JobStatus()
     done = score(scorer, inputs, scores, part_rows=part_rows, progress=progress, work=work, wait=wait)
     if not (scores / parts.SUCCESS).exists():
@@ -131,10 +133,12 @@ def scores_in(folder: Path) -> Path:
         plan, scores = read(folder / SCORED), folder / SCORED
     if plan is None:
         raise JobError(f"{folder}: expected a folder that ranker filter wrote, found no job in it")
+    if "input" in plan.settings and plan.sources and (read(Path(plan.sources[0].path).parent) is not None):
+        return scores_in(Path(plan.sources[0].path).parent)  # of a selection with a folder of its own
     if "input" in plan.settings or plan.settings.get("selection") not in (None, Selection().facts()):
         raise JobError(
-            f"{folder}: its scores were discarded, and only the selected rows are there; score the input again with "
-            "ranker filter, without --discard-scores"
+            f"{folder}: its scores were discarded, and only the selected rows are there; score the input again into a "
+            "new folder with ranker filter, without --discard-scores"
         )
     if not (scores / parts.SUCCESS).exists():
         raise JobError(f"{folder}: not all rows are scored yet; continue it with the same ranker filter command")
@@ -154,8 +158,8 @@ def select_stored(
 
     With a share the best rows are kept, and of these the rows that ``selection`` keeps. Rows are compared by the score
     of their best candidate; with a model that compares answers by its margin over the next candidate, because scores
-    of such a model are not comparable across prompts. The threshold comes from counts (``sketch``), so rows that tie
-    with the last one on 16 bits are kept too. A selection of the same scores that is in the folder is replaced.
+    of such a model are not comparable across prompts. Rows that tie with the last one are kept too, and a warning says
+    how many. A selection of the same scores that is in the folder is replaced.
 
     Args:
         scores: the folder of all scored rows (``scores_in``).
@@ -176,6 +180,7 @@ def select_stored(
     scoring = read(scores)
     if scoring is None:
         raise JobError(f"{scores}: expected a job's folder, found no {PLAN}")
+    integrity.check_parts(scores, scoring.parts())
     sources = [
         Source(str(parts.path_of(scores, part).absolute()), part.dataset if part.shape is not None else "")
         for part in scoring.parts()
@@ -183,7 +188,6 @@ def select_stored(
     prefix, facts = str(scoring.settings["prefix"]), parts.facts(scores)
     settings = _settings(scoring, selection, share)
     plan = make_plan(sources, scoring.part_rows, settings, folder)
-    _check_parts(plan, facts)
     relative = any(part.get("relative") for part in facts)
     keep = selection.keep
     warn_of_relative(selection, relative)
@@ -233,22 +237,35 @@ class Threshold:
 
 
 def _threshold(sources: Sequence[Source], plan: Plan, prefix: str, share: float, number: str) -> Threshold:
-    """The threshold of the best share of the rows that have a score.
+    """The threshold of the best share of the rows that have a score; it needs 4 bytes a row.
 
     Raises:
         DataError: no row has one.
     """
-    sketch = Sketch()
+    values = array("f")
     with stage("finding the threshold", sum(source.rows for source in plan.sources)):
         for row in counted(_scored_rows(sources)):
             if row[f"{prefix}error"] is None:
                 best = max(row[f"{prefix}scores"], default=None)
                 value = row[f"{prefix}margin"] if number == "margin" else best
-                sketch.add([] if value is None else [value])
-    if not sketch.n:
+                values.extend([] if value is None else [value])
+    if not values:
         files = ", ".join(file["path"] for file in plan.settings["input"])
         raise DataError(files, "rows", "expected at least one row that can be compared")
-    return Threshold(number, sketch.threshold(share))
+    numbers = np.frombuffer(values, np.float32)
+    wanted = max(1, math.ceil(share * len(numbers) - 1e-9))
+    at_least = float(np.partition(numbers, len(numbers) - wanted)[len(numbers) - wanted])
+    kept = int((numbers >= np.float32(at_least)).sum())
+    if kept > wanted:
+        logger.warning(
+            "%d rows have exactly the %s of the last of the best %.3g%%, so %.3g%% are kept (%d rows)",
+            int((numbers == np.float32(at_least)).sum()),
+            number,
+            100 * share,
+            100 * kept / len(numbers),
+            kept,
+        )
+    return Threshold(number, at_least)
 
 
 def _scored_rows(sources: Sequence[Source]) -> Iterator[Row]:
@@ -281,20 +298,6 @@ def _lost(scores: Path, sources: Sequence[Source], facts: Sequence[dict[str, Any
     return {path: (rows, str(rows[0][f"{prefix}error"])) for path, rows in lost.items() if rows}
 
 
-def _check_parts(plan: Plan, facts: Sequence[dict[str, Any]]) -> None:
-    """Refuse scored parts that are no longer what was written.
-
-    Raises:
-        JobError: naming the part.
-    """
-    for source, part in zip(plan.sources, facts, strict=True):
-        if source.sha256 != part["sha256"]:
-            raise JobError(
-                f"{source.path}: was changed since its rows were scored; delete it, and the same ranker filter command "
-                "scores them again"
-            )
-
-
 def _check_discarded(folder: Path, settings: dict[str, Any]) -> None:
     """Refuse another selection where the scores are gone; the same one is done.
 
@@ -325,7 +328,9 @@ def _replace_selection(plan: Plan, folder: Path) -> None:
             raise JobError(
                 f"{folder}: another worker is writing another selection there; wait for it, or choose another folder"
             )
-        logger.warning("%s: the rows that were selected before are replaced", folder)
+        logger.warning(
+            "%s: the rows that were selected before are replaced (%s)", folder, summary.selection_in_words(earlier)
+        )
         (folder / parts.SUCCESS).unlink(missing_ok=True)
         for path in (path for pattern in WRITTEN for path in folder.glob(pattern)):
             path.unlink(missing_ok=True)
@@ -363,6 +368,9 @@ class FromRows:
     def facts(self) -> dict[str, Any]:
         """See ``RowScores``."""
         return {}
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """See ``RowScores``: nothing is scored."""
 
     def failed(self, part: Part) -> tuple[list[Row], str | None]:
         """See ``RowScores``."""

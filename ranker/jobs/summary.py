@@ -108,7 +108,6 @@ def _cell(value: str) -> str:
 
 
 def _rows(counts: Counts, plan: Plan, scoring: Scoring) -> list[tuple[str, str]]:
-    kept = f" ({counts.written / counts.read:.1%} of those read)" if counts.read else ""
     files = plan.settings.get("input") or [{"path": file.path, "rows": file.rows} for file in plan.sources]
     digest = str(plan.settings.get("model"))
     models = ", ".join(scoring.models)
@@ -116,10 +115,10 @@ def _rows(counts: Counts, plan: Plan, scoring: Scoring) -> list[tuple[str, str]]
         ("input", ", ".join(f"{file['path']} ({file['rows']:,} rows)" for file in files)),
         ("model", f"{models} (SHA-256 {digest[:12]})" if models and models != digest else digest),
         ("rows read", str(counts.read)),
-        ("rows written", f"{counts.written}{kept}"),
+        ("rows written", f"{counts.written}{share_in_words(counts)}"),
         ("rows with an error", f"{counts.errors}" + (f"; the first: {counts.first_error}" if counts.errors else "")),
         *answers_rows(counts),
-        ("selection", _selection(plan)),
+        ("selection", selection_in_words(plan)),
         ("scoring", str(scoring)),
         *(
             (f"best score, {share:.0%} quantile", f"{counts.quantile(share):.3g}")
@@ -129,7 +128,12 @@ def _rows(counts: Counts, plan: Plan, scoring: Scoring) -> list[tuple[str, str]]
     ]
 
 
-def _selection(plan: Plan) -> str:
+def share_in_words(counts: Counts) -> str:
+    """How many of the rows were written, for a place behind their number."""
+    return f" ({counts.written / counts.read:.1%} of those read)" if counts.read else ""
+
+
+def selection_in_words(plan: Plan) -> str:
     """The selection in words."""
     settings, threshold = plan.settings.get("selection") or {}, _threshold(plan)
     words = []

@@ -95,6 +95,8 @@ class TorchScorer:
             order_free=layout.order_free,
             average_orders=self.pipeline.average_orders,
             renders_conversations=layout.renders_conversations,
+            engine=f"torch {torch.__version__} on {self.model.device.type}",
+            max_tokens_per_forward=self.max_tokens_per_forward,
         )
 
     @property

@@ -128,6 +128,7 @@ class GraphScorer:
     def info(self) -> ScorerInfo:
         """See ``Scorer.info``."""
         layout, device = self.pipeline.layout, NAMES.get(self.providers[0], "CPU")
+        tokens = self.max_tokens_per_forward
         return ScorerInfo(
             layout=layout.layout,
             precision=self.precision,
@@ -138,6 +139,8 @@ class GraphScorer:
             average_orders=self.pipeline.average_orders,
             renders_conversations=layout.renders_conversations,
             parallel_passes=self.workers,
+            engine=f"onnxruntime {require('onnxruntime').__version__} on {device}",
+            max_tokens_per_forward=tokens if isinstance(tokens, int) else tokens.tokens,
             calibration=self.calibration,
             providers=tuple(self.providers),
             graph_sha256=self.graph_sha256,

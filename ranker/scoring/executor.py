@@ -35,7 +35,7 @@ from ranker.scoring.distinct import (
 from ranker.scoring.interruption import between_passes
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, failed
-from ranker.scoring.token_budget import TokenBudget
+from ranker.scoring.token_budget import TokenBudget, tokens_now
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -90,7 +90,8 @@ def score_groups(
         pipeline: the model's text path.
         groups: what is scored.
         forward: runs one pass.
-        max_tokens_per_forward: most padded tokens of a pass, or the budget that finds it.
+        max_tokens_per_forward: most padded tokens of a pass, or the budget that finds it, unless
+            ``fixed_tokens`` says it.
         preserve_order: see above.
         retry: see above.
         parallel: runs several passes at once, used unless there is too little work for that.
@@ -99,9 +100,8 @@ def score_groups(
     Returns:
         One result per group, in order.
     """
-    budget = (
-        TokenBudget((max_tokens_per_forward,)) if isinstance(max_tokens_per_forward, int) else max_tokens_per_forward
-    )
+    tokens = tokens_now() or max_tokens_per_forward
+    budget = TokenBudget((tokens,)) if isinstance(tokens, int) else tokens
     plan = _read_plan(pipeline.layout, groups, preserve_order)
     note(plan)
     parts: list[_Part] = []

@@ -20,6 +20,7 @@ from ranker.records import Group
 from ranker.scoring.distinct import ReadCount, add_reads, count_reads
 from ranker.scoring.interruption import between_passes
 from ranker.scoring.protocol import Floats, GroupScores, Scorer, ScorerInfo, failed, margins
+from ranker.scoring.token_budget import fixed_tokens, tokens_now
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ class SeveralDevices:
         """
         size = max(LEAST_GROUPS, -(-len(groups) // (PIECES * len(self._processes))))
         pieces = [list(groups[start : start + size]) for start in range(0, len(groups), size)]
-        running = [self._threads.submit(self._score, piece, preserve_order) for piece in pieces]
+        tokens = tokens_now() or 0
+        running = [self._threads.submit(self._score, piece, preserve_order, tokens) for piece in pieces]
         results: list[GroupScores] = []
         for future in running:
             scored, reads = future.result()
@@ -109,9 +111,9 @@ class SeveralDevices:
         """End the processes; they also end with this object and with the program."""
         self._finalizer()
 
-    def _score(self, piece: list[Group], preserve_order: bool) -> tuple[list[GroupScores], ReadCount]:
+    def _score(self, piece: list[Group], preserve_order: bool, tokens: int) -> tuple[list[GroupScores], ReadCount]:
         try:
-            scored: tuple[list[GroupScores], ReadCount] = self._ask(("score", piece, preserve_order))
+            scored: tuple[list[GroupScores], ReadCount] = self._ask(("score", piece, preserve_order, tokens))
         except ProcessEndedError as error:
             return [failed(group, str(error)) for group in piece], ReadCount()
         return scored
@@ -221,7 +223,7 @@ def serve(scorer: Scorer, questions: IO[bytes], answers: IO[bytes]) -> None:
 
     Args:
         scorer: the model.
-        questions: ("score", groups, preserve_order) or ("token_counts", group).
+        questions: ("score", groups, preserve_order, tokens) or ("token_counts", group).
         answers: ("value", ...) or ("error", exception).
     """
     while True:
@@ -231,8 +233,8 @@ def serve(scorer: Scorer, questions: IO[bytes], answers: IO[bytes]) -> None:
             return
         try:
             if name == "score":
-                groups, preserve_order = arguments
-                with count_reads() as reads:
+                groups, preserve_order, tokens = arguments
+                with count_reads() as reads, fixed_tokens(tokens):
                     results = scorer.score(groups, preserve_order=preserve_order)
                 write(answers, ("value", (results, reads)))
             else:

@@ -66,7 +66,8 @@ class ScorerInfo:
     ``order_free`` that the order of the candidates cannot change them; if it can, ``average_orders`` says that both
     orders of a pair are read. ``renders_conversations`` says that a chat template renders what is read, so that a
     text to which the caller has applied it is read as it is (``ranker.records.Rendered``). ``parallel_passes`` is how
-    many forward passes run at once. ``providers`` are onnxruntime's names of the devices, and ``graph_sha256`` is the
+    many forward passes run at once. ``engine`` is what computes them, with its version, and ``max_tokens_per_forward``
+    the most padded tokens of one now. ``providers`` are onnxruntime's names of the devices, and ``graph_sha256`` is the
     graph's hash; both are empty for a torch model.
     """
 
@@ -79,6 +80,8 @@ class ScorerInfo:
     average_orders: bool = True
     renders_conversations: bool = False
     parallel_passes: int = 1
+    engine: str = ""
+    max_tokens_per_forward: int = 0
     calibration: Calibration = Calibration()
     providers: tuple[str, ...] = ()
     graph_sha256: str = ""

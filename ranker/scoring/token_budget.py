@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,27 @@ EACH: Final = 8
 
 TIMED_EACH: Final = 2
 """The same in a slice that is timed, in batches of the largest choice."""
+
+
+_fixed: ContextVar[int | None] = ContextVar("_fixed", default=None)
+
+
+@contextmanager
+def fixed_tokens(tokens: int) -> Iterator[None]:
+    """Score within the block with passes of at most so many padded tokens, whatever the scorer would choose.
+
+    0 lets it choose.
+    """
+    token = _fixed.set(tokens or None)
+    try:
+        yield
+    finally:
+        _fixed.reset(token)
+
+
+def tokens_now() -> int | None:
+    """The tokens of the surrounding ``fixed_tokens``."""
+    return _fixed.get()
 
 
 class TokenBudget:

@@ -275,8 +275,8 @@ class Batcher:
         if self.queue_s == math.inf:
             return None
         wait = self._wait(characters)
-        own = self._speed.seconds(characters)
-        return OverloadedError(max(1.0, wait)) if wait > max(self.queue_s, STRETCH * own) else None
+        own_seconds = self._speed.seconds(characters)
+        return OverloadedError(max(1.0, wait)) if wait > max(self.queue_s, STRETCH * own_seconds) else None
 
     def _wait(self, characters: int) -> float:
         waiting = [share.characters for queue in (self._short, self._long) for share in queue if _is_open(share)]

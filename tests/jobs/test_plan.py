@@ -136,7 +136,7 @@ def test_a_file_with_another_time_is_the_same_job(rows, folder):
         ),
         (Plan(SOURCES, 2, {**PLAN.settings, "columns": ["y"]}), r"settings\.columns\.0 'x', now 'y'", "--column"),
         (Plan(SOURCES, 2, {**PLAN.settings, "share": 0.5}), r"settings\.share 'nothing', now 0\.5", "--keep-top"),
-        (Plan(SOURCES, 2, PLAN.settings, version=2), "version 1, now 2", "choose a new folder"),
+        (Plan(SOURCES, 2, PLAN.settings, version=3), "version 2, now 3", "choose a new folder"),
     ],
 )
 def test_another_job_is_refused_by_the_field_that_differs(changed, field, repair, folder):

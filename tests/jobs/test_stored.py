@@ -168,7 +168,7 @@ def test_a_part_that_was_changed_is_scored_again(lines, pointwise, tmp_path):
     part = tmp_path / "kept" / "_scored" / "part-000001.jsonl"
     whole = part.read_bytes()
     part.write_bytes(whole.replace(b'"p21"', b'"p99"'))
-    with pytest.raises(JobError, match=r"part-000001\.jsonl: was changed since its rows were scored; delete it"):
+    with pytest.raises(JobError, match=r"part-000001\.jsonl: was changed since it was written .*; delete it"):
         ranker.select_rows(tmp_path / "kept", keep_top=0.1)
     part.unlink()
     ranker.filter_files(lines, pointwise, tmp_path / "kept", keep_top=0.1, part_rows=20)
