@@ -102,7 +102,7 @@ def count(tally: Tally, ended: Ended, number: signal.Signals) -> None:
     tally.aborts += ended.code in (-6, -11) or "Traceback" in ended.stderr
     tally.wrong_codes += ended.code not in expected
     if ended.code not in expected or "Traceback" in ended.stderr:
-        tally.examples.append(f"{number.name} {ended.code} {ended.stderr[-300:]}")
+        tally.examples.append(f"{number.name} {ended.code} {ended.stderr[-4000:]}")
 
 
 def next_signal(tally: Tally, each: int) -> signal.Signals | None:
@@ -201,8 +201,9 @@ def trainings(work: Path, each: int, seed: int) -> Tally:
         elif ended.killed and number == signal.SIGKILL:
             saved = list((output / "steps").glob("checkpoint-*")) or (output / "checkpoint").exists()
             current = [*command(output), *(["--resume"] if saved else ["--overwrite"])]
-        elif ended.killed and ended.code != 0 and "nothing was trained" not in ended.stderr:
-            tally.no_command += "stopped by" not in ended.stderr
+        elif ended.killed and ended.code != 0 and not re.search("nothing was trained|stopped by", ended.stderr):
+            tally.no_command += 1
+            tally.examples.append(f"{number.name} {ended.code} {ended.stderr[-4000:]}")
         if ended.code == 0:
             tally.results += 1
             tally.equal += (output / "checkpoint" / "model.safetensors").read_bytes() == whole

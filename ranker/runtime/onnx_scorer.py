@@ -45,6 +45,15 @@ BATCH_TOKENS: Final = (1024, 512, 2048)
 GPU_BATCH_TOKENS: Final = (16384, 8192, 32768, 65536)
 """Budgets to try on a GPU."""
 
+LENGTH_STEP: Final = 8
+INT8_LENGTH_STEP: Final = 16
+"""Passes on a CPU are padded to multiples of these.
+
+A softmax adds up 16 numbers at a time. The rest of a length that is no multiple changes the last bits of a score, and
+int8 rounds them to something visible (0.2 logits). With multiples of 16 no score depends on its batch; with 8, which
+costs short rows less, fp32 scores differ by less than 1e-5.
+"""
+
 BESIDE_BYTES: Final = 1 << 30
 """Larger graphs are opened once: their products keep all threads busy, and a second copy may not fit in memory."""
 
@@ -157,6 +166,12 @@ class GraphScorer:
         return self.providers == [CPU]
 
     @property
+    def _length_step(self) -> int:
+        if not self.on_cpu:
+            return 1
+        return INT8_LENGTH_STEP if self.precision.startswith("int8") else LENGTH_STEP
+
+    @property
     def _choices(self) -> tuple[int, ...]:
         return BATCH_TOKENS if self.on_cpu else GPU_BATCH_TOKENS
 
@@ -172,6 +187,7 @@ class GraphScorer:
             if self.workers > 1 or self.on_cpu
             else None,
             length_buckets=self.length_buckets,
+            length_step=self._length_step,
         )
 
     def token_counts(self, group: Group) -> list[int]:

@@ -65,12 +65,15 @@ def plan(lengths: Sequence[int], rows: Sequence[int], budget: int, padding: int 
     return [*batches, current] if current else batches
 
 
-def batches(items: Sequence[Unit], budget: int, workers: int = 1, *, tight: bool = False) -> Iterator[list[Unit]]:
+def batches(
+    items: Sequence[Unit], budget: int, workers: int = 1, *, tight: bool = False, step: int = 1
+) -> Iterator[list[Unit]]:
     """Cut units into batches under a padded-token budget, longest last, and if they can be into one for each worker.
 
-    ``tight`` ends a batch where more padding would cost what a pass does.
+    ``tight`` ends a batch where more padding would cost what a pass does. Lengths are rounded up to multiples of
+    ``step``, as in ``collate``.
     """
-    lengths, rows = [unit.length for unit in items], [len(unit.rows) for unit in items]
+    lengths, rows = [-(-unit.length // step) * step for unit in items], [len(unit.rows) for unit in items]
     padding = budget // PASS_SHARE if tight else None
     if workers > 1:
         budget = min(budget, sum(map(mul, lengths, rows)) // workers + 1)
@@ -78,15 +81,15 @@ def batches(items: Sequence[Unit], budget: int, workers: int = 1, *, tight: bool
         yield [items[i] for i in indices]
 
 
-def collate(layout: Layout, batch: Sequence[Unit]) -> Arrays:
-    """The arrays of one forward pass.
+def collate(layout: Layout, batch: Sequence[Unit], step: int = 1) -> Arrays:
+    """The arrays of one forward pass, whose sequence is the longest row's rounded up to a multiple of ``step``.
 
     ``input_ids``, ``block_ids`` (-1 padding) and ``position_ids`` are (rows, sequence); the layout adds its
     ``extra_input``, and ``readout`` (rows, candidates) where rows share a prompt: the position where each ends.
     """
     rows = [row for unit in batch for row in unit.rows]
     lengths = np.array([len(row.ids) for row in rows])
-    present = np.arange(lengths.max()) < lengths[:, None]
+    present = np.arange(-(-lengths.max() // step) * step) < lengths[:, None]
     arrays: Arrays = {}
     for name, parts, empty in (
         ("input_ids", [row.ids for row in rows], layout.pad_id),

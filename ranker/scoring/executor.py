@@ -72,6 +72,7 @@ def score_groups(
     retry: bool = True,
     parallel: Engine | None = None,
     length_buckets: bool = False,
+    length_step: int = 1,
 ) -> list[GroupScores]:
     """Score groups with ``forward`` in batches of at most ``max_tokens_per_forward`` padded tokens.
 
@@ -96,6 +97,7 @@ def score_groups(
         retry: see above.
         parallel: runs several passes at once, used unless there is too little work for that.
         length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``).
+        length_step: passes are padded to a multiple of this length.
 
     Returns:
         One result per group, in order.
@@ -116,7 +118,7 @@ def score_groups(
                 enough = parallel is not None and 2 * len(units) > parallel.workers
                 engine = parallel if parallel is not None and enough else Engine(forward)
             with budget.timed(filled) as tokens:
-                passes = _Passes(pipeline, engine, tokens, retry, length_buckets, share)
+                passes = _Passes(pipeline, engine, tokens, retry, length_buckets, length_step, share)
                 parts += passes.run(packed, units)
             if passes.too_large:
                 budget.lower(min(passes.too_large))
@@ -187,6 +189,7 @@ class _Passes:
     max_tokens_per_forward: int
     retry: bool
     length_buckets: bool = False
+    length_step: int = 1
     share: float = 1.0
     """Groups that were asked for, over those that are read."""
     too_large: list[int] = field(default_factory=list)
@@ -228,6 +231,8 @@ class _Passes:
                         errors[batch[0].group] |= dict.fromkeys(failing, f"the model failed on this row: {reason:.200}")
             batches = smaller
             workers = 1  # what failed may have all the memory
+        if order_free:
+            _tie_equal_rows(packed, out)
         plain = order_free and bool(np.isfinite(together).all())
         return [
             _Part(
@@ -247,12 +252,12 @@ class _Passes:
         if self.length_buckets:
             lengths, rows = [unit.length for unit in units], [len(unit.rows) for unit in units]
             return [[units[i] for i in indices] for indices in buckets.plan(lengths, rows, budget)]
-        return list(batching.batches(units, budget, engine.workers, tight=engine.tight))
+        return list(batching.batches(units, budget, engine.workers, tight=engine.tight, step=self.length_step))
 
     def _forward(self, batch: Sequence[batching.Unit]) -> Floats | Exception:
         layout = self.pipeline.layout
         try:
-            arrays = batching.collate(layout, batch)
+            arrays = batching.collate(layout, batch, self.length_step)
             rows = len(arrays["input_ids"])
             if self.length_buckets:
                 arrays = buckets.padded(arrays, layout, self.max_tokens_per_forward)
@@ -278,6 +283,18 @@ class _Passes:
                     out[unit.group][i, j] = values[0] - values[1]
                     if not self.pipeline.average_orders:
                         out[unit.group][j, i] = -out[unit.group][i, j]
+
+
+def _tie_equal_rows(packed: Sequence[PackedGroup], out: Sequence[NDArray[np.float32]]) -> None:
+    """Give candidates of a group that are the same tokens the same score, as an uncased model reads "Yes" and "yes".
+
+    Two such rows of a pass may differ in the last bits.
+    """
+    for group, scores in zip(packed, out, strict=True):
+        first: dict[bytes, int] = {}
+        for row in group.rows if len(group.rows) > 1 else ():
+            if len(row.candidates) == 1:
+                scores[row.candidates[0]] = scores[first.setdefault(row.ids.tobytes(), row.candidates[0])]
 
 
 def _count_tokens(batch: Sequence[batching.Unit]) -> None:

@@ -1,0 +1,100 @@
+"""A score is the same alone and in any batch, with any number of threads, batch size and process."""
+
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ranker.checkpoints import native
+from ranker.export.write import export
+from ranker.models.torch_scorer import TorchScorer
+from ranker.records import Group
+from ranker.runtime.onnx_scorer import OnnxScorer
+from ranker.scoring.token_budget import fixed_tokens
+from tests.conftest import FAMILIES, LAYOUTS, ROOT, tiny
+from tests.export.test_export import ROWS
+from tests.support.selection import cases
+
+BOUNDS = {"fp32": 1e-5, "int8": 0.0}
+"""Most that scores may differ; docs/reliability.md promises it."""
+
+words = random.Random(3)
+WORDS = ["the", "answer", "is", "four", "cats", "of", "2", "+", "why", "not", "reading", "zebra"]
+
+
+def text(most):
+    return " ".join(words.choice(WORDS) for _ in range(words.randint(1, most)))
+
+
+GROUPS = [Group(text(12), tuple(text(40) for _ in range(words.randint(2, 5)))) for _ in range(60)]
+
+
+def scores(scorer, groups=GROUPS):
+    return [result.scores for result in scorer.score(groups)]
+
+
+def together(scorer, tokens):
+    """Scores in batches of so many tokens, of groups in random order."""
+    order = random.Random(tokens).sample(range(len(GROUPS)), len(GROUPS))
+    with fixed_tokens(tokens):
+        in_order = scores(scorer, [GROUPS[place] for place in order])
+    back = dict(zip(order, in_order, strict=True))
+    return [back[place] for place in range(len(GROUPS))]
+
+
+def check(expected, actual, bound):
+    for one, other in zip(expected, actual, strict=True):
+        assert np.abs(one - other).max() <= bound
+        sure = np.abs(one[:, None] - one[None]) > bound
+        assert (np.sign(one[:, None] - one[None]) == np.sign(other[:, None] - other[None]))[sure].all(), "a decision"
+
+
+ALL = [
+    *((layout, "bert", precision) for layout in LAYOUTS for precision in BOUNDS),
+    *(("pointwise", family, precision) for family in FAMILIES if family != "bert" for precision in BOUNDS),
+]
+
+
+@pytest.mark.parametrize(
+    ("layout", "family", "precision"),
+    cases(ALL, lambda case: case in (("set_encoder", "bert", "int8"), ("pointwise", "bert", "fp32"))),
+)
+def test_a_score_does_not_depend_on_its_batch(layout, family, precision, tmp_path):
+    native.save(*tiny(layout, family=family), tmp_path / "checkpoint")
+    file = tmp_path / "m.onnx"
+    export(tmp_path / "checkpoint", {precision: file}, rows=ROWS, on_loss="allow")
+    alone = [OnnxScorer(file, threads=1).score([group])[0].scores for group in GROUPS[:3]]
+    scorer = OnnxScorer(file, threads=2)
+    alone += [scorer.score([group])[0].scores for group in GROUPS[3:]]
+    for threads in (1, 2, 3):
+        for tokens in (64, 500, 1024, 8192):
+            check(alone, together(OnnxScorer(file, threads=threads), tokens), BOUNDS[precision])
+    program = (
+        "import json, sys, ranker; m = ranker.load(sys.argv[1], threads=1); groups = json.load(sys.stdin);"
+        "print(json.dumps([r.scores.tolist() for r in m.scorer.score([ranker.Group(p, tuple(c)) for p, c in groups])]))"
+    )
+    sent = json.dumps([[group.prompt, group.candidates] for group in GROUPS])
+    command = [sys.executable, "-c", program, str(file)]
+    other = subprocess.run(command, input=sent, capture_output=True, text=True, check=True, cwd=ROOT)
+    check(alone, [np.array(row, np.float32) for row in json.loads(other.stdout)], BOUNDS[precision])
+
+
+@pytest.mark.parametrize("layout", cases(LAYOUTS, lambda layout: layout == "set_encoder"))
+def test_a_score_of_torch_does_not_depend_on_its_batch(layout):
+    scorer = TorchScorer(*tiny(layout))
+    alone = [scorer.score([group])[0].scores for group in GROUPS]
+    for tokens in (64, 1024, 8192):
+        check(alone, together(scorer, tokens), BOUNDS["fp32"])
+
+
+@pytest.mark.parametrize("layout", ["set_encoder", "pointwise"])
+def test_candidates_of_the_same_tokens_tie_exactly(layout, tmp_path):
+    native.save(*tiny(layout), tmp_path / "checkpoint")
+    export(tmp_path / "checkpoint", {"fp32": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
+    scorer = OnnxScorer(tmp_path / "m.onnx")
+    for group in GROUPS:
+        result = scores(scorer, [Group(group.prompt, (*group.candidates, group.candidates[0].upper()))])[0]
+        assert result[0] == result[-1]
