@@ -1,27 +1,22 @@
 """A model's own chat template: from messages to the text that ``apply_chat_template`` of its tokenizer gives.
 
-Templates come with checkpoints, so they are untrusted code: Jinja renders them in its sandbox. The environment is that
-of transformers (``utils/chat_template_utils.py``): ``trim_blocks``, ``lstrip_blocks``, loop controls, the
+Templates come with checkpoints, so they are untrusted code, which ``ranker.text.sandbox`` bounds. The environment is
+that of transformers (``utils/chat_template_utils.py``): ``trim_blocks``, ``lstrip_blocks``, loop controls, the
 ``generation`` tag, ``tojson`` without HTML escapes, ``raise_exception`` and ``strftime_now``.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from jinja2 import Template, nodes
-from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import Namespace
+from jinja2 import Template
 from pydantic import BaseModel, ConfigDict, Field
 
 from ranker.errors import ConfigError
+from ranker.text.sandbox import ENVIRONMENT, LENGTH, render
 
 REASONING: Final = ("reasoning_content", "thinking", "reasoning")
 """Names of a message's reasoning; transformers fills the first and the second from whichever one is there."""
@@ -68,13 +63,14 @@ class ChatTemplate(BaseModel):
             raise TemplateRefusal("expected at least one message, got none")
         now = self.now or datetime.now()  # noqa: DTZ005  transformers writes the local date
         try:
-            return compiled(self.template).render(
-                messages=[_plain(turn) for turn in turns],
-                tools=None if self.tools is None else list(self.tools),
-                documents=None,
-                add_generation_prompt=self.generation_prompt,
-                **{"strftime_now": now.strftime, **self.variables},
-            )
+            values = {
+                "messages": [_plain(turn) for turn in turns],
+                "tools": None if self.tools is None else list(self.tools),
+                "documents": None,
+                "add_generation_prompt": self.generation_prompt,
+                "strftime_now": now.strftime,
+            }
+            return render(compiled(self.template), values | self.variables)
         except Exception as error:  # a template is code, and may fail in any way
             raise TemplateRefusal(
                 f"the chat template refuses this conversation: {error or type(error).__name__}"
@@ -95,61 +91,11 @@ def compiled(template: str) -> Template:
     Raises:
         ConfigError: it is not valid Jinja.
     """
+    if len(template) > LENGTH:
+        raise ConfigError(f"the tokenizer's chat template has {len(template)} characters, at most {LENGTH} are read")
     try:
         return ENVIRONMENT.from_string(template)
-    except TemplateError as error:
-        raise ConfigError(f"the tokenizer's chat template is not valid Jinja: {error}") from error
-
-
-class _Generation(Extension):
-    """``{% generation %}`` marks what the assistant wrote; its body is rendered as it is."""
-
-    tags = {"generation"}  # noqa: RUF012  Jinja's name for it
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_body"), [], [], body).set_lineno(line)
-
-    def _body(self, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-class _Namespace(Namespace):
-    """Jinja's namespace without names that reach into Python."""
-
-    def __init__(*args: Any, **values: Any) -> None:
-        for name in dict(*args[1:], **values):
-            _check_name(name)
-        Namespace.__init__(*args, **values)
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        super().__setitem__(name, value)
-
-
-def _check_name(name: Any) -> None:
-    if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a chat template may not set '{name}' on a namespace")
-
-
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _tojson(
-    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": _raise_exception, "namespace": _Namespace}
-    return environment
-
-
-ENVIRONMENT: Final = _environment()
+    except Exception as error:  # a syntax error, or an expression too deep to compile
+        raise ConfigError(
+            f"the tokenizer's chat template is not valid Jinja: {str(error) or type(error).__name__:.300}"
+        ) from error
