@@ -131,6 +131,11 @@ class ExportError(RankerError):
     """A model that could not be turned into an ONNX graph."""
 
 
+def one_line(error: BaseException) -> str:
+    """What a foreign library says, in a line of at most 200 characters; its class where it says nothing."""
+    return f"{' '.join(str(error).split()) or type(error).__name__:.200}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or the full list when nothing is close."""
     options = sorted(known)

@@ -8,6 +8,7 @@ text stays characters, so it is encoded apart.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,6 +37,9 @@ ATTEMPTS: Final = 8
 
 FEWEST: Final = 4
 """Rows of a group, from which on their common beginning is encoded once."""
+
+REASONING_MARK: Final = re.compile("think|thought|reason", re.IGNORECASE)
+"""Part of the names of tokens that answers may hold."""
 
 BOS = Literal["template", "tokenizer"]
 
@@ -104,7 +108,7 @@ class Conversations:
     def __init__(
         self, tokenizer: TextTokenizer, chat: ChatText, *, max_length: int, prompt_reserve: int, characters: int
     ) -> None:
-        self.tokenizer = tokenizer
+        self.tokenizer = tokenizer.protecting(turn_marks(chat, tokenizer))
         self.chat = chat
         self.max_length = max_length
         self.prompt_reserve = prompt_reserve
@@ -406,6 +410,25 @@ class Conversations:
             result.append(turn if not cut else _with_content(turn, text[:kept]))
             tokens -= cut
         return tuple(reversed(result))
+
+
+def turn_marks(chat: ChatText, tokenizer: TextTokenizer) -> frozenset[int]:
+    """Ids of added tokens, special or not, that a template writes around messages.
+
+    A text that spells one would otherwise open or close a turn. Marks of reasoning are none of them: answers hold them,
+    and ``apply_chat_template`` reads them so.
+    """
+    if chat.pair_roles is not None:  # a reranker's texts are no turns
+        return frozenset()
+    added = {i for i, text in tokenizer.added().items() if text.strip() and not REASONING_MARK.search(text)}
+    marks: set[int] = set()
+    for roles in (("user", "assistant", "user"), ("system", "user"), ("user", "tool", "user")):
+        try:
+            text = chat.finished(chat.render([{"role": role, "content": "a"} for role in roles]))
+        except TemplateRefusal:
+            continue
+        marks.update(tokenizer.encode_rendered([text])[0].tolist())
+    return frozenset(marks & added)
 
 
 def turns_of(prompt: Prompt) -> tuple[Turn, ...]:

@@ -42,11 +42,8 @@ NODES: Final = 200_000
 """Most items of a list, those of its items included, that is written as text."""
 
 SHALLOW: Final = (
-    "len",
-    *(
-        f"do_{name}"
-        for name in ["batch", "default", "first", "items", "last", "list", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice"]
-    ),
+    *("len", "do_batch", "do_default", "do_first", "do_items", "do_last", "do_list", "do_map", "do_reject"),
+    *("do_rejectattr", "do_reverse", "do_select", "do_selectattr", "do_slice"),
 )
 """Filters, by their functions' names, that write no items of lists as text."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -14,13 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ranker.errors import CheckpointError
+from ranker.errors import CheckpointError, one_line
 from ranker.records import Spans
 
 Ids = NDArray[np.int32]
 FILE_NAME: Final = "tokenizer.json"
 COMPANIONS: Final = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """Files that other libraries read beside ``tokenizer.json``; kept with a checkpoint, not needed to score."""
+
+LARGEST_ID: Final = 10_000_000
+MOST_GROWTH: Final = 64
+LONGEST_PIECE: Final = 100
+"""Bounds of what a tokenizer from elsewhere may ask for: its ids, and how much longer it makes a text."""
 
 MARKS: Final = ("\U000f0001", "\U000f0002")
 """Characters of private use around text that spells a special token and must stay characters."""
@@ -40,18 +46,43 @@ class TextTokenizer:
     """
 
     def __init__(self, text: str, structure: Iterable[int] = (), companions: Mapping[str, str] | None = None) -> None:
+        values = json.loads(text)
+        check_growth(values)
+        if values["model"].get("dropout"):  # of training: one text would have other ids every time
+            values["model"]["dropout"] = None
+            text = json.dumps(values, ensure_ascii=False)
         self.text = text
         self.companions = dict(companions or {})
-        self._tokenizer: Tokenizer = Tokenizer.from_str(text)
+        self._tokenizer: Tokenizer = _parsed(text)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        self._unknown = _unknown_id(self._tokenizer, json.loads(text)["model"])
+        self._unknown = _unknown_id(self._tokenizer, values["model"])
         special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
         self.structure = frozenset((special | set(structure)) - {self._unknown})
         known = self._tokenizer.get_vocab(with_added_tokens=True).values()  # ids may have gaps
-        self._is_structure = np.zeros(max(0, *known, *self.structure) + 1, np.bool_)
+        largest = max(0, *known, *self.structure)
+        if largest > LARGEST_ID:
+            raise ValueError(f"an id of {largest}, expected at most {LARGEST_ID}")
+        self._is_structure = np.zeros(largest + 1, np.bool_)
         self._is_structure[list(self.structure)] = True
+
+    def protecting(self, ids: Iterable[int]) -> TextTokenizer:
+        """The same tokenizer, in which no text becomes one of ``ids`` either."""
+        more = frozenset(ids) - self.structure - {self._unknown}
+        if not more:
+            return self
+        changed = copy(self)
+        for name in ("_special", "_marked_parts"):
+            changed.__dict__.pop(name, None)
+        changed.structure = self.structure | more
+        changed._is_structure = self._is_structure.copy()
+        changed._is_structure[list(more)] = True
+        return changed
+
+    def added(self) -> dict[int, str]:
+        """Tokens that were added to the vocabulary, by their ids: they are found in texts before anything else."""
+        return {i: token.content for i, token in self._tokenizer.get_added_tokens_decoder().items()}
 
     @classmethod
     def from_folder(cls, folder: Path, structure: Iterable[int] = ()) -> TextTokenizer:
@@ -70,7 +101,7 @@ class TextTokenizer:
         try:
             return cls(path.read_text(encoding="utf-8"), structure, companions)
         except Exception as error:  # the library raises no class of its own
-            raise CheckpointError(f"{path}: damaged ({error}); copy it again from its source") from error
+            raise CheckpointError(f"{path}: damaged ({one_line(error)}); copy it again from its source") from error
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and its companions."""
@@ -158,9 +189,10 @@ class TextTokenizer:
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        """Matches special tokens, the longest first."""
-        tokens = self._tokenizer.get_added_tokens_decoder().values()
-        contents = sorted((token.content for token in tokens if token.special), key=len, reverse=True)
+        """Matches special tokens, the longest first, and added ones that are structure."""
+        tokens = self._tokenizer.get_added_tokens_decoder().items()
+        texts = (token.content for i, token in tokens if token.special or i in self.structure)
+        contents = sorted(texts, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, filter(None, contents))) or "(?!)")
 
     @cached_property
@@ -235,6 +267,47 @@ class TextTokenizer:
         if not self._is_structure[spelled].any():
             return spelled
         return np.array([] if self._unknown is None else [self._unknown], np.int32)
+
+
+def _parsed(text: str) -> Tokenizer:
+    """The library's tokenizer.
+
+    Raises:
+        ValueError: a tokenizer that it cannot read; it may panic, which is no exception of Python.
+    """
+    try:
+        return Tokenizer.from_str(text)
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise ValueError(f"{type(error).__name__}: {str(error):.200}") from error
+        raise
+
+
+def check_growth(values: Any) -> None:
+    """Refuse a tokenizer whose normalizer makes very long texts of short ones.
+
+    Raises:
+        ValueError: naming the step.
+    """
+    growth = 1.0
+    for step in [*_steps(values.get("normalizer")), *_steps(values.get("pre_tokenizer"))]:
+        if step.get("type") == "Replace":
+            pattern, content = step["pattern"], len(step["content"])
+            growth *= max(1.0, content / max(1, len(pattern["String"])) if "String" in pattern else content + 1)
+        longest = max(
+            (len(value) for name, value in step.items() if name in ("prepend", "replacement", "content")), default=0
+        )
+        if growth > MOST_GROWTH or longest > LONGEST_PIECE:
+            raise ValueError(f"its step {step.get('type')} makes texts more than {MOST_GROWTH} times as long")
+
+
+def _steps(component: Any) -> Iterator[dict[str, Any]]:
+    """The steps of a normalizer or pre-tokenizer, those of sequences one by one."""
+    if isinstance(component, dict):
+        yield component
+        for name in ("normalizers", "pretokenizers"):
+            for step in component.get(name) or ():
+                yield from _steps(step)
 
 
 def _arrays(lists: list[list[int]]) -> tuple[list[Ids], Ids]:
