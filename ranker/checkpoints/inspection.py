@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from math import prod
@@ -12,7 +11,8 @@ from typing import Any, Final
 from ranker.checkpoints.detection import EMBEDDINGS, Files, bare, candidates_for_head, head_of
 from ranker.checkpoints.formats.registry import recognise
 from ranker.checkpoints.report import CheckpointReport, HeadReport, Problem, TokenizerReport
-from ranker.checkpoints.weights import COPY_AGAIN, INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, Header, headers
+from ranker.checkpoints.safety import COPY_AGAIN, check_folder, foreign, read_json
+from ranker.checkpoints.weights import INDEX, PICKLE, PICKLE_INDEX, WEIGHTS, Header, headers, shards_of
 from ranker.errors import CheckpointError
 
 ADAPTERS: Final = ("adapter_model.safetensors", "adapter_model.bin")
@@ -45,6 +45,14 @@ def inspect(
         )
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: expected a folder with a checkpoint, found none; check the path")
+    check_folder(folder)
+    with foreign(folder):
+        return _inspect(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, remote_headers=remote_headers)
+
+
+def _inspect(
+    folder: Path, *, head_prefix: str | None, allow_pickle: bool, remote_headers: Mapping[str, Header] | None
+) -> CheckpointReport:
     names = frozenset(path.name for path in folder.iterdir())
     problems: list[Problem] = []
     config = _json(folder / "config.json", problems) | _json(folder / "adapter_config.json", [])
@@ -108,14 +116,17 @@ def _headers(folder: Path, allow_pickle: bool, problems: list[Problem]) -> tuple
     """Headers of all tensors by name, and the number of weight files; what is missing or damaged becomes a problem."""
     names = {path.name for path in folder.iterdir()}
     safe = not names.isdisjoint((WEIGHTS, INDEX, ADAPTERS[0]))
-    index = _json(folder / (INDEX if safe or not allow_pickle else PICKLE_INDEX), problems).get("weight_map", {})
+    index = _index(folder / (INDEX if safe or not allow_pickle else PICKLE_INDEX), problems)
     single = (WEIGHTS, ADAPTERS[0]) if safe or not allow_pickle else (PICKLE, ADAPTERS[1])
     wanted = sorted(set(index.values())) or [name for name in single if name in names]
     wanted += [name for name in VALUE_HEADS[: 2 if allow_pickle else 1] if name in names][:1]
     tensors: dict[str, Header] = {}
+    of_shard: dict[str, list[str]] = {}
+    for tensor, shard in sorted(index.items()):
+        of_shard.setdefault(shard, []).append(tensor)
     for name in wanted:
         if name not in names:
-            missing = sorted(tensor for tensor, shard in index.items() if shard == name)
+            missing = of_shard[name]
             what = f"shard {name} is missing, and {len(missing)} tensors with it, first '{missing[0]}'"
             problems.append(Problem(what, COPY_AGAIN, fatal=True))
             continue
@@ -130,6 +141,22 @@ def _headers(folder: Path, allow_pickle: bool, problems: list[Problem]) -> tuple
         )
     problems += _incomplete(names, index, {name: header.shape for name, header in tensors.items()})
     return tensors, len(wanted)
+
+
+def _index(path: Path, problems: list[Problem]) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    try:
+        return shards_of(path)
+    except CheckpointError as error:
+        problems.append(_problem(path, error))
+        return {}
+
+
+def _problem(path: Path, error: CheckpointError) -> Problem:
+    """An error of a file as a problem of the folder."""
+    what, _, repair = str(error).removeprefix(f"{path}: ").rpartition("; ")
+    return Problem(f"{path.name} is {what}" if what.startswith("not ") else f"{path.name}: {what}", repair, fatal=True)
 
 
 def _incomplete(names: set[str], index: dict[str, str], shapes: dict[str, tuple[int, ...]]) -> list[Problem]:
@@ -190,8 +217,7 @@ def _json(path: Path, problems: list[Problem]) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        problems.append(Problem(f"{path.name} is not valid JSON ({error})", COPY_AGAIN, fatal=True))
+        return read_json(path)
+    except CheckpointError as error:
+        problems.append(_problem(path, error))
         return {}
-    return values if isinstance(values, dict) else {}

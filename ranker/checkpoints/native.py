@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ranker import atomic, layouts
-from ranker.checkpoints import adapters, reference, weights
+from ranker.checkpoints import adapters, reference, safety, weights
 from ranker.checkpoints.detection import Files
 from ranker.checkpoints.formats import words
 from ranker.checkpoints.formats.checkpoint_format import OwnFormat
@@ -107,6 +106,14 @@ def open_checkpoint(
     Raises:
         CheckpointError: as ``load``.
     """
+    safety.check_folder(folder)
+    with safety.foreign(folder):
+        return _open(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text=text, **options)
+
+
+def _open(
+    folder: Path, *, head_prefix: str | None, allow_pickle: bool, text: TextSettings | None, **options: Any
+) -> Loaded:
     if adapters.is_adapter(folder):
         if options:
             raise ConfigError(f"{folder}: an adapter is loaded in full precision on one device; merge it: ranker merge")
@@ -157,9 +164,15 @@ def plan_of(
     Raises:
         CheckpointError: as ``load``, but for values of tensors.
     """
+    safety.check_folder(folder)
+    with safety.foreign(folder):
+        return _plan_of(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text=text)
+
+
+def _plan_of(folder: Path, *, head_prefix: str | None, allow_pickle: bool, text: TextSettings | None) -> LoadPlan:
     text_format = None if text is None else text.format
     spec = resolve(folder, head_prefix=head_prefix, allow_pickle=allow_pickle, text_format=text_format)
-    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    values = safety.read_json(folder / "config.json")
     is_own = isinstance(recognise(Files(values, frozenset(), {})), OwnFormat)
     if not is_own and (text is None or text.format is None):
         check_reranker(folder, spec.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ranker.checkpoints.formats.language_model import LanguageModel
 from ranker.checkpoints.formats.registry import FORMATS, by_name, recognise
 from ranker.checkpoints.formats.spec import LoadSpec
 from ranker.checkpoints.inspection import inspect
+from ranker.checkpoints.safety import read_json
 from ranker.errors import CheckpointError
 
 
@@ -60,8 +60,4 @@ def _config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder}: expected a checkpoint folder with config.json, found none")
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error}); copy the checkpoint again from its source") from error
-    return values
+    return read_json(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from zipfile import is_zipfile
 
 from safetensors import safe_open
 
+from ranker.checkpoints.safety import COPY_AGAIN, read_json
 from ranker.errors import CheckpointError
 from ranker.extras import require
 
@@ -21,6 +21,7 @@ WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
 PICKLE: Final = "pytorch_model.bin"
 PICKLE_INDEX: Final = "pytorch_model.bin.index.json"
+MOST_SHARDS: Final = 10_000
 BUFFERS: Final = ("position_ids", "rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias")
 """Ends of names that older libraries saved and newer ones compute."""
 
@@ -29,8 +30,6 @@ WRAPPED: Final = re.compile(r"(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.)+")
 
 LANGUAGE_HEAD: Final = "lm_head."
 """The words of a language model, which some trainers save with a reward model."""
-
-COPY_AGAIN: Final = "copy the checkpoint again from its source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +96,7 @@ def weight_files(folder: Path, *, allow_pickle: bool = False, extra: Sequence[st
         )
     if pickled:
         single, index = folder / PICKLE, folder / PICKLE_INDEX
-    try:
-        shards = (
-            json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else [single.name]
-        )
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"{index}: not a valid index of shards ({error}); {COPY_AGAIN}") from error
+    shards = shards_of(index).values() if index.is_file() else [single.name]
     files = [folder / name for name in (*sorted(set(shards)), *extra)]
     for file in files:
         if not file.is_file():
@@ -112,6 +106,23 @@ def weight_files(folder: Path, *, allow_pickle: bool = False, extra: Sequence[st
                 f"{file}: a pickle, which can run code when it is loaded; if you trust its source: --allow-pickle"
             )
     return files
+
+
+def shards_of(index: Path) -> dict[str, str]:
+    """The shard of every tensor that an index names.
+
+    Raises:
+        CheckpointError: no index of files that lie beside it.
+    """
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+        raise CheckpointError(f"{index}: not a valid index of shards (no weight_map of file names); {COPY_AGAIN}")
+    if len(set(shards.values())) > MOST_SHARDS:
+        raise CheckpointError(f"{index}: not a valid index of shards (more than {MOST_SHARDS} files); {COPY_AGAIN}")
+    outside = next((name for name in set(shards.values()) if Path(name).name != name or name in (".", "..")), None)
+    if outside is not None:
+        raise CheckpointError(f"{index}: names '{outside:.100}', which is no file beside it; {COPY_AGAIN}")
+    return shards
 
 
 def digest(folder: Path) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ranker.checkpoints.detection import Files
 from ranker.checkpoints.formats.checkpoint_format import CheckpointFormat, Description
 from ranker.checkpoints.report import CheckpointReport
-from ranker.checkpoints.weights import COPY_AGAIN
+from ranker.checkpoints.safety import COPY_AGAIN
 from ranker.errors import CheckpointError
 
 if TYPE_CHECKING:
