@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from math import inf, isfinite
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ranker.errors import ModelFileError
+from ranker.errors import ModelFileError, one_line
 from ranker.layouts import AnyLayout
 from ranker.layouts.conversation import Conversation
 from ranker.runtime import modelfile, weights_file
@@ -20,6 +21,9 @@ from ranker.text.tokenizer import TextTokenizer
 
 ModelType = Literal["pointwise", "set_encoder", "shared_prompt", "ordered_pair", "armorm", "steamshp", "judge"]
 """As ``ranker.config`` names them; that package is for training and is not imported to score."""
+
+LARGEST: Final = 10_000_000
+"""Largest id or length that a manifest may hold."""
 
 FORMAT_VERSION: Final = 5
 READABLE: Final = (3, 4, 5)
@@ -50,6 +54,18 @@ class Manifest(BaseModel):
     evaluation: dict[str, Any] = {}
     calibration: Calibration = Calibration()
 
+    @model_validator(mode="after")
+    def _is_within_bounds(self) -> Self:
+        """Ids, lengths and the temperature are such as a model has."""
+        for name, value in self.text:
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(number, int) and abs(number) > LARGEST for number in numbers):
+                raise ValueError(f"text.{name} has a number beyond {LARGEST}")
+        known = self.calibration
+        if not (0 < known.temperature < inf and 0 < known.std < inf and isfinite(known.mean)):
+            raise ValueError("calibration: expected a temperature and a standard deviation above 0")
+        return self
+
 
 def metadata(manifest: Manifest, tokenizer: str) -> dict[str, str]:
     """The metadata entries that carry a manifest and a tokenizer."""
@@ -70,7 +86,12 @@ def read(path: Path, *, whole: bool = False) -> tuple[Manifest, TextTokenizer]:
     manifest, tokenizer = _read(path)
     if manifest.weights is not None:
         weights_file.check(path, manifest.weights, whole=whole)
-    return manifest, TextTokenizer(tokenizer, manifest.text.marker_ids)
+    elif modelfile.has_external_data(path):
+        raise ModelFileError(f"{path}: takes weights from a file that its manifest does not name; export it again")
+    try:
+        return manifest, TextTokenizer(tokenizer, manifest.text.marker_ids)
+    except Exception as error:  # the tokenizer's library raises no class of its own
+        raise ModelFileError(f"{path}: the tokenizer cannot be read ({one_line(error)}); export it again") from error
 
 
 def weights_of(path: Path) -> WeightsFile | None:
@@ -92,7 +113,7 @@ def _read(path: Path) -> tuple[Manifest, str]:
         )
     if sha256(text) != entries.get(DIGEST_KEY):
         raise _changed(path, "manifest")
-    version = json.loads(text).get("format_version")
+    version = _version(path, text)
     if version not in READABLE:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         repair = "upgrade ranker-toolkit" if newer else "export the checkpoint again: ranker export"
@@ -102,12 +123,28 @@ def _read(path: Path) -> tuple[Manifest, str]:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise ModelFileError(f"{path}: manifest field '{field}': {first['msg']}; export the model again") from error
+        reason = f"{field}: {first['msg']}" if field else first["msg"]
+        raise ModelFileError(f"{path}: manifest field {reason:.200}; export the model again") from error
     if manifest.tokenizer_sha256 != sha256(tokenizer):
         raise _changed(path, "tokenizer")
     if manifest.graph_sha256 != graph_sha256:
         raise _changed(path, "graph or weights")
     return manifest, tokenizer
+
+
+def _version(path: Path, text: str) -> Any:
+    """The format's version that a manifest says.
+
+    Raises:
+        ModelFileError: no manifest.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path}: its manifest is not valid JSON ({one_line(error)}); export it again") from error
+    if not isinstance(values, dict):
+        raise ModelFileError(f"{path}: its manifest is a {type(values).__name__}, expected an object; export it again")
+    return values.get("format_version")
 
 
 def described(path: Path) -> list[tuple[str, str]]:

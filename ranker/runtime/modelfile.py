@@ -61,9 +61,44 @@ def write(path: Path, graph: Path, metadata: Mapping[str, str]) -> None:
         out.writelines([*kept, *entries])
 
 
-def _fields(data: bytes | mmap.mmap) -> Iterator[tuple[int, int, int, int]]:
-    """(field number, start, payload start, end) of each top-level field; ValueError or IndexError when malformed."""
-    position, size = 0, len(data)
+INITIALIZER: Final = 5
+NODE: Final = 1
+ATTRIBUTE: Final = 5
+ATTRIBUTE_TENSORS: Final = (5, 10)
+ATTRIBUTE_GRAPHS: Final = (6, 11)
+EXTERNAL_DATA: Final = 13
+"""Numbers of fields of GraphProto, NodeProto, AttributeProto and TensorProto (onnx.proto)."""
+
+
+def has_external_data(path: Path) -> bool:
+    """Whether a tensor of the graph lies in another file."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        graphs = [(payload, end) for field, _, payload, end in _fields(data) if field == GRAPH_FIELD]
+        while graphs:
+            for field, _, payload, end in _fields(data, *graphs.pop()):
+                if field == INITIALIZER and _is_external(data, payload, end):
+                    return True
+                for kind, start, stop in _attributes(data, payload, end) if field == NODE else ():
+                    if kind in ATTRIBUTE_TENSORS and _is_external(data, start, stop):
+                        return True
+                    graphs += [(start, stop)] if kind in ATTRIBUTE_GRAPHS else []
+    return False
+
+
+def _attributes(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """(field number, start, end) of the values of a node's attributes."""
+    for field, _, payload, stop in _fields(data, start, end):
+        if field == ATTRIBUTE:
+            yield from ((kind, first, last) for kind, _, first, last in _fields(data, payload, stop))
+
+
+def _is_external(data: mmap.mmap, start: int, end: int) -> bool:
+    return any(field == EXTERNAL_DATA for field, *_ in _fields(data, start, end))
+
+
+def _fields(data: bytes | mmap.mmap, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int, int, int]]:
+    """(field number, start, payload start, end) of each field of a message; ValueError or IndexError when malformed."""
+    position, size = start, len(data) if end is None else end
     while position < size:
         start = position
         key, position = _varint(data, position)

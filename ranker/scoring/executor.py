@@ -261,7 +261,13 @@ class _Passes:
             rows = len(arrays["input_ids"])
             if self.length_buckets:
                 arrays = buckets.padded(arrays, layout, self.max_tokens_per_forward)
-            logits: Floats = layout.reduce(self.engine.forward(arrays)[:rows])
+            outputs = self.engine.forward(arrays)
+            if outputs.ndim != 3 or len(outputs) < rows or outputs.dtype.kind != "f":
+                raise ValueError(f"expected numbers (rows, candidates, outputs) of {rows} rows, got {outputs.shape}")
+            logits: Floats = layout.reduce(outputs[:rows])
+            most = max(len(row.candidates) for unit in batch for row in unit.rows)
+            if logits.ndim != 2 or logits.shape[1] < most:
+                raise ValueError(f"expected scores of {most} candidates a row, got {outputs.shape}")
         except Exception as error:  # whatever the engine raises, most often for want of memory
             if not self.retry:
                 raise
