@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -38,6 +39,9 @@ from ranker.data.readers import read_rows
 from ranker.records import Group
 
 CLIENTS = 32
+FEW = 8
+"""Clients that a server with the default queue serves without refusing one."""
+
 LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
 
@@ -178,7 +182,10 @@ def naive(model):
 def compare(model, groups, bodies, rounds):
     scorer = ranker.load(model).scorer
     scorer.score(groups[:200])
-    commands = {"served": served(model), "naive, same engine": [sys.executable, __file__, model, "--naive"]}
+    commands = {
+        "served": served(model, "--limit", "queue_seconds=60"),
+        "naive, same engine": [sys.executable, __file__, model, "--naive"],
+    }
     checkpoint = Path(model).parent / "checkpoint"
     if checkpoint.exists():
         commands["naive, torch"] = [sys.executable, __file__, str(checkpoint), "--naive"]
@@ -209,24 +216,86 @@ def compare(model, groups, bodies, rounds):
     }
 
 
+SPIN = "import os; os.sched_setaffinity(0, {%d})\nwhile True: pass"
+
+
+def pin(core):
+    """Keep this process, which makes the load, on one core; None frees it."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core} if core is not None else CORES)
+
+
+CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+async def probes(port, ended, seconds):
+    """Ask ``/livez`` every 50 ms until ``ended``."""
+    while not ended.is_set():
+        started = time.perf_counter()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
+        seconds.append(time.perf_counter() - started)
+        await asyncio.sleep(0.05)
+
+
+async def probed(load, port):
+    """A load, and the seconds of ``/livez`` meanwhile."""
+    ended, seconds = asyncio.Event(), []
+    probe = asyncio.create_task(probes(port, ended, seconds))
+    result = await load
+    ended.set()
+    await probe
+    return result, seconds
+
+
+def counts(port):
+    """Answered requests by status, as the server counts them."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+    total = {}
+    for status, count in re.findall(
+        r'^ranker_requests_total\{.*route="/v1/score".*status="(\d+)"\} ([\d.]+)', text, re.M
+    ):
+        total[int(status)] = total.get(int(status), 0) + int(float(count))
+    for status, count in re.findall(r'^ranker_requests_total\{.*route="none".*status="(\d+)"\} ([\d.]+)', text, re.M):
+        total[int(status)] = total.get(int(status), 0) + int(float(count))
+    return total
+
+
 def overload(model, bodies, seconds):
-    server, port = start(served(model, "--limit", f"queue_items={4 * CLIENTS}"))
+    """Requests beyond what the server can do, from a generator on one core.
+
+    The peak is measured with that core taken: by the generator, and by a process that spins.
+    """
+    server, port = start(served(model))
+    core = max(CORES, default=0)
     try:
-        run(closed_loop(port, "/v1/score", bodies[:200], CLIENTS))
-        peak = run(closed_loop(port, "/v1/score", bodies, CLIENTS))
-        report = {"peak_items_per_second": round(peak.rate, 1), "queue_items": 4 * CLIENTS}
+        run(closed_loop(port, "/v1/score", bodies[:200], FEW))
+        pin(core)
+        spinner = subprocess.Popen([sys.executable, "-c", SPIN % core])
+        peak = run(closed_loop(port, "/v1/score", bodies, FEW))
+        spinner.kill()
+        spinner.wait()
+        report = {"peak_items_per_second": round(peak.rate, 1), "date": time.strftime("%Y-%m-%d")}
         for times in (1, 2, 10):
-            load = run(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds))
+            before = counts(port)
+            load, live = run(probed(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds), port))
+            after = counts(port)
             total = sum(load.statuses.values())
             report[f"{times}x"] = {
-                "throughput_of_peak": round(load.rate / peak.rate, 3),
+                "goodput_of_peak": round(load.rate / peak.rate, 3),
                 "accepted_p50_seconds": round(load.percentile(0.5), 3),
                 "accepted_p99_seconds": round(load.percentile(0.99), 3),
+                "accepted_most_seconds": round(max(load.seconds, default=0.0), 3),
                 "refused": round(load.statuses.get(429, 0) / total, 3),
+                "livez_p99_seconds": round(float(np.quantile(live, 0.99)), 3),
                 "statuses": load.statuses,
+                "counted_by_the_server": {s: n - before.get(s, 0) for s, n in after.items() if n != before.get(s, 0)},
             }
         return report
     finally:
+        pin(None)
         server.terminate()
         server.wait(60)
 
@@ -273,6 +342,7 @@ def soak(model, bodies, minutes, clients, pause):
     samples = []
     statuses = {}
     opened = []
+    slowest = {}
     items = [json.loads(body) for body in bodies]
     end = time.monotonic() + minutes * 60
 
@@ -284,8 +354,10 @@ def soak(model, bodies, minutes, clients, pause):
             if kind < 0.8:
                 single, batch = draw.choice(bodies), json.dumps({"items": draw.sample(items, 16)}).encode()
                 body = single if kind < 0.5 else batch if kind < 0.7 else draw.choice(WRONG)
+                asked = time.monotonic()
                 status, _ = await connection.post("/v1/score", body)
                 statuses[status] = statuses.get(status, 0) + 1
+                slowest[status] = max(slowest.get(status, 0.0), round(time.monotonic() - asked, 2))
             elif kind < 0.9:
                 await leave(port, draw.choice([HEAVY, *draw.sample(bodies, 4)]), draw.random() * 0.1)
             else:
@@ -319,6 +391,7 @@ def soak(model, bodies, minutes, clients, pause):
         "minutes": minutes,
         "date": time.strftime("%Y-%m-%d"),
         "statuses": statuses,
+        "slowest_seconds": slowest,
         "rss_mib": {"first": round(samples[0][1]), "third": round(float(late[0, 1])), "last": round(samples[-1][1])},
         "rss_slope_mib_per_hour": round(float(np.polyfit(late[:, 0], late[:, 1], 1)[0] * 3600), 1),
         "descriptors": {"first": samples[0][2], "most": int(late[:, 2].max()), "after": files},
@@ -334,6 +407,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--overload-seconds", type=float, default=20)
     parser.add_argument("--single", action="store_true", help="every answer is an item of its own")
+    parser.add_argument("--overload", action="store_true", help="measure nothing else")
     parser.add_argument("--soak", type=float, help="minutes; nothing else is measured")
     parser.add_argument("--clients", type=int, default=16, help="of the soak")
     parser.add_argument("--pause", type=float, default=0.0, help="most seconds between two requests of one of them")
@@ -349,7 +423,9 @@ def main():
         groups = [Group(group.prompt, (answer,)) for group in groups for answer in group.candidates][: args.items]
     items = [{"prompt": g.prompt, "candidates": list(g.candidates)} for g in groups if isinstance(g.prompt, str)]
     bodies = [json.dumps(item).encode() for item in items]
-    if args.soak:
+    if args.overload:
+        report = overload(args.model, bodies, args.overload_seconds)
+    elif args.soak:
         report = soak(args.model, bodies, args.soak, args.clients, args.pause)
     else:
         report = compare(args.model, groups, bodies, args.rounds)

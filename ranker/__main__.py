@@ -3,11 +3,12 @@
 import signal
 import sys
 
-from ranker.signals import NAMES, number_of, stop
+from ranker.signals import NAMES, number_of, quiet_destructors, stop
 
 
 def main() -> None:
     """Run the command line; an interruption while it is imported is one line, as later."""
+    quiet_destructors()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     try:

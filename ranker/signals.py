@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -60,6 +61,17 @@ def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
     if not again:
         os._exit(128 + number)
+
+
+def quiet_destructors() -> None:
+    """Print no traceback where a signal arrives within a destructor, which swallows it; ``received`` still tells it."""
+    show = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, Stopped):
+            show(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def received() -> int | None:

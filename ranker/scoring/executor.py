@@ -32,7 +32,7 @@ from ranker.scoring.distinct import (
     once,
     once_per_group,
 )
-from ranker.scoring.interruption import between_passes
+from ranker.scoring.interruption import between_passes, passes_at_once
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Floats, GroupScores, failed
 from ranker.scoring.token_budget import TokenBudget, tokens_now
@@ -205,7 +205,7 @@ class _Passes:
         if not order_free:
             out = [logits.reshape(n, n) for logits, n in zip(out, counts, strict=True)]
         errors = [dict(group.refused) for group in packed]
-        workers = self.engine.workers
+        workers = passes_at_once(self.engine.workers)
         batches = self._batches(units)[::-1]
         counted = counting()
         while batches:

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 BATCH_ITEMS: Final = 256
 """Most groups of a batch; the pipeline cuts a batch into passes by tokens."""
 
-BATCH_S: Final = 0.5
+BATCH_S: Final = 0.25
 """Seconds that a batch should take to compute. A group that takes longer is a batch of its own: a long one."""
 
 FIRST_BATCH: Final = 16_000
@@ -187,6 +187,7 @@ class Batcher:
         self._items = 0
         self._idle = 0
         self._short_lanes = lanes
+        self._long_passes = max(1, scorer.info.parallel_passes - 1)  # one place is left for small requests
         self._speed = Speed()
         self._computing: dict[object, int] = {}
         self._turns = Turns(lanes)
@@ -280,7 +281,7 @@ class Batcher:
 
     def _wait(self, characters: int) -> float:
         waiting = [share.characters for queue in (self._short, self._long) for share in queue if _is_open(share)]
-        before = sum(min(characters, other) for other in [*waiting, *self._computing.values()])
+        before = sum(min(characters, other) for other in waiting) + sum(self._computing.values())
         return self._speed.seconds(before)
 
     def _run(self, is_long: bool) -> None:
@@ -310,9 +311,9 @@ class Batcher:
             with (
                 self._turns.turn(is_long=is_long) as turn,
                 self._speed.measured(characters) as watch,
-                self._counted(characters),
+                self._counted(min(characters, int(self._batch_characters))),
                 count_reads() as reads,
-                calling_between_passes(lambda: self._between(turn, live)),
+                calling_between_passes(lambda: self._between(turn, live), self._long_passes if is_long else None),
             ):
                 results = list(ranked(self.scorer, groups))
         except _UnwantedError:
