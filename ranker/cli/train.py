@@ -192,7 +192,7 @@ def _state(
         return f"stopped after step {error.step} of {error.steps}, saved in {error.folder}", how
     if trained:
         folder = output / "checkpoint"
-        return f"stopped after the training; the model is in {folder}, not yet evaluated and exported", how
+        return f"stopped after the training; the model is in {folder}, and evaluation and export are not finished", how
     checkpoints = checkpoints_of(output)
     if checkpoints and overwrite:
         state = f"stopped without saving; the newest checkpoint is {checkpoints[-1]}"

@@ -16,7 +16,10 @@ from ranker.evaluation.statistics.length import LengthBias
 from ranker.extras import require
 from ranker.metrics import Estimate, leads, wilson
 
-BARS: Final = 10
+DARK: Final = 0.4
+"""Distance from 0.5 beyond which a cell of the map of kinds is dark."""
+
+BARS: Final = 24
 """Most rows of a chart of intervals, those with the most comparisons; the tables hold all of them."""
 
 KINDS: Final = 7
@@ -90,7 +93,11 @@ def _certain(ahead: Mapping[str, Any]) -> Any:
     for name, values in ahead.items():
         order = np.argsort(-np.abs(values))
         covered = np.arange(1, len(order) + 1)
-        axis.plot(covered / max(1, len(order)), np.cumsum(values[order] > 0) / covered, label=name)
+        axis.plot(
+            covered / max(1, len(order)),
+            np.cumsum((values[order] > 0) + 0.5 * (values[order] == 0)) / covered,
+            label=name,
+        )
     axis.set_xlabel("share of comparisons, largest margins first")
     axis.set_ylabel("accuracy among them")
     return _with_legend(figure, axis, ahead)
@@ -148,7 +155,7 @@ def _intervals(models: Mapping[str, Mapping[str, Estimate]], label: str) -> Any:
     axis.axvline(0.5, color="grey", linewidth=0.8)
     axis.set_yticks(range(len(keys)), [f"{_short(key)} (n={most[key]})" for key in keys])
     axis.invert_yaxis()
-    axis.set_xlabel(label)
+    axis.set_xlabel(label if len(keys) == len(most) else f"{label}; the {len(keys)} largest of {len(most)}")
     axis.set_xlim(-0.02, 1.02)
     return _with_legend(figure, axis, models)
 
@@ -190,7 +197,8 @@ def _matrix(shares: Mapping[str, Estimate]) -> Any:
     figure, axis = plots.figure(1)
     axis.imshow(table, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
     for i, j in zip(*np.nonzero(~np.isnan(table)), strict=True):
-        axis.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=8)
+        color = "white" if abs(table[i, j] - 0.5) > DARK else "black"
+        axis.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=8, color=color)
     axis.set_xticks(range(len(kinds)), [*map(_short, kinds)], rotation=30, ha="right", fontsize=7)
     axis.set_yticks(range(len(kinds)), [*map(_short, kinds)], fontsize=7)
     axis.set_xlabel("other answer")
