@@ -246,7 +246,10 @@ def test_a_loaded_model_says_what_it_is(model, capfd):
     assert r.info.scores_are_relative
     checkpoint = ranker.load(model.parent / "checkpoint", device="cpu")
     facts = {"parallel_passes": 1, "providers": (), "graph_sha256": ""}
+    facts |= {name: getattr(checkpoint.info, name) for name in ("engine", "max_tokens_per_forward")}
     assert checkpoint.info == replace(r.info, **facts)
+    assert checkpoint.info.engine.startswith("torch ")
+    assert r.info.engine.startswith("onnxruntime ")
     r.score_batch(["p"] * 3, [["a", "b"]] * 3, progress=True)
     assert "3/3" in capfd.readouterr().err
 

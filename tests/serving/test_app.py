@@ -277,7 +277,7 @@ def test_a_body_of_wrong_elements_is_refused_beside_the_loop_with_few_errors(loa
 
 def test_lists_have_a_longest_length(loaded):
     limits = Limits(payload_limit=2 << 20)
-    many = b'{"query": "", "documents": [' + b'"",' * 70_000 + b'""]}'
+    many = b'{"query": "", "documents": [' + b'"a word",' * 70_000 + b'""]}'
     with TestClient(application(Server(loaded.scorer, "m", limits), Keys([]))) as roomy:
         answer = roomy.post("/rerank", content=many, headers={"content-type": "application/json"})
     assert answer.status_code == 422

@@ -27,6 +27,8 @@ class ModelInfo(BaseModel):
     average_orders: bool = Field(description="both orders of a pair are read, where the order matters")
     renders_conversations: bool = Field(description="a chat template renders what is read")
     parallel_passes: int = Field(description="forward passes that run at once")
+    engine: str = Field(description="what computes the passes, with its version")
+    max_tokens_per_forward: int = Field(description="most padded tokens of a pass now")
     calibration: Calibration
     providers: tuple[str, ...] = Field(description="onnxruntime's names of the devices; empty for a checkpoint")
     graph_sha256: str = Field(description="hash of the graph; empty for a checkpoint")
