@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -144,13 +144,7 @@ def _headers(folder: Path, allow_pickle: bool, problems: list[Problem]) -> tuple
 
 
 def _index(path: Path, problems: list[Problem]) -> dict[str, str]:
-    if not path.is_file():
-        return {}
-    try:
-        return shards_of(path)
-    except CheckpointError as error:
-        problems.append(_problem(path, error))
-        return {}
+    return _read(path, shards_of, problems)
 
 
 def _problem(path: Path, error: CheckpointError) -> Problem:
@@ -214,10 +208,15 @@ def _token(value: Any) -> str | None:
 
 
 def _json(path: Path, problems: list[Problem]) -> dict[str, Any]:
+    return _read(path, read_json, problems)
+
+
+def _read(path: Path, read: Callable[[Path], dict[str, Any]], problems: list[Problem]) -> dict[str, Any]:
+    """What a file holds; nothing without the file, and where it is damaged, which becomes a problem."""
     if not path.is_file():
         return {}
     try:
-        return read_json(path)
+        return read(path)
     except CheckpointError as error:
         problems.append(_problem(path, error))
         return {}

@@ -206,14 +206,6 @@ class Batcher:
         """Groups in the queue."""
         return self._items
 
-    def wait(self, characters: int) -> float:
-        """Estimated seconds until work of so many characters is done; what is larger waits no less for it.
-
-        Work is computed in turns, so of each other work only as much comes first as this one has itself.
-        """
-        with self._changed:
-            return self._wait(characters)
-
     def refusal(self, characters: int) -> OverloadedError | None:
         """Why ``submit`` would refuse work of so many characters now."""
         with self._changed:
@@ -280,6 +272,10 @@ class Batcher:
         return OverloadedError(max(1.0, wait)) if wait > max(self.queue_s, STRETCH * own_seconds) else None
 
     def _wait(self, characters: int) -> float:
+        """Estimated seconds that work of so many characters waits for others.
+
+        Work is computed in turns, so of what waits only as much comes first as this work has itself.
+        """
         waiting = [share.characters for queue in (self._short, self._long) for share in queue if _is_open(share)]
         before = sum(min(characters, other) for other in waiting) + sum(self._computing.values())
         return self._speed.seconds(before)

@@ -66,7 +66,7 @@ class _Budget:
         """Count a step.
 
         Raises:
-            SecurityError: there is none left, or no time.
+            SecurityError: it was the last one, or the time is up.
         """
         self.steps -= 1
         if self.steps < 0:
@@ -78,7 +78,7 @@ class _Budget:
         """Count a value's characters, or its items.
 
         Raises:
-            SecurityError: there are none left.
+            SecurityError: the rendering has made too many.
         """
         if isinstance(value, str | bytes | list | tuple | dict):
             self.characters -= len(value)

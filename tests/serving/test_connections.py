@@ -96,8 +96,9 @@ def test_requests_that_come_together_are_served_in_order():
     with serving() as (port, _), socket.create_connection(("127.0.0.1", port), timeout=5) as client:
         client.sendall(WHOLE * 500)
         content = b""
-        while content.count(b"HTTP/1.1 200 OK") < 500:
-            content += client.recv(1 << 16)
+        while content.count(b"HTTP/1.1 200 OK") < 500 and (part := client.recv(1 << 16)):
+            content += part
+        assert content.count(b"HTTP/1.1 200 OK") == 500
 
 
 @pytest.mark.parametrize(
