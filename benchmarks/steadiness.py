@@ -50,7 +50,7 @@ def under_load(scorer, groups, tokens):
 
 def elsewhere(model, rows):
     """Scores of another process, from the rows' file."""
-    command = [sys.executable, "-m", "ranker", "score", str(rows), "--model", model, "--quiet"]
+    command = [sys.executable, "-m", "ranker", "score", "--input", str(rows), "--model", model]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [np.array(json.loads(line)["scores"], np.float32) for line in lines]
 
