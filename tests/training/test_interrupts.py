@@ -290,8 +290,11 @@ def test_a_training_that_ended_leaves_no_checkpoint_and_is_not_repeated(tiny_bac
     again = train(config, resume=True)
     groups = [row.group for row in first.validation]
     for one, other in zip(first.scorer.score(groups), again.scorer.score(groups), strict=True):
-        # torch adds up otherwise where a tensor is aligned otherwise in memory; the weights are compared below
+        # torch adds up otherwise where a tensor is aligned otherwise in memory, so the weights are compared to the bit
         assert one.scores == pytest.approx(other.scores, abs=1e-6)
+    weights_of = first.scorer.model.state_dict(), again.scorer.model.state_dict()
+    assert weights_of[0].keys() == weights_of[1].keys()
+    assert all(torch.equal(tensor, weights_of[1][name]) for name, tensor in weights_of[0].items())
     assert (again.history, again.steps, again.seconds) == (first.history, first.steps, first.seconds)
     rows = ROOT / "data" / "train.jsonl"
     other = [*settings(tiny_backbone, tmp_path, "data.max_train_samples=12"), f"data.test=[{rows}]"]
