@@ -164,7 +164,7 @@ def shapes(groups: Sequence[Group], long_text: str) -> dict[str, list[Group]]:
         "with padding": [short, Group(long_text, first.candidates[:3])],
         "longest": [Group(first.prompt, (long_text, long_text[1:]))],
         "truncated": [Group(long_text, (long_text, long_text[: len(long_text) // 2]))],
-        "unicode": [Group("Ünïcödé 你好 🙂‍↕️?", ("", "\u0000 \u202e é́", "[SEP] <|candidate|> [CLS]"))],
+        "unicode": [Group("Ünïcödé 你好 🙂‍↕️?", ("", "\u0000 \u202e é́", "<|candidate|> \ufeff"))],
         "left over": list(groups[: 1 + len(groups) // 3 * 2]),
     }
 

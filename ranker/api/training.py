@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ranker.api.rows import checked_rows, write_rows
 from ranker.config import ExportPrecision, RunConfig, load_config
 from ranker.config.run import HELD_OUT_ROWS
+from ranker.data.load import check_first_rows
 from ranker.data.tables import is_rows
 from ranker.errors import ConfigError
 from ranker.extras import require
@@ -145,8 +146,23 @@ def train(
         settings = config
     else:
         settings = load_config(config, changes | _data_changes(config, sources, changes))
+    log = log or logger.info
+    check_rows(settings)
+    log(f"{settings.model.type} on '{settings.model.name_or_path}', rows of {', '.join(settings.data.train)}; starting")
     with shown(progress and launched(settings).main):
-        return _run(settings, object_loss, callbacks, resume, overwrite, log or logger.info)
+        return _run(settings, object_loss, callbacks, resume, overwrite, log)
+
+
+def check_rows(config: RunConfig) -> None:
+    """Look at the first row of every file of a run, before libraries and models are loaded.
+
+    Raises:
+        DataError: a file that is missing or not of its kind, or a first row that is not a labelled one.
+        ConfigError: names of columns for a dataset whose columns are known.
+    """
+    data = config.data
+    if data.on_error == "raise":
+        check_first_rows([*data.train, *data.validation, *data.test], data.columns)
 
 
 def _changes(named: Mapping[str, Any], loss: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:

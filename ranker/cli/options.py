@@ -56,7 +56,7 @@ Prefilter = Annotated[
     str | None, typer.Option(help="a cheaper model that scores first; only the best candidates go to --model")
 ]
 Keep = Annotated[int, typer.Option(help="with --prefilter: how many candidates of a row go on")]
-Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share of the rows failed")]
+Rate = Annotated[float, typer.Option(help="exit with 3 when more than this share of the rows failed, or all of them")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
 HeadPrefix = Annotated[str | None, typer.Option("--head-prefix", help="the head's name, where it is an unusual one")]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="read .bin weights, of a source you trust")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ranker.cli.options import Quiet
+from ranker.cli.options import Column, Quiet, columns_of
 from ranker.errors import CheckpointError, ConfigError, InterruptedRunError, OutputError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def main(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="continue the interrupted run in output_dir")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="delete an earlier run in output_dir first")] = False,
+    column: Column = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a ranker from a recipe, evaluate it and export it to ONNX.
@@ -52,17 +53,26 @@ def main(
         return
     if recipe is None:
         raise ConfigError("expected a recipe or a YAML file; ranker train --list shows the recipes")
-    changes = [*(overrides or []), *([f"model.name_or_path={OFFLINE}"] if offline else [])]
+    columns = columns_of(column)
+    changes = [
+        *(overrides or []),
+        *([f"model.name_or_path={OFFLINE}"] if offline else []),
+        *([f"data.columns.{name}={source}" for name, source in columns.items()]),
+    ]
     config = load_config(recipe, changes)
     if print_config:
         typer.echo(explained_config(config), nl=False)
     elif dry_run:
+        from ranker.api.training import check_rows
+
+        check_rows(config)
         from ranker.training.preview import preview
 
         for line in preview(config):
             typer.echo(line)
     else:
-        again = ["ranker", "train", recipe, *(overrides or []), *(["--offline"] if offline else []), "--resume"]
+        named = [f"--column={name}={source}" for name, source in columns.items()]
+        again = ["ranker", "train", recipe, *(overrides or []), *(["--offline"] if offline else []), *named, "--resume"]
         run(config, shlex.join(again), resume=resume, overwrite=overwrite, progress=not quiet)
 
 
@@ -107,7 +117,7 @@ def summary(result: TrainResult) -> Iterator[str]:
     if result.evaluation is not None:
         evaluation = next(iter(result.evaluation.evaluations.values()))
         best = best_baseline(evaluation.report)
-        beside = "" if best is None else f"; {best[0]}, the best rule that understands nothing: {best[1].value:.3f}"
+        beside = "" if best is None else f"; best simple baseline, {best[0]}: {best[1].value:.3f}"
         yield f"\n{evaluation.report.main_figure()} on {result.evaluation.data}{beside}"
         worst = worst_kinds(evaluation.report)
         if worst:
@@ -123,12 +133,12 @@ def summary(result: TrainResult) -> Iterator[str]:
 def _exported(result: TrainResult) -> Iterator[tuple[Path, str]]:
     """The exported files: how far each is from the torch model, and how fast beside the first."""
     speeds = result.answers_per_second
-    first = next(iter(speeds.values()), None)
+    first = next(iter(speeds), None)
     for path, parity in result.exports.items():
         agreement = "" if parity.tau_b is None else f", ranks agree by {parity.tau_b:.4f}"
         speed = ""
-        if path in speeds and first:
-            times = f", {speeds[path] / first:.2f} times the first file" if len(speeds) > 1 else ""
+        if path in speeds and first is not None:
+            times = "" if path == first else f", {speeds[path] / speeds[first]:.2f} times {first.name}"
             speed = f", about {speeds[path]:,.0f} answers per second here{times}"
         yield path, f"differs by {parity.max_difference:.1e} logits at most{agreement}{speed}"
 

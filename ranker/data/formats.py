@@ -52,7 +52,7 @@ SPELLED: Final = re.compile(
 """A text that is nothing but messages, as JSON, Python or numpy writes them."""
 
 NAME_THEM: Final = (
-    "name them with columns={{'{0}': COLUMN}}, on the command line --column {0}=COLUMN, in training "
+    "name each with columns={{'{0}': COLUMN}}, on the command line --column {0}=COLUMN, in a run's settings "
     "data.columns.{0}=COLUMN"
 )
 
@@ -277,7 +277,7 @@ def _labelled(row: ReadRow, where: str) -> Preference:
         where,
         "columns",
         "expected chosen and rejected, candidates and scores, or a response and a score; "
-        f"got {_names(row)}; {NAME_THEM.format('chosen')}",
+        f"got {_names(row)}; {NAME_THEM.format(next((n for n in ('chosen', 'rejected') if n not in row), 'chosen'))}",
     )
 
 

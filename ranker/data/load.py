@@ -8,16 +8,17 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final, Literal
 
-from ranker.data.files import Row
+from ranker.data.files import Row, remote
 from ranker.data.formats import parse_preference
 from ranker.data.known_datasets import HUB
 from ranker.data.read_row import Columns, UnusedColumns, check_columns
 from ranker.data.readers import Rows
 from ranker.data.sample import build
 from ranker.data.shapes import RowShape
-from ranker.data.sources import Source, is_file_like, joined, known_datasets
+from ranker.data.sources import Source, is_file_like, joined, joined_dataset, known_datasets
 from ranker.errors import ConfigError, DataError, nearest
 from ranker.extras import require
 from ranker.records import BadRow, Preference
@@ -39,6 +40,9 @@ class Loaded:
     usable: int = 0
     """Records kept so far, without single answers whose prompt has no other answer yet."""
     answers: Counter[AnswerKey] = field(default_factory=Counter)
+    alike: int = 0
+    """Records in which equal answers have different labels."""
+    first_alike: str = ""
 
     def add(self, preference: Preference, single: bool) -> None:
         """Keep a record, or count it as unusable when it holds no comparison (with ``single``: no label)."""
@@ -48,6 +52,9 @@ class Loaded:
             self.unusable += 1
             return
         self.preferences.append(preference)
+        if not lone and _equal_answers_differ(preference):
+            self.first_alike = self.first_alike or preference.id
+            self.alike += 1
         if single or not lone:
             self.usable += 1
         elif preference.prompt:
@@ -63,6 +70,20 @@ class Loaded:
             return
         self.unusable += len(merged) - len(kept)
         self.preferences = kept
+
+    def warn(self, single: bool) -> None:
+        """Log what was left out, and what nothing can be learned from."""
+        if self.skipped:
+            logger.warning("%d bad rows skipped, the first: %s", self.skipped, self.reasons[0])
+        if self.unusable:
+            logger.warning("%d rows left out: they hold no comparison%s", self.unusable, " or label" if single else "")
+        if self.alike:
+            logger.warning(
+                "%d of %d rows rate equal answers differently, first '%s': no model can order these answers",
+                self.alike,
+                len(self.preferences),
+                self.first_alike,
+            )
 
     def skip(self, error: DataError) -> None:
         """Count a bad row and keep the first few reasons."""
@@ -120,14 +141,34 @@ def load_preferences(
     warn_of_licences(sources)
     if not single:
         loaded.compare(fall_back)
-    if loaded.skipped:
-        logger.warning("%d bad rows skipped, the first: %s", loaded.skipped, loaded.reasons[0])
-    if loaded.unusable:
-        logger.warning("%d rows left out: they hold no comparison%s", loaded.unusable, " or label" if single else "")
+    loaded.warn(single)
     if not loaded.preferences:
         reason = loaded.reasons[0] if loaded.reasons else f"{loaded.unusable} rows had no comparison"
         raise DataError(", ".join(sources), "rows", f"expected at least one labelled comparison, got none ({reason})")
     return loaded
+
+
+def check_first_rows(sources: Sequence[str], columns: Columns | None = None) -> None:
+    """Read the first row of every local file, so that a wrong name or column is found before long work begins.
+
+    Args:
+        sources: as in ``load_preferences``; those of standard input, of other machines and of the hub are not read.
+        columns: as in ``load_preferences``.
+
+    Raises:
+        DataError: a file that is missing or not of its kind, or a first row that is not a labelled one.
+        ConfigError: names of columns for a dataset whose columns are known.
+    """
+    check_columns(columns or {})
+    for text in sources:
+        shape = _shape(text, columns)
+        if not is_file_like(text):
+            continue
+        source = Source.parse(text)
+        if source.path == "-" or remote(source.path) or joined_dataset(source):
+            continue
+        for where, row in islice(source.rows(), 1):
+            _preference(row, where, columns, UnusedColumns(), shape)
 
 
 def merged_answers(preferences: Sequence[Preference]) -> list[Preference]:
@@ -147,6 +188,14 @@ def merged_answers(preferences: Sequence[Preference]) -> list[Preference]:
             order.append(lists.setdefault(key, []))
         lists[key].append(preference)
     return [part[0] if len(part) == 1 else _merged(part) for part in order]
+
+
+def _equal_answers_differ(preference: Preference) -> bool:
+    """Whether an answer is there twice, with different labels."""
+    if len(set(preference.candidates)) == len(preference.candidates):
+        return False
+    texts = preference.candidates
+    return any(texts[i] == texts[j] and any(p == p and p != 0.5 for p in target) for i, j, target in preference.pairs())
 
 
 def _answer_key(preference: Preference) -> AnswerKey:

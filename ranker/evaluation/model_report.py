@@ -65,7 +65,7 @@ class CalibrationReport:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What a rule that understands nothing reaches on the same comparisons.
+    """What simple baselines (length, a bag of words) reach on the same comparisons.
 
     Attributes:
         accuracy: its pairwise accuracy.

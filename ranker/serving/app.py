@@ -91,6 +91,7 @@ def application(server: Server, keys: Keys) -> FastAPI:
     app.exception_handler(RefusedError)(_refused)
     app.exception_handler(UnprocessableError)(_unprocessable)
     app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(404)(_unknown)
     for router, tag in ROUTERS:
         app.include_router(router(server), tags=[tag])
     _describe_keys(app, keys)
@@ -118,6 +119,10 @@ def _describe_keys(app: FastAPI, keys: Keys) -> None:
 async def _refused(request: Request, error: RefusedError) -> JSONResponse:
     request.scope["refused"] = error.cause
     return JSONResponse({"detail": str(error)}, error.status, error.headers)
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": f"no route {request.url.path!r:.200}; /docs and /openapi.json list the routes"}, 404)
 
 
 async def _unprocessable(request: Request, error: UnprocessableError) -> JSONResponse:

@@ -82,7 +82,9 @@ def held_out(
         keys = _answers_key
         names = sorted({keys(row) for part in parts for row in part})
     if len(names) < 2:
-        raise ConfigError("data.validation is not set and data.train has one row, so none can be held out; set it")
+        raise ConfigError(
+            "data.validation is not set and data.train has one distinct row, so none can be held out; set it"
+        )
     least = min(HELD_OUT_LEAST, round(HELD_OUT_OF_FEW * len(names)))
     count = min(HELD_OUT_MOST, max(1, least, round(HELD_OUT_SHARE * len(names))))
     chosen = set(random.Random(seed).sample(names, count))

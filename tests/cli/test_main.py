@@ -122,3 +122,22 @@ def test_an_interruption_is_one_line_and_the_exit_code_of_its_signal(run_main):
 def test_debugging_shows_the_traceback(run_main):
     with pytest.raises(ConfigError, match="x"):
         run_main(ConfigError("x"), debug="1")
+
+
+@pytest.mark.parametrize("how", [["--dry-run"], []])
+def test_training_refuses_a_first_row_before_it_loads_a_library(how, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "q", "good": "a", "bad": "b"}\n')
+    script = (
+        "import sys; from typer.testing import CliRunner; from ranker.cli.main import app;"
+        f"done = CliRunner().invoke(app, ['train', 'pairrm', 'data.train={rows}', 'output_dir={tmp_path}/run', *{how}]);"
+        "print(done.exception, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "rows.jsonl:1: field 'columns': expected chosen and rejected" in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_training_reads_columns_by_other_names():
+    shown = RUN.invoke(app, ["train", "pairrm", "--column", "chosen=good", "--print-config"])
+    assert "chosen: good" in shown.output

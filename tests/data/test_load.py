@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from ranker.data.load import load_preferences, mixed
+from ranker.data.load import check_first_rows, load_preferences, mixed
 from ranker.data.sample import build
 from ranker.errors import ConfigError, DataError
 from ranker.records import Preference
@@ -142,6 +142,43 @@ def test_columns_that_are_not_used_are_named(file, caplog):
     with caplog.at_level(logging.WARNING):
         load_preferences([file({**GOOD, "remark": "text"})])
     assert "columns not used: remark" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "chosen": "a", "rejected": "a"},
+        {"prompt": "q", "candidates": ["a", "b", "a"], "scores": [1, 2, 3]},
+    ],
+)
+def test_equal_answers_with_different_labels_are_reported(row, file, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert len(load_preferences([file(GOOD, row)]).preferences) == 2
+    assert "1 of 2 rows rate equal answers differently, first '" in caplog.text
+    assert "rows.jsonl:2'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "row", [{**GOOD, "chosen": "b", "label": 0.5}, {"prompt": "q", "candidates": ["a", "b", "a"], "scores": [1, 2, 1]}]
+)
+def test_equal_answers_with_equal_labels_are_not(row, file, caplog):
+    with caplog.at_level(logging.WARNING):
+        load_preferences([file(GOOD, row)])
+    assert "equal answers" not in caplog.text
+
+
+def test_the_first_rows_are_looked_at_and_no_more(file):
+    check_first_rows([file(GOOD, BAD), "sample", "some/dataset", "-"])
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: field 'rejected'"):
+        check_first_rows([file(BAD)])
+    with pytest.raises(DataError, match="expected an existing file"):
+        check_first_rows(["absent.jsonl"])
+    check_first_rows([file({"question": "q", "good": "a", "worse": "b"})], {"chosen": "good", "rejected": "worse"})
+
+
+def test_the_missing_column_is_the_one_to_name(file):
+    with pytest.raises(DataError, match="--column rejected=COLUMN"):
+        check_first_rows([file({"prompt": "q", "chosen": "a", "worse": "b"})])
 
 
 def test_equal_weights_of_one_give_every_row_once():

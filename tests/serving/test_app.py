@@ -335,3 +335,15 @@ def test_a_server_that_warms_up_is_ready_when_it_has_scored_every_length(loaded)
     buckets = {length_bucket(length) for length in range(1, scorer.info.max_length + 1)}
     assert len(lengths) >= len(buckets) - 1
     assert lengths[0] >= scorer.info.max_length - 8
+
+
+def test_a_route_that_is_not_there_is_answered_with_where_the_routes_are(client):
+    answer = client.get("/v1/rnk")
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == "no route '/v1/rnk'; /docs and /openapi.json list the routes"
+
+
+def test_every_route_has_a_title_in_words(client):
+    document = client.get("/openapi.json").json()
+    titles = [operation["summary"] for path in document["paths"].values() for operation in path.values()]
+    assert all(" " in title for title in titles)

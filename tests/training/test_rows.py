@@ -113,7 +113,7 @@ def test_rows_of_one_prompt_are_held_out_by_their_answers():
 
 
 def test_one_row_cannot_be_held_out():
-    with pytest.raises(ConfigError, match=r"data\.train has one row, so none can be held out; set it"):
+    with pytest.raises(ConfigError, match=r"data\.train has one distinct row, so none can be held out; set it"):
         held_out([[pair("q")]], seed=0)
 
 

@@ -67,7 +67,7 @@ def sentence(report: ModelReport) -> str:
     if best is None:
         return text
     name, figure = best
-    return f"{text} The best rule that understands nothing ({name}) reaches {_percent(figure)}."
+    return f"{text} The best simple baseline ({name}) reaches {_percent(figure)}."
 
 
 def best_baseline(report: ModelReport) -> tuple[str, Share] | None:

@@ -38,25 +38,29 @@ def router(server: Server) -> APIRouter:
     """The routes; their requests have no bodies."""
     routes = APIRouter()
 
-    @routes.get("/livez")
+    @routes.get("/livez", summary="Whether the process answers")
     async def livez() -> JSONResponse:
         """Whether the process answers."""
         return JSONResponse({"status": "ok"})
 
-    @routes.get("/readyz", responses={503: {"description": "draining, or warming up"}})
-    @routes.get("/health", responses={503: {"description": "draining, or warming up"}})
+    @routes.get(
+        "/readyz", summary="Whether requests are accepted", responses={503: {"description": "draining, or warming up"}}
+    )
+    @routes.get(
+        "/health", summary="Whether requests are accepted", responses={503: {"description": "draining, or warming up"}}
+    )
     async def readyz() -> JSONResponse:
         """Whether requests are accepted; 503 while draining or warming up, or when the engine has died."""
         if not server.ready:
             raise HTTPException(503, "warming up" if server.batcher.alive else "draining")
         return JSONResponse({"status": "ready"})
 
-    @routes.get("/info")
+    @routes.get("/info", summary="Model and limits")
     async def info() -> ModelInfo:
         """The model, its limits and where it runs."""
         return ModelInfo(model=server.name, limits=server.limits, **asdict(server.scorer.info))
 
-    @routes.get("/metrics", response_class=PlainTextResponse)
+    @routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> PlainTextResponse:
         """Prometheus' text format."""
         return PlainTextResponse(server.metrics.text(), media_type="text/plain; version=0.0.4")

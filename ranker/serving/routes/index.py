@@ -38,7 +38,7 @@ def router(server: Server) -> APIRouter:
         """A page with links, for people who open the address in a browser."""
         return HTMLResponse(PAGE.format(name=escape(server.name), version=escape(ranker.__version__), ui=_ui(server)))
 
-    @routes.get("/v1/models")
+    @routes.get("/v1/models", summary="The served model")
     async def models() -> Models:
         """The model, as OpenAI's API lists models."""
         tokens = server.scorer.info.max_length

@@ -59,9 +59,9 @@ def router(server: Server) -> APIRouter:
     """The routes, whose bodies are checked outside the event loop."""
     routes = APIRouter(route_class=CheckedRoute)
 
-    @routes.post("/rerank")
-    @routes.post("/v1/rerank")
-    @routes.post("/v2/rerank")
+    @routes.post("/rerank", summary="Rerank documents (TEI, Jina)")
+    @routes.post("/v1/rerank", summary="Rerank documents (Jina, vLLM)")
+    @routes.post("/v2/rerank", summary="Rerank documents (Cohere)")
     async def rerank(body: RerankRequest, request: Request) -> JSONText:
         """Documents, best first."""
         documents = body.texts if body.texts is not None else body.documents
@@ -88,7 +88,7 @@ def router(server: Server) -> APIRouter:
         ]
         return JSONText({"id": f"rerank-{uuid.uuid4().hex}", "model": server.name, "results": answers})
 
-    @routes.post("/predict")
+    @routes.post("/predict", summary="Score texts or pairs (TEI)")
     async def predict(body: PredictRequest, request: Request) -> JSONText:
         """TEI's classification: one list of one label per input; a lone input gets the inner list."""
         is_lone_input = isinstance(body.inputs, str) or (bool(body.inputs) and isinstance(body.inputs[0], str))

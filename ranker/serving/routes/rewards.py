@@ -43,7 +43,7 @@ def router(server: Server) -> APIRouter:
     """The routes, whose bodies are checked outside the event loop."""
     routes = APIRouter(route_class=CheckedRoute)
 
-    @routes.post("/get_reward")
+    @routes.post("/get_reward", summary="Rewards of whole texts (OpenRLHF)")
     async def get_reward(body: RewardRequest, request: Request) -> JSONText:
         """OpenRLHF's: ``rewards`` are raw logits, ``scores`` their logistic. Equal prompts are read together."""
         prompts = body.prompts or [""] * len(body.query)
@@ -56,7 +56,7 @@ def router(server: Server) -> APIRouter:
             rewards = await together(server, request, prompts, _answers(body.query, prompts), "query")
         return JSONText({"rewards": rewards, "scores": list(map(sigmoid, rewards)), "extra_logs": {}})
 
-    @routes.post("/v1/score/evaluation")
+    @routes.post("/v1/score/evaluation", summary="Rewards of texts (LLaMA-Factory)")
     async def evaluation(body: EvaluationRequest, request: Request) -> JSONText:
         """LLaMA-Factory's."""
         groups = [whole_text(server, text) for text in body.messages]

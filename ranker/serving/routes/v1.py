@@ -111,14 +111,14 @@ def router(server: Server) -> APIRouter:
     """The routes, whose bodies are checked outside the event loop."""
     routes = APIRouter(route_class=CheckedRoute)
 
-    @routes.post("/v1/score", response_model=ScoreResponse)
+    @routes.post("/v1/score", summary="Score answers", response_model=ScoreResponse)
     async def score(body: AnyScoreRequest, request: Request) -> ScoreResponse | JSONText:
         """Scores, ranks and order of each item's candidates; of a body in vLLM's shape, vLLM's answer."""
         if isinstance(body, PairsRequest):
             return await scored_pairs(server, body, request)
         return await scored(body, request)
 
-    @routes.post("/v1/rank", response_model=ScoreResponse)
+    @routes.post("/v1/rank", summary="Rank the answers to a prompt", response_model=ScoreResponse)
     async def rank(body: ScoreRequest, request: Request) -> ScoreResponse:
         """Scores, ranks and order of each item's candidates."""
         return await scored(body, request)
@@ -133,7 +133,7 @@ def router(server: Server) -> APIRouter:
             scores_of(results, ["items"])
         return ScoreResponse(model=server.name, results=[Scored(**columns_of(result)) for result in results])
 
-    @routes.post("/v1/compare", response_model=CompareResponse)
+    @routes.post("/v1/compare", summary="Compare two answers", response_model=CompareResponse)
     async def compare(body: CompareRequest, request: Request) -> CompareResponse:
         """Log-odds that ``a`` is better than ``b``."""
         answers = answer_of(body.a, ["a"]), answer_of(body.b, ["b"])

@@ -60,12 +60,12 @@ def router(server: Server) -> APIRouter:
     """The routes, whose bodies are checked outside the event loop."""
     routes = APIRouter(route_class=CheckedRoute)
 
-    @routes.post("/score")
+    @routes.post("/score", summary="Score pairs of texts (vLLM)")
     async def score(body: PairsRequest, request: Request) -> JSONText:
         """One score per pair."""
         return await scored_pairs(server, body, request)
 
-    @routes.post("/classify")
+    @routes.post("/classify", summary="Classify texts (vLLM)")
     async def classify(body: PoolingRequest, request: Request) -> JSONText:
         """The probability of one label, as vLLM gives for models of one output."""
         scores = await scores_of_inputs(body, request, body.use_activation is not False)
@@ -74,7 +74,7 @@ def router(server: Server) -> APIRouter:
         ]
         return _response(server, "classify", data)
 
-    @routes.post("/pooling")
+    @routes.post("/pooling", summary="Raw rewards of texts (vLLM)")
     async def pooling(body: PoolingRequest, request: Request) -> JSONText:
         """The raw logit, as reward models give."""
         scores = await scores_of_inputs(body, request, body.use_activation is True)

@@ -104,7 +104,7 @@ def test_a_page_begins_with_what_the_models_reach_beside_the_best_rule(evaluatio
     sentence = f"<b>first.</b> The model prefers the right answer in {report.accuracy.value:.1%} "
     assert sentence in text
     name, best = best_baseline(report)
-    assert f"understands nothing ({name}) reaches {best.value:.1%}" in text
+    assert f"best simple baseline ({name}) reaches {best.value:.1%}" in text
     assert best.value == max(b.accuracy.value for b in report.baselines.values())
 
 
