@@ -127,7 +127,7 @@ def filters(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
     done: dict[str, str] = {}
     while (number := next_signal(tally, each)) is not None:
         before = left_in(folder)  # what SIGKILL left, which the run that finishes removes
-        ended = run(command(folder), number, dice.uniform(0.1, seconds))
+        ended = run(command(folder), number, dice.uniform(0.1, 1.3 * seconds))
         count(tally, ended, number)
         parts = {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("part-*.jsonl")}
         tally.lost += sum(parts.get(name) != digest for name, digest in done.items())
@@ -157,7 +157,7 @@ def scores(model: Path, rows: Path, work: Path, each: int, seed: int) -> Tally:
     target.unlink()
     while (number := next_signal(tally, each)) is not None:
         before = left_in(target.parent)
-        ended = run(command, number, dice.uniform(0.1, seconds))
+        ended = run(command, number, dice.uniform(0.1, 1.3 * seconds))
         count(tally, ended, number)
         if target.exists():
             tally.results += 1
@@ -193,7 +193,7 @@ def trainings(work: Path, each: int, seed: int) -> Tally:
     output = work / "run"
     current = command(output)
     while (number := next_signal(tally, each)) is not None:
-        ended = run(current, number, dice.uniform(1.0, seconds))
+        ended = run(current, number, dice.uniform(1.0, 1.2 * seconds))
         count(tally, ended, number)
         printed = re.findall(r"continue with: (ranker train .*)", ended.stderr)
         if printed:

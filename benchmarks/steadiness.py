@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -55,6 +57,40 @@ def elsewhere(model, rows):
     return [np.array(json.loads(line)["scores"], np.float32) for line in lines]
 
 
+def served(model, groups):
+    """Scores of a server whose eight clients send calls of 1 to 20 rows in random order at once."""
+    port = free_port()
+    command = [sys.executable, "-m", "ranker", "serve", "--model", model, "--port", str(port)]
+    order = random.Random(9).sample(range(len(groups)), len(groups))
+    sizes = random.Random(10)
+    calls = []
+    while order:
+        size = sizes.randint(1, 20)
+        calls.append(order[:size])
+        order = order[size:]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            with ranker.Client(f"http://127.0.0.1:{port}", timeout=600) as client, ThreadPoolExecutor(8) as threads:
+                client.wait_until_ready()
+
+                def sent(places):
+                    asked = [groups[place] for place in places]
+                    return client.score_batch([g.prompt for g in asked], [list(g.candidates) for g in asked])
+
+                results = [*zip(calls, threads.map(sent, calls), strict=True)]
+        finally:
+            server.terminate()
+    back = {place: scores for call in results for place, scores in zip(*call, strict=True)}
+    return [np.array(back[place], np.float32) for place in range(len(groups))]
+
+
+def free_port():
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def compared(alone, others):
     """Answers that differ, the largest difference, and comparisons that change."""
     differences = [np.abs(a - b) for a, b in zip(alone, others, strict=True)]
@@ -74,6 +110,7 @@ def measure(model, groups, rows):
     report = {
         "layout": scorer.info.layout,
         "precision": scorer.info.precision,
+        "rows": len(groups),
         "answers": sum(map(len, alone)),
         "comparisons": sum(len(scores) * (len(scores) - 1) // 2 for scores in alone),
     }
@@ -83,6 +120,7 @@ def measure(model, groups, rows):
     report["three threads"] = compared(alone, shuffled(ranker.load(model, threads=3).scorer, groups, 2048, 3))
     report["under load"] = compared(alone, under_load(scorer, groups, 1024))
     report["another process"] = compared(alone, elsewhere(model, rows))
+    report["served to eight clients"] = compared(alone, served(model, groups))
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ranker import atomic
+from ranker.checkpoints import adapter_settings
 from ranker.checkpoints.formats import adapter_base
 from ranker.checkpoints.formats.ranker_adapter import SETTINGS
 from ranker.checkpoints.inspection import TRUST
+from ranker.checkpoints.safety import read_json
 from ranker.checkpoints.weights import KeyMap, read
 from ranker.config import ModelConfig
 from ranker.errors import CheckpointError
@@ -75,24 +78,42 @@ def load(
         MissingExtraError: peft is not installed.
     """
     tensors = check_head(folder, allow_pickle=allow_pickle)
+    adapter_settings.check(folder / PEFT_CONFIG, read_json(folder / PEFT_CONFIG), tensors)
     library = require("peft")
     config = library.PeftConfig.from_pretrained(folder)
     if (folder / SETTINGS).is_file():
         ours = settings(folder)
         model, tokenizer = new_model(ours.model, ours.output)
         adapted = library.PeftModel.from_pretrained(model, folder, config=config)
+        _check_whole(adapted, folder, tensors)
         return adapted.merge_and_unload().eval(), tokenizer, ()
     base = adapter_base.base_of(folder, tensors, head_prefix=head_prefix, allow_pickle=allow_pickle)
     with adapter_base.under_our_names(folder, tensors, base.names) as renamed:
         config = library.PeftConfig.from_pretrained(renamed)
         config.task_type = config.modules_to_save = None  # whole modules are in the model, wherever they came from
         adapted = library.PeftModel.from_pretrained(base.model, renamed, config=config)
+        _check_whole(adapted, folder, {adapter_base.our_name(name, base.names): t for name, t in tensors.items()})
     if not hasattr(adapted.base_model, "merge_and_unload"):
         raise CheckpointError(
             f"{folder}: an adapter of type {config.peft_type.value} has no weights that can be merged into its base; "
             "adapters of the LoRA family and IA3 are read"
         )
     return adapted.merge_and_unload().eval(), base.tokenizer, base.notes
+
+
+def _check_whole(adapted: Any, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse an adapter that lacks a tensor of one of its updates; peft would start it anew.
+
+    Raises:
+        CheckpointError: naming the tensor.
+    """
+    expected = require("peft").get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    missing = sorted(set(expected) - set(tensors))
+    if missing:
+        raise CheckpointError(
+            f"{folder}: tensor '{missing[0]}' is missing from the adapter ({len(missing)} in all), so it would "
+            "be newly initialised; is the adapter complete, and adapter_config.json its own?"
+        )
 
 
 def settings(folder: Path) -> AdapterSettings:

@@ -2,7 +2,6 @@
 
 import resource
 import shutil
-import time
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ import ranker
 from ranker.checkpoints.inspection import inspect
 from tests.conftest import save_tiny_backbone
 from tests.hostile.checkpoints import CHANGES, SETTINGS
+from tests.hostile.refusals import refusals
 from tests.support.selection import cases
 
 HARMLESS = {
@@ -58,13 +58,3 @@ def test_a_changed_checkpoint_is_refused_in_a_line(name, classifier, tmp_path):
     if not loaded and name not in HARMLESS:
         assert ranker.load(folder).score("What?", ["That."]) == pytest.approx(expected, abs=1e-6)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
-
-
-def refusals(read):
-    """What reading says is wrong, and its seconds."""
-    started = time.perf_counter()
-    try:
-        problems = read()
-    except ranker.RankerError as error:
-        problems = [str(error)]
-    return problems, time.perf_counter() - started

@@ -10,16 +10,22 @@ import pytest
 
 from ranker.checkpoints import native
 from ranker.export.write import export
+from ranker.models import steamshp as seq2seq
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.scoring.token_budget import fixed_tokens
 from tests.conftest import FAMILIES, LAYOUTS, ROOT, tiny
 from tests.export.test_export import ROWS
+from tests.export.test_matrix import gate, scalar, steamshp
+from tests.models.test_reward import DECODERS, TEMPLATE, save_backbone
 from tests.support.selection import cases
 
 BOUNDS = {"fp32": 1e-5, "int8": 0.0}
 """Most that scores may differ; docs/reliability.md promises it."""
+
+JUDGES = 1e-5
+"""The same of SteamSHP in any precision: the last bits of an encoder-decoder depend on its batch."""
 
 words = random.Random(3)
 WORDS = ["the", "answer", "is", "four", "cats", "of", "2", "+", "why", "not", "reading", "zebra"]
@@ -61,7 +67,28 @@ ALL = [
     cases(ALL, lambda case: case in (("set_encoder", "bert", "int8"), ("pointwise", "bert", "fp32"))),
 )
 def test_a_score_does_not_depend_on_its_batch(layout, family, precision, tmp_path):
-    native.save(*tiny(layout, family=family), tmp_path / "checkpoint")
+    check_steady(tiny(layout, family=family), precision, BOUNDS[precision], tmp_path)
+
+
+OTHERS = [
+    *((scalar, family, precision) for family in DECODERS for precision in BOUNDS),
+    *((gate, "llama", precision) for precision in BOUNDS),
+    *((steamshp, family, precision) for family in sorted(seq2seq.FAMILIES) for precision in BOUNDS),
+]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("scheme", "family", "precision"), OTHERS, ids=[f"{s.__name__}-{f}-{p}" for s, f, p in OTHERS])
+def test_a_score_of_a_decoder_or_a_judge_does_not_depend_on_its_batch(scheme, family, precision, tmp_path):
+    template = {"template": TEMPLATE} if family in DECODERS else {}
+    folder = save_backbone(tmp_path / "backbone", family, **template)
+    bound = JUDGES if scheme is steamshp else BOUNDS[precision]
+    check_steady(scheme(str(folder)), precision, bound, tmp_path)
+
+
+def check_steady(model, precision, bound, tmp_path):
+    """Score alone and together, in batches of many sizes, with several threads and in another process."""
+    native.save(*model, tmp_path / "checkpoint")
     file = tmp_path / "m.onnx"
     export(tmp_path / "checkpoint", {precision: file}, rows=ROWS, on_loss="allow")
     alone = [OnnxScorer(file, threads=1).score([group])[0].scores for group in GROUPS[:3]]
@@ -69,7 +96,7 @@ def test_a_score_does_not_depend_on_its_batch(layout, family, precision, tmp_pat
     alone += [scorer.score([group])[0].scores for group in GROUPS[3:]]
     for threads in (1, 2, 3):
         for tokens in (64, 500, 1024, 8192):
-            assert difference(alone, together(OnnxScorer(file, threads=threads), tokens)) <= BOUNDS[precision]
+            assert difference(alone, together(OnnxScorer(file, threads=threads), tokens)) <= bound
     program = (
         "import json, sys, ranker; m = ranker.load(sys.argv[1], threads=1); groups = json.load(sys.stdin);"
         "print(json.dumps([r.scores.tolist() for r in m.scorer.score([ranker.Group(p, tuple(c)) for p, c in groups])]))"
@@ -78,7 +105,7 @@ def test_a_score_does_not_depend_on_its_batch(layout, family, precision, tmp_pat
     command = [sys.executable, "-c", program, str(file)]
     other = subprocess.run(command, input=sent, capture_output=True, text=True, check=True, cwd=ROOT)
     rows = [np.array(row, np.float32) for row in json.loads(other.stdout)]
-    assert difference(alone, rows) <= BOUNDS[precision]
+    assert difference(alone, rows) <= bound
 
 
 @pytest.mark.parametrize("layout", cases(LAYOUTS, lambda layout: layout == "set_encoder"))

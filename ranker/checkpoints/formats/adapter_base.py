@@ -24,6 +24,7 @@ from ranker.checkpoints.formats.registry import recognise
 from ranker.checkpoints.formats.spec import StoredHead, check_vocabulary
 from ranker.checkpoints.inspection import ADAPTERS, TRUST, VALUE_HEADS
 from ranker.checkpoints.reference import notes_on_ids
+from ranker.checkpoints.safety import check_folder, read_json
 from ranker.checkpoints.weights import KeyMap, read, weight_files
 from ranker.errors import CheckpointError
 from ranker.models.backbones import DECODERS
@@ -59,7 +60,7 @@ def base_of(folder: Path, adapter: Mapping[str, Tensor], *, head_prefix: str | N
     Raises:
         CheckpointError: there is no head in any of them, a tensor does not fit, or the base model is not here.
     """
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    settings = read_json(folder / "adapter_config.json")
     base, values = _base(folder, settings, allow_pickle)
     stored = {
         bare(name): tensor for name, tensor in read(weight_files(base, allow_pickle=allow_pickle), KeyMap({})).items()
@@ -108,7 +109,7 @@ def base_of(folder: Path, adapter: Mapping[str, Tensor], *, head_prefix: str | N
 
 def _base(folder: Path, settings: Mapping[str, Any], allow_pickle: bool) -> tuple[Path, dict[str, Any]]:
     name = settings.get("base_model_name_or_path")
-    if not name:
+    if not name or not isinstance(name, str):
         raise CheckpointError(
             f"{folder}: adapter_config.json does not name its base model; write its folder or hub name to "
             "base_model_name_or_path"
@@ -117,7 +118,8 @@ def _base(folder: Path, settings: Mapping[str, Any], allow_pickle: bool) -> tupl
     config = base / "config.json"
     if not config.is_file():
         raise CheckpointError(f"{base}: the adapter's base model has no config.json; is it complete?")
-    values: dict[str, Any] = json.loads(config.read_text(encoding="utf-8"))
+    check_folder(base)
+    values = read_json(config)
     if values.get("model_type") not in CONFIG_MAPPING:
         raise CheckpointError(
             f"{base}: the base's model type '{values.get('model_type')}' is not known to transformers"
@@ -172,7 +174,7 @@ def _fitted(
 @contextmanager
 def under_our_names(folder: Path, adapter: Mapping[str, Tensor], names: KeyMap) -> Iterator[Path]:
     """The adapter's folder, or a copy whose head has our name where the adapter updates a head of another name."""
-    renamed = {_ours(name, names): tensor for name, tensor in adapter.items()}
+    renamed = {our_name(name, names): tensor for name, tensor in adapter.items()}
     if set(renamed) == set(adapter):
         yield folder
         return
@@ -187,7 +189,8 @@ def under_our_names(folder: Path, adapter: Mapping[str, Tensor], names: KeyMap) 
         yield Path(copy)
 
 
-def _ours(name: str, names: KeyMap) -> str:
+def our_name(name: str, names: KeyMap) -> str:
+    """The name of an adapter's tensor where its model has our names."""
     return PEFT + str(names.model_name(name.removeprefix(PEFT))) if name.startswith(PEFT) else name
 
 
@@ -195,7 +198,7 @@ def _check_places(folder: Path, adapter: Mapping[str, Tensor], model: PreTrained
     """Refuse an adapter one of whose updates has no layer in the model; peft would leave it out with a warning."""
     layers = {name for name, _ in model.named_modules()}
     for name in adapter:
-        layer, lora, _ = _ours(name, names).removeprefix(PEFT).partition(".lora_")
+        layer, lora, _ = our_name(name, names).removeprefix(PEFT).partition(".lora_")
         if lora and layer not in layers:
             raise CheckpointError(
                 f"{folder}: '{name}' updates a layer that {type(model).__name__} has not; wrong base model?"

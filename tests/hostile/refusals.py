@@ -1,0 +1,15 @@
+"""How reading a hostile file ends."""
+
+import time
+
+import ranker
+
+
+def refusals(read):
+    """What reading says is wrong, and its seconds."""
+    started = time.perf_counter()
+    try:
+        problems = read()
+    except ranker.RankerError as error:
+        problems = [str(error)]
+    return problems, time.perf_counter() - started
