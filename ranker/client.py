@@ -61,7 +61,7 @@ class _Calls:
         if len(prompts) != len(candidates):
             raise ConfigError(f"expected a list of candidates per prompt ({len(prompts)}), got {len(candidates)}")
         items = [
-            {"prompt": _plain(prompt), "candidates": [_plain(answer) for answer in answers]}
+            {"prompt": _plain(prompt), "candidates": [_plain(answer) for answer in _listed(answers)]}
             for prompt, answers in zip(prompts, candidates, strict=True)
         ]
         bodies: list[dict[str, Any]] = []
@@ -342,6 +342,17 @@ class AsyncClient(_Calls):
                     return self._value(answer)
             await asyncio.sleep(wait)
             tries += 1
+
+
+def _listed(answers: Any) -> Sequence[Any]:
+    """The candidates.
+
+    Raises:
+        ConfigError: one text, whose characters would be ranked, or no sequence.
+    """
+    if isinstance(answers, str) or not isinstance(answers, Sequence):
+        raise ConfigError(f"expected a list of candidates, got {answers!r:.60}")
+    return answers
 
 
 def _plain(value: Any) -> Any:

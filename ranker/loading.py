@@ -308,6 +308,7 @@ def load(
     """Load a ``model.onnx`` (needs only onnxruntime), or a checkpoint of any known format (the ``train`` extra).
 
     Of a folder or a repository that holds both, the checkpoint is loaded where torch is installed, else ``model.onnx``.
+    The folder of a run (``runs/pairrm``) is its ``model.onnx``, or its ``checkpoint`` where nothing was exported.
 
     Args:
         path: the file, the folder, or a name on the model hub.
@@ -343,7 +344,7 @@ def load(
     Raises:
         ConfigError: an unknown device or precision, TensorRT for a checkpoint, bf16 or ``padding_free`` for a
             ``model.onnx``, a model that cannot be read without padding, one order of an order-free model, a kernel that
-            the device has not, an int8 file on a GPU, or a GPU that is not there.
+            the device does not have, an int8 file on a GPU, or a GPU that this machine does not have.
         ModelFileError: there is no such file, or it is damaged, foreign or from another version.
         CheckpointError: the folder is incomplete, or the hub has no such model.
         MissingExtraError: what the model needs is not installed.

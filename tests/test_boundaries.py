@@ -7,8 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,22 @@ def test_the_packages_listed_are_the_folders_there():
 def test_the_link_to_export_resolves():
     link = ROOT / "ranker" / "export"
     assert link.resolve() == (ROOT / "export").resolve(), "restore it with: ln -sfn ../export ranker/export"
+
+
+def test_a_checkout_without_symbolic_links_imports(tmp_path):
+    """As git makes one on Windows: the link is a text file."""
+    files = subprocess.run(
+        ["git", "ls-files", "ranker/**.py", "export"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
+    for name in files:
+        if (ROOT / name).is_file():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+    (tmp_path / "ranker" / "export").write_text("../export")
+    code = "import ranker.export.parity, ranker.data.load; print(ranker.export.parity.__file__)"
+    env = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert Path(done.stdout.strip()) == tmp_path / "export" / "parity.py", done.stderr
 
 
 def test_packages_have_a_docstring_and_say_what_they_export():
@@ -111,8 +129,8 @@ def needed(extras):
 
 
 @pytest.fixture(scope="module")
-def clean_python(tmp_path_factory):
-    """A fresh environment with the built wheel, the base dependencies and the cpu extra, and nothing else."""
+def distributions(tmp_path_factory):
+    """A folder with the wheel and the sdist, built from what git tracks."""
     folder = tmp_path_factory.mktemp("clean")
     tracked = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard"], capture_output=True, text=True, cwd=ROOT, check=True
@@ -122,10 +140,17 @@ def clean_python(tmp_path_factory):
             (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / "source" / name, follow_symlinks=False)
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(folder / "source")],
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(folder / "source")],
         check=True,
         capture_output=True,
     )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clean_python(distributions):
+    """A fresh environment with the wheel, the base dependencies and the cpu extra, and nothing else."""
+    folder = distributions
     (wheel,) = folder.glob("*.whl")
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
@@ -148,6 +173,44 @@ def clean_python(tmp_path_factory):
         capture_output=True,
     )
     return folder / "venv" / "bin" / "python"
+
+
+@pytest.mark.full
+def test_the_distributions_hold_the_package_and_nothing_else(distributions):
+    (wheel,) = distributions.glob("*.whl")
+    (sdist,) = distributions.glob("*.tar.gz")
+    info = "ranker_toolkit-*.dist-info/"
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name for name in archive.namelist() if not name.endswith("/")}
+    allowed = re.compile(r"ranker/.*\.(py|yaml)|ranker/py\.typed|ranker_toolkit-.*\.dist-info/.*")
+    assert not [name for name in inside if not allowed.fullmatch(name)]
+    sources = {name.replace(".", "/") for name in modules()}
+    stems = {name.removesuffix(".py").removesuffix("/__init__") for name in inside if name.endswith(".py")}
+    assert stems == sources
+    assert {path.name for path in (ROOT / "ranker/training/recipes").glob("*.yaml")} <= {
+        name.rpartition("/")[2] for name in inside
+    }
+    for name in ("LICENSE", "NOTICE", "METADATA", "entry_points.txt"):
+        assert [path for path in inside if Path(path).match(f"{info}**/{name}") or Path(path).match(f"{info}{name}")]
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "export/write.py", "ranker/loading.py"} <= names
+    assert not [name for name in names if name.startswith((".github", "runs", "build", "docs/", "benchmarks"))]
+
+
+@pytest.mark.full
+def test_the_description_renders_and_has_no_relative_links(distributions):
+    files = [str(path) for path in distributions.iterdir() if path.suffix in (".whl", ".gz")]
+    done = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", *files], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout
+    with zipfile.ZipFile(next(distributions.glob("*.whl"))) as archive:
+        (metadata,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+        text = archive.read(metadata).decode()
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links
+    assert all(link.startswith(("https://", "#")) for link in links), links
 
 
 @pytest.mark.full

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
+import ranker
 from ranker.errors import InterruptedRunError, OutputError, RankerError
 from ranker.signals import NAMES, number_of, received, stop
 
@@ -95,11 +96,22 @@ app = typer.Typer(
 )
 
 
+def print_version(asked: bool) -> None:
+    """Print the version and end, where it is asked for."""
+    if asked:
+        typer.echo(f"ranker-toolkit {ranker.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks and debug logs")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks and debug logs")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and end", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
     """Options of every command."""
     os.environ["RANKER_DEBUG"] = "1" if debug else os.environ.get("RANKER_DEBUG", "")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that only 4 bits on a CPU would use
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="ranker: %(message)s", stream=sys.stderr
     )

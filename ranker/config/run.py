@@ -38,7 +38,7 @@ AUTO_TOKENS: Final = 2048
 LEAST_TOKENS: Final = 64
 """Fewest tokens of a forward pass."""
 
-HELD_OUT_ROWS: Final = "held out of data.train"
+HELD_OUT_ROWS: Final = "rows held out of data.train"
 """What the validation rows are called where ``data.validation`` names none."""
 
 

@@ -74,12 +74,14 @@ class Loaded:
     def warn(self, single: bool) -> None:
         """Log what was left out, and what nothing can be learned from."""
         if self.skipped:
-            logger.warning("%d bad rows skipped, the first: %s", self.skipped, self.reasons[0])
+            more = "" if self.skipped == len(self.reasons) else "; ..."
+            logger.warning("%d bad rows skipped: %s%s", self.skipped, "; ".join(self.reasons), more)
         if self.unusable:
             logger.warning("%d rows left out: they hold no comparison%s", self.unusable, " or label" if single else "")
         if self.alike:
             logger.warning(
-                "%d of %d rows rate equal answers differently, first '%s': no model can order these answers",
+                "%d of %d rows give different labels to equal answers (as where chosen is rejected), first '%s': they "
+                "stay, but no model can order these answers",
                 self.alike,
                 len(self.preferences),
                 self.first_alike,

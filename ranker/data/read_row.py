@@ -232,7 +232,12 @@ def column_at(row: Row, column: str, where: str, name: str = "") -> Any:
             begin = ".".join(steps[:number])
             got = listing(value) if isinstance(value, Mapping) else type(value).__name__
             place = f" in '{begin}'" if begin else ""
-            raise DataError(where, column, f"expected the column named for '{name}', got {got or 'nothing'}{place}")
+            raise DataError(
+                where,
+                column,
+                f"expected the column named for '{name}', got {got or 'nothing'}{place}; names of columns hold for all "
+                "files of a command or run",
+            )
     return value
 
 

@@ -121,7 +121,7 @@ def _rows(counts: Counts, plan: Plan, scoring: Scoring) -> list[tuple[str, str]]
         ("selection", selection_in_words(plan)),
         ("scoring", str(scoring)),
         *(
-            (f"best score, {share:.0%} quantile", f"{counts.quantile(share):.3g}")
+            (f"best score, {share:.0%} quantile (within 6 %)", f"{counts.quantile(share):.3g}")
             for share in QUANTILES
             if counts.scored
         ),

@@ -20,6 +20,7 @@ from ranker.models.attention.position_bias import layer_output, position_bias
 from ranker.models.heads import HEAD_MODULES
 
 logger = logging.getLogger(__name__)
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that only 4 bits on a CPU would use
 
 DROPOUTS: Final = (
     "hidden_dropout_prob",

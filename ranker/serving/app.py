@@ -92,6 +92,7 @@ def application(server: Server, keys: Keys) -> FastAPI:
     app.exception_handler(UnprocessableError)(_unprocessable)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(404)(_unknown)
+    app.exception_handler(405)(_wrong_method)
     for router, tag in ROUTERS:
         app.include_router(router(server), tags=[tag])
     _describe_keys(app, keys)
@@ -123,6 +124,12 @@ async def _refused(request: Request, error: RefusedError) -> JSONResponse:
 
 async def _unknown(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": f"no route {request.url.path!r:.200}; /docs and /openapi.json list the routes"}, 404)
+
+
+async def _wrong_method(request: Request, error: Exception) -> JSONResponse:
+    headers = getattr(error, "headers", None) or {}
+    allowed = headers.get("allow") or headers.get("Allow") or "another method"
+    return JSONResponse({"detail": f"{request.url.path!r:.200} takes {allowed}, not {request.method}"}, 405, headers)
 
 
 async def _unprocessable(request: Request, error: UnprocessableError) -> JSONResponse:

@@ -41,6 +41,9 @@ LEAST_BLOCK: Final = 4
 FEW_STEPS: Final = 100
 """A run on merged rows with fewer steps than these, at a rate below ``SMALL_RATE``, is advised to read more often."""
 
+TOO_FEW_STEPS: Final = 10
+"""Steps in which a new head does not learn, whatever the rate."""
+
 SMALL_RATE: Final = 1e-4
 
 
@@ -264,7 +267,9 @@ class RunPlan(Sampler[list[Item]]):
 
 
 def _advice(groups: Groups, steps: int, learning_rate: float) -> str:
-    """What to do where merging leaves few steps for a small rate."""
+    """What to do where there are few steps, or few for a small rate after merging."""
+    if steps < TOO_FEW_STEPS:
+        return "; so few steps teach a model little: raise training.num_train_epochs, or take more rows"
     if steps >= FEW_STEPS or learning_rate >= SMALL_RATE or groups.times < 2:
         return ""
     return "; these are few steps for this rate, and more passes are cheap: raise training.num_train_epochs"

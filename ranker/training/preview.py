@@ -40,9 +40,9 @@ def preview(config: RunConfig) -> Iterator[str]:
     for name, sources, rows in (
         ("training", config.data.train, training),
         ("validation", config.data.validation or (HELD_OUT_ROWS,), validation),
-        ("test", config.data.test or ("the validation rows",), test),
+        ("test", config.data.test or ("the validation rows again",), test),
     ):
-        yield f"{name}: {len(rows)} rows of {', '.join(sources)}"
+        yield f"{name}: {len(rows)} rows; {', '.join(sources)}"
     if not isinstance(config.model, ArmoRMConfig):
         plan = planned(config.training, groups)
         yield from groups.summary()

@@ -8,6 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+import ranker
 from ranker.cli import main as command_line
 from ranker.cli.main import COMMANDS, app
 from ranker.errors import CheckpointError, ConfigError, DataError
@@ -141,3 +142,9 @@ def test_training_refuses_a_first_row_before_it_loads_a_library(how, tmp_path):
 def test_training_reads_columns_by_other_names():
     shown = RUN.invoke(app, ["train", "pairrm", "--column", "chosen=good", "--print-config"])
     assert "chosen: good" in shown.output
+
+
+def test_the_version_is_printed():
+    shown = RUN.invoke(app, ["--version"])
+    assert shown.exit_code == 0
+    assert shown.output == f"ranker-toolkit {ranker.__version__}\n"

@@ -72,7 +72,7 @@ def test_bad_rows_are_skipped_and_counted_with_their_reasons(file, caplog):
     loaded = load_preferences([file(GOOD, BAD, "{broken", GOOD)], on_error="skip")
     assert (len(loaded.preferences), loaded.skipped) == (2, 2)
     assert "rows.jsonl:2" in loaded.reasons[0]
-    assert "2 bad rows skipped, the first:" in caplog.text
+    assert "2 bad rows skipped: " in caplog.text
 
 
 def test_only_the_first_reasons_are_kept(file):
@@ -154,7 +154,7 @@ def test_columns_that_are_not_used_are_named(file, caplog):
 def test_equal_answers_with_different_labels_are_reported(row, file, caplog):
     with caplog.at_level(logging.WARNING):
         assert len(load_preferences([file(GOOD, row)]).preferences) == 2
-    assert "1 of 2 rows rate equal answers differently, first '" in caplog.text
+    assert "1 of 2 rows give different labels to equal answers (as where chosen is rejected), first '" in caplog.text
     assert "rows.jsonl:2'" in caplog.text
 
 

@@ -347,3 +347,9 @@ def test_every_route_has_a_title_in_words(client):
     document = client.get("/openapi.json").json()
     titles = [operation["summary"] for path in document["paths"].values() for operation in path.values()]
     assert all(" " in title for title in titles)
+
+
+def test_another_method_is_answered_with_the_one_to_use(client):
+    answer = client.get("/v1/rank")
+    assert answer.status_code == 405
+    assert answer.json()["detail"] == "'/v1/rank' takes POST, not GET"

@@ -208,3 +208,12 @@ def free_port():
     port = server.server_port
     server.server_close()
     return port
+
+
+@pytest.mark.parametrize("candidates", ["abc", 3, {"a": "b"}])
+def test_candidates_that_are_no_list_are_refused_before_anything_is_sent(candidates, free_port):
+    with (
+        ranker.Client(f"http://127.0.0.1:{free_port}") as client,
+        pytest.raises(ConfigError, match="expected a list of candidates, got"),
+    ):
+        client.rank("Say hi", candidates)

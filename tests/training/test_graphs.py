@@ -541,10 +541,20 @@ def test_large_groups_are_cut_anew_in_every_pass(monkeypatch):
 
 def test_few_steps_at_a_small_rate_get_advice():
     config, every = TrainingConfig(), [pair(f"answer {a}", f"answer {b}") for a in range(10) for b in range(a)]
-    for rows, rate, advised in ((every, 2e-5, True), (every, 2e-4, False), ([pair("a", "b")], 2e-5, False)):
+    for rows, rate, advised in (
+        (every, 2e-5, True),
+        (every, 2e-4, False),
+        ([pair(f"a{n}", f"b{n}") for n in range(20)], 2e-5, False),
+    ):
         groups = merged(rows)
-        line = planned(config, groups).summary(groups, 1, rate)
-        assert ("raise training.num_train_epochs" in line) == advised
+        plan = planned(config, groups)
+        plan.process_batches = [*plan.process_batches] * 20
+        assert ("more passes are cheap: raise" in plan.summary(groups, 1, rate)) == advised
+
+
+def test_very_few_steps_get_advice_at_any_rate():
+    groups = merged([pair("a", "b")])
+    assert "so few steps teach a model little" in planned(TrainingConfig(), groups).summary(groups, 1, 1e-3)
 
 
 def test_few_answers_with_many_comparisons_are_read_twice():
