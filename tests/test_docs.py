@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -118,3 +121,53 @@ def test_the_kinds_of_files_of_the_guide_are_those_that_are_read():
     page = (ROOT / "docs" / "rows.md").read_text()
     assert not [ending for ending in (*ENDINGS, *COMPRESSED) if f"`{ending}`" not in page]
     assert not [name for name in (*PROMPTS, *CANDIDATES, *SINGLE, *SYSTEM, *RESULTS) if f"`{name}`" not in page]
+
+
+def test_the_page_of_commands_is_the_help_s():
+    assert (ROOT / "docs" / "commands.md").read_text() == script("commands").document(), "run: make docs"
+
+
+ERRORS = (ROOT / "docs" / "errors.md").read_text()
+
+
+def test_the_page_of_errors_has_every_error_with_its_exit_code():
+    rows = re.findall(r"^\| (\d+)[^|]*\| ([^|]*) \|", ERRORS.partition("## ")[0], re.MULTILINE)
+    listed = {name: int(code) for code, names in rows for name in re.findall(r"`(\w+)`", names)}
+    classes = {
+        name: item
+        for name, item in vars(errors).items()
+        if isinstance(item, type) and issubclass(item, errors.RankerError)
+    }
+    assert set(classes) - {"RankerError"} == set(listed) - {"InterruptedRunError", "TrainingStopped"}
+    assert all(classes[name].exit_code == code for name, code in listed.items() if name in classes)
+
+
+def test_the_messages_on_the_page_of_errors_are_the_code_s():
+    folders = [ROOT / "ranker", ROOT / "export"]
+    code = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    quoted = re.findall(r"^\| `([^`]+)`", ERRORS, re.MULTILINE)
+    assert len(quoted) > 15
+    for line in quoted:
+        if line != "No space left on device":
+            words = [
+                part
+                for part in re.split(r"\.\.\.|'[^']*'|\S*-\d+|\b[NM]\b|[:;]|\S+\.jsonl|int8 ", line)
+                if len(part.strip()) > 11
+            ]
+            assert any(part.strip() in code for part in words), line
+
+
+def test_every_page_is_in_the_site_and_its_links_lead_somewhere(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "site" / "index.html").read_text()
+    assert not re.findall(
+        r'(?:src|href)="https?://(?!github\.com|ranker-toolkit\.github\.io|squidfunk)[^"]+\.(?:js|css)', page
+    )

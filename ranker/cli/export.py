@@ -11,7 +11,7 @@ from ranker.cli.options import Quiet, Text, text_of
 
 def main(
     checkpoint: Annotated[str, typer.Argument(help="a checkpoint: a folder or a hub name")],
-    output: Annotated[str, typer.Option("--output", "-o")] = "model.onnx",
+    output: Annotated[str, typer.Option("--output", "-o", help="the file to write")] = "model.onnx",
     precision: Annotated[str, typer.Option(help="fp32, fp16, int8 or int8-static")] = "fp32",
     data: Annotated[
         str | None, typer.Option(help="labelled rows for the parity gate; default the built-in sample")
