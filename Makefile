@@ -51,6 +51,27 @@ test: setup-dev ## run the tests (no network, no GPU)
 test-all: setup-dev peers ## run the tests with all their cases (a quarter of an hour); ONLY=slow proves instead that every recipe learns
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m '$(ONLY)'
 
+# torch stays at the version of constraints.txt: older ones come from another index.
+build/oldest/.ready build/newest/.ready: pyproject.toml
+	$(MAKE) setup-dev
+	@mkdir -p $(@D)
+	$(BIN)/uv pip compile -q --no-header --no-annotate --resolution $(if $(findstring oldest,$@),lowest-direct,highest) \
+		--extra cpu --extra train --extra serve --extra client --extra offline pyproject.toml -o $(@D)/all.txt
+	grep -vE '^(torch|triton|nvidia.*|cuda.*)==' $(@D)/all.txt > $(@D)/requirements.txt
+	grep '^torch==' constraints.txt >> $(@D)/requirements.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q --no-compile -r $(@D)/requirements.txt pytest pytest-xdist hypothesis
+	@touch $@
+
+VERSIONS = $(BIN)/python -m pytest -q -n 2 --dist worksteal -p no:cacheprovider $(addprefix tests/,text layouts ranking scoring runtime data \
+	models checkpoints export evaluation training serving/test_app.py serving/test_serve.py test_batch.py test_cli.py)
+
+test-oldest: build/oldest/.ready ## run the tests of reading, scoring, training, export and serving at the lowest versions that are allowed
+	$(subst $(BIN),build/oldest/bin,$(VERSIONS))
+
+test-newest: build/newest/.ready ## the same at the newest versions of the index
+	$(subst $(BIN),build/newest/bin,$(VERSIONS))
+
 peers: build/peers/llm_blender $(foreach peer,openrlhf llama_factory sentence_transformers verl,build/peers/$(peer)/.ready) ## fetch what the tests run beside ours: llm-blender's code, and other libraries in environments of their own
 
 build/peers/llm_blender: $(VENV)/.ready
@@ -136,6 +157,7 @@ docs: setup-dev ## write the generated documents
 	$(BIN)/python docs/checkpoints.py
 	$(BIN)/python docs/compatibility.py
 	$(BIN)/python docs/commands.py
+	$(BIN)/python docs/environments.py
 
 site: docs ## build the site from docs/ into build/site, with all links checked; nothing is fetched
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

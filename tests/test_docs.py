@@ -171,3 +171,7 @@ def test_every_page_is_in_the_site_and_its_links_lead_somewhere(tmp_path):
     assert not re.findall(
         r'(?:src|href)="https?://(?!github\.com|ranker-toolkit\.github\.io|squidfunk)[^"]+\.(?:js|css)', page
     )
+
+
+def test_the_table_of_environments_is_that_of_the_record():
+    assert (ROOT / "docs" / "install.md").read_text() == script("environments").document(), "run: make docs"
