@@ -23,6 +23,9 @@ TASK: Final = "text-ranking"
 OFFLINE_BASE: Final = "sentence-transformers/all-MiniLM-L6-v2"
 """The packaged backbone's name on the hub."""
 
+WIDGET: Final = {"source_sentence": "What is 2 + 2?", "sentences": ["It is 4.", "It is 5.", "I do not know."]}
+"""An example that the hub's page can show; none of the user's rows, which may be private."""
+
 DETAILS: Final = ("Subsets", "Kinds of answers")
 """Sections that the card leaves to the report."""
 
@@ -56,6 +59,7 @@ def write(folder: Path, config: RunConfig, report: ModelReport, training: Mappin
         library_name="ranker-toolkit",
         pipeline_tag=TASK,
         tags=["reward-model", "preference", config.model.type],
+        widget=[WIDGET],
         eval_results=[
             hub.EvalResult(
                 task_type=TASK,
