@@ -175,3 +175,7 @@ def test_every_page_is_in_the_site_and_its_links_lead_somewhere(tmp_path):
 
 def test_the_table_of_environments_is_that_of_the_record():
     assert (ROOT / "docs" / "install.md").read_text() == script("environments").document(), "run: make docs"
+
+
+def test_the_readme_s_table_of_evidence_is_that_of_the_figures():
+    assert (ROOT / "README.md").read_text() == script("readme").document(), "run: make docs"

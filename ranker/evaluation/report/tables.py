@@ -71,8 +71,9 @@ def sentence(report: ModelReport) -> str:
 
 
 def best_baseline(report: ModelReport) -> tuple[str, Share] | None:
-    """The baseline with the best accuracy, by its name in words; None where none was measured."""
-    known = [(name.replace("_", " "), b.accuracy) for name, b in report.baselines.items() if b.accuracy.n]
+    """The rule with the best accuracy, by its name in words; None where none was measured. A coin is no rule."""
+    rules = [(name, b.accuracy) for name, b in report.baselines.items() if b.accuracy.n and name != "random"]
+    known = [(name.replace("_", " "), accuracy) for name, accuracy in rules]
     return max(known, key=lambda item: item[1].value, default=None)
 
 
