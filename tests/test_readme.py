@@ -13,6 +13,7 @@ from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 HERE = "https://github.com/ranker-toolkit/ranker-toolkit/blob/main/"
+PICTURES = "https://raw.githubusercontent.com/ranker-toolkit/ranker-toolkit/main/"
 TRAINED = "runs/pairrm/model.onnx"
 
 
@@ -81,8 +82,8 @@ def test_commands_and_links_exist():
     verbs = set(get_command(app).list_commands(None))
     assert set(re.findall(r"ranker (\w+) ", README)) <= verbs
     for link in re.findall(r"\]\(([^)]+)\)", README):
-        assert link.startswith(HERE), "PyPI shows this page too, so its links are whole addresses"
-        path, _, anchor = link.removeprefix(HERE).partition("#")
+        assert link.startswith((HERE, PICTURES)), "PyPI shows this page too, so its links are whole addresses"
+        path, _, anchor = link.removeprefix(HERE).removeprefix(PICTURES).partition("#")
         assert (ROOT / path).exists(), link
         heads = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), re.MULTILINE) if anchor else []
         assert not anchor or anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads], link

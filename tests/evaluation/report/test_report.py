@@ -105,7 +105,7 @@ def test_a_page_begins_with_what_the_models_reach_beside_the_best_rule(evaluatio
     assert sentence in text
     name, best = best_baseline(report)
     assert f"best simple baseline ({name}) reaches {best.value:.1%}" in text
-    assert best.value == max(b.accuracy.value for b in report.baselines.values())
+    assert best.value == max(b.accuracy.value for name, b in report.baselines.items() if name != "random")
 
 
 def test_figures_that_were_measured_on_nothing_are_left_out():
