@@ -158,7 +158,7 @@ docs: setup-dev ## write the generated documents
 	$(BIN)/python docs/compatibility.py
 	$(BIN)/python docs/commands.py
 	$(BIN)/python docs/environments.py
-	$(BIN)/python docs/readme.py
+	$(BIN)/python docs/figures.py
 
 site: docs ## build the site from docs/ into build/site, with all links checked; nothing is fetched
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -177,5 +177,7 @@ def test_the_table_of_environments_is_that_of_the_record():
     assert (ROOT / "docs" / "install.md").read_text() == script("environments").document(), "run: make docs"
 
 
-def test_the_readme_s_table_of_evidence_is_that_of_the_figures():
-    assert (ROOT / "README.md").read_text() == script("readme").document(), "run: make docs"
+@pytest.mark.parametrize("path", script("figures").PAGES, ids=lambda path: path.name)
+def test_the_figures_of_a_page_are_those_of_the_files(path):
+    assert path.read_text() == script("figures").written(path.read_text()), "run: make docs"
+    assert "<!-- figure: " in path.read_text()

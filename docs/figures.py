@@ -1,0 +1,170 @@
+"""Writes figures into the pages, from the files of figures beside the docs.
+
+A page has ``<!-- figure: NAME -->`` before the text and ``<!-- end -->`` after it.
+
+python docs/figures.py            # or: make docs
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+PAGES = (DOCS.parent / "README.md", DOCS / "results.md", DOCS / "reliability.md")
+PLACE = re.compile(r"(<!-- figure: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
+HERE = "https://github.com/ranker-toolkit/ranker-toolkit/blob/main/docs/"
+
+
+def figures(name: str) -> dict[str, Any]:
+    """The figures in a file of this folder."""
+    content: dict[str, Any] = json.loads((DOCS / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """What was counted, the figure with its n, and where it is explained."""
+    same, kills, steady = figures("compatibility"), figures("kills"), figures("steadiness")
+    load, soak = figures("overload")["10x"], figures("soak")
+    equal, n = (sum(row[key] for row in same["rows"]) for key in ("equal", "n"))
+    signals = {name: sum(part["kills"].values()) for name, part in kills.items()}
+    bad = sum(part[key] for part in kills.values() for key in ("lost", "doubled", "leftovers", "wrong_codes"))
+    finished, alike = (sum(part[key] for part in kills.values()) for key in ("results", "equal"))
+    int8 = [model for model in steady.values() if model["precision"] == "int8"]
+    fp32 = [model for model in steady.values() if model["precision"] == "fp32"]
+    return [
+        (
+            "scores of checkpoints that other libraries wrote, beside their own code",
+            f"{equal} of {n} equal, {len(same['rows'])} producers and forms",
+            "compatibility.md",
+        ),
+        (
+            "ids of conversations beside `apply_chat_template`",
+            f"{same['ids']['equal']:,} of {same['ids']['rows']:,} equal, {same['ids']['templates']} templates",
+            "compatibility.md",
+        ),
+        (
+            "interrupts at random moments",
+            f"{', '.join(f'{count} of `{name}`' for name, count in signals.items())}: {bad} lost, doubled or left "
+            f"behind; {alike} of {finished} results equal to the byte",
+            "results.md#interrupts",
+        ),
+        (
+            "scores alone and in any batch, other threads, processes and load",
+            f"int8: {sum(map(differing, int8))} of {sum(model['answers'] for model in int8):,} answers differ; fp32: "
+            f"by {max(map(largest, fp32)):.0e} logits at most (n = {sum(model['answers'] for model in fp32):,})",
+            "reliability.md#scores",
+        ),
+        (
+            "a server at 10 times its load",
+            f"accepted requests: p99 {load['accepted_p99_seconds']:.1f} s; the others get 429 with `Retry-After`",
+            "reliability.md#server",
+        ),
+        (
+            f"a server for {soak['minutes']:.0f} minutes, wrong bodies and clients that leave among the requests",
+            f"{soak['rss_mib']['third']:.0f} MiB after a third, {soak['rss_mib']['last']:.0f} MiB at the end; "
+            f"{soak['descriptors']['after']} open files after it",
+            "reliability.md#server",
+        ),
+    ]
+
+
+def conditions(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """The conditions under which a model was compared with its scores alone."""
+    return [value for value in model.values() if isinstance(value, dict)]
+
+
+def differing(model: dict[str, Any]) -> int:
+    """Answers that differ in any condition."""
+    return max(condition["answers_that_differ"] for condition in conditions(model))
+
+
+def largest(model: dict[str, Any]) -> float:
+    """The largest difference in any condition."""
+    return max(condition["largest_difference"] for condition in conditions(model))
+
+
+def evidence() -> str:
+    """The table of the README."""
+    lines = [f"| {what} | {figure} ([figures]({HERE}{where})) |" for what, figure, where in rows()]
+    return "\n".join(["", "| counted | figure |", "|---|---|", *lines, ""])
+
+
+def interrupts() -> str:
+    """The table of interrupts of the page of results."""
+    kills = figures("kills")
+    commands = {
+        "score": "`ranker score`, 60 rows, MiniLM fp32",
+        "filter": "`ranker filter --keep-top 50%`, MiniLM fp32",
+        "train": "`ranker train pairrm --offline`, 40 rows, a checkpoint after every step, with evaluation and export",
+    }
+    lines = []
+    for name, command in commands.items():
+        part = kills[name]
+        each = ", ".join(f"{count} {number}" for number, count in part["kills"].items())
+        bad = " | ".join(str(part[key]) for key in ("aborts", "lost", "doubled", "leftovers", "wrong_codes"))
+        lines.append(f"| {command} | {each} | {bad} | {part['equal']} of {part['results']} | {part['date']} |")
+    head = (
+        "| command | interrupts | tracebacks, aborts | lost | doubled | left behind | wrong exit codes | "
+        "results equal to the byte | date |"
+    )
+    return "\n".join(["", head, "|---|---|---|---|---|---|---|---|---|", *lines, ""])
+
+
+def steady(precision: str) -> str:
+    """What scores in batches were beside scores alone."""
+    models = [model for model in figures("steadiness").values() if model["precision"] == precision]
+    answers = sum(model["answers"] for model in models)
+    layouts = ", ".join(sorted({f"`{model['layout']}`" for model in models}))
+    changed = max(condition["comparisons_that_change"] for model in models for condition in conditions(model))
+    pairs = sum(model["comparisons"] for model in models)
+    differ = sum(map(differing, models))
+    by = f", by {max(map(largest, models)):.1e} at most" if differ else ""
+    return (
+        f"{answers:,} answers (MiniLM; {layouts}) in {max(len(conditions(model)) for model in models)} conditions: "
+        f"{differ or 'none'} of them differ{by}; {changed} of {pairs:,} comparisons change"
+    )
+
+
+def overload() -> str:
+    """A server at ten times its load."""
+    load = figures("overload")["10x"]
+    return (
+        f"accepted requests p50 {load['accepted_p50_seconds']:.1f} s, p99 {load['accepted_p99_seconds']:.1f} s, most "
+        f"{load['accepted_most_seconds']:.1f} s, n = {load['statuses']['200']:,}; `/livez` p99 "
+        f"{load['livez_p99_seconds'] * 1000:.0f} ms"
+    )
+
+
+def soak() -> str:
+    """A server for an hour."""
+    hour = figures("soak")
+    late = hour["statuses"].get("503", 0)
+    return (
+        f"{hour['minutes']:.0f} minutes: {hour['rss_mib']['third']:.0f} MiB after a third, "
+        f"{hour['rss_mib']['last']:.0f} MiB at the end; at most {hour['descriptors']['most']} descriptors, {hour['descriptors']['after']} after it; "
+        f"{hour['statuses']['200']:,} requests answered, {late} with 503 at their deadline"
+    )
+
+
+FIGURES: dict[str, Callable[[], str]] = {
+    "evidence": evidence,
+    "interrupts": interrupts,
+    "steady_fp32": lambda: steady("fp32"),
+    "steady_int8": lambda: steady("int8"),
+    "overload": overload,
+    "soak": soak,
+}
+
+
+def written(page: str) -> str:
+    """A page with its figures written anew."""
+    return PLACE.sub(lambda place: f"{place[1]}{FIGURES[place[2]]()}{place[4]}", page)
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
