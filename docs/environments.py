@@ -55,8 +55,10 @@ def record() -> dict[str, Any]:
         newest = (resolved_alone(beside) or {}).get(name)
         row: dict[str, Any] = {"name": beside, "newest": newest}
         for extras in EXTRAS:
-            found = resolved(beside, extras)
-            row[extras] = found and {key: found[key] for key in (name, "torch", "transformers") if key in found}
+            versions = resolved(beside, extras)
+            row[extras] = versions and {
+                key: versions[key] for key in (name, "torch", "transformers") if key in versions
+            }
         rows.append(row)
     return {"python": PYTHON, "date": time.strftime("%Y-%m-%d"), "rows": rows}
 
@@ -85,14 +87,14 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fits(found: dict[str, str] | None, name: str, newest: str | None) -> str:
+def fits(versions: dict[str, str] | None, name: str, newest: str | None) -> str:
     """A cell: whether the newest version fits, and beside which torch and transformers."""
-    if found is None:
+    if versions is None:
         return "nothing fits"
-    versions = ", ".join(f"{key} {found[key]}" for key in ("transformers", "torch") if key in found)
-    if found.get(name) != newest:
-        return f"only {name} {found.get(name)}: use two environments"
-    return f"yes ({versions})" if versions else "yes"
+    if versions.get(name) != newest:
+        return f"only {name} {versions.get(name)}: use two environments"
+    beside = ", ".join(f"{key} {versions[key]}" for key in ("transformers", "torch") if key in versions)
+    return f"yes ({beside})" if beside else "yes"
 
 
 def document() -> str:

@@ -145,7 +145,8 @@ def soak() -> str:
     late = hour["statuses"].get("503", 0)
     return (
         f"{hour['minutes']:.0f} minutes: {hour['rss_mib']['third']:.0f} MiB after a third, "
-        f"{hour['rss_mib']['last']:.0f} MiB at the end; at most {hour['descriptors']['most']} descriptors, {hour['descriptors']['after']} after it; "
+        f"{hour['rss_mib']['last']:.0f} MiB at the end; at most {hour['descriptors']['most']} descriptors, "
+        f"{hour['descriptors']['after']} after it; "
         f"{hour['statuses']['200']:,} requests answered, {late} with 503 at their deadline"
     )
 
