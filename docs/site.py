@@ -23,6 +23,7 @@ PAGES = {
 }
 """Pages of the repository outside this folder, and where the site has them."""
 
+PICTURES = "https://raw.githubusercontent.com/ranker-toolkit/ranker-toolkit/main/"
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 
 
@@ -43,8 +44,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def rewritten(link: str, place: str, page: str) -> str:
     """A link of the file at ``place`` in the repository, for the ``page`` of the site."""
-    if link.startswith(REPOSITORY):
-        target = link.removeprefix(REPOSITORY)
+    if link.startswith((REPOSITORY, PICTURES)):
+        target = link.removeprefix(REPOSITORY).removeprefix(PICTURES)
     elif re.match(r"[a-z]+:|#", link):
         return link
     else:

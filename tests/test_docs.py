@@ -158,6 +158,7 @@ def test_the_messages_on_the_page_of_errors_are_the_code_s():
             assert any(part.strip() in code for part in words), line
 
 
+@pytest.mark.full
 def test_every_page_is_in_the_site_and_its_links_lead_somewhere(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path / "site")],
