@@ -54,8 +54,9 @@ def rows() -> list[tuple[str, str, str]]:
         ),
         (
             "scores alone and in any batch, other threads, processes and load",
-            f"int8: {sum(map(differing, int8))} of {sum(model['answers'] for model in int8):,} answers differ; fp32: "
-            f"by {max(map(largest, fp32)):.0e} logits at most (n = {sum(model['answers'] for model in fp32):,})",
+            f"int8: {sum(map(differing, int8))} of {sum(model['answers'] for model in int8):,} answers differ, by "
+            f"{max(map(largest, int8)):.2f} logits at most, and {changed(int8)} of the comparisons change; fp32: by "
+            f"{max(map(largest, fp32)):.0e} logits at most (n = {sum(model['answers'] for model in fp32):,})",
             "reliability.md#scores",
         ),
         (
@@ -85,6 +86,11 @@ def differing(model: dict[str, Any]) -> int:
 def largest(model: dict[str, Any]) -> float:
     """The largest difference in any condition."""
     return max(condition["largest_difference"] for condition in conditions(model))
+
+
+def changed(models: list[dict[str, Any]]) -> int:
+    """Comparisons that change in any condition."""
+    return sum(max(part["comparisons_that_change"] for part in conditions(model)) for model in models)
 
 
 def evidence() -> str:
@@ -119,13 +125,12 @@ def steady(precision: str) -> str:
     models = [model for model in figures("steadiness").values() if model["precision"] == precision]
     answers = sum(model["answers"] for model in models)
     layouts = ", ".join(sorted({f"`{model['layout']}`" for model in models}))
-    changed = max(condition["comparisons_that_change"] for model in models for condition in conditions(model))
     pairs = sum(model["comparisons"] for model in models)
     differ = sum(map(differing, models))
     by = f", by {max(map(largest, models)):.1e} at most" if differ else ""
     return (
         f"{answers:,} answers (MiniLM; {layouts}) in {max(len(conditions(model)) for model in models)} conditions: "
-        f"{differ or 'none'} of them differ{by}; {changed} of {pairs:,} comparisons change"
+        f"{differ or 'none'} of them differ{by}; {changed(models)} of {pairs:,} comparisons change"
     )
 
 
