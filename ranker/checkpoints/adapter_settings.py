@@ -13,7 +13,7 @@ from ranker.errors import CheckpointError
 
 REFUSED: Final[Mapping[str, str]] = {
     "megatron_config": "it makes peft import the module that megatron_core names",
-    "layer_replication": "it builds layers that the base has not",
+    "layer_replication": "it builds layers that the base does not have",
 }
 """Settings that no reward model needs, and what they do."""
 
@@ -46,7 +46,7 @@ def check(path: Path, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     for name, pattern in _patterns(values):
         if len(pattern) > LONGEST or REPEATED_GROUP.search(pattern) or len(REPEATS.findall(pattern)) > MOST_REPEATS:
             raise CheckpointError(
-                f"{path}: {name} '{pattern:.60}' can take for ever to search with; expected at most {MOST_REPEATS} "
+                f"{path}: {name} '{pattern:.60}' can search without end; expected at most {MOST_REPEATS} "
                 "repetitions and none of a group; list the names of the layers instead"
             )
     most = max((max(tensor.shape, default=1) for tensor in tensors.values()), default=1)

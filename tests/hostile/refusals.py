@@ -13,3 +13,10 @@ def refusals(read):
     except ranker.RankerError as error:
         problems = [str(error)]
     return problems, time.perf_counter() - started
+
+
+def check_lines(refused):
+    """Every refusal is one line that a terminal can show."""
+    for text in refused:
+        assert "\n" not in text
+        assert len(text) < 900

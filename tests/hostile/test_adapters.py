@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 import ranker
 from tests.conftest import save_tiny_backbone
 from tests.hostile.adapters import CHANGES, SETTINGS
-from tests.hostile.refusals import refusals
+from tests.hostile.refusals import check_lines, refusals
 from tests.support.selection import cases
 
 MEANINGLESS = {
@@ -56,9 +56,7 @@ def test_a_changed_adapter_is_refused_in_a_line(name, adapter, tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused, seconds = refusals(lambda: ranker.load(folder) and [])
     assert seconds < 5, "a second, on a machine that does nothing else"
-    for text in refused:
-        assert "\n" not in text
-        assert len(text) < 900
+    check_lines(refused)
     if not refused:
         assert ranker.load(folder).score("What?", ["That."]) == pytest.approx(expected, abs=1e-6)
     assert "antigravity" not in sys.modules
