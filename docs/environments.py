@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -26,24 +25,11 @@ EXTRAS = ("cpu", "train,cpu")
 PYTHON = "3.12"
 
 
-def resolved(beside: str, extras: str) -> dict[str, str] | None:
+def resolved(*wanted: str) -> dict[str, str] | None:
     """The newest versions that fit together; None where none do."""
     uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
-    with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder) / "wanted.in"
-        wanted.write_text(f"ranker-toolkit[{extras}] @ {DOCS.parent.as_uri()}\n{beside}\n", encoding="utf-8")
-        command = [
-            uv,
-            "pip",
-            "compile",
-            "--quiet",
-            "--no-header",
-            "--no-annotate",
-            "--python-version",
-            PYTHON,
-            str(wanted),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", PYTHON, "-"]
+    done = subprocess.run(command, input="\n".join(wanted), capture_output=True, text=True, timeout=600)
     return dict(re.findall(r"^([\w.-]+)==(\S+)", done.stdout, re.MULTILINE)) if done.returncode == 0 else None
 
 
@@ -52,23 +38,15 @@ def record() -> dict[str, Any]:
     rows = []
     for beside in BESIDE:
         name = beside.partition("[")[0]
-        newest = (resolved_alone(beside) or {}).get(name)
+        newest = (resolved(beside) or {}).get(name)
         row: dict[str, Any] = {"name": beside, "newest": newest}
         for extras in EXTRAS:
-            versions = resolved(beside, extras)
+            versions = resolved(f"ranker-toolkit[{extras}] @ {DOCS.parent.as_uri()}", beside)
             row[extras] = versions and {
                 key: versions[key] for key in (name, "torch", "transformers") if key in versions
             }
         rows.append(row)
     return {"python": PYTHON, "date": time.strftime("%Y-%m-%d"), "rows": rows}
-
-
-def resolved_alone(beside: str) -> dict[str, str] | None:
-    """The newest versions of the other library by itself."""
-    uv = shutil.which("uv") or str(Path(sys.executable).parent / "uv")
-    command = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", PYTHON, "-"]
-    done = subprocess.run(command, input=f"{beside}\n", capture_output=True, text=True, timeout=600)
-    return dict(re.findall(r"^([\w.-]+)==(\S+)", done.stdout, re.MULTILINE)) if done.returncode == 0 else None
 
 
 def table(figures: dict[str, Any]) -> str:
