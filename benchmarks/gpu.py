@@ -1,4 +1,4 @@
-"""Everything that a GPU decides, beside what a user could pick instead, in under ten minutes.
+"""Everything that a GPU decides, beside what a user could pick instead, in about a quarter of an hour.
 
     python benchmarks/gpu.py [--parts scoring training ...] [--shapes minilm bert-base] [--device cuda] [--out FILE]
     python benchmarks/gpu.py --smoke                         # every part on the CPU, with tiny shapes
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import copy
 import datetime
 import io
 import json
@@ -62,6 +63,7 @@ from ranker.runtime import manifest as manifests
 from ranker.runtime import modelfile
 from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.runtime.session import CUDA
+from ranker.scoring.executor import score_groups
 from ranker.scoring.pipeline import TextPipeline
 from ranker.training import train as training_run
 from ranker.training.trainer import RankerTrainer
@@ -74,12 +76,15 @@ STRUCTURE = 3
 WARM = 5
 """Training steps before the clock starts."""
 
+PROFILED = 6
+"""Training steps of a profile."""
+
 
 @dataclass(frozen=True)
 class Scale:
     """How large everything is."""
 
-    rows: int = 2048
+    rows: int = 4096
     rounds: int = 3
     lengths: tuple[int, ...] = (70, 256, 512)
     pairs: int = 3000
@@ -119,6 +124,8 @@ class Run:
     folder: Path
     smoke: bool
     peak: float = 0.0
+    profiled: bool = False
+    """Whether training steps are profiled, and not timed."""
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -144,6 +151,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--smoke", action="store_true", help="tiny shapes on the CPU, all parts in this process")
     parser.add_argument("--run", action="store_true", help="be the process of a part; used by this script itself")
+    parser.add_argument("--rounds", type=int, default=Scale.rounds, help="rounds that figures are medians of")
     parser.add_argument("--report", type=Path, help="print a run as Markdown; nothing is measured")
     parser.add_argument("--out", type=Path, default=Path("runs/bench-gpu.jsonl"))
     options = parser.parse_args()
@@ -162,7 +170,7 @@ def main() -> None:
         for name in options.parts:
             part, limit = PARTS[name]
             command = [sys.executable, str(Path(__file__).resolve()), "--run", "--parts", name]
-            command += ["--device", options.device, "--shapes", *options.shapes]
+            command += ["--device", options.device, "--rounds", str(options.rounds), "--shapes", *options.shapes]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             started = time.monotonic()
             for line in _lines(process, limit):
@@ -192,12 +200,19 @@ def _lines(process: subprocess.Popen[str], limit: float) -> Iterator[str]:
 
 def _here(options: argparse.Namespace) -> None:
     """Run parts in this process."""
-    scale = SMOKE if options.smoke else Scale()
+    scale = SMOKE if options.smoke else Scale(rounds=options.rounds)
     with tempfile.TemporaryDirectory(prefix="ranker-gpu-") as folder:
         run = Run(options.device, tuple(options.shapes), scale, Path(folder), options.smoke)
         for name in options.parts:
             part, _ = PARTS[name]
-            part(run)
+            started = time.monotonic()
+            try:
+                part(run)
+            except Exception as error:
+                if run.smoke or len(options.parts) == 1:
+                    raise
+                run.say(name, failed=f"{type(error).__name__}: {error}"[:300])
+            print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     if options.smoke:
         print(markdown(run.lines))
 
@@ -391,7 +406,7 @@ def scoring(run: Run) -> None:
                 )
 
 
-MAIN = ("torch bf16", "torch bf16, no padding", "torch bf16, buckets, 2 in flight", "ONNX fp16")
+MAIN = ("torch bf16", "torch bf16, no padding", "ONNX fp16")
 
 
 Scored = Callable[[list[Any]], Any]
@@ -428,7 +443,7 @@ def _torch_sides(run: Run, model: Any, folder: Path) -> dict[str, Scored]:
     if family(model.config) == "deberta-v2":
         options["torch bf16, compiled"] = {"attention_kernel": "compiled"}
     elif run.on_card:
-        options |= {f"torch bf16, {kernel}": {"attention_kernel": kernel} for kernel in ("efficient", "cudnn")}
+        options["torch bf16, cuDNN"] = {"attention_kernel": "cudnn"}
     if family(model.config) not in UNPACKABLE:
         options["torch bf16, no padding"] = {"padding_free": True}
     load = partial(ranker.load, folder, device=run.device, precision="bf16")
@@ -453,6 +468,142 @@ def _onnx_sides(run: Run, model: Any, tokenizer: Any, shape: str) -> dict[str, S
     return sides
 
 
+def budgets(run: Run) -> None:
+    """Answers per second of a longer run, by the padded tokens of a pass, beside the host's work alone."""
+    for shape in run.shapes:
+        model, tokenizer, folder = classifier(run, shape)
+        groups = texts_of(None, 4 * run.scale.rows)
+        ranked = [ranker.Group(prompt, tuple(answers)) for prompt, answers in groups]
+        pipeline = TextPipeline(model.layout, tokenizer)
+        host = partial(score_groups, pipeline, ranked, _no_scores, 65536)
+        spent = median(_seconds(run, host) for _ in range(run.scale.rounds))
+        run.say(
+            "budgets", shape=shape, side="the host alone, without a model", answers_per_second=2 * len(groups) / spent
+        )
+        sides: dict[str, Callable[..., ranker.Ranker]] = {
+            "torch bf16": partial(ranker.load, folder, precision="bf16"),
+            "torch bf16, buckets, 2 in flight": partial(
+                ranker.load, folder, precision="bf16", length_buckets=True, passes_in_flight=2
+            ),
+        }
+        if family(model.config) not in UNPACKABLE and run.on_card:
+            sides["torch bf16, no padding"] = partial(ranker.load, folder, precision="bf16", padding_free=True)
+            sides["torch bf16, no padding, 2 in flight"] = partial(
+                ranker.load, folder, precision="bf16", padding_free=True, passes_in_flight=2
+            )
+        if on_cuda(run):
+            file = exported(run, model, tokenizer, shape, "fp16" if run.on_card else "fp32")
+            sides["ONNX fp16, buckets"] = partial(ranker.load, file, length_buckets=True)
+            if run.on_card:
+                more = {"length_buckets": True, "passes_in_flight": 2}
+                sides["ONNX fp16, buckets, 2 in flight"] = partial(ranker.load, file, **more)
+                sides["ONNX fp16, buckets, 2 in flight, efficient"] = partial(
+                    ranker.load, file, attention_kernel="efficient", **more
+                )
+        for name, load in sides.items():
+            for tokens in (16384, 131072) if run.on_card else (512,):
+                loaded = load(device=run.device, max_tokens_per_forward=tokens)
+                score = partial(_scored_by(loaded), groups)
+                first = _seconds(run, score)
+                spent = median(_seconds(run, score) for _ in range(run.scale.rounds - 1 or 1))
+                run.say(
+                    "budgets",
+                    shape=shape,
+                    side=name,
+                    max_tokens_per_forward=tokens,
+                    answers_per_second=2 * len(groups) / spent,
+                    first_round_seconds=first,
+                )
+
+
+def _no_scores(arrays: Any) -> Any:
+    return np.zeros((len(arrays["input_ids"]), 1, 1), np.float32)
+
+
+def passes(run: Run) -> None:
+    """One forward pass of one shape: what the host spends on launching it, and what it takes."""
+    for shape in run.shapes:
+        model, _, _ = classifier(run, shape)
+        model = model.to(run.device)
+        rows, length = (128, 128) if run.on_card else (2, 16)
+        arrays = {
+            "input_ids": torch.randint(1000, 20000, (rows, length), device=run.device),
+            "block_ids": torch.zeros(rows, length, dtype=torch.long, device=run.device),
+            "position_ids": torch.arange(length, device=run.device).repeat(rows, 1),
+        }
+        work = operations(model.config, [length] * rows)
+        kind = run.device.partition(":")[0]
+        half_model = copy.deepcopy(model)
+        for name in ("embeddings", "encoder"):  # heads stay in fp32, as everywhere
+            getattr(half_model.base_model, name).to(torch.bfloat16)
+        if getattr(half_model.base_model, "pooler", None) is not None:
+            half_model.base_model.pooler.register_forward_pre_hook(lambda _, states: states[0].float())
+        sides: dict[str, tuple[Any, bool]] = {"autocast": (model, True), "bf16 weights": (half_model, False)}
+        if run.on_card:
+            sides["bf16 weights, compiled"] = (torch.compile(half_model), False)
+        for name, (called, autocast) in sides.items():
+            go = partial(_pass, called, arrays, torch.autocast(kind, torch.bfloat16, enabled=autocast))
+            first = _seconds(run, go)
+            for _ in range(3):
+                go()
+            _synchronize(run)
+            started = time.perf_counter()
+            for _ in range(20):
+                go()
+            launched = time.perf_counter() - started
+            _synchronize(run)
+            spent = (time.perf_counter() - started) / 20
+            run.say(
+                "passes",
+                shape=shape,
+                side=name,
+                ms=1e3 * spent,
+                host_ms=1e3 * launched / 20,
+                of_bf16_product=work / spent / product(run),
+                first_seconds=first,
+            )
+
+
+def _pass(called: Any, arrays: Any, autocast: Any) -> Any:
+    with torch.inference_mode(), autocast:
+        return called(**arrays)
+
+
+def kernels(run: Run) -> None:
+    """Padded tokens per second of onnxruntime's kernels of attention: passes of one shape, and each of a new one."""
+    ort = require("onnxruntime")
+    if not on_cuda(run):
+        return
+    ort.preload_dlls()
+    for shape in run.shapes:
+        model, tokenizer, _ = classifier(run, shape)
+        for precision in ("fp16", "fp32"):
+            file = exported(run, model, tokenizer, shape, precision)
+            for name, number in SDPA.items():
+                options = {"use_tf32": "0"} | ({"sdpa_kernel": number} if number else {})
+                providers = [(CUDA, options)] if run.on_card else ["CPUExecutionProvider"]
+                session = ort.InferenceSession(str(file), providers=providers)
+                speeds = {}
+                for kind, lengths in (("one", [128] * 16), ("new", [40 + 11 * n for n in range(16)])):
+                    spent = done = 0.0
+                    for number_of_pass, length in enumerate(lengths):
+                        rows = run.scale.tokens // length
+                        arrays = {
+                            "input_ids": np.full((rows, length), 2000, np.int64),
+                            "block_ids": np.zeros((rows, length), np.int64),
+                            "position_ids": np.tile(np.arange(length, dtype=np.int64), (rows, 1)),
+                        }
+                        took = _seconds(run, lambda s=session, a=arrays: s.run(None, a))
+                        if number_of_pass > 1:
+                            spent, done = spent + took, done + rows * length
+                    speeds[f"tokens_per_second_{kind}"] = done / spent
+                run.say("kernels", shape=shape, precision=precision, kernel=name, **speeds)
+
+
+SDPA = {"onnxruntime's choice": "", "efficient": "2", "flash, efficient": "3", "all but cuDNN": "247", "cuDNN": "8"}
+"""Numbers of onnxruntime's ``sdpa_kernel``."""
+
+
 def groups_of_eight(run: Run) -> None:
     """Prompts per second with eight answers each: models that read a group together."""
     shape = run.shapes[0]
@@ -475,22 +626,16 @@ def groups_of_eight(run: Run) -> None:
 def training(run: Run) -> None:
     """Real tokens per second of training pairs, beside TRL and CrossEncoderTrainer, fp32 weights under bf16."""
     for shape in run.shapes:
-        for length in (None,) if run.smoke else (None, run.scale.trained_lengths):
+        for length in (None,) if run.smoke or shape != run.shapes[0] else (None, run.scale.trained_lengths):
             rows = [
                 {"prompt": prompt, "chosen": chosen, "rejected": rejected}
                 for prompt, (chosen, rejected) in texts_of(length, run.scale.pairs)
             ]
             for name, side in TRAINING.items():
-                if name.endswith("no padding") and (family(SHAPES[shape]()) in UNPACKABLE or not run.on_card):
-                    continue
-                disentangled = family(SHAPES[shape]()) == "deberta-v2"
-                if ("compiled" in name) != disentangled and ("compiled" in name or "efficient" in name):
-                    continue
-                if "efficient" in name and not run.on_card:
+                if not _fits(run, shape, name):
                     continue
                 try:
-                    with contextlib.redirect_stdout(io.StringIO()):
-                        clock = side(run, shape, rows)
+                    clock = timed(side, run, shape, rows)
                 except Exception as error:
                     if run.smoke:
                         raise
@@ -511,6 +656,67 @@ def training(run: Run) -> None:
                 )
 
 
+def _fits(run: Run, shape: str, side: str) -> bool:
+    """Whether a way to train is one of this shape and device."""
+    kind = family(SHAPES[shape]())
+    if "no padding" in side:
+        return run.on_card and kind not in UNPACKABLE
+    if "compiled" in side:
+        return kind == "deberta-v2"
+    return run.on_card or "cuDNN" not in side
+
+
+def timed(side: Side, run: Run, shape: str, rows: list[dict[str, str]]) -> Clock:
+    """What a way to train took."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            side(run, shape, rows)
+    except LastStepError as end:
+        return end.clock
+    raise RuntimeError("the run ended before its last step")
+
+
+def profile(run: Run) -> None:
+    """Where the time of a training step goes: the host's, the card's, launches, and the largest of each."""
+    run.profiled = True
+    for shape in run.shapes[:2]:
+        rows = [
+            {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+            for prompt, (chosen, rejected) in texts_of(None, run.scale.pairs // 2)
+        ]
+        for name in ("ranker", "TRL") if run.on_card else ("ranker",):
+            clock = timed(TRAINING[name], run, shape, rows)
+            run.say("profile", shape=shape, side=name, **clock.profile)
+    run.profiled = False
+
+
+def summary_of(profiler: Any, seconds: float, steps: int) -> dict[str, Any]:
+    """Milliseconds of a step, and the operations that take most of it."""
+    averages = profiler.key_averages()
+    on_card = [e for e in averages if "CUDA" in str(e.device_type)]
+    on_host = [e for e in averages if "CPU" in str(e.device_type)]
+
+    def largest(events: list[Any], name: str, most: int = 10) -> dict[str, list[float]]:
+        events = sorted(events, key=lambda e: -getattr(e, name))[:most]
+        return {e.key[:60]: [round(getattr(e, name) / 1e3 / steps, 3), e.count / steps] for e in events}
+
+    return {
+        "ms": 1e3 * seconds / steps,
+        "card_ms": sum(e.self_device_time_total for e in on_card) / 1e3 / steps,
+        "host_ms": sum(e.self_cpu_time_total for e in on_host) / 1e3 / steps,
+        "card": largest(on_card, "self_device_time_total"),
+        "host": largest(on_host, "self_cpu_time_total", 16),
+    }
+
+
+class LastStepError(Exception):
+    """Ends a run after its last step: neither side evaluates, nor writes a checkpoint."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__("the last step was timed")
+        self.clock = clock
+
+
 class Clock:
     """Real tokens and time of the training steps after the warm-up."""
 
@@ -520,6 +726,7 @@ class Clock:
         self._masks: list[torch.Tensor] = []
         self.shapes: set[tuple[int, ...]] = set()
         self.started = self.ended = 0.0
+        self.profile: dict[str, Any] = {}
 
     @property
     def seconds(self) -> float:
@@ -544,28 +751,50 @@ class Clock:
             self.rows += int(mask.any(dim=1).sum())
             self.shapes.add(tuple(mask.shape))
 
+    def profiled(self, profiler: Any, step: int) -> None:
+        """Profile ``PROFILED`` steps, once more than the warm-up has passed."""
+        first = 1 if self.run.smoke else 2 * WARM
+        last = first + (1 if self.run.smoke else PROFILED)
+        if step == first:
+            _synchronize(self.run)
+            profiler.start()
+            self.started = time.perf_counter()
+        elif step == last:
+            _synchronize(self.run)
+            spent = time.perf_counter() - self.started
+            profiler.stop()
+            self.profile = summary_of(profiler, spent, last - first)
+            raise LastStepError(self)
+
     def callback(self) -> TrainerCallback:
-        """Starts the clock after the warm-up and stops it at the end."""
+        """Starts the clock after the warm-up and stops it after the last step."""
         clock = self
+        profiler = torch.profiler.profile() if self.run.profiled else None
 
         class Timing(TrainerCallback):
             def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                if clock.started:
+                if profiler is not None:
+                    clock.profiled(profiler, state.global_step)
+                elif clock.started:
                     clock.steps += 1
+                    if state.global_step >= state.max_steps:
+                        clock.stop()
+                        raise LastStepError(clock)
                 elif state.global_step == (1 if clock.run.smoke else WARM):
                     _synchronize(clock.run)
                     clock.started = time.perf_counter()
 
-            def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                clock.stop()
-
         return Timing()
 
 
-def ours(**settings: Any) -> Callable[[Run, str, list[dict[str, str]]], Clock]:
+Side = Callable[["Run", str, list[dict[str, str]]], None]
+"""A way to train; it ends with a ``LastStepError``."""
+
+
+def ours(**settings: Any) -> Side:
     """The recipe ``encoder-bradley-terry`` with these settings of ``training``."""
 
-    def side(run: Run, shape: str, rows: list[dict[str, str]]) -> Clock:
+    def side(run: Run, shape: str, rows: list[dict[str, str]]) -> None:
         clock = Clock(run)
         step = RankerTrainer.training_step
 
@@ -597,7 +826,6 @@ def ours(**settings: Any) -> Callable[[Run, str, list[dict[str, str]]], Clock]:
                 training_run.train(load_config("encoder-bradley-terry", overrides), callbacks=[clock.callback()])
             finally:
                 RankerTrainer.training_step = step  # type: ignore[method-assign]
-        return clock
 
     return side
 
@@ -608,7 +836,7 @@ def pairs_of_a_step(run: Run, rows: list[dict[str, str]]) -> int:
     return max(1, round(run.scale.tokens / (1.2 * words / len(rows))))
 
 
-def trl(run: Run, shape: str, rows: list[dict[str, str]]) -> Clock:
+def trl(run: Run, shape: str, rows: list[dict[str, str]]) -> None:
     """TRL's RewardTrainer without gradient checkpointing, which it turns on by default and which costs speed."""
     from trl import RewardConfig, RewardTrainer
 
@@ -648,10 +876,9 @@ def trl(run: Run, shape: str, rows: list[dict[str, str]]) -> Clock:
 
         trainer.data_collator = counted
         trainer.train()
-    return clock
 
 
-def cross_encoder_trainer(run: Run, shape: str, rows: list[dict[str, str]]) -> Clock:
+def cross_encoder_trainer(run: Run, shape: str, rows: list[dict[str, str]]) -> None:
     """sentence-transformers' CrossEncoderTrainer on single answers with labels 1 and 0."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
@@ -691,17 +918,29 @@ def cross_encoder_trainer(run: Run, shape: str, rows: list[dict[str, str]]) -> C
             callbacks=[clock.callback()],
         )
         trainer.train()
-    return clock
 
 
-TRAINING: dict[str, Callable[[Run, str, list[dict[str, str]]], Clock]] = {
+def without_cudnn(side: Side) -> Side:
+    """Another library's training without cuDNN's attention, which its users can switch off too."""
+
+    def called(run: Run, shape: str, rows: list[dict[str, str]]) -> None:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        try:
+            side(run, shape, rows)
+        finally:
+            torch.backends.cuda.enable_cudnn_sdp(True)
+
+    return called
+
+
+TRAINING: dict[str, Side] = {
     "ranker": ours(),
-    "ranker, buckets": ours(length_buckets=True),
+    "ranker, prefetch": ours(prefetch_batches=4),
     "ranker, buckets, prefetch": ours(length_buckets=True, prefetch_batches=4),
-    "ranker, efficient kernel": ours(attention_kernel="efficient", prefetch_batches=4),
-    "ranker, compiled kernel": ours(attention_kernel="compiled", prefetch_batches=4),
-    "ranker, no padding": ours(padding_free=True, prefetch_batches=4),
+    "ranker, compiled kernel, prefetch": ours(attention_kernel="compiled", prefetch_batches=4),
+    "ranker, no padding, prefetch": ours(padding_free=True, prefetch_batches=4),
     "TRL": trl,
+    "TRL, without cuDNN": without_cudnn(trl),
     "CrossEncoderTrainer": cross_encoder_trainer,
 }
 
@@ -762,7 +1001,7 @@ def start_up(run: Run) -> None:
     if on_cuda(run):
         models |= {f"ONNX {p}": exported(run, model, tokenizer, shape, p) for p in ("fp32", "fp16")}
     times: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(run.scale.rounds):
+    for _ in range(max(1, run.scale.rounds - 1)):
         for name, source in models.items():
             command = [sys.executable, "-m", "ranker", "score", "--model", str(source), "-i", str(file), "-o"]
             command += [str(run.folder / "scored.jsonl"), "--device", run.device, "--quiet"]
@@ -912,9 +1151,13 @@ SHAPES: dict[str, Callable[[], PretrainedConfig]] = {
 PARTS: dict[str, tuple[Callable[[Run], None], int]] = {
     "machine": (machine, 40),
     "parity": (parity, 70),
+    "passes": (passes, 90),
     "scoring": (scoring, 150),
+    "budgets": (budgets, 150),
+    "kernels": (kernels, 60),
     "groups": (groups_of_eight, 40),
     "training": (training, 180),
+    "profile": (profile, 60),
     "decoder": (decoder, 50),
     "start-up": (start_up, 90),
     "serving": (server, 60),

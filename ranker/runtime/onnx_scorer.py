@@ -78,7 +78,7 @@ class GraphScorer:
         length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``); default: with TensorRT,
             which compiles the graph for every shape.
         passes_in_flight: passes on a GPU that are prepared, computed and read back at once.
-        attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to onnxruntime.
+        attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to onnxruntime, without cuDNN's.
         bind_buffers: whether inputs and outputs have buffers on the GPU that stay, one for each shape; default: with
             TensorRT. Only one pass is then in flight.
         large: whether the graph is opened once though its file is small: its weights lie beside it.

@@ -34,8 +34,11 @@ GRAPHICS: Final = Path("/proc/driver/nvidia/gpus")
 """Holds a folder per GPU with a file that names it."""
 
 
-SDPA_KERNELS: Final[dict[AttentionKernel, str]] = {"efficient": "2", "cudnn": "8", "math": "16"}
-"""onnxruntime's numbers of the kernels of attention on CUDA."""
+SDPA_KERNELS: Final[dict[AttentionKernel, str]] = {"auto": "3", "efficient": "2", "cudnn": "8", "math": "16"}
+"""onnxruntime's numbers of the kernels of attention on CUDA.
+
+``auto`` is its flash and its efficient kernel, and not cuDNN's, which plans anew for every shape.
+"""
 
 
 def open_session(
@@ -52,7 +55,7 @@ def open_session(
             GPU; ``tensorrt`` compiles the graph for it, once per shape, and keeps the engines in ``ENGINES`` of the
             cache folder.
         threads: threads within an operation; default: the processors that this process may use.
-        attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to onnxruntime.
+        attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to onnxruntime, without cuDNN's.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -76,13 +79,12 @@ def open_session(
     options.intra_op_num_threads = threads or available_cores()
     options.log_severity_level = 3
     card = {"device_id": str(number)} if number else {}
-    if attention_kernel not in ("auto", *SDPA_KERNELS):
-        raise ConfigError(f"expected attention_kernel auto, {', '.join(SDPA_KERNELS)}; got '{attention_kernel}'")
-    kernel = {} if attention_kernel == "auto" else {"sdpa_kernel": SDPA_KERNELS[attention_kernel]}
-    if kernel and (not on_graphics(device) or kind == "tensorrt"):
+    if attention_kernel not in SDPA_KERNELS:
+        raise ConfigError(f"expected attention_kernel {', '.join(SDPA_KERNELS)}; got '{attention_kernel}'")
+    if attention_kernel != "auto" and (not on_graphics(device) or kind == "tensorrt"):
         raise ConfigError(f"attention_kernel '{attention_kernel}' is one of CUDA's; on {kind} take auto")
-    exact = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
-    providers: list[Any] = [(CUDA, {**exact, **card, **kernel}), CPU] if on_graphics(device) else [CPU]
+    exact = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1", "sdpa_kernel": SDPA_KERNELS[attention_kernel]}
+    providers: list[Any] = [(CUDA, {**exact, **card}), CPU] if on_graphics(device) else [CPU]
     if kind == "tensorrt":
         engines = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache_folder() / ENGINES)}
         providers.insert(0, (TENSORRT, engines | card))

@@ -15,6 +15,7 @@ from weakref import WeakSet
 import numpy as np
 from numpy.typing import NDArray
 
+from ranker import collector
 from ranker.layouts import Layout, PackedGroup
 from ranker.layouts.layout import Arrays
 from ranker.layouts.prefix_sharing import split_row
@@ -102,8 +103,35 @@ def score_groups(
     Returns:
         One result per group, in order.
     """
-    tokens = tokens_now() or max_tokens_per_forward
-    budget = TokenBudget((tokens,)) if isinstance(tokens, int) else tokens
+    with collector.paused():
+        tokens = tokens_now() or max_tokens_per_forward
+        budget = TokenBudget((tokens,)) if isinstance(tokens, int) else tokens
+        return _scored(
+            pipeline,
+            groups,
+            forward,
+            budget,
+            preserve_order=preserve_order,
+            retry=retry,
+            parallel=parallel,
+            length_buckets=length_buckets,
+            length_step=length_step,
+        )
+
+
+def _scored(
+    pipeline: TextPipeline,
+    groups: Sequence[Group],
+    forward: Forward,
+    budget: TokenBudget,
+    *,
+    preserve_order: bool,
+    retry: bool,
+    parallel: Engine | None,
+    length_buckets: bool,
+    length_step: int,
+) -> list[GroupScores]:
+    """See ``score_groups``."""
     plan = _read_plan(pipeline.layout, groups, preserve_order)
     note(plan)
     parts: list[_Part] = []
@@ -122,6 +150,7 @@ def score_groups(
                 parts += passes.run(packed, units)
             if passes.too_large:
                 budget.lower(min(passes.too_large))
+            collector.collect_young()
     _warn_of_special_text(pipeline, parts)
     if not pipeline.layout.order_free:
         return [_of_pairs(*part) for part in zip(groups, parts, strict=True)]

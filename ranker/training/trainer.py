@@ -169,7 +169,7 @@ class RankerTrainer(Trainer):  # type: ignore[misc]
                 try:
                     free = self.config.padding_free
                     known = segments_known(arrays, self.args.device) if free else nullcontext()
-                    with known, attention_kernel(self.config.attention_kernel):
+                    with known, attention_kernel(self.config.attention_kernel, self.args.device.type):
                         losses_of_parts.append(super().training_step(model, arrays, num_items_in_batch))
                 except (RuntimeError, MemoryError) as error:
                     self._lower_limit(part, error)

@@ -50,7 +50,7 @@ def test_compiled_attention_gives_the_same_scores_and_gradients(layout):
         model.zero_grad()
         packed = [plain.pipeline.pack(tokens) for tokens in plain.pipeline.tokenize([GROUP])]
         arrays = batching.collate(model.layout, batching.units(packed))
-        with attention_kernel(name):
+        with attention_kernel(name, "cpu"):
             out = model(**{key: torch.from_numpy(array) for key, array in arrays.items()})
             (out * torch.arange(out.numel()).view_as(out)).sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
@@ -83,7 +83,19 @@ def test_a_kernel_that_the_device_has_not_is_refused(kernel, model):
             ranker.load(path, device="cpu", attention_kernel=kernel)
 
 
-def test_a_session_on_cuda_gets_the_number_of_the_kernel(model, monkeypatch):
+def test_cuda_leaves_out_the_kernel_that_plans_for_every_shape():
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with attention_kernel("auto", "cuda"):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with attention_kernel("auto", "cpu"):
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.parametrize(("kernel", "number"), [("auto", "3"), ("efficient", "2"), ("cudnn", "8")])
+def test_a_session_on_cuda_gets_the_number_of_the_kernel(kernel, number, model, monkeypatch):
     import onnxruntime
 
     asked = []
@@ -95,14 +107,14 @@ def test_a_session_on_cuda_gets_the_number_of_the_kernel(model, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", refused)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ranker.ModelFileError, match="no card here"):
-        open_session(model, device="cuda:1", attention_kernel="efficient")
+        open_session(model, device="cuda:1", attention_kernel=kernel)
     provider, options = asked[0]
     assert provider == "CUDAExecutionProvider"
     assert options == {
         "use_tf32": "0",
         "enable_skip_layer_norm_strict_mode": "1",
         "device_id": "1",
-        "sdpa_kernel": "2",
+        "sdpa_kernel": number,
     }
 
 

@@ -7,7 +7,7 @@ from ranker.errors import ConfigError, ModelFileError
 from ranker.runtime import session
 from ranker.runtime.devices import torch_device
 
-EXACT = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+EXACT = {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1", "sdpa_kernel": "3"}
 """Options of CUDA by which sums are those of fp32."""
 
 

@@ -20,17 +20,30 @@ KERNELS: Final[dict[AttentionKernel, SDPBackend]] = {
 """Kernels that take a mask, by torch's names. Its flash kernel takes none; ``padding_free`` reads rows with it."""
 
 
+PLANNED_ONCE: Final = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""What ``auto`` lets torch choose from on CUDA: all but cuDNN's kernel, which torch prefers since Hopper.
+
+cuDNN plans anew for every shape, and in every thread. On an H200 a training step of MiniLM took 129 ms with a new shape
+each, and 13 ms without cuDNN; with one shape for all, 12 ms and 13.5 ms (docs/gpu.md).
+"""
+
+
 COMPILED: Final = "compiled"
 """DeBERTa's attention, compiled by torch for any shape."""
 
 
-def attention_kernel(name: AttentionKernel) -> AbstractContextManager[None]:
+def attention_kernel(name: AttentionKernel, device: str) -> AbstractContextManager[None]:
     """Within, ``scaled_dot_product_attention`` uses this kernel or fails; ``auto`` leaves the choice to torch.
 
-    ``compiled`` is for DeBERTa, whose attention is not that one.
+    On CUDA ``auto`` leaves out cuDNN's kernel, see ``PLANNED_ONCE``. ``compiled`` is for DeBERTa, whose attention is
+    not that one.
+
+    Args:
+        name: of the kernel.
+        device: torch's name of the kind of device.
     """
     if name == "auto":
-        return contextlib.nullcontext()
+        return sdpa_kernel(PLANNED_ONCE) if device == "cuda" else contextlib.nullcontext()
     return compiled_attention() if name == COMPILED else sdpa_kernel(KERNELS[name])
 
 
