@@ -126,7 +126,7 @@ class TrainingConfig(Section):
         False, description="pad forward passes to a few shapes, for GPUs whose kernels plan anew for every shape"
     )
     attention_kernel: AttentionKernel = Field(
-        "auto", description="on CUDA efficient, cudnn or math; of DeBERTa compiled; auto leaves the choice to torch"
+        "auto", description="on CUDA efficient, cudnn or math; of DeBERTa compiled; auto takes any but cudnn"
     )
     prefetch_batches: int = Field(
         0, ge=0, description="forward passes that a thread prepares ahead, on a GPU in pinned memory"
