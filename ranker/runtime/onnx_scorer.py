@@ -28,6 +28,7 @@ from ranker.runtime.session import (
     open_session,
     processor,
 )
+from ranker.scoring.batching import AS_THEY_ARE, Rounding
 from ranker.scoring.executor import Engine, score_groups
 from ranker.scoring.pipeline import TextPipeline
 from ranker.scoring.protocol import Calibration, Floats, GroupScores, ScorerInfo, margins
@@ -53,6 +54,10 @@ A softmax adds up 16 numbers at a time. The rest of a length that is no multiple
 int8 rounds them to something visible (0.2 logits). With multiples of 16 no score depends on its batch; with 8, which
 costs short rows less, fp32 scores differ by less than 1e-5.
 """
+
+KEY_RUN: Final = 128
+"""onnxruntime adds up the keys of attention in runs of 16,384 over the width of a head, 512 for heads of 32; of wider
+heads than 128 in runs of 128, which all of these are multiples of."""
 
 BESIDE_BYTES: Final = 1 << 30
 """Larger graphs are opened once: their products keep all threads busy, and a second copy may not fit in memory."""
@@ -166,10 +171,12 @@ class GraphScorer:
         return self.providers == [CPU]
 
     @property
-    def _length_step(self) -> int:
+    def _rounding(self) -> Rounding:
         if not self.on_cpu:
-            return 1
-        return INT8_LENGTH_STEP if self.precision.startswith("int8") else LENGTH_STEP
+            return AS_THEY_ARE
+        int8 = self.precision.startswith("int8")
+        sees_others = "members" in self._inputs
+        return Rounding(INT8_LENGTH_STEP, KEY_RUN if sees_others else None) if int8 else Rounding(LENGTH_STEP)
 
     @property
     def _choices(self) -> tuple[int, ...]:
@@ -187,7 +194,7 @@ class GraphScorer:
             if self.workers > 1 or self.on_cpu
             else None,
             length_buckets=self.length_buckets,
-            length_step=self._length_step,
+            rounding=self._rounding,
         )
 
     def token_counts(self, group: Group) -> list[int]:

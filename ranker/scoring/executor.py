@@ -73,7 +73,7 @@ def score_groups(
     retry: bool = True,
     parallel: Engine | None = None,
     length_buckets: bool = False,
-    length_step: int = 1,
+    rounding: batching.Rounding = batching.AS_THEY_ARE,
 ) -> list[GroupScores]:
     """Score groups with ``forward`` in batches of at most ``max_tokens_per_forward`` padded tokens.
 
@@ -98,7 +98,7 @@ def score_groups(
         retry: see above.
         parallel: runs several passes at once, used unless there is too little work for that.
         length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``).
-        length_step: passes are padded to a multiple of this length.
+        rounding: to which lengths passes are padded, and which rows may share one.
 
     Returns:
         One result per group, in order.
@@ -115,7 +115,7 @@ def score_groups(
             retry=retry,
             parallel=parallel,
             length_buckets=length_buckets,
-            length_step=length_step,
+            rounding=rounding,
         )
 
 
@@ -129,7 +129,7 @@ def _scored(
     retry: bool,
     parallel: Engine | None,
     length_buckets: bool,
-    length_step: int,
+    rounding: batching.Rounding,
 ) -> list[GroupScores]:
     """See ``score_groups``."""
     plan = _read_plan(pipeline.layout, groups, preserve_order)
@@ -146,7 +146,7 @@ def _scored(
                 enough = parallel is not None and 2 * len(units) > parallel.workers
                 engine = parallel if parallel is not None and enough else Engine(forward)
             with budget.timed(filled) as tokens:
-                passes = _Passes(pipeline, engine, tokens, retry, length_buckets, length_step, share)
+                passes = _Passes(pipeline, engine, tokens, retry, length_buckets, rounding, share)
                 parts += passes.run(packed, units)
             if passes.too_large:
                 budget.lower(min(passes.too_large))
@@ -218,7 +218,7 @@ class _Passes:
     max_tokens_per_forward: int
     retry: bool
     length_buckets: bool = False
-    length_step: int = 1
+    rounding: batching.Rounding = batching.AS_THEY_ARE
     share: float = 1.0
     """Groups that were asked for, over those that are read."""
     too_large: list[int] = field(default_factory=list)
@@ -281,12 +281,12 @@ class _Passes:
         if self.length_buckets:
             lengths, rows = [unit.length for unit in units], [len(unit.rows) for unit in units]
             return [[units[i] for i in indices] for indices in buckets.plan(lengths, rows, budget)]
-        return list(batching.batches(units, budget, engine.workers, tight=engine.tight, step=self.length_step))
+        return list(batching.batches(units, budget, engine.workers, tight=engine.tight, rounding=self.rounding))
 
     def _forward(self, batch: Sequence[batching.Unit]) -> Floats | Exception:
         layout = self.pipeline.layout
         try:
-            arrays = batching.collate(layout, batch, self.length_step)
+            arrays = batching.collate(layout, batch, self.rounding)
             rows = len(arrays["input_ids"])
             if self.length_buckets:
                 arrays = buckets.padded(arrays, layout, self.max_tokens_per_forward)

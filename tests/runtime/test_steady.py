@@ -7,15 +7,20 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from ranker.checkpoints import native
 from ranker.export.write import export
+from ranker.layouts.set_encoder import SetEncoder
 from ranker.models import steamshp as seq2seq
+from ranker.models.pairwise import PairwiseConfig, PairwiseModel
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
+from ranker.runtime import onnx_scorer
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.scoring.token_budget import fixed_tokens
-from tests.conftest import FAMILIES, LAYOUTS, ROOT, tiny
+from ranker.text.tokenizer import TextTokenizer
+from tests.conftest import CLS, FAMILIES, LAYOUTS, PAD, ROOT, SEP, backbone_config, tiny, tokenizer_json
 from tests.export.test_export import ROWS
 from tests.export.test_matrix import gate, scalar, steamshp
 from tests.models.test_reward import DECODERS, TEMPLATE, save_backbone
@@ -33,6 +38,10 @@ WORDS = ["the", "answer", "is", "four", "cats", "of", "2", "+", "why", "not", "r
 
 def text(most):
     return " ".join(words.choice(WORDS) for _ in range(words.randint(1, most)))
+
+
+def words_of(count, seed=0):
+    return " ".join(random.Random(seed).choices(WORDS, k=count))
 
 
 GROUPS = [Group(text(12), tuple(text(40) for _ in range(words.randint(2, 5)))) for _ in range(60)]
@@ -124,3 +133,52 @@ def test_candidates_of_the_same_tokens_tie_exactly(layout, tmp_path):
     for group in GROUPS:
         result = scores(scorer, [Group(group.prompt, (*group.candidates, group.candidates[0].upper()))])[0]
         assert result[0] == result[-1]
+
+
+WIDE = [
+    *(Group(text(12), tuple(text(30) for _ in range(3))) for _ in range(12)),
+    *(Group(text(12), (words_of(long), text(60))) for long in (200, 225, 238, 250, 330, 470, 490)),
+    Group(text(60), tuple(words_of(90 + n) for n in range(20))),
+    Group(text(6), tuple(words_of(205 + n % 5, n) for n in range(40))),
+]
+"""Groups whose rows end on both sides of 256 and 512 tokens, small ones and large ones."""
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A file of a set encoder whose heads are 64 wide: keys are added up in runs of 256."""
+    folder = tmp_path_factory.mktemp("wide")
+    settings = backbone_config("bert") | {
+        "hidden_size": 128,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 512,
+    }
+    layout = SetEncoder(max_length=512, prompt_reserve=16, pad_id=PAD, cls_id=CLS, sep_id=SEP)
+    torch.manual_seed(0)
+    model = PairwiseModel(PairwiseConfig(backbone=settings, text=layout.model_dump(), num_labels=1)).eval()
+    native.save(model, TextTokenizer(tokenizer_json()), folder / "checkpoint")
+    export(folder / "checkpoint", {"fp32": folder / "m.onnx"}, rows=ROWS, on_loss="allow")
+    return folder / "m.onnx"
+
+
+def alone_and_together(file):
+    """Scores of each group alone, and of all in batches of many sizes, in the passes that int8 gets.
+
+    The products are those of fp32, whose last bits int8 may hide or enlarge.
+    """
+    scorer = OnnxScorer(file, threads=1)
+    scorer.precision = "int8"
+    alone = [scorer.score([group])[0].scores for group in WIDE]
+    for tokens in (2048, 8192, 65536):
+        with fixed_tokens(tokens):
+            yield alone, scores(scorer, WIDE)
+
+
+def test_states_of_others_are_added_up_with_the_same_keys_in_any_batch(wide):
+    assert max(difference(*pair) for pair in alone_and_together(wide)) == 0
+
+
+def test_without_that_rule_a_longer_pass_changes_scores(wide, monkeypatch):
+    """The proof that the test above would see it."""
+    monkeypatch.setattr(onnx_scorer, "KEY_RUN", None)
+    assert max(difference(*pair) for pair in alone_and_together(wide)) > 0

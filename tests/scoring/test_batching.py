@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ranker.scoring.batching import batches, collate, plan, units
+from ranker.scoring.batching import Rounding, batches, collate, plan, units
 from tests.support.layouts import CLS, PAD, SEP, ids, layout
 
 
@@ -88,3 +90,28 @@ def test_collate_gives_arrays_of_int64():
     arrays = collate(text, units([text.pack(ids(100), [ids(200)])]))
     assert set(arrays) == {"input_ids", "block_ids", "position_ids", "readout"}
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.int64)}
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 520), st.integers(0, 70)), min_size=1, max_size=30),
+    st.sampled_from([128, 256, 512]),
+)
+def test_states_of_others_lie_in_the_same_run_alone_and_in_company(shapes, run):
+    """A unit of (tokens, other rows): its states begin behind its pass's padding."""
+    rounding = Rounding(16, 128)
+    text = layout("set_encoder", max_length=1024)
+    groups = [text.pack(ids(), [ids(*range(length))] * (1 + others)) for length, others in shapes]
+    for batch in batches(units(groups), 4096, rounding=rounding):
+        width = collate(text, batch, rounding)["input_ids"].shape[1]
+        for unit in batch:
+            others = len(unit.rows) - 1
+            alone = rounding.length(unit.length, others)
+            assert width % 16 == 0
+            assert width >= alone
+            assert [(width + n) // run for n in range(others)] == [(alone + n) // run for n in range(others)]
+
+
+def test_rows_that_see_no_others_share_a_pass_whatever_their_lengths():
+    text = layout("pointwise", max_length=512)
+    packed = [text.pack(ids(), [ids(*range(length))]) for length in (30, 200, 400)]
+    assert len(list(batches(units(packed), 4096, rounding=Rounding(16, 128)))) == 1
