@@ -126,10 +126,11 @@ def interrupts() -> str:
         part = kills[name]
         each = ", ".join(f"{count} {number}" for number, count in part["kills"].items())
         bad = " | ".join(str(part[key]) for key in ("aborts", "lost", "doubled", "leftovers", "wrong_codes"))
-        lines.append(f"| {command} | {each} | {bad} | {part['equal']} of {part['results']} | {part['date']} |")
+        of = f"{part['equal']} of {part['results']}"
+        lines.append(f"| {command} | {each} | {bad} | {of} | {part['cpu']}, {part['date']} |")
     head = (
         "| command | interrupts | tracebacks, aborts | lost | doubled | left behind | wrong exit codes | "
-        "results equal to the byte | date |"
+        "results equal to the byte | processor, date |"
     )
     return "\n".join(["", head, "|---|---|---|---|---|---|---|---|---|", *lines, ""])
 
