@@ -20,6 +20,7 @@ PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "data/README.md": "sample.md",
+    "examples/README.md": "examples.md",
 }
 """Pages of the repository outside this folder, and where the site has them."""
 
