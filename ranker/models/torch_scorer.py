@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
@@ -115,18 +116,19 @@ class TorchScorer:
         """See ``Scorer.score``."""
         training = self.model.training
         self.model.eval()
+        several = self._passes_in_flight > 1
         try:
-            several = self._passes_in_flight > 1
-            return score_groups(
-                self.pipeline,
-                groups,
-                self._forward,
-                self._token_budget(),
-                preserve_order=preserve_order,
-                retry=self._retry,
-                parallel=Engine(self._forward, self._passes_in_flight) if several else None,
-                length_buckets=self._length_buckets,
-            )
+            with self._autocast():  # around all passes, so that weights are cast once and not for each
+                return score_groups(
+                    self.pipeline,
+                    groups,
+                    self._forward,
+                    self._token_budget(),
+                    preserve_order=preserve_order,
+                    retry=self._retry,
+                    parallel=Engine(self._forward, self._passes_in_flight) if several else None,
+                    length_buckets=self._length_buckets,
+                )
         finally:
             self.model.train(training)
 
@@ -145,17 +147,23 @@ class TorchScorer:
             self._budget = TokenBudget((tokens,))
         return self._budget
 
-    @torch.inference_mode()  # of the thread that runs the pass
     def _forward(self, arrays: Arrays) -> Floats:
+        # Of the thread that runs the pass. Autocast keeps the weights that it has cast under no_grad only.
+        with torch.no_grad() if self._bf16 else torch.inference_mode():
+            return self._logits(arrays)
+
+    def _logits(self, arrays: Arrays) -> Floats:
         host = {name: torch.from_numpy(array) for name, array in arrays.items()}
         tensors = {name: self._placed(array) for name, array in host.items()}
         free = backbones.reads_packed(self.model.base_model)
         known = segments_known(host, self.model.device) if free else contextlib.nullcontext()
-        # Without ``bf16`` whatever the caller has set, which is training's autocast where its processes share weights.
-        context = torch.autocast(self.model.device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
-        with context, known, attention_kernel(self._kernel, self.model.device.type):
+        with self._autocast(), known, attention_kernel(self._kernel, self.model.device.type):
             logits: Floats = self._call(**tensors).float().cpu().numpy()
         return logits
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        """bf16 where it was asked for; else whatever the caller has set, as training has for weights in shards."""
+        return torch.autocast(self.model.device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
 
     def _placed(self, array: Tensor) -> Tensor:
         """An array on the model's device."""
