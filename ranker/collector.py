@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Final
+
+FULL_SECONDS: Final = 60.0
+"""Time between two full collections while the collector is paused, as it is for hours in a busy server."""
 
 _lock = Lock()
 _pauses = 0
 _was_enabled = False
+_last_full = time.monotonic()
 
 
 @contextmanager
@@ -41,6 +47,15 @@ def paused() -> Iterator[None]:
                 gc.enable()
 
 
-def collect_young() -> None:
-    """Free cycles among the objects made since the last call: a pause that lasts an hour must not fill the memory."""
-    gc.collect(0)
+def collect() -> None:
+    """Free cycles among the objects made since the last call, and once in ``FULL_SECONDS`` among all.
+
+    It is called now and then in a long pause, so that no memory is lost in one.
+    """
+    global _last_full
+    now = time.monotonic()
+    if now - _last_full > FULL_SECONDS:
+        _last_full = now
+        gc.collect()
+    else:
+        gc.collect(0)

@@ -2,6 +2,8 @@
 
 import gc
 import threading
+import time
+import weakref
 
 import numpy as np
 import pytest
@@ -51,6 +53,27 @@ def test_blocks_that_overlap_in_two_threads_end_with_the_last():
     leave.set()
     thread.join(10)
     assert gc.isenabled()
+
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+
+
+def test_cycles_of_any_age_are_freed_in_a_long_pause(monkeypatch):
+    with collector.paused():
+        old = weakref.ref(Cycle())
+        gc.collect(0)  # it is gone, as a young one
+        assert old() is None
+        kept = Cycle()
+        old = weakref.ref(kept)
+        gc.collect(1)
+        del kept
+        collector.collect()
+        assert old() is not None
+        monkeypatch.setattr(collector, "_last_full", time.monotonic() - 2 * collector.FULL_SECONDS)
+        collector.collect()
+        assert old() is None
 
 
 def test_an_error_ends_the_pause():

@@ -150,7 +150,7 @@ def _scored(
                 parts += passes.run(packed, units)
             if passes.too_large:
                 budget.lower(min(passes.too_large))
-            collector.collect_young()
+            collector.collect()
     _warn_of_special_text(pipeline, parts)
     if not pipeline.layout.order_free:
         return [_of_pairs(*part) for part in zip(groups, parts, strict=True)]
