@@ -54,8 +54,9 @@ def rows() -> list[tuple[str, str, str]]:
         ),
         (
             "scores alone and in any batch, other threads, processes and load",
-            f"int8: {sum(map(differing, int8))} of {sum(model['answers'] for model in int8):,} answers differ, by "
-            f"{max(map(largest, int8)):.2f} logits at most, and {changed(int8)} of the comparisons change; fp32: by "
+            f"int8: {sum(map(differing, int8))} of {sum(model['answers'] for model in int8):,} answers differ"
+            + (f", by {max(map(largest, int8)):.2f} logits at most" if sum(map(differing, int8)) else "")
+            + f", and {changed(int8)} of the comparisons change; fp32: by "
             f"{max(map(largest, fp32)):.0e} logits at most (n = {sum(model['answers'] for model in fp32):,})",
             "reliability.md#scores",
         ),
@@ -143,12 +144,14 @@ def steady(precision: str) -> str:
     models = [model for model in figures("steadiness").values() if model["precision"] == precision]
     answers = sum(model["answers"] for model in models)
     layouts = ", ".join(sorted({f"`{model['layout']}`" for model in models}))
+    processors = " and ".join(sorted({model["processor"] for model in models}))
     pairs = sum(model["comparisons"] for model in models)
     differ = sum(map(differing, models))
     by = f", by {max(map(largest, models)):.1e} at most" if differ else ""
     return (
-        f"{answers:,} answers (MiniLM; {layouts}) in {max(len(conditions(model)) for model in models)} conditions: "
-        f"{differ or 'none'} of them differ{by}; {changed(models)} of {pairs:,} comparisons change"
+        f"{answers:,} answers (MiniLM; {layouts}; {processors}) in "
+        f"{max(len(conditions(model)) for model in models)} conditions: "
+        f"{differ} of them differ{by}; {changed(models)} of {pairs:,} comparisons change"
     )
 
 
