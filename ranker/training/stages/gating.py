@@ -22,6 +22,7 @@ from ranker.config.models import ArmoRMConfig
 from ranker.errors import ConfigError, DataError
 from ranker.extras import require
 from ranker.models.armorm import GatedModel
+from ranker.models.attention.kernels import attention_kernel
 from ranker.models.build import new_model
 from ranker.models.torch_scorer import TorchScorer
 from ranker.progress import stepped
@@ -119,7 +120,9 @@ def features(
                 )
         for batch in batching.batches(batching.units(packed), max_tokens_per_forward):
             arrays = batching.collate(model.layout, batch)
-            states = model.features(**{name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()})
+            inputs = {name: torch.from_numpy(a).to(model.device) for name, a in arrays.items()}
+            with attention_kernel("auto", model.device.type):
+                states = model.features(**inputs)
             rows = [int(starts[first + unit.group]) + row.candidates[0] for unit in batch for row in unit.rows]
             answers[rows], prompts[rows] = (state.cpu() for state in states)
     places = [int(starts[group]) + candidate for row in plan.places for group, candidate in row]
