@@ -198,7 +198,7 @@ def trainings(work: Path, each: int, seed: int) -> Tally:
         printed = re.findall(r"continue with: (ranker train .*)", ended.stderr)
         if printed:
             current = [*RANKER, *shlex.split(printed[-1])[1:]]
-        elif ended.killed and number == signal.SIGKILL:
+        elif ended.killed and (number == signal.SIGKILL or "all of its files are in" in ended.stderr):
             saved = list((output / "steps").glob("checkpoint-*")) or (output / "checkpoint").exists()
             current = [*command(output), *(["--resume"] if saved else ["--overwrite"])]
         elif ended.killed and ended.code != 0 and not re.search("nothing was trained|stopped by", ended.stderr):

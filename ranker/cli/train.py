@@ -14,6 +14,7 @@ import typer
 
 from ranker.cli.options import Column, Quiet, columns_of
 from ranker.errors import CheckpointError, ConfigError, InterruptedRunError, OutputError
+from ranker.signals import number_of
 
 if TYPE_CHECKING:
     from ranker.api.training import TrainResult
@@ -106,8 +107,12 @@ def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool 
     if not launch.main:
         sys.stderr.flush()
         os._exit(0)  # a helper process is done; threads of its process group can abort an orderly exit
-    for line in summary(result):
-        console.print(line, highlight=False, markup=False)
+    try:
+        for line in summary(result):
+            console.print(line, highlight=False, markup=False)
+    except KeyboardInterrupt as error:
+        text = f"stopped after the run; all of its files are in {config.output_dir}"
+        raise InterruptedRunError(text, number_of(error)) from error
 
 
 def summary(result: TrainResult) -> Iterator[str]:
@@ -156,8 +161,6 @@ def _size(path: Path) -> str:
 
 def _stopped(state: tuple[str, str], error: KeyboardInterrupt, launch: Launch) -> InterruptedRunError:
     """The error of an interrupted run; of several processes, each ends here."""
-    from ranker.signals import number_of
-
     text = "; ".join(state)
     if launch.world == 1:
         return InterruptedRunError(text, number_of(error))

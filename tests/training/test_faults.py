@@ -207,3 +207,17 @@ def test_a_lock_that_a_kill_left_hinders_nobody(tiny_backbone, tmp_path):
     shutil.rmtree(tmp_path / "checkpoint")
     with pytest.raises(RankerError, match="its weights are not those|expected checkpoints"):
         train(config, resume=True)
+
+
+def test_a_signal_after_the_last_file_says_that_all_are_there(tiny_backbone, tmp_path, monkeypatch, capsys):
+    def interrupted(result):
+        yield "a table of the run"
+        raise signals.Stopped(signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "summary", interrupted)
+    monkeypatch.setattr("ranker.api.training.train", lambda *args, **kwargs: None)
+    config = load_config("pairrm", settings(tiny_backbone, tmp_path / "run"))
+    with pytest.raises(InterruptedRunError, match="stopped after the run; all of its files are in") as caught:
+        cli.run(config, "ranker train pairrm --resume")
+    assert caught.value.exit_code == 128 + signal.SIGTERM
+    assert "a table of the run" in capsys.readouterr().out
