@@ -34,6 +34,12 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+def ignore() -> None:
+    """From here on SIGINT and SIGTERM do nothing: all is done, and Python's shutdown takes seconds beside torch."""
+    for number in NAMES:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def number_of(error: KeyboardInterrupt) -> int:
     """The signal that interrupted."""
     return error.number if isinstance(error, Stopped) else int(signal.SIGINT)

@@ -17,7 +17,7 @@ from typer.models import CommandInfo
 
 import ranker
 from ranker.errors import InterruptedRunError, OutputError, RankerError
-from ranker.signals import NAMES, number_of, received, stop
+from ranker.signals import NAMES, ignore, number_of, received, stop
 
 COMMANDS: Final[dict[str, str]] = {
     "train": "train",
@@ -141,6 +141,8 @@ def _run() -> None:
         app()
     except SystemExit as error:
         number = received()
+        if error.code == 0:  # all is done, and what follows is Python's shutdown, which takes seconds beside torch
+            ignore()
         if number is None or error.code == 0:
             raise
         raise CommandStoppedError(f"stopped by {NAMES[signal.Signals(number)]}", 128 + number) from error

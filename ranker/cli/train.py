@@ -14,7 +14,7 @@ import typer
 
 from ranker.cli.options import Column, Quiet, columns_of
 from ranker.errors import CheckpointError, ConfigError, InterruptedRunError, OutputError
-from ranker.signals import number_of
+from ranker.signals import ignore, number_of
 
 if TYPE_CHECKING:
     from ranker.api.training import TrainResult
@@ -110,6 +110,7 @@ def run(config: RunConfig, again: str, *, resume: bool = False, overwrite: bool 
     try:
         for line in summary(result):
             console.print(line, highlight=False, markup=False)
+        ignore()
     except KeyboardInterrupt as error:
         text = f"stopped after the run; all of its files are in {config.output_dir}"
         raise InterruptedRunError(text, number_of(error)) from error

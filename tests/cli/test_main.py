@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import signal
 import subprocess
 import sys
 
@@ -43,6 +44,16 @@ def debug_of_others(monkeypatch):
     level = logging.getLogger("bitsandbytes").level
     yield
     logging.getLogger("bitsandbytes").setLevel(level)
+
+
+def test_a_signal_while_python_shuts_down_changes_nothing(monkeypatch):
+    handlers = {}
+    monkeypatch.setattr("signal.signal", lambda number, handler: handlers.update({number: handler}))
+    monkeypatch.setattr(command_line, "app", lambda: sys.exit(0))
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    assert caught.value.code == 0
+    assert handlers == dict.fromkeys((signal.SIGINT, signal.SIGTERM), signal.SIG_IGN)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
