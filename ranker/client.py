@@ -41,9 +41,10 @@ class _Calls:
     def __init__(self, url: str, key: str | None, timeout: float) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"expected the address of a server, such as http://127.0.0.1:8000, got '{url:.80}'")
+        httpx = require("httpx")
         try:
-            require("httpx").URL(url)
-        except require("httpx").InvalidURL as error:
+            httpx.URL(url)
+        except httpx.InvalidURL as error:
             raise ConfigError(f"'{url:.80}' is no address ({error})") from error
         if timeout <= 0:
             raise ConfigError(f"timeout: expected seconds above 0, got {timeout}")
