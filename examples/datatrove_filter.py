@@ -41,6 +41,7 @@ executor = LocalPipelineExecutor(
         JsonlWriter(str(options.output), compression=None),
     ],
     tasks=options.tasks,
+    logging_dir=str(options.output.with_name("logs")),
 )
 statistics = executor.run()
 print(statistics.get_repr())
