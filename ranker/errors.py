@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 
 class RankerError(Exception):
@@ -39,17 +40,22 @@ class MissingExtraError(RankerError, ImportError):
     exit_code = 2
 
 
+WHOLE: Final = ("columns", "error", "file", "line", "row", "rows")
+"""What a ``DataError`` may be about besides a field."""
+
+
 class DataError(RankerError):
     """A row that cannot be used.
 
-    ``where`` is ``file:line``, ``field`` the column at fault, ``reason`` the expectation that failed, ``raw`` the line
-    itself where it could not be read as a row.
+    ``where`` is ``file:line``, ``field`` the column at fault or one of ``WHOLE``, ``reason`` the expectation that
+    failed, ``raw`` the line itself where it could not be read as a row.
     """
 
     exit_code = 3
 
     def __init__(self, where: str, field: str, reason: str, raw: str = "") -> None:
-        super().__init__(f"{where}: field '{field}': {reason}".replace("\n", "\\n").replace("\r", "\\r"))
+        label = field if field in WHOLE else f"field '{field}'"
+        super().__init__(f"{where}: {label}: {reason}".replace("\n", "\\n").replace("\r", "\\r"))
         self.where, self.field, self.reason, self.raw = where, field, reason, raw
 
     def __reduce__(self) -> tuple[type[DataError], tuple[str, str, str, str]]:

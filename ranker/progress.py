@@ -5,6 +5,7 @@ Code that takes long opens a ``stage`` and says how far it is; ``shown`` decides
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
@@ -33,6 +34,7 @@ STEPS: Final = 1000
 
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 class Stage:
@@ -136,9 +138,7 @@ class _Lines(Stage):
         self._figures = figures
 
     def say(self, line: str) -> None:
-        with suppress(OSError, ValueError, AttributeError):  # whoever reads it has gone; the work goes on
-            sys.stderr.write(f"ranker: {line}\n")
-            sys.stderr.flush()
+        _write(line)
 
     def close(self, *, whole: bool) -> None:
         if whole and self._shown != self.done and (self._shown >= 0 or time.monotonic() >= self._next):
@@ -199,6 +199,20 @@ def stage(title: str, total: int | None, *, done: int = 0, unit: str = "rows") -
     finally:
         _stage.reset(token)
         current.close(whole=whole)
+
+
+def say(line: str) -> None:
+    """Print a line where progress is shown, with or without a terminal; log it elsewhere."""
+    if _shown.get():
+        _write(line)
+    else:
+        logger.info(line)
+
+
+def _write(line: str) -> None:
+    with suppress(OSError, ValueError, AttributeError):  # whoever reads it has gone; the work goes on
+        sys.stderr.write(f"ranker: {line}\n")
+        sys.stderr.flush()
 
 
 def _seconds_between_lines() -> float:

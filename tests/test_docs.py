@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import ranker
 from ranker import errors
 from ranker.batch_scorer import RESULTS
 from ranker.config import load_config, recipes
@@ -121,6 +122,16 @@ def test_the_kinds_of_files_of_the_guide_are_those_that_are_read():
     page = (ROOT / "docs" / "rows.md").read_text()
     assert not [ending for ending in (*ENDINGS, *COMPRESSED) if f"`{ending}`" not in page]
     assert not [name for name in (*PROMPTS, *CANDIDATES, *SINGLE, *SYSTEM, *RESULTS) if f"`{name}`" not in page]
+
+
+def test_the_row_of_the_guide_comes_out_with_the_columns_that_it_shows(model, tmp_path):
+    page = (ROOT / "docs" / "rows.md").read_text()
+    row, shown = re.search(r"echo '(.+)' \|", page)[1], re.search(r"```json\n(.+)\n```", page)[1]
+    (tmp_path / "rows.jsonl").write_text(row)
+    ranker.score_file(model, tmp_path / "rows.jsonl", tmp_path / "scored.jsonl")
+    written = json.loads((tmp_path / "scored.jsonl").read_text())
+    assert list(written) == list(json.loads(shown))
+    assert {name: written[name] for name in json.loads(row)} == json.loads(row)
 
 
 def test_the_page_of_commands_is_the_help_s():

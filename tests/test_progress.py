@@ -20,6 +20,16 @@ def test_nothing_is_shown_unless_it_is_asked_for(lines):
     assert lines() == []
 
 
+def test_a_line_is_printed_where_progress_is_shown_and_logged_elsewhere(lines, caplog):
+    caplog.set_level("INFO")
+    progress.say("nobody looks")
+    assert lines() == []
+    assert caplog.messages == ["nobody looks"]
+    with progress.shown():
+        progress.say("2 steps at a learning rate of 0.0002")
+    assert lines() == ["ranker: 2 steps at a learning rate of 0.0002"]
+
+
 def test_lines_name_the_work_what_is_done_and_the_figures(lines):
     with progress.shown(), progress.stage("train", 4, done=1, unit="steps") as stage:
         stage.advance()

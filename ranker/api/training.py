@@ -15,7 +15,7 @@ from ranker.data.load import check_first_rows
 from ranker.data.tables import is_rows
 from ranker.errors import ConfigError
 from ranker.extras import require
-from ranker.progress import duration, shown
+from ranker.progress import duration, say, shown
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -104,8 +104,9 @@ def train(
         callbacks: transformers' callbacks, called besides the built-in ones.
         resume: continue from the newest whole checkpoint in ``output_dir``.
         overwrite: delete an earlier run in ``output_dir`` first.
-        log: called with a line of text when a stage begins.
-        progress: whether standard error shows how far it is: a bar on a terminal, a line every 30 seconds elsewhere.
+        log: called with a line of text when a stage begins. By default standard error shows these lines.
+        progress: whether standard error shows how far it is: a bar on a terminal, a line every 30 seconds elsewhere. If
+            not, the lines of stages go to the log ``ranker.progress``.
         overrides: other settings by section, ``training={"num_train_epochs": 2}``, or as ``qat="int8"``.
 
     Returns:
@@ -126,6 +127,7 @@ def train(
         (2,)
     """
     from ranker.training.launch import launched
+    from ranker.training.resume import check_output, check_unused
 
     object_loss = None if loss is None or isinstance(loss, str | Mapping) else _checked_loss(loss)
     if not (model is None or isinstance(model, str | Path)):
@@ -145,11 +147,20 @@ def train(
             raise ConfigError("a RunConfig is complete; make another with load_config, or pass the recipe's name")
         settings = config
     else:
-        settings = load_config(config, changes | _data_changes(config, sources, changes))
-    log = log or logger.info
+        folder = Path(changes.get("output_dir") or load_config(config).output_dir)
+        if not (resume or overwrite):
+            check_unused(folder)  # before rows in memory are written there
+        settings = load_config(config, changes | _data_changes(folder, sources, changes))
+    log = log or say
+    launch = launched(settings)
+    if launch.main:
+        check_output(settings, Path(settings.output_dir), resume=resume, overwrite=overwrite)
     check_rows(settings)
-    log(f"{settings.model.type} on '{settings.model.name_or_path}', rows of {', '.join(settings.data.train)}; starting")
-    with shown(progress and launched(settings).main):
+    with shown(progress and launch.main):
+        log(
+            f"{settings.model.type} on '{settings.model.name_or_path}', "
+            f"rows of {', '.join(settings.data.train)}; starting"
+        )
         return _run(settings, object_loss, callbacks, resume, overwrite, log)
 
 
@@ -176,12 +187,11 @@ def _changes(named: Mapping[str, Any], loss: Any, overrides: Mapping[str, Any]) 
     return changes if loss is None else changes | {"training.loss": loss}
 
 
-def _data_changes(config: str | Path, sources: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _data_changes(folder: Path, sources: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Rows of each kind as settings; rows in memory are written into the run's folder."""
     settings: dict[str, Any] = {}
     for kind, rows in sources.items():
         if is_rows(rows):
-            folder = Path(changes.get("output_dir", load_config(config).output_dir))
             rows = write_rows(checked_rows(rows, kind, changes.get("data.columns")), folder / f"{kind}-rows.jsonl")
         files = [rows] if isinstance(rows, str | Path) else list(rows)
         if not files:

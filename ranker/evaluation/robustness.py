@@ -12,6 +12,7 @@ from ranker.evaluation.statistics.bootstrap import mean
 from ranker.metrics import Estimate, Share, clustered, prompt_numbers
 from ranker.progress import stepped
 from ranker.records import Group, Preference
+from ranker.scoring.executor import special_text_expected
 from ranker.scoring.protocol import Scorer
 
 EditKind = Literal["worse", "same"]
@@ -63,7 +64,8 @@ def robustness(scorer: Scorer, preferences: Sequence[Preference]) -> dict[str, E
     effects: dict[str, EditEffect] = {}
     each = [(kind, name, edit) for kind, edits in edits_by_kind.items() for name, edit in edits.items()]
     for kind, name, edit in stepped(each, "edited answers", unit="edits"):
-        logits = scorer.compare([Group(prompt, (edit(text), text)) for prompt, text in texts])
+        with special_text_expected():
+            logits = scorer.compare([Group(prompt, (edit(text), text)) for prompt, text in texts])
         good = np.isfinite(logits)
         values, numbers = logits[good].astype(np.float64), prompts[good]
         wins = clustered((values > 0).astype(np.float64), numbers)

@@ -6,7 +6,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Final, TypeVar
@@ -46,6 +47,8 @@ Forward = Callable[[Arrays], Floats]
 logger = logging.getLogger(__name__)
 _warned: WeakSet[TextPipeline] = WeakSet()
 """Models of which ``_warn_of_special_text`` has warned."""
+
+_expected: ContextVar[bool] = ContextVar("expected", default=False)
 
 CHUNK_GROUPS: Final = 512
 """Groups that are tokenised together."""
@@ -157,9 +160,19 @@ def _scored(
     return [_of_places(group, parts, places) for group, places in zip(groups, plan.places, strict=True)]
 
 
+@contextmanager
+def special_text_expected() -> Iterator[None]:
+    """Texts of the block spell special tokens on purpose, so nothing is said of it."""
+    token = _expected.set(True)
+    try:
+        yield
+    finally:
+        _expected.reset(token)
+
+
 def _warn_of_special_text(pipeline: TextPipeline, parts: Sequence[_Part]) -> None:
     """Say once per model that texts spell its special tokens, and what that means."""
-    if pipeline in _warned or not any(part.special_text for part in parts):
+    if pipeline in _warned or _expected.get() or not any(part.special_text for part in parts):
         return
     _warned.add(pipeline)
     logger.warning(

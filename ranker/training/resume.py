@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ranker import atomic
-from ranker.checkpoints import adapters, weights
+from ranker.checkpoints import weights
 from ranker.config import ExportPrecision, RunConfig, dump_config
 from ranker.config.models import ArmoRMConfig
 from ranker.data.writers import check_folder
@@ -113,7 +113,6 @@ def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
     """
     if resume and overwrite:
         raise ConfigError("--resume continues the earlier run and --overwrite deletes it; choose one of them")
-    earlier_files = earlier(output)
     if resume:
         if isinstance(config.model, ArmoRMConfig):
             raise ConfigError(f"{output}: armorm is fitted in one go and has nothing to resume; use --overwrite")
@@ -123,13 +122,24 @@ def check_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bo
                 "(resume=True), or with --overwrite where an earlier one left other files"
             )
         _check_settings(config, output)
-    elif earlier_files and not overwrite:
+    elif not overwrite:
+        check_unused(output)
+    elif earlier(output):
+        _check_sources(config, output)
+
+
+def check_unused(output: Path) -> None:
+    """Refuse a folder that holds an earlier run.
+
+    Raises:
+        ConfigError: naming its files.
+    """
+    earlier_files = earlier(output)
+    if earlier_files:
         raise ConfigError(
             f"{output}: holds an earlier run ({', '.join(path.name for path in earlier_files)}). Continue it with "
-            "--resume, delete it with --overwrite, or choose another output_dir"
+            "--resume (resume=True), delete it with --overwrite (overwrite=True), or choose another output_dir"
         )
-    elif earlier_files:
-        _check_sources(config, output)
 
 
 def begin_output(config: RunConfig, output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -267,6 +277,8 @@ def _incomplete(folder: Path) -> str | None:
         return "the optimizer's state is missing"
     if not any(folder.glob("rng_state*.pth")):
         return "the random states are missing"
+    from ranker.checkpoints import adapters
+
     adapter = folder / adapters.WEIGHTS
     try:
         for file in [adapter] if adapter.exists() else weights.weight_files(folder):

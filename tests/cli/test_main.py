@@ -146,7 +146,7 @@ def test_training_refuses_a_first_row_before_it_loads_a_library(how, tmp_path):
         "print(done.exception, 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert "rows.jsonl:1: field 'columns': expected chosen and rejected" in done.stdout
+    assert "rows.jsonl:1: columns: expected chosen and rejected" in done.stdout
     assert done.stdout.endswith("False\n")
 
 

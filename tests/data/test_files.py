@@ -67,7 +67,7 @@ def test_compressed_output_is_the_same_bytes_every_time(tmp_path):
 
 
 def test_missing_file_is_named():
-    with pytest.raises(DataError, match="nowhere.jsonl: field 'file': expected an existing file"):
+    with pytest.raises(DataError, match="nowhere.jsonl: file: expected an existing file"):
         list(read_rows("nowhere.jsonl"))
 
 
@@ -123,7 +123,7 @@ def test_damaged_files_are_named(name, tmp_path):
             for row in ROWS * 100:
                 out.write(row)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=f"{name}: field 'file': damaged or truncated"):
+    with pytest.raises(DataError, match=f"{name}: file: damaged or truncated"):
         list(read_rows(str(path)))
 
 

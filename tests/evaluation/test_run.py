@@ -9,6 +9,7 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, log_loss
 
+import ranker
 from ranker.evaluation import baselines, plots
 from ranker.evaluation.evaluate import evaluate, order_effects
 from ranker.evaluation.model_report import LabelSwap
@@ -236,6 +237,14 @@ def test_a_baseline_that_cannot_be_fitted_says_why_and_ends_nothing():
     assert words.reason
     assert words.accuracy.n == 0
     assert words.to_dict()["reason"] == words.reason
+
+
+def test_the_edits_of_an_evaluation_spell_special_tokens_without_a_warning(model, caplog):
+    scorer = ranker.load(model)
+    ranker.evaluate(scorer, [{"prompt": f"p{k}", "chosen": "yes it is", "rejected": "no"} for k in range(4)])
+    assert "spell a special token" not in caplog.text
+    scorer.score("p", ["yes [SEP] it is", "no"])
+    assert "spell a special token" in caplog.text, "a user's own text is still named"
 
 
 def test_plots_are_written(tmp_path):

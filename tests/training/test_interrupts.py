@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -64,6 +65,22 @@ def test_a_second_run_without_resume_is_refused_and_keeps_the_checkpoints(traine
     assert checkpoints(output) == before
     with pytest.raises(ConfigError, match="choose one of them"):
         train(load_config("pairrm", overrides), resume=True, overwrite=True)
+
+
+def test_a_folder_in_use_is_refused_before_libraries_are_loaded_and_rows_are_written(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"of the earlier run")
+    (tmp_path / "train-rows.jsonl").write_text("of the earlier run")
+    program = f"""
+import ranker, sys
+try:
+    ranker.train(data=[{{"prompt": "p", "chosen": "a", "rejected": "b"}}], output_dir={str(tmp_path)!r})
+except ranker.ConfigError as error:
+    print(error, sorted(sys.modules.keys() & {{"torch", "transformers"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "holds an earlier run (model.onnx). Continue it with --resume (resume=True)" in done.stdout
+    assert done.stdout.endswith(" []\n"), done.stdout
+    assert (tmp_path / "train-rows.jsonl").read_text() == "of the earlier run"
 
 
 def test_overwrite_replaces_the_earlier_run_and_nothing_else(trained, tiny_backbone):
