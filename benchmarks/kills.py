@@ -226,20 +226,22 @@ def main() -> None:
     """Run the parts that are named, and write their counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="+", choices=["filter", "score", "train"])
-    parser.add_argument("--model", type=Path, required=True, help="a model.onnx")
+    parser.add_argument("--model", type=Path, help="a model.onnx; filter and score need one")
     parser.add_argument("--each", type=int, default=50, help="interrupts of filter and score by each signal")
     parser.add_argument("--trainings", type=int, default=10, help="interrupts of train by each signal")
     parser.add_argument("--rows", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="JSON; parts that were run before stay in it")
     options = parser.parse_args()
+    if options.model is None and options.parts != ["train"]:
+        parser.error("filter and score need --model")
     results = json.loads(options.output.read_text()) if options.output and options.output.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         rows = work / "rows.jsonl"
         lines = (ROOT / "data" / "test.jsonl").read_text(encoding="utf-8").splitlines()
         rows.write_text("".join(f"{lines[number % len(lines)]}\n" for number in range(options.rows)), encoding="utf-8")
-        model = options.model.absolute()
+        model = (options.model or Path()).absolute()
         parts: dict[str, Callable[[], Tally]] = {
             "filter": lambda: filters(model, rows, work, options.each, options.seed),
             "score": lambda: scores(model, rows, work, options.each, options.seed),
