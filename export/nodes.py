@@ -15,9 +15,8 @@ from ranker.export import rounding
 from ranker.export.graph import MICROSOFT
 from ranker.export.rounding import TINY, Rounded, factors
 
-INT8_PRODUCTS: Final = 4
 FP32_PRODUCTS: Final = 1
-"""``MatMulNBits``' accuracy levels under which it multiplies in 8 bits, and in fp32."""
+"""``MatMulNBits``' accuracy level under which it multiplies in fp32; in 8 bits it is slower than fp32 products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class QuantizedNodes:
     def fused(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
         """Quantise the activation once and multiply it by the weights of all its products, with onnxruntime's nodes."""
         add, once = self._add, self._once
-        x = add("Mul", [activation, self._constant(1 / numbers.smoothing)])
+        x = self._smoothed(activation, numbers)
         zero_point = self._constant(np.uint8(numbers.zero_point))
         if numbers.scale is None:
             scale, q = self._token_scales(x, numbers, zero_point)
@@ -54,10 +53,20 @@ class QuantizedNodes:
         else:
             step = self._constant(numbers.scale)
             q = add("QuantizeLinear", [x, step, zero_point])
-        for product, int8_weights, weight_scale in zip(group, numbers.weights, numbers.weight_scale, strict=True):
+        beside = self._beside(activation, numbers)
+        for number, product in enumerate(group):
             output = _output(product)
             bias = "" if product.bias is None else self._constant(product.bias)
-            factors = [q, self._constant(int8_weights), step, self._constant(weight_scale), zero_point, ""]
+            weights, weight_scale = (
+                self._constant(numbers.weights[number]),
+                self._constant(numbers.weight_scale[number]),
+            )
+            factors = [q, weights, step, weight_scale, zero_point, ""]
+            if beside:
+                outlier_weights = self._constant(numbers.outlier_weights[number])
+                multiplied = add("MatMulIntegerToFloat", [*factors, bias], domain=MICROSOFT)
+                add("Add", [multiplied, add("MatMul", [beside, outlier_weights])], output)
+                continue
             if numbers.scale is not None:
                 add("MatMulIntegerToFloat", [*factors, bias], output, domain=MICROSOFT)
                 continue
@@ -69,33 +78,50 @@ class QuantizedNodes:
     def qdq(self, activation: str, group: Sequence[Product], numbers: Rounded) -> None:
         """``fused`` with a fixed scale and standard ONNX nodes, which engines fuse."""
         add = self._add
-        x = add("Mul", [activation, self._constant(1 / numbers.smoothing)])
+        x = self._smoothed(activation, numbers)
         grid = [self._constant(numbers.scale), self._constant(np.uint8(numbers.zero_point))]
         x = add("DequantizeLinear", [add("QuantizeLinear", [x, *grid]), *grid])
-        for product, int8_weights, weight_scale in zip(group, numbers.weights, numbers.weight_scale, strict=True):
-            weights = add("DequantizeLinear", [self._constant(int8_weights), self._constant(weight_scale)], axis=1)
-            bias = product.bias
-            multiplied = add("MatMul", [x, weights], "" if bias is not None else _output(product))
-            if bias is not None:
-                add("Add", [multiplied, self._constant(bias)], _output(product))
+        beside = self._beside(activation, numbers)
+        for number, product in enumerate(group):
+            factors = [self._constant(numbers.weights[number]), self._constant(numbers.weight_scale[number])]
+            terms = [self._constant(product.bias)] if product.bias is not None else []
+            if beside:
+                terms.append(add("MatMul", [beside, self._constant(numbers.outlier_weights[number])]))
+            weights = add("DequantizeLinear", factors, axis=1)
+            total = add("MatMul", [x, weights], "" if terms else _output(product))
+            for term in reversed(terms):
+                total = add("Add", [total, term], _output(product) if term is terms[0] else "")
 
-    def blocks(self, activation: str, group: Sequence[Product], *, weights_only: bool) -> None:
-        """Multiply by weights with a scale per ``BLOCK`` inputs.
-
-        The engine also scales activations per block and multiplies in 8 bits; with ``weights_only`` it multiplies in
-        fp32.
-        """
-        level = FP32_PRODUCTS if weights_only else INT8_PRODUCTS
+    def blocks(self, activation: str, group: Sequence[Product]) -> None:
+        """Multiply in fp32 by 8-bit weights with a scale per ``BLOCK`` inputs."""
         for product in group:
             uint8_weights, scales = rounding.blocks(product.weights)
             factors = [activation, self._constant(uint8_weights), self._constant(scales)]
             inputs, outputs = product.weights.shape
-            settings = {"K": inputs, "N": outputs, "bits": 8, "block_size": rounding.BLOCK, "accuracy_level": level}
+            settings = {
+                "K": inputs,
+                "N": outputs,
+                "bits": 8,
+                "block_size": rounding.BLOCK,
+                "accuracy_level": FP32_PRODUCTS,
+            }
             bias = product.bias
             name = "" if bias is not None else _output(product)
             multiplied = self._add("MatMulNBits", factors, name, domain=MICROSOFT, **settings)
             if bias is not None:
                 self._add("Add", [multiplied, self._constant(bias)], _output(product))
+
+    def _smoothed(self, activation: str, numbers: Rounded) -> str:
+        """The activation with the ranges of its channels moved; itself where they are not."""
+        if np.all(numbers.smoothing == 1):
+            return activation
+        return self._add("Mul", [activation, self._constant(1 / numbers.smoothing)])
+
+    def _beside(self, activation: str, numbers: Rounded) -> str:
+        """The outlier channels of the activation; empty without."""
+        if not len(numbers.outliers):
+            return ""
+        return self._add("Gather", [activation, self._constant(numbers.outliers)], axis=-1)
 
     def _token_scales(self, x: str, numbers: Rounded, zero_point: str) -> tuple[str, str]:
         """Every token's scale (..., 1), and the activation quantised by them."""

@@ -2,13 +2,13 @@
 
 Rows of a batch share no scale, so a score depends on the rest of its batch only by rounding. ``rounding`` rounds the
 numbers; this module turns them into nodes. A product is onnxruntime's ``MatMulIntegerToFloat``, which takes one scale
-of the activation; scales per token multiply its result.
+of the activation; scales per token multiply its result, and the products of outlier channels are added to it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from ranker.errors import ExportError
 from ranker.export import storage
 from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.export.nodes import Product, QuantizedNodes
-from ranker.export.rounding import ActivationStats, Rounded, rounded
+from ranker.export.rounding import ActivationStats, Rounded, Rounder, Scheme
 from ranker.extras import require
 from ranker.layouts.layout import Arrays
 from ranker.runtime.session import CPU
@@ -138,25 +138,26 @@ class Quantizer:
         self._model = storage.load(graph)
         self._folder = graph.parent
         self._calibration = calibration
-        self._rounded: dict[tuple[str, bool], Rounded] = {}
+        self._rounded: dict[tuple[str, Scheme], Rounded] = {}
 
-    def rounded(self, activation: str, *, per_token: bool) -> Rounded:
+    def rounder(self, activation: str) -> Rounder:
+        """What rounding an activation and its products may cost."""
+        if self._calibration is None:
+            raise ExportError("scales of activations need a calibration")
+        return Rounder(self._calibration.seen(activation), [product.weights for product in self.products[activation]])
+
+    def rounded(self, activation: str, scheme: Scheme) -> Rounded:
         """An activation and its products in 8 bits."""
-        key = (activation, per_token)
+        key = (activation, scheme)
         if key not in self._rounded:
-            if self._calibration is None:
-                raise ExportError("scales of activations need a calibration")
-            weights = [product.weights for product in self.products[activation]]
-            self._rounded[key] = rounded(self._calibration.seen(activation), weights, per_token=per_token)
+            self._rounded[key] = self.rounder(activation).rounded(scheme)
         return self._rounded[key]
 
     def write(
         self,
         path: Path,
+        schemes: Mapping[str, Scheme],
         *,
-        per_token: Collection[str] = (),
-        blocks: Collection[str] = (),
-        keep_fp32: Collection[str] = (),
         use_qdq: bool = False,
         weights_only: bool = False,
     ) -> None:
@@ -164,23 +165,21 @@ class Quantizer:
 
         Args:
             path: the file of the copy.
-            per_token: activations with a scale per token; the others have a fixed scale.
-            blocks: activations whose products have a scale per block of inputs.
-            keep_fp32: activations whose products stay fp32.
-            use_qdq: whether those with fixed scales are written in ONNX's own nodes (QuantizeLinear, DequantizeLinear).
-            weights_only: whether products with scales by block are computed in fp32.
+            schemes: how activations get their 8 bits; products of those that are not named stay fp32.
+            use_qdq: whether ONNX's own nodes are written (QuantizeLinear, DequantizeLinear), as engines fuse them.
+            weights_only: whether all weights become 8 bits, and are multiplied in fp32.
         """
         replaced: dict[str, Sequence[NodeProto]] = {}
         constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         for number, (activation, group) in enumerate(self.products.items()):
-            if activation in keep_fp32:
-                continue
             written = QuantizedNodes(f"int8_{number}")
-            if activation in blocks:
-                written.blocks(activation, group, weights_only=weights_only)
-            else:
-                numbers = self.rounded(activation, per_token=activation in per_token)
+            if weights_only:
+                written.blocks(activation, group)
+            elif activation in schemes:
+                numbers = self.rounded(activation, schemes[activation])
                 (written.qdq if use_qdq else written.fused)(activation, group, numbers)
+            else:
+                continue
             replaced |= {product.node.name: () for product in group}
             replaced |= {product.addition.name: () for product in group if product.addition is not None}
             replaced[group[0].node.name] = written.nodes

@@ -2,14 +2,15 @@
 
 Outlier channels of the activations are moved into the weights (SmoothQuant, arXiv 2211.10438), further than plain
 rounding would allow, because the weights are then rounded one input at a time, and each input corrects the error that
-the inputs before it caused in the products of real activations (GPTQ, arXiv 2210.17323).
+the inputs before it caused in the products of real activations (GPTQ, arXiv 2210.17323). The widest channels may stay
+fp32 beside the 8-bit product of all others (LLM.int8, arXiv 2208.07339), which then have a finer scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,20 @@ from ranker.scoring.protocol import Floats
 PERCENTILES: Final = (100.0, 99.99, 99.9)
 """Percentiles of an activation's numbers beyond which a fixed scale clips them, where clipping loses less."""
 
+Scheme = Literal["fixed", "outliers", "token"]
+"""How an activation gets its 8 bits: a fixed scale, one beside outlier channels in fp32, or a scale per token."""
+
 SMOOTHINGS: Final = (0.5, 0.65, 0.8, 0.9)
 """Shares of a channel's range that move into the weights, between 0 (nothing) and 1 (all of it)."""
+
+SMOOTHINGS_BESIDE: Final = (0.0, 0.8)
+"""Those that are tried beside outlier channels. With 0 nothing is multiplied, which is faster."""
+
+UNSMOOTHED: Final = 1.25
+"""How much larger the error of no smoothing may be, for its speed."""
+
+OUTLIERS: Final = 24
+"""One channel in so many is an outlier."""
 
 GPTQ_RESIDUAL: Final = 0.25
 """Part of plain rounding's squared error that remains after GPTQ; measured 0.05 to 0.3 for K of 384 and 1536."""
@@ -48,7 +61,8 @@ class Rounded:
     An activation x is ``q = round(x / smoothing / scale) + zero_point``, u8; its scale is fixed or per token. A product
     is ``scale * (q - zero_point) @ weights * weight_scale``. ``smoothing`` (K,), ``weights`` i8 (K, N) and
     ``weight_scale`` (N,) per product; ``scale`` is None for scales per token; ``error`` is the mean square of the
-    products' weighted error.
+    products' weighted error. Channels in ``outliers`` (n,) have no part in ``weights``: ``x[outliers] @
+    outlier_weights``, (n, N) per product, is added.
     """
 
     smoothing: Floats
@@ -57,39 +71,103 @@ class Rounded:
     weights: tuple[NDArray[np.int8], ...]
     weight_scale: tuple[Floats, ...]
     error: float
+    outliers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    outlier_weights: tuple[Floats, ...] = ()
 
 
-def rounded(seen: ActivationStats, weights: Sequence[Floats], *, per_token: bool) -> Rounded:
-    """Round the products of an activation with ``weights`` (K, N) each, with the smoothing that loses least."""
-    joined = np.concatenate(weights, axis=1)
-    truth = seen.states @ joined
-    weight = _weight(truth)
+class Rounder:
+    """What rounding the products of an activation with ``weights`` (K, N) each may cost, and the numbers.
 
-    def lost(states: Floats, matrix: Floats) -> float:
-        return float(np.mean((weight * (states @ matrix - truth)) ** 2))
+    Args:
+        seen: the activation.
+        weights: of its products.
+    """
 
-    def cost(share: float) -> float:
-        smoothing = _smoothing(seen, joined, share)
-        zero_point, scale = _grid(seen, smoothing, per_token)
-        int8_weights, weight_scale = _nearest(joined * smoothing[:, None])
-        activations = lost(_activations(seen.states / smoothing, zero_point, scale), joined * smoothing[:, None])
-        return activations + GPTQ_RESIDUAL * lost(seen.states / smoothing, int8_weights * weight_scale)
+    def __init__(self, seen: ActivationStats, weights: Sequence[Floats]) -> None:
+        self._seen, self._weights = seen, weights
+        self._joined = np.concatenate(weights, axis=1)
+        self._truth = seen.states @ self._joined
+        self._weight = _weight(self._truth)
 
-    costs = {share: cost(share) for share in SMOOTHINGS}
-    smoothing = _smoothing(seen, joined, min(costs, key=lambda share: costs[share]))
-    int8_weights, weight_scale = gptq_round(joined * smoothing[:, None], weight * seen.states / smoothing)
-    grids = [_grid(seen, smoothing, per_token, percentile) for percentile in ((100.0,) if per_token else PERCENTILES)]
-    errors = [lost(_activations(seen.states / smoothing, *grid), int8_weights * weight_scale) for grid in grids]
-    zero_point, scale = grids[int(np.argmin(errors))]
-    ends = np.cumsum([matrix.shape[1] for matrix in weights])[:-1]
-    return Rounded(
-        smoothing=smoothing,
-        zero_point=zero_point,
-        scale=scale,
-        weights=tuple(np.split(int8_weights, ends, axis=1)),
-        weight_scale=tuple(np.split(weight_scale, ends)),
-        error=min(errors),
-    )
+    def estimate(self, scheme: Scheme) -> float:
+        """About the error of ``rounded``, without its search for the best weights."""
+        return self._chosen(scheme)[1]
+
+    def rounded(self, scheme: Scheme) -> Rounded:
+        """The numbers under the smoothing that loses least."""
+        split = self._chosen(scheme)[0]
+        int8_weights, weight_scale = gptq_round(split.weights, self._weight * split.states)
+        error, grid = min(
+            (self._lost(split, _activations(split.states, *grid), int8_weights * weight_scale), grid)
+            for grid in self._grids(split, scheme)
+        )
+        ends = np.cumsum([matrix.shape[1] for matrix in self._weights])[:-1]
+        return Rounded(
+            smoothing=split.smoothing,
+            zero_point=grid[0],
+            scale=grid[1],
+            weights=tuple(np.split(int8_weights, ends, axis=1)),
+            weight_scale=tuple(np.split(weight_scale, ends)),
+            error=error,
+            outliers=split.outliers,
+            outlier_weights=tuple(np.split(self._joined[split.outliers], ends, axis=1)),
+        )
+
+    def _chosen(self, scheme: Scheme) -> tuple[_Split, float]:
+        """The best split of the ranges, and about its error."""
+        splits = [self._split(share, scheme) for share in (SMOOTHINGS_BESIDE if scheme == "outliers" else SMOOTHINGS)]
+        costs = [self._cost(split, scheme) for split in splits]
+        if scheme == "outliers" and costs[0] <= UNSMOOTHED * min(costs):
+            return splits[0], costs[0]
+        best = int(np.argmin(costs))
+        return splits[best], costs[best]
+
+    def _split(self, share: float, scheme: Scheme) -> _Split:
+        smoothing = _smoothing(self._seen, self._joined, share) if share else np.ones(len(self._joined), np.float32)
+        states, weights = self._seen.states / smoothing, self._joined * smoothing[:, None]
+        low, high = self._seen.low / smoothing, self._seen.high / smoothing
+        outliers = np.zeros(0, np.int64)
+        if scheme == "outliers":
+            count = max(1, len(low) // OUTLIERS)
+            outliers = np.sort(np.argsort(-np.maximum(-low, high), kind="stable")[:count])
+            beside = self._seen.states[:, outliers] @ self._joined[outliers]
+            states, weights, low, high = states.copy(), weights.copy(), low.copy(), high.copy()
+            for values in (states.T, weights, low, high):
+                values[outliers] = 0
+            return _Split(smoothing, outliers, states, weights, low, high, beside)
+        return _Split(smoothing, outliers, states, weights, low, high, np.float32(0))
+
+    def _cost(self, split: _Split, scheme: Scheme) -> float:
+        int8_weights, weight_scale = _nearest(split.weights)
+        activations = min(
+            self._lost(split, _activations(split.states, *grid), split.weights) for grid in self._grids(split, scheme)
+        )
+        return activations + GPTQ_RESIDUAL * self._lost(split, split.states, int8_weights * weight_scale)
+
+    def _grids(self, split: _Split, scheme: Scheme) -> list[tuple[int, np.float32 | None]]:
+        """Zero points and scales to try; all percentiles where the scale is fixed."""
+        if scheme == "token":
+            return [_token_grid(split.states)]
+        return [_fixed_grid(split, percentile) for percentile in PERCENTILES]
+
+    def _lost(self, split: _Split, states: Floats, weights: Floats) -> float:
+        return float(np.mean((self._weight * (states @ weights + split.beside - self._truth)) ** 2))
+
+
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """An activation whose ranges were moved: ``states`` (tokens, K) and their ends, ``weights`` (K, N), and outliers.
+
+    ``beside`` (tokens, N) is what outlier channels add; they are zero in the others.
+    """
+
+    smoothing: Floats
+    outliers: NDArray[np.int64]
+    states: Floats
+    weights: Floats
+    low: Floats
+    high: Floats
+    beside: Floats | np.float32
 
 
 def token_scales(states: Floats, zero_point: int) -> Floats:
@@ -118,18 +196,18 @@ def _smoothing(seen: ActivationStats, weights: Floats, share: float) -> Floats:
     return np.asarray(smoothing / smoothing.mean(), np.float32)
 
 
-def _grid(
-    seen: ActivationStats, smoothing: Floats, per_token: bool, percentile: float = 100.0
-) -> tuple[int, np.float32 | None]:
-    """The zero point among the 256 steps, and the step size: fixed for all numbers up to a percentile, or per token."""
-    if per_token:
-        states = seen.states / smoothing
-        high, low = np.maximum(states.max(axis=1), 0), np.maximum(-states.min(axis=1), 0)
-        share = float(np.median(low / np.maximum(high + low, TINY)))
-        return min(max(round(255 * share), 1), 254), None
-    ends = (float((seen.low / smoothing).min()), float((seen.high / smoothing).max()))
+def _token_grid(states: Floats) -> tuple[int, None]:
+    """The zero point among the 256 steps of scales per token."""
+    high, low = np.maximum(states.max(axis=1), 0), np.maximum(-states.min(axis=1), 0)
+    share = float(np.median(low / np.maximum(high + low, TINY)))
+    return min(max(round(255 * share), 1), 254), None
+
+
+def _fixed_grid(split: _Split, percentile: float) -> tuple[int, np.float32]:
+    """The zero point among the 256 steps, and the step size for all numbers up to a percentile."""
+    ends = (float(split.low.min()), float(split.high.max()))
     if percentile < 100:
-        ends = tuple(np.percentile(seen.states / smoothing, (100 - percentile, percentile)).tolist())
+        ends = tuple(np.percentile(split.states, (100 - percentile, percentile)).tolist())
     low, high = min(0.0, ends[0]), max(0.0, ends[1])
     step = max((high - low) / 255, float(TINY))
     return min(max(round(-low / step), 0), 255), np.float32(step)

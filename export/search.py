@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from ranker.errors import ExportError
 from ranker.export import half, parity, quantize, storage
+from ranker.export.ladder import Choice, Option, cost, ladder
 from ranker.export.nodes import Product
+from ranker.export.rounding import TINY, Scheme
 from ranker.progress import scoring, stage, stepped
 from ranker.records import Preference
 from ranker.runtime.onnx_scorer import GraphScorer
 from ranker.runtime.session import int8_warning
 from ranker.scoring.executor import score_groups
 from ranker.scoring.pipeline import TextPipeline
+from ranker.scoring.protocol import Floats
 
 CALIBRATION: Final = 64
 """Groups whose activations are watched."""
 
+SCORED: Final = 24
+"""Most groups on which the harm of each activation is measured."""
+
 CALIBRATION_TOKENS: Final = 1024
 """Padded tokens of a watched batch; all its activations are in memory at once."""
-
-ALL: Final = 10_000
-
-LADDER: Final = (
-    (0.0, 0),
-    (0.25, 0),
-    (0.0, 2),
-    (0.25, 2),
-    (0.0, 4),
-    (0.25, 4),
-    (1.0, 0),
-    (1.0, 2),
-    (1.0, 4),
-    (1.0, 6),
-    (0.0, ALL),
-)
-"""From the fastest to the most exact: the share of activations with a scale per token, and how many have scales by
-block, which are a fifth faster than fp32. Weights only, which come last, lose least and are no faster."""
-
-STATIC_LADDER: Final = (0, 1, 2, 3, 4, 6, 8, 12)
-"""How many activations' products stay fp32, a quarter at most, where all others have fixed scales."""
 
 
 NORMS: Final = ("LayerNormalization", "SkipLayerNormalization")
@@ -54,27 +42,29 @@ FP16_LADDER: Final = ((), NORMS, (*NORMS, "Add"))
 
 @dataclass(frozen=True, slots=True)
 class QuantPlan:
-    """How a graph is quantised: activations with a scale per token, with scales by block, and those that stay fp32."""
+    """How a graph is quantised: the arguments of ``Quantizer.write``."""
 
-    per_token: tuple[str, ...] = ()
-    blocks: tuple[str, ...] = ()
-    keep_fp32: tuple[str, ...] = ()
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)
     use_qdq: bool = False
     weights_only: bool = False
 
     def facts(self, products: Mapping[str, Sequence[Product]]) -> dict[str, Any]:
         """What the parity report says of it."""
 
-        def nodes(activations: Sequence[str]) -> list[str]:
-            return [product.node.name for activation in activations for product in products[activation]]
+        def nodes(scheme: Scheme | None) -> list[str]:
+            names = [name for name in products if self.schemes.get(name) == scheme and not self.weights_only]
+            return [product.node.name for name in names for product in products[name]]
 
         return {
-            "weights": "per channel, GPTQ; by block, rounded to the nearest, where scale_per_block says so",
-            "scale_per_token": nodes(self.per_token),
-            "scale_per_block": nodes(self.blocks),
+            "weights": "by block, rounded to the nearest" if self.weights_only else "per channel, GPTQ",
+            "outlier_channels": nodes("outliers"),
+            "scale_per_token": nodes("token"),
             "weights_only": self.weights_only,
-            "keep_fp32": nodes(self.keep_fp32),
+            "keep_fp32": nodes(None),
         }
+
+
+WEIGHTS_ONLY: Final = QuantPlan(weights_only=True)
 
 
 def fp16(
@@ -116,15 +106,16 @@ def int8(
     if storage.is_large(graph):
         if static:
             raise ExportError("int8-static: a model beyond 2 GB is exported in int8, with 8-bit weights; choose int8")
-        quantizer, plans = quantize.Quantizer(graph, None), iter([_weights_only(quantize.products(graph))])
+        quantizer, plans = quantize.Quantizer(graph, None), iter([WEIGHTS_ONLY])
     else:
-        quantizer = _calibrated(graph, pipeline, rows, reference)
-        plans = _plans(quantizer, static)
+        watched = _watched(rows, reference)
+        quantizer = _calibrated(graph, pipeline, watched)
+        plans = _plans(quantizer, static, partial(_harm, graph, pipeline, quantizer, watched))
     target = graph.with_name("graph.int8.onnx")
     tried: list[tuple[tuple[int, float], QuantPlan]] = []
     with stage("int8: looking for the fastest that keeps ranks", None, unit="attempts") as attempts:
         for plan in plans:
-            quantizer.write(target, **asdict(plan))
+            quantizer.write(target, plan.schemes, use_qdq=plan.use_qdq, weights_only=plan.weights_only)
             decisions = parity.decision_agreement(reference, _on_cpu(target, pipeline))
             losses = parity.losses(decisions, "int8")
             attempts.note(tau=f"{decisions.tau_b or 0.0:.4f}")
@@ -134,22 +125,52 @@ def int8(
             tried.append(((len(losses), -(decisions.tau_b or 0.0)), plan))
     best = min(tried, key=lambda item: item[0])[1]
     if len(tried) > 1:
-        quantizer.write(target, **asdict(best))
+        quantizer.write(target, best.schemes, use_qdq=best.use_qdq, weights_only=best.weights_only)
     return target, best.facts(quantizer.products), None
 
 
-def _calibrated(
-    graph: Path, pipeline: TextPipeline, rows: Sequence[Preference], reference: parity.Reference
-) -> quantize.Quantizer:
-    """A quantiser that has seen activations of rows, by preference of others than the gate's."""
+def _watched(rows: Sequence[Preference], reference: parity.Reference) -> list[Preference]:
+    """Rows whose activations are watched, by preference others than the gate's."""
     held = {id(row) for row in reference.rows}
     others = [row for row in rows if id(row) not in held]
     pool = others if len(others) >= CALIBRATION else list(rows)
-    watched = [row.group for row in random.Random(1).sample(pool, min(CALIBRATION, len(pool)))]
+    return random.Random(1).sample(pool, min(CALIBRATION, len(pool)))
+
+
+def _calibrated(graph: Path, pipeline: TextPipeline, watched: Sequence[Preference]) -> quantize.Quantizer:
+    """A quantiser that has seen activations."""
     calibration = quantize.Calibration(graph)
     with scoring("int8: watching activations", len(watched)):
-        score_groups(pipeline, watched, calibration, CALIBRATION_TOKENS, retry=False)
+        score_groups(pipeline, [row.group for row in watched], calibration, CALIBRATION_TOKENS, retry=False)
     return quantize.Quantizer(graph, calibration)
+
+
+def _harm(
+    graph: Path, pipeline: TextPipeline, quantizer: quantize.Quantizer, watched: Sequence[Preference]
+) -> dict[str, float]:
+    """What each activation's fixed scale does to the scores while all others stay fp32: a mean change, squared.
+
+    A local error says little: the same share of an early product changes the scores up to a hundred times as much as of
+    a late one.
+    """
+    weights = sum(product.weights.size for group in quantizer.products.values() for product in group)
+    rows = parity.within(pipeline, watched[:SCORED], int(parity.COST / weights / len(quantizer.products)))
+    groups = [row.group for row in rows]
+    alone = all(len(group.candidates) == 1 for group in groups)
+
+    def scores(file: Path) -> list[Floats]:
+        results = [result.scores.ravel() for result in _on_cpu(file, pipeline).score(groups)]
+        return [np.concatenate(results)] if alone else results
+
+    target, before = graph.with_name("graph.one.onnx"), scores(graph)
+    harm: dict[str, float] = {}
+    for name in stepped([*quantizer.products], "int8: what each product does to the scores", unit="activations"):
+        quantizer.write(target, {name: "fixed"})
+        changes = [after - old for after, old in zip(scores(target), before, strict=True)]
+        centred = np.concatenate([change - change.mean() for change in changes])
+        harm[name] = float(np.nan_to_num(np.abs(centred), nan=0.0).mean()) ** 2
+    target.unlink()
+    return harm
 
 
 def _on_cpu(graph: Path, pipeline: TextPipeline) -> GraphScorer:
@@ -157,28 +178,28 @@ def _on_cpu(graph: Path, pipeline: TextPipeline) -> GraphScorer:
     return GraphScorer(graph, pipeline.layout, pipeline.tokenizer, device="cpu", large=large)
 
 
-def _weights_only(products: Mapping[str, Sequence[Product]]) -> QuantPlan:
-    return QuantPlan(blocks=tuple(products), weights_only=True)
-
-
-def _plans(quantizer: quantize.Quantizer, static: bool) -> Iterator[QuantPlan]:
-    """The steps of the ladder: what a fixed scale costs most has scales by block, what it costs next most per token."""
-    weights_only = _weights_only(quantizer.products)
+def _plans(quantizer: quantize.Quantizer, static: bool, harm: Callable[[], Mapping[str, float]]) -> Iterator[QuantPlan]:
+    """Plans from the fastest to the most exact, the last one with 8-bit weights only (but of static ones)."""
     if not static and int8_warning() is not None:
-        yield weights_only  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
+        yield WEIGHTS_ONLY  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
         return
-    fixed = {
-        name: quantizer.rounded(name, per_token=False).error
-        for name in stepped([*quantizer.products], "int8: rounding weights", unit="activations")
-    }
-    costliest = sorted(fixed, key=lambda name: -fixed[name])
-    if static:
-        yield from (
-            QuantPlan(keep_fp32=tuple(costliest[:n]), use_qdq=True) for n in STATIC_LADDER if 4 * n <= len(costliest)
-        )
-        return
-    for share, blocks in LADDER:
-        if blocks < len(costliest) or blocks == ALL:
-            count = round(share * len(costliest))
-            yield QuantPlan(tuple(costliest[blocks : blocks + count]), tuple(costliest[:blocks]))
-    yield weights_only
+    schemes: tuple[Scheme, ...] = ("fixed", "outliers") if static else ("fixed", "outliers", "token")
+    estimates: dict[str, dict[Scheme, float]] = {}
+    for name in stepped([*quantizer.products], "int8: rounding weights", unit="activations"):
+        rounder = quantizer.rounder(name)
+        estimates[name] = {scheme: rounder.estimate(scheme) for scheme in schemes}
+        quantizer.rounded(name, "fixed")
+    measured = harm()
+    choices = []
+    for name, errors in estimates.items():
+        products = quantizer.products[name]
+        inputs, outputs = len(products[0].weights), sum(product.weights.shape[1] for product in products)
+        options: dict[Scheme | None, Option] = {None: Option(0.0, cost(None, inputs, outputs))}
+        for scheme, error in errors.items():
+            share = error / max(errors["fixed"], float(TINY))
+            options[scheme] = Option(share * measured[name], cost(scheme, inputs, outputs))
+        choices.append(Choice(name, inputs * outputs, options))
+    for plan in ladder(choices):
+        yield QuantPlan(plan, use_qdq=static)
+    if not static:
+        yield WEIGHTS_ONLY

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 import ranker
 from ranker.checkpoints import native
 from ranker.errors import ParityError
-from ranker.export import parity, quantize, rounding, search
+from ranker.export import ladder, parity, quantize, rounding, search
+from ranker.export.nodes import Product
 from ranker.export.write import OnLoss, export
 from ranker.models.torch_scorer import TorchScorer
 from ranker.records import Group
@@ -70,6 +71,7 @@ def watched(graph, x):
 
 def by_hand(x, numbers, which, bias):
     """The formula of ``Rounded``, written out."""
+    beside = x[..., numbers.outliers] @ numbers.outlier_weights[which]
     states = x.reshape(-1, x.shape[-1]) / numbers.smoothing
     scale = numbers.scale
     if scale is None:
@@ -79,19 +81,24 @@ def by_hand(x, numbers, which, bias):
     product = (
         scale * ((q - numbers.zero_point) @ numbers.weights[which].astype(np.float32)) * numbers.weight_scale[which]
     )
-    return product.reshape(*x.shape[:-1], -1) + bias
+    return product.reshape(*x.shape[:-1], -1) + beside + bias
 
 
 @dot_products
-@pytest.mark.parametrize("per_token", [False, True])
-def test_the_graph_computes_the_formula(per_token, tmp_path):
+@pytest.mark.parametrize("use_qdq", [False, True])
+@pytest.mark.parametrize("scheme", get_args(rounding.Scheme))
+def test_the_graph_computes_the_formula(scheme, use_qdq, tmp_path):
+    if use_qdq and scheme == "token":
+        pytest.skip("ONNX's own nodes have fixed scales only")
     graph, w, v, b = two_products(tmp_path)
     x = activations()
     quantizer = watched(graph, x)
-    quantizer.write(tmp_path / "q.onnx", per_token=["x"] if per_token else [])
+    quantizer.write(tmp_path / "q.onnx", {"x": scheme}, use_qdq=use_qdq)
+    assert ({node.domain for node in onnx.load(tmp_path / "q.onnx").graph.node} == {""}) == use_qdq
     y, z, _ = onnxruntime.InferenceSession(tmp_path / "q.onnx").run(None, {"x": x})
-    numbers = quantizer.rounded("x", per_token=per_token)
-    assert (numbers.scale is None) == per_token
+    numbers = quantizer.rounded("x", scheme)
+    assert (numbers.scale is None) == (scheme == "token")
+    assert numbers.outliers.tolist() == ([2] if scheme == "outliers" else [])
     np.testing.assert_allclose(y, by_hand(x, numbers, 0, b), rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(z, by_hand(x, numbers, 1, 0), rtol=1e-4, atol=1e-3)
     size = np.abs(x @ w).max(axis=-1, keepdims=True)
@@ -118,8 +125,13 @@ def test_a_scale_per_token_serves_outlier_tokens_better_and_smoothing_outlier_ch
     x = activations().reshape(-1, 6)
     seen = rounding.ActivationStats(x.min(axis=0), x.max(axis=0), x)
     weights = [np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)]
-    fixed, varying = (rounding.rounded(seen, weights, per_token=per_token) for per_token in (False, True))
+    rounder = rounding.Rounder(seen, weights)
+    fixed, beside, varying = map(rounder.rounded, ("fixed", "outliers", "token"))
     assert varying.error < 0.5 * fixed.error
+    assert beside.error < fixed.error
+    assert not beside.weights[0][2].any(), "what is multiplied in fp32 has no part in the 8-bit product"
+    for scheme, numbers in (("fixed", fixed), ("outliers", beside), ("token", varying)):
+        assert 0.2 * numbers.error < rounder.estimate(scheme) < 5 * numbers.error
     assert fixed.smoothing[2] == max(fixed.smoothing)
     scales = rounding.token_scales(x / varying.smoothing, varying.zero_point)
     steps = np.round(x / varying.smoothing / scales) + varying.zero_point
@@ -131,11 +143,10 @@ def test_a_channel_that_was_silent_may_speak_later():
     x = np.random.default_rng(1).normal(size=(200, 6)).astype(np.float32)
     x[:, 3] = 0
     seen = rounding.ActivationStats(x.min(axis=0), x.max(axis=0), x)
-    numbers = rounding.rounded(seen, [np.ones((6, 2), np.float32)], per_token=True)
+    numbers = rounding.Rounder(seen, [np.ones((6, 2), np.float32)]).rounded("token")
     assert numbers.smoothing.max() / numbers.smoothing.min() < 200
-    silent = rounding.rounded(
-        rounding.ActivationStats(0 * x[0], 0 * x[0], 0 * x), [np.ones((6, 2), np.float32)], per_token=False
-    )
+    nothing = rounding.ActivationStats(0 * x[0], 0 * x[0], 0 * x)
+    silent = rounding.Rounder(nothing, [np.ones((6, 2), np.float32)]).rounded("fixed")
     assert np.isfinite(silent.smoothing).all()
     assert np.isfinite(silent.error)
 
@@ -178,29 +189,57 @@ def test_int8_is_said_to_be_slow_by_export_and_by_load_where_the_processor_is(tm
 def test_the_search_tries_what_can_pass_on_this_processor(flags, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "PROCESSOR", tmp_path / "cpuinfo")
     session.PROCESSOR.write_text(f"flags : {flags}\n")
+    x = activations().reshape(-1, 6)
+    seen = rounding.ActivationStats(x.min(axis=0), x.max(axis=0), x)
+    product = Product(None, np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32), None, None)
+    rounder = rounding.Rounder(seen, [product.weights])
     names = [f"activation {number}" for number in range(8)]
-    error = SimpleNamespace(error=0.0)
-    quantizer = SimpleNamespace(products=dict.fromkeys(names), rounded=lambda name, *, per_token: error)
-    plans = list(search._plans(quantizer, static=False))
-    assert plans[-1] == search.QuantPlan(blocks=tuple(names), weights_only=True)
+    quantizer = SimpleNamespace(
+        products={name: [product] for name in names},
+        rounder=lambda name: rounder,
+        rounded=lambda name, scheme: rounder.rounded(scheme),
+    )
+    harm = {name: 10.0**-number for number, name in enumerate(names)}
+    plans = list(search._plans(quantizer, False, lambda: harm))
+    assert plans[-1] == search.WEIGHTS_ONLY
     if flags == "avx2":
         assert len(plans) == 1
         return
-    assert plans[0] == search.QuantPlan(), "the fastest"
-    assert len(plans) == len(set(plans)) == 1 + sum(n < 8 or n == search.ALL for _, n in search.LADDER)
+    assert plans[0].schemes == dict.fromkeys(names, "fixed"), "the fastest"
+    assert plans[1].schemes.get(names[0]) != "fixed", "what harms most comes first"
+    assert all(len(plan.schemes) >= 4 for plan in plans[:-1]), "half of the multiplications stay 8 bits"
+    static = list(search._plans(quantizer, True, lambda: harm))
+    assert all(plan.use_qdq and "token" not in plan.schemes.values() for plan in static)
 
 
-@dot_products
-def test_standard_nodes_compute_the_same(tmp_path):
-    graph, _, _, b = two_products(tmp_path)
-    x = activations()
-    quantizer = watched(graph, x)
-    quantizer.write(tmp_path / "q.onnx", use_qdq=True)
-    assert {node.domain for node in onnx.load(tmp_path / "q.onnx").graph.node} == {""}
-    y, z, _ = onnxruntime.InferenceSession(tmp_path / "q.onnx").run(None, {"x": x})
-    numbers = quantizer.rounded("x", per_token=False)
-    np.testing.assert_allclose(y, by_hand(x, numbers, 0, b), rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(z, by_hand(x, numbers, 1, 0), rtol=1e-4, atol=1e-3)
+def test_the_ladder_buys_what_takes_most_error_away_for_its_time():
+    def choice(name, **options):
+        return ladder.Choice(name, 100, {(None if s == "fp32" else s): ladder.Option(*o) for s, o in options.items()})
+
+    choices = [
+        choice("early", fixed=(8.0, 1.0), outliers=(2.0, 2.0), token=(3.0, 2.0), fp32=(0.0, 20.0)),
+        choice("late", fixed=(1.0, 1.0), outliers=(0.9, 0.5), token=(0.5, 2.0), fp32=(0.0, 20.0)),
+    ]
+    plans = list(ladder.ladder(choices))
+    assert plans == [
+        {"early": "fixed", "late": "outliers"},
+        {"early": "outliers", "late": "outliers"},
+        {"late": "token"},
+    ]
+
+
+def test_the_harm_of_a_product_is_what_its_rounding_does_to_the_scores(tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    native.save(*tiny("set_encoder"), checkpoint)
+    export(checkpoint, {"fp32": tmp_path / "m.onnx"}, rows=ROWS)
+    scorer = OnnxScorer(tmp_path / "m.onnx", device="cpu")
+    graph = tmp_path / "graph.onnx"
+    graph.write_bytes((tmp_path / "m.onnx").read_bytes())
+    quantizer = search._calibrated(graph, scorer.pipeline, ROWS)
+    harm = search._harm(graph, scorer.pipeline, quantizer, ROWS)
+    assert list(harm) == list(quantizer.products)
+    assert all(value > 0 for value in harm.values())
+    assert not (tmp_path / "graph.one.onnx").exists()
 
 
 @pytest.mark.parametrize("inputs", [6, 32, 50])
@@ -213,13 +252,13 @@ def test_blocks_of_inputs_have_scales_of_their_own(inputs):
     assert (np.abs(back - weights) <= scales.repeat(32, axis=1)[:, :inputs].T / 2 * 1.001).all()
 
 
-def test_products_by_block_lose_less_than_fixed_scales(tmp_path):
+def test_weights_only_lose_less_than_fixed_scales(tmp_path):
     graph, w, v, b = two_products(tmp_path)
     x = activations()
     quantizer = watched(graph, x)
     lost = []
-    for blocks in ([], ["x"]):
-        quantizer.write(tmp_path / "q.onnx", blocks=blocks)
+    for weights_only in (False, True):
+        quantizer.write(tmp_path / "q.onnx", {"x": "fixed"}, weights_only=weights_only)
         y, z, _ = onnxruntime.InferenceSession(tmp_path / "q.onnx").run(None, {"x": x})
         lost.append(np.median(np.abs(y - (x @ w + b))) + np.median(np.abs(z - x @ v)))
     kinds = [node.op_type for node in onnx.load(tmp_path / "q.onnx").graph.node]
@@ -231,7 +270,8 @@ def test_numbers_far_beyond_the_rest_are_clipped_where_that_loses_less():
     x = np.random.default_rng(1).normal(size=(2048, 6)).astype(np.float32)
     x[7, :] = 3000
     seen = rounding.ActivationStats(x.min(axis=0), x.max(axis=0), x)
-    fixed = rounding.rounded(seen, [np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)], per_token=False)
+    weights = np.random.default_rng(2).normal(size=(6, 5)).astype(np.float32)
+    fixed = rounding.Rounder(seen, [weights]).rounded("fixed")
     assert fixed.scale * 255 < 1500
     assert fixed.error < 0.01
 
@@ -278,11 +318,11 @@ def test_what_is_left_stays_fp32_and_the_head_always(tmp_path):
     quantizer = watched(graph, activations())
     assert list(quantizer.products) == ["x"]
     assert [product.bias is not None for product in quantizer.products["x"]] == [True, False]
-    quantizer.write(tmp_path / "q.onnx")
+    quantizer.write(tmp_path / "q.onnx", {"x": "fixed"})
     kinds = [node.op_type for node in onnx.load(tmp_path / "q.onnx").graph.node]
     assert (kinds.count("MatMulIntegerToFloat"), kinds.count("QuantizeLinear")) == (2, 1)
     assert "model.head/MatMul" in [node.name for node in onnx.load(tmp_path / "q.onnx").graph.node]
-    quantizer.write(tmp_path / "left.onnx", keep_fp32=["x"])
+    quantizer.write(tmp_path / "left.onnx", {})
     assert [node.name for node in onnx.load(tmp_path / "left.onnx").graph.node] == [
         "first",
         "bias",
