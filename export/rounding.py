@@ -32,6 +32,9 @@ SMOOTHINGS_BESIDE: Final = (0.0, 0.8)
 UNSMOOTHED: Final = 1.25
 """How much larger the error of no smoothing may be, for its speed."""
 
+CHOICE_TOKENS: Final = 512
+"""Tokens on which a smoothing is chosen."""
+
 OUTLIERS: Final = 24
 """One channel in so many is an outlier."""
 
@@ -88,9 +91,10 @@ class Rounder:
         self._joined = np.concatenate(weights, axis=1)
         self._truth = seen.states @ self._joined
         self._weight = _weight(self._truth)
+        self._choices: dict[Scheme, tuple[_Split, float]] = {}
 
     def estimate(self, scheme: Scheme) -> float:
-        """About the error of ``rounded``, without its search for the best weights."""
+        """About the error of ``rounded``, on some tokens and without its search for the best weights."""
         return self._chosen(scheme)[1]
 
     def rounded(self, scheme: Scheme) -> Rounded:
@@ -115,6 +119,11 @@ class Rounder:
 
     def _chosen(self, scheme: Scheme) -> tuple[_Split, float]:
         """The best split of the ranges, and about its error."""
+        if scheme not in self._choices:
+            self._choices[scheme] = self._searched(scheme)
+        return self._choices[scheme]
+
+    def _searched(self, scheme: Scheme) -> tuple[_Split, float]:
         splits = [self._split(share, scheme) for share in (SMOOTHINGS_BESIDE if scheme == "outliers" else SMOOTHINGS)]
         costs = [self._cost(split, scheme) for split in splits]
         if scheme == "outliers" and costs[0] <= UNSMOOTHED * min(costs):
@@ -135,14 +144,16 @@ class Rounder:
             for values in (states.T, weights, low, high):
                 values[outliers] = 0
             return _Split(smoothing, outliers, states, weights, low, high, beside)
-        return _Split(smoothing, outliers, states, weights, low, high, np.float32(0))
+        return _Split(smoothing, outliers, states, weights, low, high, np.zeros((1, 1), np.float32))
 
     def _cost(self, split: _Split, scheme: Scheme) -> float:
         int8_weights, weight_scale = _nearest(split.weights)
+        some = slice(None, None, max(1, len(split.states) // CHOICE_TOKENS))
+        states = split.states[some]
         activations = min(
-            self._lost(split, _activations(split.states, *grid), split.weights) for grid in self._grids(split, scheme)
+            self._lost(split, _activations(states, *grid), split.weights, some) for grid in self._grids(split, scheme)
         )
-        return activations + GPTQ_RESIDUAL * self._lost(split, split.states, int8_weights * weight_scale)
+        return activations + GPTQ_RESIDUAL * self._lost(split, states, int8_weights * weight_scale, some)
 
     def _grids(self, split: _Split, scheme: Scheme) -> list[tuple[int, np.float32 | None]]:
         """Zero points and scales to try; all percentiles where the scale is fixed."""
@@ -150,15 +161,16 @@ class Rounder:
             return [_token_grid(split.states)]
         return [_fixed_grid(split, percentile) for percentile in PERCENTILES]
 
-    def _lost(self, split: _Split, states: Floats, weights: Floats) -> float:
-        return float(np.mean((self._weight * (states @ weights + split.beside - self._truth)) ** 2))
+    def _lost(self, split: _Split, states: Floats, weights: Floats, tokens: slice = slice(None)) -> float:
+        errors = self._weight[tokens] * (states @ weights + split.beside[tokens] - self._truth[tokens])
+        return float(np.mean(errors**2))
 
 
 @dataclass(frozen=True, slots=True)
 class _Split:
     """An activation whose ranges were moved: ``states`` (tokens, K) and their ends, ``weights`` (K, N), and outliers.
 
-    ``beside`` (tokens, N) is what outlier channels add; they are zero in the others.
+    ``beside`` (tokens, N), or (1, 1), is what outlier channels add; they are zero in the others.
     """
 
     smoothing: Floats
@@ -167,7 +179,7 @@ class _Split:
     weights: Floats
     low: Floats
     high: Floats
-    beside: Floats | np.float32
+    beside: Floats
 
 
 def token_scales(states: Floats, zero_point: int) -> Floats:

@@ -27,7 +27,7 @@ from ranker.scoring.protocol import Floats
 CALIBRATION: Final = 64
 """Groups whose activations are watched."""
 
-SCORED: Final = 24
+SCORED: Final = 16
 """Most groups on which the harm of each activation is measured."""
 
 CALIBRATION_TOKENS: Final = 1024
