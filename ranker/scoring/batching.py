@@ -45,10 +45,12 @@ class Rounding:
         step: lengths are rounded up to a multiple of this.
         run: keys of a run, or a part of that; units of several rows share a pass only where the states of others begin
             in the same run. None: they share one with any other.
+        alike: whether only units of the same length share a pass, so that nothing is padded.
     """
 
     step: int = 1
     run: int | None = None
+    alike: bool = False
 
     def length(self, longest: int, others: int = 0) -> int:
         """The padded length of rows of up to ``longest`` tokens that see ``others`` other rows."""
@@ -60,6 +62,8 @@ class Rounding:
     def kind(self, unit: Unit) -> tuple[int, int]:
         """Units of one kind may share a pass."""
         others = len(unit.rows) - 1
+        if self.alike:
+            return others, unit.length
         if self.run is None or not others:
             return 0, 0
         return self._room(others), self.length(unit.length, others) // self.run

@@ -111,6 +111,15 @@ def test_states_of_others_lie_in_the_same_run_alone_and_in_company(shapes, run):
             assert [(width + n) // run for n in range(others)] == [(alone + n) // run for n in range(others)]
 
 
+def test_alike_rows_share_a_pass_and_nothing_is_padded():
+    text = layout("pointwise", max_length=512)
+    packed = [text.pack(ids(), [ids(*range(length))]) for length in (30, 200, 30, 31)]
+    rounding = Rounding(alike=True)
+    passes = list(batches(units(packed), 4096, rounding=rounding))
+    assert [[unit.group for unit in batch] for batch in passes] == [[0, 2], [3], [1]]
+    assert all((collate(text, batch, rounding)["block_ids"] >= 0).all() for batch in passes)
+
+
 def test_rows_that_see_no_others_share_a_pass_whatever_their_lengths():
     text = layout("pointwise", max_length=512)
     packed = [text.pack(ids(), [ids(*range(length))]) for length in (30, 200, 400)]
