@@ -1,7 +1,7 @@
-"""Nodes of a graph that onnxruntime computes in one step on a GPU: written as its own operators.
+"""Nodes of a graph that onnxruntime computes faster: written as its own operators, or without what a pass needs not.
 
 onnxruntime fuses fp32 graphs when it opens them. In an fp16 graph casts lie between the nodes and it fuses little of
-it, so they are fused before the conversion.
+it, so they are fused before the conversion. Its attention on a CPU is faster without a mask, also one of zeros.
 """
 
 from __future__ import annotations
@@ -58,6 +58,33 @@ class Fusion:
                 changed += 1
         self._sweep()
         return changed
+
+    def skip_mask(self) -> int:
+        """Leave the mask of padding out in passes without padding; the number of attention nodes that were changed.
+
+        Each becomes an ``If`` with and without the mask. Attention whose mask says more keeps it.
+        """
+        replaced = {node.name: self._without_mask(node) for node in self._nodes(ATTENTION) if self._is_padding(node)}
+        if replaced:
+            least = helper.make_node("ReduceMin", ["block_ids"], ["least_block"], name="graph/least_block", keepdims=0)
+            zero = helper.make_tensor("no_block", TensorProto.INT64, [], [0])
+            whole = helper.make_node("GreaterOrEqual", ["least_block", "no_block"], ["no_padding"], name="graph/whole")
+            self._graph.initializer.append(zero)
+            self._write([least, whole, *(replaced.get(node.name, node) for node in list(self._graph.node))])
+        return len(replaced)
+
+    def _without_mask(self, node: NodeProto) -> NodeProto:
+        """An ``If``: the node without its mask where there is no padding, else the node."""
+        branches: dict[str, onnx.GraphProto] = {}
+        for branch, inputs in (("then_branch", list(node.input)[:3]), ("else_branch", list(node.input))):
+            copy = NodeProto.FromString(node.SerializeToString())
+            copy.name, output = f"{node.name}/{branch}", f"{node.output[0]}/{branch}"
+            del copy.input[:], copy.output[:]
+            copy.input.extend(inputs)
+            copy.output.append(output)
+            value = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
+            branches[branch] = helper.make_graph([copy], copy.name, [], [value])
+        return helper.make_node("If", ["no_padding"], node.output, name=node.name, **branches)
 
     def _index(self) -> None:
         self._producers = {output: node for node in self._graph.node for output in node.output}

@@ -19,6 +19,7 @@ from onnx import NodeProto, TensorProto, helper
 
 from ranker.errors import ExportError
 from ranker.export import storage
+from ranker.export.fusion import Fusion
 from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.export.nodes import Product, QuantizedNodes
 from ranker.export.rounding import ActivationStats, Rounded, Rounder, Scheme
@@ -192,6 +193,8 @@ class Quantizer:
         model.graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
         if all(opset.domain != MICROSOFT for opset in model.opset_import):
             model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+        if not use_qdq:
+            Fusion(model).skip_mask()
         storage.save(model, path, self._folder)
 
 

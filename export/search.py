@@ -116,7 +116,7 @@ def int8(
     with stage("int8: looking for the fastest that keeps ranks", None, unit="attempts") as attempts:
         for plan in plans:
             quantizer.write(target, plan.schemes, use_qdq=plan.use_qdq, weights_only=plan.weights_only)
-            decisions = parity.decision_agreement(reference, _on_cpu(target, pipeline))
+            decisions = parity.decision_agreement(reference, _on_cpu(target, pipeline, plan))
             losses = parity.losses(decisions, "int8")
             attempts.note(tau=f"{decisions.tau_b or 0.0:.4f}")
             attempts.advance()
@@ -173,9 +173,12 @@ def _harm(
     return harm
 
 
-def _on_cpu(graph: Path, pipeline: TextPipeline) -> GraphScorer:
-    large = storage.is_large(graph)
-    return GraphScorer(graph, pipeline.layout, pipeline.tokenizer, device="cpu", large=large)
+def _on_cpu(graph: Path, pipeline: TextPipeline, plan: QuantPlan | None = None) -> GraphScorer:
+    """A scorer that batches as that of the finished file does; without a plan, of an fp32 or fp16 graph."""
+    scorer = GraphScorer(graph, pipeline.layout, pipeline.tokenizer, device="cpu", large=storage.is_large(graph))
+    if plan is not None:
+        scorer.precision, scorer.weights_only = "int8", plan.weights_only
+    return scorer
 
 
 def _plans(quantizer: quantize.Quantizer, static: bool, harm: Callable[[], Mapping[str, float]]) -> Iterator[QuantPlan]:

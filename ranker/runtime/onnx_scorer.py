@@ -53,7 +53,8 @@ INT8_LENGTH_STEP: Final = 16
 A softmax adds up 16 numbers at a time. The rest of a length that is no multiple changes the last bits of a score, and
 int8 rounds them to something visible (0.2 logits). With multiples of 16 no score depends on its batch; with 8, which
 costs short rows less, fp32 scores differ by less than 1e-5. Other int8 rows share a pass only with rows of their
-length: a pass of one row has 0.9 of the speed of a full one, which padding to 16 would cost too.
+length: a pass of one row has 0.9 of the speed of a full one, which padding to 16 would cost too. That is not so where
+only weights have 8 bits, because every pass unpacks them.
 """
 
 KEY_RUN: Final = 128
@@ -136,6 +137,7 @@ class GraphScorer:
         )
         self.calibration = Calibration()
         self.precision = "fp32"
+        self.weights_only = False
         self.graph_sha256 = ""
         self._bound = Bound(self.session, "cuda", number) if bound else None
 
@@ -179,7 +181,9 @@ class GraphScorer:
         sees_others = "members" in self._inputs
         if not int8:
             return Rounding(LENGTH_STEP)
-        return Rounding(INT8_LENGTH_STEP, KEY_RUN) if sees_others else Rounding(alike=True)
+        if sees_others:
+            return Rounding(INT8_LENGTH_STEP, KEY_RUN)
+        return Rounding(INT8_LENGTH_STEP) if self.weights_only else Rounding(alike=True)
 
     @property
     def _choices(self) -> tuple[int, ...]:
@@ -314,6 +318,8 @@ class OnnxScorer(GraphScorer):
         self.calibration = self.manifest.calibration
         self.graph_sha256 = self.manifest.graph_sha256
         self.precision = self.manifest.precision
+        quantization = self.manifest.parity.get("quantization")
+        self.weights_only = isinstance(quantization, dict) and bool(quantization.get("weights_only"))
         if max_tokens_per_forward is None:
             facts: dict[str, str | int] = {
                 "graph": self.manifest.graph_sha256,

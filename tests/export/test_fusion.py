@@ -104,6 +104,28 @@ def test_key_lengths_say_what_a_mask_of_padding_says(kind, tmp_path):
     np.testing.assert_allclose(scores_of(tmp_path / "lengths.onnx", model, tokenizer), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    cases(
+        [*dict.fromkeys(("bert", "roberta", "ordered_pair"), LAYERS).items(), ("modernbert", 1), ("llama", 0)],
+        lambda case: case[0] == "bert",
+    ),
+)
+def test_passes_without_padding_compute_attention_without_a_mask(kind, expected, tmp_path):
+    model, tokenizer = model_of(kind, tmp_path)
+    graph.to_onnx(model, tmp_path / "graph.onnx")
+    changed = onnx.load(tmp_path / "graph.onnx")
+    assert Fusion(changed).skip_mask() == expected
+    onnx.checker.check_model(changed)
+    onnx.save(changed, tmp_path / "whole.onnx")
+    before, after = (GraphScorer(tmp_path / f"{name}.onnx", model.layout, tokenizer) for name in ("graph", "whole"))
+    for groups in (GROUPS, GROUPS[:1]):  # with padding, and one row without
+        for old, new in zip(before.score(groups), after.score(groups), strict=True):
+            np.testing.assert_allclose(new.scores, old.scores, rtol=1e-4, atol=1e-5)
+    used = [node.op_type for node in changed.graph.node].count("If")
+    assert used == expected
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("kind", cases(("set_encoder", "deberta-v2", "mpnet", "llama"), "mpnet".__eq__))
 def test_masks_that_are_more_than_padding_stay(kind, tmp_path):
