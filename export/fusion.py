@@ -1,4 +1,4 @@
-"""Nodes of a graph that onnxruntime computes faster: written as its own operators, or without what a pass needs not.
+"""Nodes of a graph that onnxruntime computes faster: written as its own operators, or without a mask of no padding.
 
 onnxruntime fuses fp32 graphs when it opens them. In an fp16 graph casts lie between the nodes and it fuses little of
 it, so they are fused before the conversion. Its attention on a CPU is faster without a mask, also one of zeros.
@@ -76,12 +76,12 @@ class Fusion:
     def _without_mask(self, node: NodeProto) -> NodeProto:
         """An ``If``: the node without its mask where there is no padding, else the node."""
         branches: dict[str, onnx.GraphProto] = {}
-        for branch, inputs in (("then_branch", list(node.input)[:3]), ("else_branch", list(node.input))):
+        for branch in ("then_branch", "else_branch"):
             copy = NodeProto.FromString(node.SerializeToString())
             copy.name, output = f"{node.name}/{branch}", f"{node.output[0]}/{branch}"
-            del copy.input[:], copy.output[:]
-            copy.input.extend(inputs)
-            copy.output.append(output)
+            copy.output[0] = output
+            if branch == "then_branch":
+                self._set_input(copy, BIAS_INPUT, "")
             value = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
             branches[branch] = helper.make_graph([copy], copy.name, [], [value])
         return helper.make_node("If", ["no_padding"], node.output, name=node.name, **branches)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ranker.export.rounding import OUTLIERS, Scheme
+from ranker.export.rounding import Scheme, outlier_count
 
 FINER: Final = 0.85
 """The error of the next plan to try, as a share of the last one's."""
@@ -48,7 +48,7 @@ def cost(scheme: Scheme | None, inputs: int, outputs: int) -> float:
     if scheme is None:
         return FP32_PRODUCT * products
     if scheme == "outliers":
-        count = max(1, inputs // OUTLIERS)
+        count = outlier_count(inputs)
         extra = OUTLIER_INPUT * count + OUTLIER_PRODUCT * count * outputs + OUTLIER_OUTPUT * outputs
     else:
         extra = SMOOTHED_INPUT * inputs
@@ -68,12 +68,10 @@ def ladder(choices: Sequence[Choice]) -> Iterator[dict[str, Scheme]]:
         for choice in choices
     }
     given: float | None = None
-    total = sum(choice.multiplications for choice in choices)
+    most = (1 - LEAST_INT8) * sum(choice.multiplications for choice in choices)
     while True:
         error = sum(choice.options[plan[choice.name]].error for choice in choices)
-        whole = sum(choice.multiplications for choice in choices if plan[choice.name] is None)
-        if whole > (1 - LEAST_INT8) * total:
-            return
+        room = most - sum(choice.multiplications for choice in choices if plan[choice.name] is None)
         if given is None or error <= FINER * given:
             given = error
             yield {name: scheme for name, scheme in plan.items() if scheme is not None}
@@ -82,6 +80,7 @@ def ladder(choices: Sequence[Choice]) -> Iterator[dict[str, Scheme]]:
             for choice in choices
             for scheme, option in choice.options.items()
             if option.error < choice.options[plan[choice.name]].error
+            and (scheme is not None or choice.multiplications <= room)
         ]
         if not steps:
             return
@@ -89,7 +88,7 @@ def ladder(choices: Sequence[Choice]) -> Iterator[dict[str, Scheme]]:
         plan[name] = scheme
 
 
-def _worth(now: Option, then: Option) -> float:
+def _worth(before: Option, after: Option) -> float:
     """Error that a change takes away for every nanosecond; without end where it costs none."""
-    longer = then.nanoseconds - now.nanoseconds
-    return (now.error - then.error) / longer if longer > 0 else float("inf")
+    longer = after.nanoseconds - before.nanoseconds
+    return (before.error - after.error) / longer if longer > 0 else float("inf")

@@ -53,7 +53,7 @@ class QuantizedNodes:
         else:
             step = self._constant(numbers.scale)
             q = add("QuantizeLinear", [x, step, zero_point])
-        beside = self._beside(activation, numbers)
+        channels = self._outlier_channels(activation, numbers)
         for number, product in enumerate(group):
             output = _output(product)
             bias = "" if product.bias is None else self._constant(product.bias)
@@ -62,10 +62,10 @@ class QuantizedNodes:
                 self._constant(numbers.weight_scale[number]),
             )
             factors = [q, weights, step, weight_scale, zero_point, ""]
-            if beside:
+            if channels:
                 outlier_weights = self._constant(numbers.outlier_weights[number])
                 multiplied = add("MatMulIntegerToFloat", [*factors, bias], domain=MICROSOFT)
-                add("Add", [multiplied, add("MatMul", [beside, outlier_weights])], output)
+                add("Add", [multiplied, add("MatMul", [channels, outlier_weights])], output)
                 continue
             if numbers.scale is not None:
                 add("MatMulIntegerToFloat", [*factors, bias], output, domain=MICROSOFT)
@@ -81,12 +81,12 @@ class QuantizedNodes:
         x = self._smoothed(activation, numbers)
         grid = [self._constant(numbers.scale), self._constant(np.uint8(numbers.zero_point))]
         x = add("DequantizeLinear", [add("QuantizeLinear", [x, *grid]), *grid])
-        beside = self._beside(activation, numbers)
+        channels = self._outlier_channels(activation, numbers)
         for number, product in enumerate(group):
             factors = [self._constant(numbers.weights[number]), self._constant(numbers.weight_scale[number])]
             terms = [self._constant(product.bias)] if product.bias is not None else []
-            if beside:
-                terms.append(add("MatMul", [beside, self._constant(numbers.outlier_weights[number])]))
+            if channels:
+                terms.append(add("MatMul", [channels, self._constant(numbers.outlier_weights[number])]))
             weights = add("DequantizeLinear", factors, axis=1)
             total = add("MatMul", [x, weights], "" if terms else _output(product))
             for term in reversed(terms):
@@ -117,7 +117,7 @@ class QuantizedNodes:
             return activation
         return self._add("Mul", [activation, self._constant(1 / numbers.smoothing)])
 
-    def _beside(self, activation: str, numbers: Rounded) -> str:
+    def _outlier_channels(self, activation: str, numbers: Rounded) -> str:
         """The outlier channels of the activation; empty without."""
         if not len(numbers.outliers):
             return ""

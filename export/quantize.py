@@ -147,11 +147,11 @@ class Quantizer:
             raise ExportError("scales of activations need a calibration")
         return Rounder(self._calibration.seen(activation), [product.weights for product in self.products[activation]])
 
-    def rounded(self, activation: str, scheme: Scheme) -> Rounded:
-        """An activation and its products in 8 bits."""
+    def rounded(self, activation: str, scheme: Scheme, rounder: Rounder | None = None) -> Rounded:
+        """An activation and its products in 8 bits; ``rounder`` is the activation's, where it is there already."""
         key = (activation, scheme)
         if key not in self._rounded:
-            self._rounded[key] = self.rounder(activation).rounded(scheme)
+            self._rounded[key] = (rounder or self.rounder(activation)).rounded(scheme)
         return self._rounded[key]
 
     def write(
@@ -193,7 +193,7 @@ class Quantizer:
         model.graph.initializer.extend(tensor for name, tensor in constants.items() if name in used)
         if all(opset.domain != MICROSOFT for opset in model.opset_import):
             model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-        if not use_qdq:
+        if not (use_qdq or weights_only):  # passes of these are padded
             Fusion(model).skip_mask()
         storage.save(model, path, self._folder)
 

@@ -137,18 +137,18 @@ class Rounder:
         low, high = self._seen.low / smoothing, self._seen.high / smoothing
         outliers = np.zeros(0, np.int64)
         if scheme == "outliers":
-            count = max(1, len(low) // OUTLIERS)
-            outliers = np.sort(np.argsort(-np.maximum(-low, high), kind="stable")[:count])
-            beside = self._seen.states[:, outliers] @ self._joined[outliers]
+            widest = np.argsort(-np.maximum(-low, high), kind="stable")
+            outliers = np.sort(widest[: outlier_count(len(low))])
+            outlier_part = self._seen.states[:, outliers] @ self._joined[outliers]
             states, weights, low, high = states.copy(), weights.copy(), low.copy(), high.copy()
             for values in (states.T, weights, low, high):
                 values[outliers] = 0
-            return _Split(smoothing, outliers, states, weights, low, high, beside)
+            return _Split(smoothing, outliers, states, weights, low, high, outlier_part)
         return _Split(smoothing, outliers, states, weights, low, high, np.zeros((1, 1), np.float32))
 
     def _cost(self, split: _Split, scheme: Scheme) -> float:
         int8_weights, weight_scale = _nearest(split.weights)
-        some = slice(None, None, max(1, len(split.states) // CHOICE_TOKENS))
+        some = slice(None, None, -(-len(split.states) // CHOICE_TOKENS))
         states = split.states[some]
         activations = min(
             self._lost(split, _activations(states, *grid), split.weights, some) for grid in self._grids(split, scheme)
@@ -162,7 +162,7 @@ class Rounder:
         return [_fixed_grid(split, percentile) for percentile in PERCENTILES]
 
     def _lost(self, split: _Split, states: Floats, weights: Floats, tokens: slice = slice(None)) -> float:
-        errors = self._weight[tokens] * (states @ weights + split.beside[tokens] - self._truth[tokens])
+        errors = self._weight[tokens] * (states @ weights + split.outlier_part[tokens] - self._truth[tokens])
         return float(np.mean(errors**2))
 
 
@@ -170,7 +170,7 @@ class Rounder:
 class _Split:
     """An activation whose ranges were moved: ``states`` (tokens, K) and their ends, ``weights`` (K, N), and outliers.
 
-    ``beside`` (tokens, N), or (1, 1), is what outlier channels add; they are zero in the others.
+    ``outlier_part`` (tokens, N), or (1, 1), is what outlier channels add; they are zero in the others.
     """
 
     smoothing: Floats
@@ -179,7 +179,12 @@ class _Split:
     weights: Floats
     low: Floats
     high: Floats
-    beside: Floats
+    outlier_part: Floats
+
+
+def outlier_count(inputs: int) -> int:
+    """How many of so many channels are outliers."""
+    return max(1, inputs // OUTLIERS)
 
 
 def token_scales(states: Floats, zero_point: int) -> Floats:

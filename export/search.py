@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,12 @@ CALIBRATION: Final = 64
 
 SCORED: Final = 16
 """Most groups on which the harm of each activation is measured."""
+
+MEASURED_BYTES: Final = 512 << 20
+"""Larger graphs are not written once for every activation."""
+
+ATTEMPTS: Final = 12
+"""Most plans that are tried."""
 
 CALIBRATION_TOKENS: Final = 1024
 """Padded tokens of a watched batch; all its activations are in memory at once."""
@@ -150,9 +157,13 @@ def _harm(
 ) -> dict[str, float]:
     """What each activation's fixed scale does to the scores while all others stay fp32: a mean change, squared.
 
-    A local error says little: the same share of an early product changes the scores up to a hundred times as much as of
-    a late one.
+    The error of a product says little of that: the same relative error changes the scores up to a hundred times as much
+    in an early product as in a late one. For graphs beyond ``MEASURED_BYTES``, which take long to write, and where no
+    answer can be scored, it is taken all the same.
     """
+    local = {name: quantizer.rounded(name, "fixed").error for name in quantizer.products}
+    if graph.stat().st_size > MEASURED_BYTES:
+        return local
     weights = sum(product.weights.size for group in quantizer.products.values() for product in group)
     rows = parity.within(pipeline, watched[:SCORED], int(parity.COST / weights / len(quantizer.products)))
     groups = [row.group for row in rows]
@@ -166,11 +177,24 @@ def _harm(
     harm: dict[str, float] = {}
     for name in stepped([*quantizer.products], "int8: what each product does to the scores", unit="activations"):
         quantizer.write(target, {name: "fixed"})
-        changes = [after - old for after, old in zip(scores(target), before, strict=True)]
-        centred = np.concatenate([change - change.mean() for change in changes])
-        harm[name] = float(np.nan_to_num(np.abs(centred), nan=0.0).mean()) ** 2
+        harm[name] = _change(before, scores(target))
     target.unlink()
-    return harm
+    return harm if any(harm.values()) else local
+
+
+def _change(before: Sequence[Floats], after: Sequence[Floats]) -> float:
+    """The mean change of the scores of groups, squared, but for one that all scores of a group share.
+
+    Answers that could not be scored before say nothing; where one cannot be scored after, the change is infinite.
+    """
+    changes = []
+    for old, new in zip(before, after, strict=True):
+        known = np.isfinite(old)
+        if not np.isfinite(new[known]).all():
+            return float("inf")
+        changes.append(new[known] - old[known])
+    centred = np.concatenate([change - change.mean() for change in changes if len(change)] or [np.zeros(1)])
+    return float(np.abs(centred).mean()) ** 2
 
 
 def _on_cpu(graph: Path, pipeline: TextPipeline, plan: QuantPlan | None = None) -> GraphScorer:
@@ -191,7 +215,7 @@ def _plans(quantizer: quantize.Quantizer, static: bool, harm: Callable[[], Mappi
     for name in stepped([*quantizer.products], "int8: rounding weights", unit="activations"):
         rounder = quantizer.rounder(name)
         estimates[name] = {scheme: rounder.estimate(scheme) for scheme in schemes}
-        quantizer.rounded(name, "fixed")
+        quantizer.rounded(name, "fixed", rounder)
     measured = harm()
     choices = []
     for name, errors in estimates.items():
@@ -202,7 +226,7 @@ def _plans(quantizer: quantize.Quantizer, static: bool, harm: Callable[[], Mappi
             share = error / max(errors["fixed"], float(TINY))
             options[scheme] = Option(share * measured[name], cost(scheme, inputs, outputs))
         choices.append(Choice(name, inputs * outputs, options))
-    for plan in ladder(choices):
+    for plan in islice(ladder(choices), ATTEMPTS):
         yield QuantPlan(plan, use_qdq=static)
     if not static:
         yield WEIGHTS_ONLY

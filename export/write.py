@@ -110,7 +110,8 @@ def export(
             draft.parent.mkdir()
             beside_it = storage.save(storage.load(final), draft, final.parent)
             known = {"precision": precision, "weights": beside_it, "graph_sha256": modelfile.read(draft)[1]}
-            stated = manifests.Manifest(**facts, **known)
+            passes = {} if plan is None else {"quantization": plan}  # it decides which rows share passes
+            stated = manifests.Manifest(**facts, **known, parity=passes)
             modelfile.write(draft, draft, manifests.metadata(stated, tokenizer.text))
             exported = OnnxScorer(draft, device="cpu")
             report = parity.compare(reference, exported, data=data, decisions=decisions, quantization=plan)

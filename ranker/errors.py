@@ -40,21 +40,21 @@ class MissingExtraError(RankerError, ImportError):
     exit_code = 2
 
 
-WHOLE: Final = ("columns", "error", "file", "line", "row", "rows")
-"""What a ``DataError`` may be about besides a field."""
+NOT_FIELDS: Final = ("columns", "error", "file", "line", "row", "rows")
+"""What a ``DataError`` may be about besides a field of the rows."""
 
 
 class DataError(RankerError):
     """A row that cannot be used.
 
-    ``where`` is ``file:line``, ``field`` the column at fault or one of ``WHOLE``, ``reason`` the expectation that
-    failed, ``raw`` the line itself where it could not be read as a row.
+    ``where`` is ``file:line``, ``field`` the column at fault or ``columns``, ``file``, ``line``, ``row``, ``rows`` or
+    ``error``, ``reason`` the expectation that failed, ``raw`` the line itself where it could not be read as a row.
     """
 
     exit_code = 3
 
     def __init__(self, where: str, field: str, reason: str, raw: str = "") -> None:
-        label = field if field in WHOLE else f"field '{field}'"
+        label = field if field in NOT_FIELDS else f"field '{field}'"
         super().__init__(f"{where}: {label}: {reason}".replace("\n", "\\n").replace("\r", "\\r"))
         self.where, self.field, self.reason, self.raw = where, field, reason, raw
 

@@ -127,7 +127,7 @@ def train(
         (2,)
     """
     from ranker.training.launch import launched
-    from ranker.training.resume import check_output, check_unused
+    from ranker.training.resume import check_unused
 
     object_loss = None if loss is None or isinstance(loss, str | Mapping) else _checked_loss(loss)
     if not (model is None or isinstance(model, str | Path)):
@@ -147,14 +147,15 @@ def train(
             raise ConfigError("a RunConfig is complete; make another with load_config, or pass the recipe's name")
         settings = config
     else:
-        folder = Path(changes.get("output_dir") or load_config(config).output_dir)
+        stand_ins = {f"data.{name}": ["rows"] for name in sources}
+        folder = Path(load_config(config, changes | stand_ins).output_dir)
         if not (resume or overwrite):
             check_unused(folder)  # before rows in memory are written there
         settings = load_config(config, changes | _data_changes(folder, sources, changes))
     log = log or say
     launch = launched(settings)
-    if launch.main:
-        check_output(settings, Path(settings.output_dir), resume=resume, overwrite=overwrite)
+    if launch.main and not (resume or overwrite):
+        check_unused(Path(settings.output_dir))  # the run itself checks the rest, when all settings are known
     check_rows(settings)
     with shown(progress and launch.main):
         log(

@@ -152,7 +152,7 @@ def files_of(path: str) -> list[str]:
     if glob.has_magic(path) and not os.path.exists(path):
         names = [name for name in _matching(path) if remote(name) or os.path.isfile(name)]
         if not names:
-            raise DataError(path, "input", "expected at least one file of this pattern, found none")
+            raise DataError(path, "file", "expected at least one file of this pattern, found none")
         return names
     if remote(path) or not os.path.isdir(path):
         return [path]
@@ -160,7 +160,7 @@ def files_of(path: str) -> list[str]:
     if (folder / "dataset_dict.json").is_file():
         splits = _written(folder / "dataset_dict.json", "splits")
         if len(splits) != 1:
-            raise DataError(path, "input", f"expected one split, got {', '.join(splits)}; name one: {path}/{splits[0]}")
+            raise DataError(path, "file", f"expected one split, got {', '.join(splits)}; name one: {path}/{splits[0]}")
         folder /= splits[0]
     if (folder / "state.json").is_file():
         return _saved(folder)
@@ -198,13 +198,13 @@ def _shards(folder: Path) -> list[str]:
         and path.name not in ("dataset_info.json", "dataset_infos.json")
     ]
     if not names:
-        raise DataError(str(folder), "input", f"expected files that end in {', '.join(ENDINGS)}, found none")
+        raise DataError(str(folder), "file", f"expected files that end in {', '.join(ENDINGS)}, found none")
     splits = {_split_of(os.path.relpath(name, folder)) for name in names}
     if len(splits) > 1:
         names_of_splits = ", ".join(sorted(split or "none" for split in splits))
         raise DataError(
             str(folder),
-            "input",
+            "file",
             f"expected files of one split, got files of {names_of_splits}; name some: '{folder}/train*'",
         )
     return names

@@ -53,8 +53,8 @@ INT8_LENGTH_STEP: Final = 16
 A softmax adds up 16 numbers at a time. The rest of a length that is no multiple changes the last bits of a score, and
 int8 rounds them to something visible (0.2 logits). With multiples of 16 no score depends on its batch; with 8, which
 costs short rows less, fp32 scores differ by less than 1e-5. Other int8 rows share a pass only with rows of their
-length: a pass of one row has 0.9 of the speed of a full one, which padding to 16 would cost too. That is not so where
-only weights have 8 bits, because every pass unpacks them.
+length: passes of one row reach 0.9 of the speed of full ones, and padding to 16 costs as much. That is not so where
+only weights have 8 bits, because every pass unpacks them: these files are padded too.
 """
 
 KEY_RUN: Final = 128
@@ -82,7 +82,8 @@ class GraphScorer:
         max_tokens_per_forward: most padded tokens of a pass; default: the fastest of ``BATCH_TOKENS`` or, on a GPU,
             ``GPU_BATCH_TOKENS``, measured while rows are scored.
         average_orders: whether a model that reads ordered pairs reads each pair in both orders.
-        length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``); default: with TensorRT,
+        length_buckets: whether passes are padded to a few shapes (``ranker.scoring.buckets``), but for int8 on a CPU,
+            whose scores would depend on their batch; default: with TensorRT,
             which compiles the graph for every shape.
         passes_in_flight: passes on a GPU that are prepared, computed and read back at once.
         attention_kernel: the kernel of attention on CUDA; ``auto`` leaves it to onnxruntime, without cuDNN's.
@@ -200,7 +201,7 @@ class GraphScorer:
             parallel=Engine(self._forward, self.workers, tight=self.on_cpu)
             if self.workers > 1 or self.on_cpu
             else None,
-            length_buckets=self.length_buckets,
+            length_buckets=self.length_buckets and not (self.on_cpu and self.precision.startswith("int8")),
             rounding=self._rounding,
         )
 

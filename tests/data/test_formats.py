@@ -4,7 +4,7 @@ import pytest
 
 from ranker.data.formats import parse_group, parse_preference
 from ranker.data.read_row import UnusedColumns
-from ranker.errors import WHOLE, DataError
+from ranker.errors import NOT_FIELDS, DataError
 from ranker.records import Group, Message, subset_of
 
 USER, GOOD, BAD = ({"role": r, "content": c} for r, c in (("user", "Hi"), ("assistant", "yes"), ("assistant", "no")))
@@ -237,7 +237,7 @@ def test_a_bad_row_names_where_what_and_why(row, field, message):
         parse_preference(row, "file.jsonl:12")
     assert caught.value.where == "file.jsonl:12"
     assert caught.value.field == field
-    assert str(caught.value).startswith("file.jsonl:12: " + (field if field in WHOLE else f"field '{field}'"))
+    assert str(caught.value).startswith("file.jsonl:12: " + (field if field in NOT_FIELDS else f"field '{field}'"))
 
 
 def test_columns_can_be_named():

@@ -15,6 +15,7 @@ from ranker.export.fusion import Fusion
 from ranker.models import pointwise
 from ranker.records import Group
 from ranker.runtime.onnx_scorer import GraphScorer, OnnxScorer
+from ranker.scoring import batching
 from tests.conftest import tiny
 from tests.export.test_export import ROWS
 from tests.models.test_reward import save_backbone
@@ -118,12 +119,13 @@ def test_passes_without_padding_compute_attention_without_a_mask(kind, expected,
     assert Fusion(changed).skip_mask() == expected
     onnx.checker.check_model(changed)
     onnx.save(changed, tmp_path / "whole.onnx")
+    assert [node.op_type for node in changed.graph.node].count("If") == expected
     before, after = (GraphScorer(tmp_path / f"{name}.onnx", model.layout, tokenizer) for name in ("graph", "whole"))
-    for groups in (GROUPS, GROUPS[:1]):  # with padding, and one row without
-        for old, new in zip(before.score(groups), after.score(groups), strict=True):
-            np.testing.assert_allclose(new.scores, old.scores, rtol=1e-4, atol=1e-5)
-    used = [node.op_type for node in changed.graph.node].count("If")
-    assert used == expected
+    rows = batching.units([before.pipeline.pack(tokens) for tokens in before.pipeline.tokenize(GROUPS)])
+    alone, together = (batching.collate(model.layout, some) for some in (rows[:1], rows))
+    assert alone["block_ids"].min() >= 0 > together["block_ids"].min(), "one pass has padding and one has none"
+    for arrays in (alone, together):
+        np.testing.assert_allclose(after._forward(arrays), before._forward(arrays), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.full

@@ -238,8 +238,32 @@ def test_the_harm_of_a_product_is_what_its_rounding_does_to_the_scores(tmp_path)
     quantizer = search._calibrated(graph, scorer.pipeline, ROWS)
     harm = search._harm(graph, scorer.pipeline, quantizer, ROWS)
     assert list(harm) == list(quantizer.products)
-    assert all(value > 0 for value in harm.values())
     assert not (tmp_path / "graph.one.onnx").exists()
+    name = list(quantizer.products)[1]
+    quantizer.write(tmp_path / "one.onnx", {name: "fixed"})
+    groups = [row.group for row in ROWS[: search.SCORED]]
+    before, after = (
+        search._on_cpu(tmp_path / f"{file}.onnx", scorer.pipeline).score(groups) for file in ("graph", "one")
+    )
+    changes = [new.scores - old.scores for old, new in zip(before, after, strict=True)]
+    centred = np.concatenate([change - change.mean() for change in changes])
+    assert 0 < harm[name] == pytest.approx(np.abs(centred).mean() ** 2, rel=1e-3)
+
+
+def test_answers_without_a_score_do_not_hide_the_harm_of_others():
+    one = np.array([1.0, 2.0, np.nan, 4.0], np.float32)
+    change = np.array([0.1, -0.1, 0, 0.3], np.float32)
+    assert search._change([one], [one + change]) == pytest.approx(np.abs(change[[0, 1, 3]] - 0.1).mean() ** 2, rel=1e-4)
+    assert search._change([one], [one + change + 5]) == pytest.approx(search._change([one], [one + change]), rel=1e-3)
+    assert search._change([one], [one * np.nan]) == float("inf")
+    assert search._change([one * np.nan], [one]) == 0
+
+
+def test_the_ladder_goes_on_where_no_more_may_stay_fp32():
+    options = {"fixed": ladder.Option(1.0, 1.0), "token": ladder.Option(0.5, 9.0), None: ladder.Option(0.0, 1.1)}
+    plans = list(ladder.ladder([ladder.Choice(name, 100, options) for name in "abcd"]))
+    assert list(plans[-1].values()) == ["token", "token"]
+    assert min(map(len, plans)) == 2
 
 
 @pytest.mark.parametrize("inputs", [6, 32, 50])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ranker.checkpoints import native
+from ranker.export import search
 from ranker.export.write import export
 from ranker.layouts.set_encoder import SetEncoder
 from ranker.models import steamshp as seq2seq
@@ -77,6 +78,20 @@ ALL = [
 )
 def test_a_score_does_not_depend_on_its_batch(layout, family, precision, tmp_path):
     check_steady(tiny(layout, family=family), precision, BOUNDS[precision], tmp_path)
+
+
+@pytest.mark.parametrize("option", ["weights only", "length buckets"])
+def test_an_int8_score_does_not_depend_on_its_batch_either_way(option, tmp_path, monkeypatch):
+    if option == "weights only":
+        monkeypatch.setattr(search, "int8_warning", lambda: "no 8-bit dot products")
+    native.save(*tiny("pointwise"), tmp_path / "checkpoint")
+    export(tmp_path / "checkpoint", {"int8": tmp_path / "m.onnx"}, rows=ROWS, on_loss="allow")
+    scorer = OnnxScorer(tmp_path / "m.onnx", threads=2, length_buckets=option == "length buckets")
+    assert scorer.weights_only == (option == "weights only")
+    assert scorer._rounding.alike != scorer.weights_only
+    alone = [scorer.score([group])[0].scores for group in GROUPS]
+    for tokens in (64, 1024, 8192):
+        assert difference(alone, together(scorer, tokens)) == 0
 
 
 OTHERS = [

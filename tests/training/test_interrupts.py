@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import ranker
 from ranker import atomic
 from ranker.cli.main import app
 from ranker.config import load_config
@@ -65,6 +66,19 @@ def test_a_second_run_without_resume_is_refused_and_keeps_the_checkpoints(traine
     assert checkpoints(output) == before
     with pytest.raises(ConfigError, match="choose one of them"):
         train(load_config("pairrm", overrides), resume=True, overwrite=True)
+
+
+def test_a_file_without_rows_trains_and_resumes_though_its_rates_are_open(tiny_backbone, tmp_path, unended):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        f"recipe: pairrm\noutput_dir: {tmp_path / 'run'}\nmodel: {{max_length: 64, prompt_reserve: 16}}\n"
+        "training: {precision: fp32, save_steps: 1, report_to: []}\nexport: {precisions: []}\n"
+    )
+    pairs = [{"prompt": f"p{k}", "chosen": "yes it is", "rejected": "no"} for k in range(12)]
+    first = ranker.train(file, model=tiny_backbone, data=pairs)
+    assert ranker.train(file, model=tiny_backbone, data=pairs, resume=True).steps == first.steps > 0
+    with pytest.raises(ConfigError, match=r"other settings: training\.learning_rate was .*, is 0\.5"):
+        ranker.train(file, model=tiny_backbone, data=pairs, resume=True, training={"learning_rate": 0.5})
 
 
 def test_a_folder_in_use_is_refused_before_libraries_are_loaded_and_rows_are_written(tmp_path):
