@@ -67,13 +67,13 @@ def ladder(choices: Sequence[Choice]) -> Iterator[dict[str, Scheme]]:
         choice.name: min(filter(None, choice.options), key=lambda scheme: choice.options[scheme].nanoseconds)
         for choice in choices
     }
-    given: float | None = None
+    last: float | None = None
     most = (1 - LEAST_INT8) * sum(choice.multiplications for choice in choices)
     while True:
         error = sum(choice.options[plan[choice.name]].error for choice in choices)
         room = most - sum(choice.multiplications for choice in choices if plan[choice.name] is None)
-        if given is None or error <= FINER * given:
-            given = error
+        if last is None or error <= FINER * last:
+            last = error
             yield {name: scheme for name, scheme in plan.items() if scheme is not None}
         steps = [
             (_worth(choice.options[plan[choice.name]], option), choice.name, scheme)
