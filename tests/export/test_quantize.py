@@ -197,7 +197,7 @@ def test_the_search_tries_what_can_pass_on_this_processor(flags, tmp_path, monke
     quantizer = SimpleNamespace(
         products={name: [product] for name in names},
         rounder=lambda name: rounder,
-        rounded=lambda name, scheme: rounder.rounded(scheme),
+        rounded=lambda name, scheme, rounder: rounder.rounded(scheme),
     )
     harm = {name: 10.0**-number for number, name in enumerate(names)}
     plans = list(search._plans(quantizer, False, lambda: harm))
