@@ -140,7 +140,6 @@ class Rounder:
             widest = np.argsort(-np.maximum(-low, high), kind="stable")
             outliers = np.sort(widest[: outlier_count(len(low))])
             outlier_part = self._seen.states[:, outliers] @ self._joined[outliers]
-            states, weights, low, high = states.copy(), weights.copy(), low.copy(), high.copy()
             for values in (states.T, weights, low, high):
                 values[outliers] = 0
             return _Split(smoothing, outliers, states, weights, low, high, outlier_part)

@@ -162,7 +162,7 @@ def _scored(
 
 @contextmanager
 def special_text_expected() -> Iterator[None]:
-    """Texts of the block spell special tokens on purpose, so nothing is said of it."""
+    """Within the block, texts spell special tokens on purpose: no warning."""
     token = _expected.set(True)
     try:
         yield
