@@ -49,6 +49,9 @@ class Tally:
     leftovers: int = 0
     wrong_codes: int = 0
     no_command: int = 0
+    before_start: int = 0
+    """Signals that met Python's own start-up, which answers them with a message of its own; they are no kills."""
+
     results: int = 0
     equal: int = 0
     examples: list[str] = field(default_factory=list)
@@ -96,6 +99,9 @@ def count(tally: Tally, ended: Ended, number: signal.Signals) -> None:
     """Count a run and what is wrong with its end."""
     tally.runs += 1
     if not ended.killed:
+        return
+    if "Fatal Python error: init" in ended.stderr:
+        tally.before_start += 1
         return
     tally.kills[number.name] += 1
     expected = (SIGNALS[number], 0, 128 + number, -number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import glob
 import hashlib
 import os
@@ -45,6 +46,9 @@ TORCH_CANNOT_WRITE: Final = ("PytorchStreamWriter failed", "iostream error", "in
 PARTIAL: Final = ".partial"
 REPLACED: Final = ".replaced"
 
+_drafts: set[Path] = set()
+"""Drafts of this process that are not finished yet."""
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a small UTF-8 file in one step; a reader sees the old text or the new one, never a part.
@@ -57,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 
 def create_text(path: Path, text: str) -> bool:
     """Write a small UTF-8 file in one step unless it exists; of several processes one gets True, the others False."""
-    draft = _beside(path)
+    draft = beside(path)
     try:
         with output_errors(path):
             draft.write_text(text, encoding="utf-8")
@@ -65,7 +69,7 @@ def create_text(path: Path, text: str) -> bool:
     except FileExistsError:
         return False
     finally:
-        draft.unlink(missing_ok=True)
+        discard(draft)
     return True
 
 
@@ -78,7 +82,7 @@ def draft_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be written.
     """
-    draft = _beside(path)
+    draft = beside(path)
     try:
         with output_errors(path):
             yield draft
@@ -88,7 +92,7 @@ def draft_file(path: Path, *, flush: bool = True) -> Iterator[Path]:
             if flush and os.name == "posix":  # elsewhere a folder cannot be opened
                 sync(path.parent)
     finally:
-        draft.unlink(missing_ok=True)
+        discard(draft)
 
 
 def draft_of(folder: Path) -> Path:
@@ -138,8 +142,25 @@ def _umask() -> int:
     return mask
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{_mark()}-{os.getpid()}.{uuid.uuid4().hex}")
+def beside(path: Path) -> Path:
+    """A new hidden name beside ``path``, for what this process removes by ``discard``, or else when it ends."""
+    draft = path.with_name(f".{path.name}.{_mark()}-{os.getpid()}.{uuid.uuid4().hex}")
+    _drafts.add(draft)
+    return draft
+
+
+def discard(draft: Path) -> None:
+    """Remove what is at a name of ``beside``, if anything is."""
+    shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+    _drafts.discard(draft)
+
+
+@atexit.register
+def _discard_all() -> None:
+    """Remove drafts that a signal left: it may arrive between any two instructions, also while a draft is removed."""
+    for draft in list(_drafts):
+        if f"-{os.getpid()}." in draft.name:  # not those of the process that this one was forked from
+            discard(draft)
 
 
 def is_dead(draft: Path) -> bool:
@@ -159,12 +180,12 @@ def remove_dead_drafts(path: Path) -> None:
 def scratch_folder(path: Path) -> Iterator[Path]:
     """A new hidden folder beside ``path`` for the time of the block; those of killed processes are removed first."""
     remove_dead_drafts(path)
-    folder = _beside(path)
+    folder = beside(path)
     folder.mkdir(parents=True)
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
 
 
 @cache

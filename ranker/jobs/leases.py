@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Final
 
-from ranker.atomic import create_text, machine
+from ranker.atomic import beside, create_text, discard, machine
 
 REPLACING: Final = ".selection.lease"
 """The lease of a command that replaces the selection in a folder."""
@@ -33,8 +34,13 @@ class Lease:
         self._done = threading.Event()
 
     def take(self) -> bool:
-        """Take the lease; whether this worker has it now."""
+        """Take the lease; whether this worker has it now.
+
+        It is released at the end of the process at the latest, also where a signal arrives before this returns.
+        """
+        atexit.register(self.release)
         if not self._create() and not self._take_over():
+            atexit.unregister(self.release)
             return False
         threading.Thread(target=self._beat, name="ranker-lease", daemon=True).start()
         return True
@@ -44,6 +50,7 @@ class Lease:
         self._done.set()
         if _read(self.path) == self._text:
             self.path.unlink(missing_ok=True)
+        atexit.unregister(self.release)
 
     def _beat(self) -> None:
         while not self._done.wait(STALE / 8):
@@ -58,16 +65,17 @@ class Lease:
         stale_text = _read(self.path)
         if stale_text is None or not self._stale(stale_text):
             return False
-        moved = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
+        moved = beside(self.path)
         try:
             self.path.rename(moved)
+            if _read(moved) != stale_text:
+                if not self.path.exists():
+                    moved.rename(self.path)
+                return False
         except FileNotFoundError:
             return False  # another worker was quicker
-        if _read(moved) != stale_text:
-            if not self.path.exists():
-                moved.rename(self.path)
-            return False
-        moved.unlink()
+        finally:
+            discard(moved)
         return self._create()
 
     def _stale(self, owner: str) -> bool:

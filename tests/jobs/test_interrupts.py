@@ -45,3 +45,46 @@ def test_a_stopped_score_leaves_no_temporary_file(model, tmp_path):
     assert ended.returncode == 143, ended.stderr
     assert "out.jsonl was not written" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+INTERRUPTED = """
+import sys, threading
+from pathlib import Path
+from ranker import atomic
+from ranker.jobs.leases import Lease
+from ranker.signals import Stopped
+
+def interrupt_once(owner, name):
+    function = getattr(owner, name)
+
+    def interrupted(*_, **__):
+        setattr(owner, name, function)
+        raise Stopped(15)
+
+    setattr(owner, name, interrupted)
+
+step, folder = sys.argv[1], Path(sys.argv[2])
+lease = Lease(folder / ".part-0.lease")
+if step == "taking a lease":
+    interrupt_once(threading.Thread, "start")
+    lease.take()
+elif step == "releasing a lease":
+    lease.take()
+    interrupt_once(lease._done, "set")
+    lease.release()
+else:
+    with atomic.draft_file(folder / "rows.jsonl") as draft:
+        draft.write_text("half")
+        interrupt_once(Path, "unlink")
+        raise ValueError
+"""
+"""A signal between two instructions that clean up."""
+
+
+@pytest.mark.parametrize("step", ["taking a lease", "releasing a lease", "removing a draft"])
+def test_a_signal_between_two_instructions_leaves_no_file(step, tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, step, tmp_path], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "Stopped" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
