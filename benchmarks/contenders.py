@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 Groups = list[tuple[str, list[str]]]
 Pass = Callable[[Groups], list[list[float]]]
 
-MAX_LENGTH = 256
-"""Tokens of a row, as the recipe ``encoder-bradley-terry`` reads them."""
+MAX_LENGTH = int(os.environ.get("BENCH_MAX_LENGTH", "256"))
+"""Tokens of a row; by default as the recipe ``encoder-bradley-terry`` reads them."""
 BATCH = 32
 """Batch size of sides that count rows; sentence-transformers' default."""
 
@@ -49,17 +50,19 @@ def ours(model: str, threads: int, **options: object) -> Pass:
     """``ranker.load(model.onnx)``."""
     import ranker
 
+    if "BENCH_MAX_LENGTH" in os.environ:
+        options["text"] = {"max_length": MAX_LENGTH}
     loaded = ranker.load(model, threads=threads, **options)
 
     def run(groups: Groups) -> list[list[float]]:
         prompts, answers = zip(*groups, strict=True)
-        return [scores.tolist() for scores in loaded.score(list(prompts), list(answers))]
+        return [scores.tolist() for scores in loaded.score_batch(list(prompts), list(answers))]
 
     return run
 
 
 def cross_encoder(model: str, threads: int, **options: object) -> Pass:
-    """sentence-transformers on torch, or on ONNX."""
+    """sentence-transformers on torch, ONNX or OpenVINO."""
     import torch
     from sentence_transformers import CrossEncoder
 
@@ -98,6 +101,58 @@ def cross_encoder_int8(model: str, threads: int) -> Pass:
     (file,) = Path(model, "onnx").glob("*qint8_avx512_vnni.onnx")
     options = onnx_options(threads) | {"file_name": f"onnx/{file.name}"}
     return cross_encoder(model, threads, backend="onnx", model_kwargs=options)
+
+
+def cross_encoder_onnx_o3(model: str, threads: int) -> Pass:
+    """sentence-transformers' ONNX backend, fp32, after optimum's fusions of level O3."""
+    if not Path(model, "onnx", "model_O3.onnx").exists():
+        from sentence_transformers import CrossEncoder
+        from sentence_transformers.backend import export_optimized_onnx_model
+
+        plain = CrossEncoder(model, backend="onnx", model_kwargs=onnx_options(threads))
+        export_optimized_onnx_model(plain, "O3", model)
+    options = onnx_options(threads) | {"file_name": "onnx/model_O3.onnx"}
+    return cross_encoder(model, threads, backend="onnx", model_kwargs=options)
+
+
+def cross_encoder_openvino(model: str, threads: int) -> Pass:
+    """sentence-transformers' OpenVINO backend, fp32."""
+    if not Path(model, "openvino", "openvino_model.xml").exists():
+        from sentence_transformers import CrossEncoder
+
+        CrossEncoder(model, backend="openvino", model_kwargs=openvino_options(threads)).save_pretrained(model)
+    return cross_encoder(model, threads, backend="openvino", model_kwargs=openvino_options(threads))
+
+
+def cross_encoder_openvino_int8(model: str, threads: int) -> Pass:
+    """sentence-transformers' OpenVINO backend with its static int8, calibrated on rows of ``data/``; it has no gate."""
+    file = "openvino/openvino_model_qint8_quantized.xml"
+    if not Path(model, file).exists():
+        from sentence_transformers import CrossEncoder
+        from sentence_transformers.backend import export_static_quantized_openvino_model
+
+        plain = CrossEncoder(model, backend="openvino", model_kwargs=openvino_options(threads))
+        rows = {"dataset_name": calibration(Path(model)), "dataset_config_name": "default", "column_name": "text"}
+        export_static_quantized_openvino_model(plain, None, model, dataset_split="train", **rows)
+    return cross_encoder(
+        model, threads, backend="openvino", model_kwargs=openvino_options(threads) | {"file_name": file}
+    )
+
+
+def calibration(folder: Path) -> str:
+    """A folder of texts to calibrate on: 300 prompts of ``data/train.jsonl``, each with an answer."""
+    target = folder / "calibration"
+    target.mkdir(exist_ok=True)
+    lines = (ROOT / "data" / "train.jsonl").read_text(encoding="utf-8").splitlines()[:300]
+    rows = [json.loads(line) for line in lines]
+    texts = [json.dumps({"text": f"{row['prompt']} {row['candidates'][0]}"}) for row in rows]
+    (target / "train.jsonl").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return str(target)
+
+
+def openvino_options(threads: int) -> dict[str, object]:
+    """Threads of OpenVINO, and fp32 where the processor has bf16."""
+    return {"ov_config": {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}}
 
 
 def onnx_options(threads: int) -> dict[str, object]:
@@ -180,6 +235,9 @@ SIDES: dict[str, Callable[[str, int], Pass]] = {
         cross_encoder_bf16,
         cross_encoder_onnx,
         cross_encoder_int8,
+        cross_encoder_onnx_o3,
+        cross_encoder_openvino,
+        cross_encoder_openvino_int8,
         pipeline,
         single_batch,
         blender,

@@ -65,6 +65,9 @@ PEAK = (
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
 HOST_PROMPTS = 4096
+LENGTHS = (32, 128, 512)
+LENGTH_TOKENS = 6144
+CALLS = 200
 PROMPTS = {8: 4, 16: 1}
 """Prompts of a ranking pass by number of candidates."""
 
@@ -128,8 +131,12 @@ def groups_of(file: Path | None, count: int, candidates: int) -> list[tuple[str,
 class Contender:
     """A process that holds one model and answers each line with a pass."""
 
-    def __init__(self, side: str, model: Path, groups: Path, threads: int, python: str) -> None:
+    def __init__(
+        self, side: str, model: Path, groups: Path, threads: int, python: str, max_length: int | None = None
+    ) -> None:
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+        if max_length is not None:
+            environment["BENCH_MAX_LENGTH"] = str(max_length)
         environment |= {"TOKENIZERS_PARALLELISM": "true"}
         command = [python, str(WORKER), side, str(model), str(groups), str(threads)]
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
@@ -158,19 +165,31 @@ class Contender:
         return json.loads(line)
 
 
-def interleaved(
-    contenders: dict[str, tuple[str, Path, str]], groups: list[Any], options: argparse.Namespace, folder: Path
-) -> dict[str, dict[str, Any]]:
-    """Rounds of one pass each: medians, ratios to the first contender, and agreement with its scores."""
+Sides = dict[str, tuple[str, Path, str]]
+"""By name: the function of ``contenders.py``, its model, and the Python of its environment."""
+
+
+def in_turn(
+    contenders: Sides, groups: list[Any], threads: int, rounds: int, folder: Path, max_length: int | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """The passes of every contender: in each round one of each, one after the other."""
     file = folder / "groups.json"
     file.write_text(json.dumps(groups), encoding="utf-8")
-    running = {n: Contender(side, model, file, options.threads, py) for n, (side, model, py) in contenders.items()}
+    running = {n: Contender(side, model, file, threads, py, max_length) for n, (side, model, py) in contenders.items()}
     passes: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for name, contender in running.items():
             passes[name].append(contender.run())
     for contender in running.values():
         contender.stop()
+    return passes
+
+
+def interleaved(
+    contenders: Sides, groups: list[Any], options: argparse.Namespace, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Rounds of one pass each: medians, ratios to the first contender, and agreement with its scores."""
+    passes = in_turn(contenders, groups, options.threads, options.rounds, folder)
     first = next(iter(passes))
     rows = sum(len(answers) for _, answers in groups)
     truth = passes[first][0]["scores"]
@@ -202,18 +221,14 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     run = options.runs / "encoder-bradley-terry"
     checkpoint = plain(run / "checkpoint", folder / "plain")
     here, other = sys.executable, options.onnx_python
-    contenders = {
-        "ranker fp32": ("ours", run / "model.onnx", here),
+    contenders = best_sides(options, checkpoint) | {
         "ranker torch bf16": ("ours_bf16", run / "checkpoint", here),
-        "CrossEncoder torch fp32": ("cross_encoder", checkpoint, here),
         "CrossEncoder torch bf16": ("cross_encoder_bf16", checkpoint, here),
         "transformers pipeline": ("pipeline", checkpoint, here),
     }
-    if (run / "model.int8.onnx").exists():
-        contenders["ranker int8"] = ("ours", run / "model.int8.onnx", here)
     if other:
         contenders |= {
-            "CrossEncoder ONNX fp32": ("cross_encoder_onnx", checkpoint, other),
+            "CrossEncoder ONNX O3": ("cross_encoder_onnx_o3", checkpoint, other),
             "CrossEncoder ONNX int8 (no gate)": ("cross_encoder_int8", checkpoint, other),
             "one padded batch per prompt": ("single_batch", checkpoint, other),
         }
@@ -227,6 +242,61 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
             work * row["prompts_per_second"] / len(groups) / limits["int8" if "int8" in name else "fp32"]
         )
     return results
+
+
+def best_sides(options: argparse.Namespace, checkpoint: Path) -> Sides:
+    """The fastest ways to run a reward model, here and in sentence-transformers; ``checkpoint`` is of ``plain``."""
+    run, here, other = options.runs / "encoder-bradley-terry", sys.executable, options.onnx_python
+    sides = {"ranker fp32": ("ours", run / "model.onnx", here)}
+    if (run / "model.int8.onnx").exists():
+        sides["ranker int8"] = ("ours", run / "model.int8.onnx", here)
+    sides["CrossEncoder torch fp32"] = ("cross_encoder", checkpoint, here)
+    if other:
+        sides |= {
+            "CrossEncoder ONNX fp32": ("cross_encoder_onnx", checkpoint, other),
+            "CrossEncoder OpenVINO fp32": ("cross_encoder_openvino", checkpoint, other),
+            "CrossEncoder OpenVINO int8 (no gate)": ("cross_encoder_openvino_int8", checkpoint, other),
+        }
+    return sides
+
+
+def lengths(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Milliseconds of a row of 32, 128 and 512 tokens, as many rows as make ``LENGTH_TOKENS``."""
+    sides = best_sides(options, plain(options.runs / "encoder-bradley-terry" / "checkpoint", folder / "lengths"))
+    result: dict[str, dict[str, Any]] = {name: {} for name in sides}
+    for tokens in LENGTHS:
+        rows = rows_of_length(options, tokens, LENGTH_TOKENS // tokens)
+        for name, runs in in_turn(sides, rows, options.threads, options.rounds, folder, max(LENGTHS)).items():
+            milliseconds = 1000 * median(run["seconds"] for run in runs) / len(rows)
+            result[name] |= {f"ms_of_{tokens}_tokens": milliseconds, "rounds": len(runs)}
+    return result
+
+
+def rows_of_length(options: argparse.Namespace, tokens: int, count: int) -> list[tuple[str, list[str]]]:
+    """Rows of exactly so many tokens, each of other words."""
+    scorer = OnnxScorer(options.runs / "encoder-bradley-terry" / "model.onnx")
+    words = sorted({word for row in islice(build.rows("validation"), 400) for word in row["prompt"].split()})
+    rng = random.Random(tokens)
+
+    def row() -> tuple[str, list[str]]:
+        prompt, answer = rng.choice(words), ""
+        while (length := scorer.token_counts(Group(prompt, (answer,)))[0]) < tokens:
+            answer += " " + " ".join(rng.choices(words, k=max(1, (tokens - length) // 4)))
+        return (prompt, [answer]) if length == tokens else row()
+
+    return [row() for _ in range(count)]
+
+
+def latency(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Milliseconds of one call with one answer of 32 and of 128 tokens: the median and the slowest in a hundred."""
+    sides = best_sides(options, plain(options.runs / "encoder-bradley-terry" / "checkpoint", folder / "latency"))
+    result: dict[str, dict[str, Any]] = {name: {} for name in sides}
+    for tokens in LENGTHS[:2]:
+        passes = in_turn(sides, rows_of_length(options, tokens, 1), options.threads, CALLS, folder)
+        for name, runs in passes.items():
+            middle, slow = np.percentile([1000 * run["seconds"] for run in runs], (50, 99))
+            result[name] |= {f"p50_ms_of_{tokens}": float(middle), f"p99_ms_of_{tokens}": float(slow), "calls": CALLS}
+    return result
 
 
 def plain(checkpoint: Path, folder: Path) -> Path:
@@ -284,7 +354,7 @@ def ceilings(threads: int) -> dict[str, float]:
     return operations
 
 
-def ordered_pair(options: argparse.Namespace, folder: Path) -> dict[str, tuple[str, Path, str]]:
+def ordered_pair(options: argparse.Namespace, folder: Path) -> Sides:
     """One model in the layout ordered_pair with random weights, in LLM-Blender and here."""
     model, tokenizer = pairwise.from_backbone(offline_backbone(), layout="ordered_pair", max_length=512)
     kinds = model.backbone.embeddings.token_type_embeddings.weight.data
@@ -414,35 +484,57 @@ def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
 
 
 def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """Eight rows as a whole process, from the command line to the last score."""
+    """Eight rows as a whole process, from the command line to the last score: seconds, and the most memory."""
     checkpoint = plain(options.runs / "encoder-bradley-terry" / "checkpoint", folder / "started")
     rows = groups_of(options.rows, 8, 1)
     file = folder / "eight.jsonl"
     lines = [json.dumps({"prompt": prompt, "candidates": answers}) for prompt, answers in rows]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    cross_encoder_script = (
-        "import json; from sentence_transformers import CrossEncoder; "
-        f"rows = [json.loads(line) for line in open({str(file)!r})]; "
-        f"print(CrossEncoder({str(checkpoint)!r}, device='cpu')"
-        ".predict([(r['prompt'], r['candidates'][0]) for r in rows]))"
-    )
-    onnx_file = str(options.runs / "encoder-bradley-terry" / "model.onnx")
-    commands = {
-        "ranker score": [sys.executable, "-m", "ranker", "score", "--onnx", onnx_file, "--input", str(file)],
-        "CrossEncoder": [sys.executable, "-c", cross_encoder_script],
-    }
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+
+    def cross_encoder(backend: str) -> str:
+        return (
+            "import json; from sentence_transformers import CrossEncoder; "
+            f"rows = [json.loads(line) for line in open({str(file)!r})]; "
+            f"print(CrossEncoder({str(checkpoint)!r}, device='cpu', backend={backend!r})"
+            ".predict([(r['prompt'], r['candidates'][0]) for r in rows]))"
+        )
+
+    score = [sys.executable, "-m", "ranker", "score", "--input", str(file), "--onnx"]
+    commands = {"CrossEncoder": [sys.executable, "-c", cross_encoder("torch")]}
+    for name, model in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
+        if (path := options.runs / "encoder-bradley-terry" / model).exists():
+            commands[f"ranker score {name}"] = [*score, str(path)]
+    if options.onnx_python:
+        for name, side in (("ONNX", "cross_encoder_onnx"), ("OpenVINO", "cross_encoder_openvino")):
+            (folder / "groups.json").write_text(json.dumps(rows), encoding="utf-8")
+            Contender(side, checkpoint, folder / "groups.json", options.threads, options.onnx_python).stop()  # exports
+            commands[f"CrossEncoder {name}"] = [options.onnx_python, "-c", cross_encoder(name.lower())]
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(options.rounds):
         for name, command in commands.items():
             start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True, env=environment)
-            times[name].append(time.perf_counter() - start)
-    ratio = median(b / a for a, b in zip(*times.values(), strict=True))
+            peak = peak_of(command)
+            runs[name].append((time.perf_counter() - start, peak))
     return {
-        name: {"seconds": median(seconds), "rounds": len(seconds), "speed_of_CrossEncoder": share}
-        for (name, seconds), share in zip(times.items(), (ratio, 1.0), strict=True)
+        name: {
+            "seconds": median(seconds for seconds, _ in measured),
+            "speed_of_CrossEncoder": median(
+                b / a for (a, _), (b, _) in zip(measured, runs["CrossEncoder"], strict=True)
+            ),
+            "peak_MiB": median(peak for _, peak in measured),
+            "rounds": len(measured),
+        }
+        for name, measured in runs.items()
     }
+
+
+def peak_of(command: list[str]) -> float:
+    """Run a command; the most memory that it had, in MiB."""
+    # A child's peak includes the memory of its parent at the fork, so a small parent starts it.
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    starter = [sys.executable, "-S", "-c", PEAK, *command]
+    run = subprocess.run(starter, check=True, capture_output=True, text=True, env=environment)
+    return int(run.stdout.splitlines()[-1]) / 1024
 
 
 def memory(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
@@ -465,9 +557,7 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any
         command = [sys.executable, "-m", "ranker", "score", "--onnx", str(onnx_file), "--input", str(file)]
         start = time.perf_counter()
         command += ["--output", str(folder / "scored.jsonl")]
-        # A child's peak includes the memory of its parent at the fork, so a small parent starts it.
-        run = subprocess.run([sys.executable, "-S", "-c", PEAK, *command], check=True, capture_output=True, text=True)
-        peak = int(run.stdout.splitlines()[-1]) / 1024
+        peak = peak_of(command)
         rows[f"{count} rows"] = {
             "peak_MiB": peak,
             "over_the_file_MiB": peak - onnx_file.stat().st_size / 2**20,
@@ -527,6 +617,8 @@ def table(part: dict[str, dict[str, Any]]) -> str:
 PARTS = {
     "host": host,
     "pointwise": pointwise,
+    "lengths": lengths,
+    "latency": latency,
     "ranking": ranking,
     "deberta": deberta,
     "start-up": start_up,

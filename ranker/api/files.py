@@ -103,6 +103,8 @@ def filter_files(
     from ranker.jobs import job, stored
 
     _check_share(keep_top)
+    selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
+    stored.check_selection(selection, keep_top)
     folder = Path(output)
     if ":/" not in str(folder):  # an object store is refused by the job, in its words
         check_folder(folder)
@@ -122,7 +124,6 @@ def filter_files(
     elif engine != "local" or workers or address:
         raise ConfigError(f"expected engine local, or ray for workers and address, got '{engine}'")
     scorer = BatchScorer(os.fspath(model), columns=columns, prefix=prefix, threads=threads, **options)
-    selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
     common: dict[str, Any] = {"part_rows": part_rows, "selection": selection, "work": work, "wait": wait}
     common["progress"] = progress or (lambda rows: None)
     try:

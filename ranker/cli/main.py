@@ -115,6 +115,7 @@ def options(
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="ranker: %(message)s", stream=sys.stderr
     )
+    logging.getLogger("huggingface_hub").propagate = False  # it prints its warnings itself
 
 
 def main() -> None:

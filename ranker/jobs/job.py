@@ -20,7 +20,7 @@ from ranker.errors import ConfigError, DataError, JobError
 from ranker.jobs import integrity, parts, summary
 from ranker.jobs.leases import REPLACING, Lease, held
 from ranker.jobs.plan import PART_ROWS, PLAN, SCORED, Part, Plan, Reader, expanded, make_plan, read, start_or_resume
-from ranker.jobs.select import OutputRows, Select, Selection, selector
+from ranker.jobs.select import OutputRows, Select, Selection, numbers, selector
 from ranker.jobs.sketch import Sketch
 from ranker.progress import current, stage
 from ranker.records import BadRow, Group
@@ -343,6 +343,7 @@ class Job:
         sketch = Sketch()
         answers = answers_read = 0
         self.scores.check(self.plan.settings)
+        number = "margin" if self.scores.facts().get("relative") else "score"
         tokens = self.plan.settings["max_tokens_per_forward"]
         rows = self.reader.rows(part)
         for start in range(0, len(rows), BATCH):
@@ -354,7 +355,8 @@ class Job:
             for row, group, result in scored_rows:
                 errors += result.error is not None
                 first_error = first_error or result.error
-                sketch.add([result.scores.max()] if result.error is None and len(result.scores) else [])
+                value = numbers(group, result)[number] if isinstance(group, Group) and result.error is None else None
+                sketch.add([] if value is None else [value])
                 if self.select is None:
                     kept.append(row)
                 elif result.error is not None or not isinstance(group, Group):
@@ -391,6 +393,7 @@ class Job:
             "rows": len(kept),
             "errors": errors,
             "first_error": first_error,
+            "number": number,
             "scores": sketch.coarse(),
             "answers": answers,
             "answers_read": answers_read,

@@ -232,7 +232,8 @@ def check_same(folder: Path, earlier: Plan, plan: Plan) -> None:
     """
     known = dict(_flat(json.loads(json.dumps(asdict(earlier)))))
     now = dict(_flat(json.loads(json.dumps(asdict(plan)))))
-    for name in [*now, *(name for name in known if name not in now)]:
+    # Another model has another precision and engine too; the model is what the user changed.
+    for name in sorted({**now, **known}, key=lambda name: name != "settings.model"):
         before, value = known.get(name, "nothing"), now.get(name, "nothing")
         if before != value and not name.endswith(".modified"):
             option = next((label for start, label in NAMES.items() if name.startswith(start)), "it")

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from ranker.data.files import Row, rename_collisions
+from ranker.errors import ConfigError
 from ranker.jobs.keep import rule
 from ranker.metrics import top_margin
 from ranker.records import Group, plain_answer, plain_prompt
@@ -44,8 +45,10 @@ def selector(selection: Selection) -> Select:
     """The function of a selection: from a row with results, its group and its scores to the output row, or None.
 
     Raises:
-        ConfigError: an invalid expression.
+        ConfigError: an invalid expression, or an unknown form of the rows.
     """
+    if selection.output_rows not in OUTPUTS:
+        raise ConfigError(f"output_rows: expected {', '.join(OUTPUTS)}, got {selection.output_rows!r:.40}")
     keeps = rule(selection.keep) if selection.keep is not None else lambda values: True
 
     def select(row: Row, group: Group, result: GroupScores) -> Row | None:

@@ -96,7 +96,7 @@ def score_and_select(
         JobError: the folder holds another job, or its scores were discarded and the selection is another one.
         DataError: as in ``job.score``, or no row could be scored.
     """
-    _check(selection, share)
+    check_selection(selection, share)
     files = expanded(inputs)
     check_candidates(scorer, files, selection)
     scores = folder / SCORED
@@ -174,7 +174,7 @@ def select_stored(
         JobError: the folder holds another job, other workers are selecting in it, or a scored part was changed.
         DataError: no row could be scored.
     """
-    _check(selection, share)
+    check_selection(selection, share)
     if folder.resolve() == scores.resolve():
         raise ConfigError(f"{folder}: holds all scored rows; give the selected ones a folder of their own with -o")
     scoring = read(scores)
@@ -200,14 +200,20 @@ def select_stored(
     tables = frozenset(
         source.path for source, part in zip(sources, scoring.parts(), strict=True) if is_table(part.source)
     )
-    rows = FromRows(RowReader(scoring.settings["columns"], prefix), tables, _lost(scores, sources, facts, prefix))
+    reader, lost = RowReader(scoring.settings["columns"], prefix), _lost(scores, sources, facts, prefix)
+    rows = FromRows(reader, tables, lost, relative=relative)
     return finished(Job(rows, plan, folder, replace(selection, keep=keep)), "selecting", progress, wait=wait)
 
 
-def _check(selection: Selection, share: float | None) -> None:
+def check_selection(selection: Selection, share: float | None) -> None:
+    """Refuse an invalid selection before any work starts.
+
+    Raises:
+        ConfigError: a share outside (0, 1], an invalid expression, or an unknown form of the rows.
+    """
     if share is not None and not 0 < share <= 1:
         raise ConfigError(f"expected a share in (0, 1], got {share}")
-    selector(selection)  # raises for an invalid selection before any work starts
+    selector(selection)
     if selection.keep:
         normalized(selection.keep)
 
@@ -353,12 +359,13 @@ class FromRows:
         reader: reads the rows.
         tables: files whose rows are of CSV files, so that all cells are texts.
         lost: by the scored file of a part the rows that failed when it was scored and are not in it.
+        relative: whether the scores are comparable only within a prompt.
     """
 
     stored = True
 
-    def __init__(self, reader: RowReader, tables: frozenset[str], lost: Mapping[str, Lost]) -> None:
-        self.reader, self.tables, self.lost = reader, tables, lost
+    def __init__(self, reader: RowReader, tables: frozenset[str], lost: Mapping[str, Lost], *, relative: bool) -> None:
+        self.reader, self.tables, self.lost, self.relative = reader, tables, lost, relative
 
     @property
     def prefix(self) -> str:
@@ -367,7 +374,7 @@ class FromRows:
 
     def facts(self) -> dict[str, Any]:
         """See ``RowScores``."""
-        return {}
+        return {"relative": self.relative}
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """See ``RowScores``: nothing is scored."""

@@ -115,10 +115,10 @@ def score_stream(
                 reason = reason or row["error"] or ""
                 progress(1)
     except KeyboardInterrupt as error:
-        kept = (
-            "what was written stays" if target == "-" else f"{target} was not written (ranker filter keeps its parts)"
-        )
-        raise InterruptedRunError(f"stopped after {rows} rows; {kept}", number_of(error)) from error
+        text = f"stopped; {target} was not written (ranker filter keeps its parts)"
+        if target == "-":
+            text = f"stopped after {rows} rows; what was written stays"
+        raise InterruptedRunError(text, number_of(error)) from error
     if rows and (errors / rows > max_error_rate or errors == rows):
         allowed = "" if errors == rows else f" (allowed {max_error_rate:.1%})"
         name = source if isinstance(source, str) else "rows"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ranker.atomic import write_text
 from ranker.jobs.parts import facts
-from ranker.jobs.plan import SCORED, Plan
+from ranker.jobs.plan import PLAN, SCORED, Plan
 from ranker.progress import duration
 from ranker.scoring.distinct import ReadCount
 
@@ -25,7 +25,10 @@ HEIGHT: Final = 160
 
 @dataclass(slots=True)
 class Counts:
-    """Rows of a whole job, and counts of the (coarse) scores of the rows' best candidates."""
+    """Rows of a whole job, and counts of a (coarse) number of the rows' best candidates.
+
+    The number is the ``score`` or, of a model that compares the answers of a prompt, the ``margin`` over the next one.
+    """
 
     read: int = 0
     written: int = 0
@@ -33,6 +36,7 @@ class Counts:
     answers: int = 0
     answers_read: int = 0
     first_error: str | None = None
+    number: str = "score"
     scores: Counter[float] = field(default_factory=Counter)
 
     @property
@@ -41,7 +45,7 @@ class Counts:
         return sum(self.scores.values())
 
     def quantile(self, share: float) -> float:
-        """The score at the quantile ``share``, to 6 %."""
+        """The number at the quantile ``share``, to 6 %."""
         passed = 0
         for score, count in sorted(self.scores.items()):
             passed += count
@@ -60,6 +64,7 @@ def counted(folder: Path) -> Counts:
         counts.answers += part.get("answers", 0)
         counts.answers_read += part.get("answers_read", 0)
         counts.first_error = counts.first_error or part["first_error"]
+        counts.number = part.get("number", counts.number)
         counts.scores.update({float(score): count for score, count in part["scores"].items()})
     return counts
 
@@ -67,8 +72,7 @@ def counted(folder: Path) -> Counts:
 def write_summary(folder: Path, plan: Plan) -> Counts:
     """Write both files, and return the counts in them."""
     counts = counted(folder)
-    scored = folder / SCORED if (folder / SCORED).exists() else folder
-    rows = _rows(counts, plan, Scoring.of(scored))
+    rows = _rows(counts, plan, Scoring.of(_scored_in(folder, plan)))
     lines = ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in rows)]
     write_text(folder / MARKDOWN, "\n".join([f"# {folder.name}", "", *lines, ""]))
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
@@ -97,6 +101,14 @@ class Scoring:
         return f"{self.rows:,} rows in {duration(self.seconds)} of all workers together{pace}"
 
 
+def _scored_in(folder: Path, plan: Plan) -> Path:
+    """The folder in which the rows of a job were scored: its own, or the one that it selects from."""
+    if (folder / SCORED).exists():
+        return folder / SCORED
+    before = Path(plan.sources[0].path).parent
+    return before if "input" in plan.settings and (before / PLAN).exists() else folder
+
+
 def _threshold(plan: Plan) -> dict[str, Any] | None:
     threshold: dict[str, Any] | None = plan.settings.get("threshold")
     return threshold
@@ -121,7 +133,7 @@ def _rows(counts: Counts, plan: Plan, scoring: Scoring) -> list[tuple[str, str]]
         ("selection", selection_in_words(plan)),
         ("scoring", str(scoring)),
         *(
-            (f"best score, {share:.0%} quantile (within 6 %)", f"{counts.quantile(share):.3g}")
+            (f"{NUMBERS[counts.number]}, {share:.0%} quantile (within 6 %)", f"{counts.quantile(share):.3g}")
             for share in QUANTILES
             if counts.scored
         ),
@@ -147,6 +159,9 @@ def selection_in_words(plan: Plan) -> str:
     return "; ".join(words) or "all rows"
 
 
+NUMBERS: Final = {"score": "best score", "margin": "margin, best minus next"}
+"""The number that is drawn, in the rows of the summary."""
+
 WORDS: Final = {"best": "with the best answer", "pairs": "as pairs of the best and the worst answer"}
 """What becomes of the rows, by the plan's name for it."""
 
@@ -158,7 +173,7 @@ def answers_rows(counts: Counts) -> list[tuple[str, str]]:
 
 
 def _plot(totals: Counts, threshold: dict[str, Any] | None) -> str:
-    """A histogram of the best scores, in logits, with the threshold where it is one of scores."""
+    """A histogram of the best scores or margins, in logits, with the threshold where it is one of the same number."""
     if not totals.scored:
         return ""
     low, high = totals.quantile(0.001), totals.quantile(0.999)
@@ -172,14 +187,15 @@ def _plot(totals: Counts, threshold: dict[str, Any] | None) -> str:
         f'height="{HEIGHT * count / top:.1f}"><title>{low + place * step:.3g}: {count} rows</title></rect>'
         for place, count in enumerate(counts)
     )
+    label = "score of the best candidate" if totals.number == "score" else "margin of the best candidate over the next"
     ends = (
         f'<text x="0" y="{HEIGHT + 16}">{low:.3g}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT + 16}" text-anchor="end">{high:.3g}</text>'
-        f'<text x="{WIDTH / 2}" y="{HEIGHT + 16}" text-anchor="middle">score of the best candidate (logits), '
+        f'<text x="{WIDTH / 2}" y="{HEIGHT + 16}" text-anchor="middle">{label} (logits), '
         f"n = {totals.scored}</text>"
     )
     line = ""
-    if threshold is not None and threshold["number"] == "score":
+    if threshold is not None and threshold["number"] == totals.number:
         at = min(1.0, max(0.0, (threshold["at_least"] - low) / ((high - low) or 1.0))) * WIDTH
         side, shift = ("end", -4) if at > WIDTH / 2 else ("start", 4)
         line = (

@@ -38,7 +38,7 @@ class TrainingStopped(Stopped):
     def __str__(self) -> str:
         return (
             f"stopped after step {self.step} of {self.steps}, saved in {self.folder}; "
-            "continue with the same call and resume=True"
+            "continue with the same call and resume=True (without overwrite)"
         )
 
 

@@ -186,7 +186,7 @@ def _check_settings(config: RunConfig, output: Path) -> None:
     ]
     if changed:
         raise ConfigError(
-            f"{output}: the interrupted run had other settings: {'; '.join(changed)}. Resume with the same settings, "
+            f"{output}: the earlier run had other settings: {'; '.join(changed)}. Resume with the same settings, "
             "delete the earlier run with --overwrite (overwrite=True), or choose another output_dir"
         )
 

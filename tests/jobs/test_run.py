@@ -293,14 +293,16 @@ def test_the_part_of_a_dead_worker_is_free_at_once(model, lines, tmp_path):
 
 def test_a_summary_counts_what_became_of_the_rows(model, lines, tmp_path):
     job.score(BatchScorer(model), [str(lines)], tmp_path / "all", part_rows=7)
-    best = [max(row["ranker_scores"]) for row in read(tmp_path / "all") if row["ranker_scores"]]
+    rows = [row for row in read(tmp_path / "all") if row["ranker_scores"]]
+    best = [max(row["ranker_scores"]) for row in rows]
+    margins = [row["ranker_margin"] for row in rows if row["ranker_margin"] is not None]
     job.score(BatchScorer(model), [str(lines)], tmp_path / "kept", part_rows=7, selection=Selection("score > 0"))
     status = summary.counted(tmp_path / "kept")
-    assert (status.read, status.errors, status.scored) == (42, 2, len(best))
+    assert (status.read, status.errors, status.number, status.scored) == (42, 2, "margin", len(margins))
     assert status.written == sum(score > 0 for score in best)
-    assert status.quantile(0.5) == pytest.approx(np.quantile(best, 0.5, method="lower"), rel=0.07, abs=0.01)
+    assert status.quantile(0.5) == pytest.approx(np.quantile(margins, 0.5, method="lower"), rel=0.07, abs=0.01)
     page = (tmp_path / "kept" / "summary.html").read_text()
-    assert f"n = {len(best)}" in page
+    assert f"margin of the best candidate over the next (logits), n = {len(margins)}" in page
     assert f"| rows written | {status.written} " in (tmp_path / "kept" / "summary.md").read_text()
 
 

@@ -233,3 +233,21 @@ def test_the_summary_names_what_a_reader_asks_for(lines, pointwise, tmp_path):
     page = (tmp_path / "kept" / "summary.html").read_text()
     assert ">threshold " in page
     assert "<line " in page
+    ranker.select_rows(tmp_path / "kept", tmp_path / "fewer", keep_top=0.1)
+    assert f"| model | {pointwise} (SHA-256 " in (tmp_path / "fewer" / "summary.md").read_text()
+
+
+def test_the_summary_of_a_model_that_compares_answers_draws_margins_and_their_threshold(lines, model, tmp_path):
+    ranker.filter_files(lines, model, tmp_path / "kept", keep_top=0.5)
+    text = (tmp_path / "kept" / "summary.md").read_text()
+    assert "margin >= " in text
+    assert "| margin, best minus next, 50% quantile (within 6 %) |" in text
+    assert "best score" not in text
+    assert "<line " in (tmp_path / "kept" / "summary.html").read_text()
+
+
+@pytest.mark.parametrize("wrong", [{"keep": "scor > 1"}, {"keep_top": 1.5}, {"output_rows": "none"}])
+def test_a_wrong_selection_leaves_no_folder(wrong, lines, pointwise, tmp_path):
+    with pytest.raises(ConfigError):
+        ranker.filter_files(lines, pointwise, tmp_path / "kept", **wrong)
+    assert not (tmp_path / "kept").exists()

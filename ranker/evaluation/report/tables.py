@@ -210,7 +210,11 @@ def _length_rows(bias: LengthBias) -> list[tuple[str, str]]:
         ("length: accuracy where it is shorter", bias.shorter),
         ("length: accuracy at equal length", bias.controlled),
     ]
-    return [(name, str(estimate)) for name, estimate in rows if estimate.n]
+    shown = [(name, str(estimate)) for name, estimate in rows if estimate.n]
+    if not bias.controlled.n and bias.longer.n + bias.shorter.n:
+        always = "longer" if bias.longer.n else "shorter"
+        shown.append((rows[-1][0], f"unknown: the better answer of these rows is always {always}"))
+    return shown
 
 
 def _list_rows(report: ModelReport) -> list[tuple[str, str]]:

@@ -24,7 +24,8 @@ class LengthBias:
 
     ``correlation`` is Spearman's within prompts, averaged; accuracies are of comparisons whose preferred answer is
     longer, shorter, or equally long; ``controlled`` is the accuracy at equal length, by a logistic regression on the
-    logarithm of the ratio of lengths.
+    logarithm of the ratio of lengths. It has no rows where the preferred answers are all longer, or all shorter: such
+    comparisons say nothing of equal lengths.
     """
 
     correlation: Estimate
@@ -54,12 +55,17 @@ def length_bias(
     )
     ratio = np.log((left + 1) / (right + 1)) * np.sign(decided.targets - 0.5) if len(decided.logits) else np.zeros(0)
     correct = credit(decided)
+    both_sides = (ratio <= 0).any() and (ratio >= 0).any()
     return LengthBias(
         _within_prompts(preferences, lengths, results, relative),
         accuracy(decided.where(ratio > 0)),
         accuracy(decided.where(ratio < 0)),
         accuracy(decided.where(ratio == 0)),
-        clustered(decided.prompts, lambda rows: _at_zero(ratio[rows], correct[rows]), resamples=RESAMPLES),
+        clustered(
+            decided.prompts if both_sides else decided.prompts[:0],
+            lambda rows: _at_zero(ratio[rows], correct[rows]),
+            resamples=RESAMPLES,
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from scipy.stats import binomtest, kendalltau, spearmanr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ndcg_score
 
+from ranker.evaluation.report import tables
 from ranker.evaluation.statistics import agreement, best_of_n, bootstrap, calibration, length, paired
 from ranker.metrics import Comparisons, comparisons
 from ranker.records import Preference
@@ -119,6 +120,15 @@ def test_length_bias_is_what_scipy_and_scikit_learn_say():
     assert measured.longer.n + measured.shorter.n + measured.equal.n == len(pairs)
     model = LogisticRegression(C=1e8).fit(ratio[:, None], right)
     assert measured.controlled.value == pytest.approx(model.predict_proba([[0.0]])[0, 1], abs=1e-3)
+
+
+def test_the_accuracy_at_equal_length_is_unknown_where_the_better_answer_is_always_longer():
+    rows = preferences(np.full((20, 2), [30, 3]), np.full((20, 2), [1.0, 0.0]))
+    results = scored(*np.full((20, 2), [1.0, 0.0]))
+    measured = length.length_bias(rows, results, comparisons(rows, results), relative=True)
+    assert measured.longer.value == 1
+    assert measured.controlled.n == 0
+    assert tables._length_rows(measured)[-1][1] == "unknown: the better answer of these rows is always longer"
 
 
 def test_best_of_n_is_the_mean_over_all_draws():
