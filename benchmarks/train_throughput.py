@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+from ranker.extras import offline_backbone
+
 WARM = 5
 LEARNING_RATE = 1e-4
 MAX_LENGTH = 384
@@ -39,13 +41,31 @@ def main() -> None:
     parser.add_argument("--max-tokens-per-forward", type=int, default=2048)
     parser.add_argument("--precision", choices=["auto", "bf16", "fp32"], default="auto")
     parser.add_argument("--sides", nargs="+", default=["ours", "trl"])
+    parser.add_argument("--model", default="offline", help="the encoder: the packaged one, or a folder")
+    parser.add_argument(
+        "--deberta",
+        type=int,
+        metavar="LAYERS",
+        help="in the place of the encoder a DeBERTa-v3-base of so many layers with random weights: speed only",
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--run", choices=["ours", "trl"], help="one run, used by this script itself")
     options = parser.parse_args()
     options.rows, options.held_out = options.rows.resolve(), options.held_out.resolve()
     if options.run:
+        if options.model == "offline":
+            options.model = offline_backbone()
         print(json.dumps(SIDES[options.run](options, options.seeds[0])))
         return
+    with tempfile.TemporaryDirectory() as folder:
+        if options.deberta:
+            deberta(Path(folder), options.deberta)
+            options.model = folder
+        run_all(options)
+
+
+def run_all(options: argparse.Namespace) -> None:
+    """One run after the other, each in a process of its own."""
     results = []
     for seed in options.seeds:
         for side in options.sides:
@@ -57,6 +77,8 @@ def main() -> None:
                 side,
                 "--seeds",
                 str(seed),
+                "--model",
+                options.model,
             ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -66,6 +88,31 @@ def main() -> None:
     report(results)
     if options.out:
         options.out.write_text("".join(json.dumps(result) + "\n" for result in results))
+
+
+def deberta(folder: Path, layers: int) -> None:
+    """Random weights in the shape of DeBERTa-v3-base, with the packaged encoder's tokenizer."""
+    from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
+
+    tokenizer = AutoTokenizer.from_pretrained(offline_backbone())
+    tokenizer.save_pretrained(folder)
+    config = DebertaV2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=768,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        relative_attention=True,
+        position_buckets=256,
+        pos_att_type=["p2c", "c2p"],
+        share_att_key=True,
+        norm_rel_ebd="layer_norm",
+        position_biased_input=False,
+        max_position_embeddings=512,
+        type_vocab_size=0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    DebertaV2Model(config).save_pretrained(folder)
 
 
 def report(results: list[dict]) -> None:
@@ -151,7 +198,7 @@ def ours(options: argparse.Namespace, seed: int) -> dict:
             f"data.train=[{rows}]",
             f"data.validation=[{options.held_out}]",
             "data.max_eval_samples=8",
-            "model.name_or_path=offline",
+            f"model.name_or_path={options.model}",
             f"model.max_length={MAX_LENGTH}",
             f"training.learning_rate={LEARNING_RATE}",
             f"training.max_tokens_per_forward={options.max_tokens_per_forward}",
@@ -173,12 +220,10 @@ def trl(options: argparse.Namespace, seed: int) -> dict:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardConfig, RewardTrainer
 
-    from ranker.extras import offline_backbone
-
-    tokenizer = AutoTokenizer.from_pretrained(offline_backbone())
+    tokenizer = AutoTokenizer.from_pretrained(options.model)
     tokenizer.eos_token = tokenizer.sep_token
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(offline_backbone(), num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=1)
 
     def text(row, side):
         return f"{row['prompt']} [SEP] {row[side]}"
