@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 Groups = list[tuple[str, list[str]]]
 Pass = Callable[[Groups], list[list[float]]]
 
-MAX_LENGTH = int(os.environ.get("BENCH_MAX_LENGTH", "256"))
+MAX_LENGTH = int(os.environ.get("BENCH_MAX_LENGTH", "512"))
 """Tokens of a row; by default as the recipe ``encoder-bradley-terry`` reads them."""
 BATCH = 32
 """Batch size of sides that count rows; sentence-transformers' default."""

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -112,11 +113,16 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def groups_of(file: Path | None, count: int, candidates: int) -> list[tuple[str, list[str]]]:
-    """``count`` prompts with ``candidates`` answers each, of natural lengths."""
+def groups_of(
+    file: Path | None, count: int, candidates: int, within: OnnxScorer | None = None
+) -> list[tuple[str, list[str]]]:
+    """``count`` prompts with ``candidates`` answers each, of natural lengths; with ``within`` none is cut by it."""
     rng = random.Random(0)
     if file is not None:
         rows = [p.group for p in load_preferences([str(file)]).preferences if len(p.group.candidates) >= candidates]
+        if within is not None:
+            most = within.info.max_length
+            rows = [g for g in rows if max(row_lengths(within, render_prompt(g.prompt), g.candidates)) <= most]
         if len(rows) < count:
             raise SystemExit(f"{file}: {len(rows)} groups have {candidates} candidates, expected {count}")
         return [(render_prompt(g.prompt), list(g.candidates[:candidates])) for g in rng.sample(rows, count)]
@@ -126,6 +132,12 @@ def groups_of(file: Path | None, count: int, candidates: int) -> list[tuple[str,
         return " ".join(rng.choices(words, k=max(3, min(60, round(rng.lognormvariate(np.log(35), 0.7))))))
 
     return [(text(), [text() for _ in range(candidates)]) for _ in range(count)]
+
+
+def row_lengths(scorer: OnnxScorer, prompt: str, answers: Sequence[str]) -> list[int]:
+    """Tokens of the rows [CLS] prompt [SEP] answer [SEP]."""
+    start, *ends = scorer.token_counts(Group("", (prompt, *answers)))
+    return [start + end + 3 for end in ends]
 
 
 class Contender:
@@ -232,7 +244,7 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
             "CrossEncoder ONNX int8 (no gate)": ("cross_encoder_int8", checkpoint, other),
             "one padded batch per prompt": ("single_batch", checkpoint, other),
         }
-    groups = groups_of(options.rows, POINTWISE_ROWS // 2, 2)
+    groups = groups_of(options.rows, POINTWISE_ROWS // 2, 2, OnnxScorer(run / "model.onnx"))
     results = interleaved(contenders, groups, options, folder)
     work, limits = flops(run / "model.onnx", groups), ceilings(options.threads)
     for name, row in results.items():
@@ -280,7 +292,7 @@ def rows_of_length(options: argparse.Namespace, tokens: int, count: int) -> list
 
     def row() -> tuple[str, list[str]]:
         prompt, answer = rng.choice(words), ""
-        while (length := scorer.token_counts(Group(prompt, (answer,)))[0]) < tokens:
+        while (length := row_lengths(scorer, prompt, [answer])[0]) < tokens:
             answer += " " + " ".join(rng.choices(words, k=max(1, (tokens - length) // 4)))
         return (prompt, [answer]) if length == tokens else row()
 

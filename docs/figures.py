@@ -165,6 +165,75 @@ def overload() -> str:
     )
 
 
+def event_loop() -> str:
+    """How long a body holds the server's event loop."""
+    loop = figures("event_loop")
+    return f"{loop['bodies']} bodies: {loop['longest_ms']:.0f} ms at most ({loop['processor']}, {loop['date']})"
+
+
+def bench_conditions() -> str:
+    """Where and with what ``make bench`` was run."""
+    run = figures("bench")["machine"]
+    versions = ", ".join(f"{name} {run[name]}" for name in ("torch", "onnxruntime", "sentence-transformers"))
+    return f"{run['threads']} threads of an {run['cpu']}, {versions}, {run['date']}{run.get('conditions', '')}"
+
+
+def of_bench(part: str, columns: dict[str, str]) -> str:
+    """A table of a part of ``make bench``; ``columns`` are the names in the file, each with its format, by head."""
+    lines = [
+        [name, *(f"{{{column}}}".format(**side) for column in columns.values())]
+        for name, side in figures("bench")[part].items()
+    ]
+    return table(" | ".join(["side", *columns]), lines)
+
+
+def bench_pointwise() -> str:
+    """Scoring speed of a reward model beside other libraries."""
+    columns = {
+        "answers a second": "answers_per_second:.0f",
+        "speed, ranker fp32 = 1": "speed_of_first:.2f",
+        "tau-b with ranker fp32": "tau:.3f",
+    }
+    return of_bench("pointwise", columns)
+
+
+def bench_peers() -> str:
+    """The speed beside CrossEncoder's fastest backends, by precision, and the start-up."""
+    run = figures("bench")
+    sides = run["pointwise"]
+
+    def best(*words: str) -> str:
+        names = [name for name in sides if name.startswith("CrossEncoder") and any(word in name for word in words)]
+        return max(names, key=lambda name: sides[name]["speed_of_first"])
+
+    fp32, int8 = best("fp32", "O3"), best("int8")
+    ours = sides["ranker int8"]
+    backend = int8.removeprefix("CrossEncoder ").removesuffix(" int8 (no gate)")
+    starts = run["start-up"]
+    share = starts["ranker score fp32"]["seconds"] / starts["CrossEncoder"]["seconds"]
+    return (
+        f"{1 / sides[fp32]['speed_of_first']:.2f} times its answers per second in fp32; in int8 "
+        f"{ours['speed_of_first'] / sides[int8]['speed_of_first']:.2f} times ({backend}), with a tau-b of "
+        f"{ours['tau']:.2f} against {sides[int8]['tau']:.2f}; 8 rows as a whole process in {share:.2f} of its time"
+    )
+
+
+def bench_lengths() -> str:
+    """What a row of a length costs, in batches."""
+    return of_bench("lengths", {f"{n} tokens, ms": f"ms_of_{n}_tokens:.1f" for n in (32, 128, 512)})
+
+
+def bench_latency() -> str:
+    """How long one call with one answer takes."""
+    columns = {f"{n} tokens, p{p}, ms": f"p{p}_ms_of_{n}:.1f" for n in (32, 128) for p in (50, 99)}
+    return of_bench("latency", columns)
+
+
+def bench_start_up() -> str:
+    """Eight rows as a whole process."""
+    return of_bench("start-up", {"seconds": "seconds:.2f", "most memory, MiB": "peak_MiB:.0f"})
+
+
 def soak() -> str:
     """A server for an hour."""
     hour = figures("soak")
@@ -288,6 +357,13 @@ FIGURES: dict[str, Callable[[], str]] = {
     "steady_fp32": lambda: steady("fp32"),
     "steady_int8": lambda: steady("int8"),
     "overload": overload,
+    "event_loop": event_loop,
+    "bench": bench_conditions,
+    "bench_peers": bench_peers,
+    "bench_pointwise": bench_pointwise,
+    "bench_lengths": bench_lengths,
+    "bench_latency": bench_latency,
+    "bench_start_up": bench_start_up,
     "soak": soak,
 }
 
