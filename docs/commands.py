@@ -42,7 +42,7 @@ def section(group: Any, context: click.Context, name: str) -> str:
     if example:
         parts.append(f"```console\n$ {' '.join(example.split())}\n```")
     parts.append(f"Usage: `ranker {name} {usage} [OPTIONS]`".replace("  ", " "))
-    rows = [row(parameter) for parameter in command.params if not parameter.is_eager]
+    rows = [row(parameter) for parameter in command.params if parameter.name != "help"]
     parts.append("\n".join(["| | default | |", "|---|---|---|", *rows]))
     return "\n\n".join(parts)
 
