@@ -1,18 +1,20 @@
 """Scoring and ranking speed beside what a user could pick instead; ``make bench`` makes the environments and runs it.
 
-    python benchmarks/scoring.py [--rows FILE] [--rounds 5] [--threads N] [--onnx-python P] [--blender-python P]
+    python benchmarks/scoring.py [--rows FILE...] [--rounds 5] [--threads N] [--onnx-python P] [--blender-python P]
 
 Every contender is its own process with a loaded, warm model. In each round every contender makes one pass over the
-same groups, one after the other, so that variations of the machine affect all of them alike; figures are medians over
-rounds, ratios are medians of the ratios within a round. Texts have their natural lengths: those of ``--rows``, or
-log-normal ones (seed 0, median 35 words, at most 60) made of the sample's words. The ceiling is the engine's own matrix
-product of the run.
+same groups, one after the other, so that variations of the machine affect all of them alike; the order is another one
+in every round, and before each pass is a pause in which the threads of the last one come to rest. Figures are medians
+over rounds, ratios are medians of the ratios within a round. Texts have their natural lengths: those of ``--rows``, the
+same number of prompts of each file, no prompt twice; or log-normal ones (seed 0, median 35 words, at most 60) made of
+the sample's words. The ceiling is the engine's own matrix product of the run.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -68,6 +70,8 @@ PEAK = (
 HOST_PROMPTS = 4096
 LENGTHS = (32, 128, 512)
 LENGTH_TOKENS = 6144
+PAUSE = 0.1
+"""Seconds before a pass: onnxruntime's threads spin for a while after the one before."""
 CALLS = 200
 PROMPTS = {8: 4, 16: 1}
 """Prompts of a ranking pass by number of candidates."""
@@ -76,7 +80,12 @@ PROMPTS = {8: 4, 16: 1}
 def main() -> None:
     """Run all parts and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, help="groups whose texts are scored; default: seeded log-normal lengths")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        nargs="+",
+        help="files of groups whose texts are scored; default: seeded log-normal lengths",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=available_cores())
     parser.add_argument(
@@ -91,7 +100,8 @@ def main() -> None:
     parser.add_argument("--memory-rows", type=int, default=1_000_000)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench.json")
     options = parser.parse_args()
-    report: dict[str, Any] = {"machine": machine(options.threads)}
+    report: dict[str, Any] = {"machine": machine(options.threads, options.onnx_python), "rows": {}}
+    options.report = report["rows"]
     with tempfile.TemporaryDirectory(prefix="ranker-bench-") as folder:
         for part in options.parts:
             report[part] = PARTS[part](options, Path(folder))
@@ -101,8 +111,8 @@ def main() -> None:
     print(f"\nwritten: {options.out}")
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """The machine and the versions of the measurement."""
+def machine(threads: int, other: str | None) -> dict[str, Any]:
+    """The machine and the versions of the measurement, also those of the other environment."""
     model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     packages = ("torch", "transformers", "onnxruntime", "sentence-transformers")
     return {
@@ -110,28 +120,49 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         **{name: version(name) for name in packages},
+        "other": {name: version_in(other, name) for name in (*packages[1:], "openvino")} if other else {},
     }
 
 
+def version_in(python: str, package: str) -> str:
+    """The version of a package in another environment."""
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
 def groups_of(
-    file: Path | None, count: int, candidates: int, within: OnnxScorer | None = None
+    files: list[Path] | None, count: int, candidates: int, within: OnnxScorer | None = None
 ) -> list[tuple[str, list[str]]]:
     """``count`` prompts with ``candidates`` answers each, of natural lengths; with ``within`` none is cut by it."""
     rng = random.Random(0)
-    if file is not None:
-        rows = [p.group for p in load_preferences([str(file)]).preferences if len(p.group.candidates) >= candidates]
-        if within is not None:
-            most = within.info.max_length
-            rows = [g for g in rows if max(row_lengths(within, render_prompt(g.prompt), g.candidates)) <= most]
-        if len(rows) < count:
-            raise SystemExit(f"{file}: {len(rows)} groups have {candidates} candidates, expected {count}")
-        return [(render_prompt(g.prompt), list(g.candidates[:candidates])) for g in rng.sample(rows, count)]
+    if files:
+        return [
+            group
+            for number, file in enumerate(files)
+            for group in groups_in(file, len(range(number, count, len(files))), candidates, within, rng)
+        ]
     words = sorted({word for row in islice(build.rows("validation"), 400) for word in row["prompt"].split()})
 
     def text() -> str:
         return " ".join(rng.choices(words, k=max(3, min(60, round(rng.lognormvariate(np.log(35), 0.7))))))
 
     return [(text(), [text() for _ in range(candidates)]) for _ in range(count)]
+
+
+def groups_in(
+    file: Path, count: int, candidates: int, within: OnnxScorer | None, rng: random.Random
+) -> list[tuple[str, list[str]]]:
+    """Random groups of a file; no prompt twice, and no answer twice in a group."""
+    groups: dict[str, list[str]] = {}
+    for preference in load_preferences([str(file)]).preferences:
+        prompt, answers = render_prompt(preference.prompt), list(dict.fromkeys(preference.candidates))[:candidates]
+        if len(answers) < candidates or prompt in groups:
+            continue
+        if within is None or max(row_lengths(within, prompt, answers)) <= within.info.max_length:
+            groups[prompt] = answers
+    if len(groups) < count:
+        raise SystemExit(f"{file}: {len(groups)} prompts have {candidates} answers that fit, expected {count}")
+    return rng.sample([*groups.items()], count)
 
 
 def row_lengths(scorer: OnnxScorer, prompt: str, answers: Sequence[str]) -> list[int]:
@@ -189,9 +220,11 @@ def in_turn(
     file.write_text(json.dumps(groups), encoding="utf-8")
     running = {n: Contender(side, model, file, threads, py, max_length) for n, (side, model, py) in contenders.items()}
     passes: dict[str, list[dict[str, Any]]] = {name: [] for name in running}
+    order = random.Random(0)
     for _ in range(rounds):
-        for name, contender in running.items():
-            passes[name].append(contender.run())
+        for name in order.sample([*running], len(running)):
+            time.sleep(PAUSE)
+            passes[name].append(running[name].run())
     for contender in running.values():
         contender.stop()
     return passes
@@ -244,7 +277,16 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
             "CrossEncoder ONNX int8 (no gate)": ("cross_encoder_int8", checkpoint, other),
             "one padded batch per prompt": ("single_batch", checkpoint, other),
         }
-    groups = groups_of(options.rows, POINTWISE_ROWS // 2, 2, OnnxScorer(run / "model.onnx"))
+    scorer = OnnxScorer(run / "model.onnx")
+    groups = groups_of(options.rows, POINTWISE_ROWS // 2, 2, scorer)
+    tokens = [n for prompt, answers in groups for n in row_lengths(scorer, prompt, answers)]
+    options.report["pointwise"] = {
+        "files": [f"{path.parent.name}/{path.name}" for path in options.rows or []],
+        "answers": len(tokens),
+        "mean_tokens": sum(tokens) / len(tokens),
+        "most_tokens": max(tokens),
+        "sha256": hashlib.sha256(json.dumps(groups).encode()).hexdigest(),
+    }
     results = interleaved(contenders, groups, options, folder)
     work, limits = flops(run / "model.onnx", groups), ceilings(options.threads)
     for name, row in results.items():

@@ -121,8 +121,8 @@ def interrupts() -> str:
     """The table of interrupts of the page of results."""
     kills = figures("kills")
     commands = {
-        "score": "`ranker score`, 60 rows, MiniLM fp32",
-        "filter": "`ranker filter --keep-top 50%`, MiniLM fp32",
+        "score": "`ranker score`, 60 rows, MiniLM int8",
+        "filter": "`ranker filter --keep-top 50%`, MiniLM int8",
         "train": "`ranker train pairrm --offline`, 40 rows, a checkpoint after every step, with evaluation and export",
     }
     lines = []

@@ -176,6 +176,7 @@ def select_rows(
 
     _check_share(keep_top)
     selection = Selection(keep=keep, output_rows=output_rows, drop_ties=drop_ties)
+    stored.check_selection(selection, keep_top)
     target = Path(folder if output is None else output)
     scores = stored.scores_in(Path(folder))
     if output is None and keep_top is None and selection == Selection():

@@ -15,6 +15,9 @@ from ranker.atomic import beside, create_text, discard, machine
 REPLACING: Final = ".selection.lease"
 """The lease of a command that replaces the selection in a folder."""
 
+_held: set[Lease] = set()
+"""Leases of this process, and of the one that it was forked from."""
+
 STALE: Final = 120.0
 """Seconds without a touch after which the lease of a worker on another machine may be taken over."""
 
@@ -30,7 +33,8 @@ class Lease:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._text = f"{_owner(os.getpid())} {uuid.uuid4().hex}\n"
+        self._process = os.getpid()
+        self._text = f"{_owner(self._process)} {uuid.uuid4().hex}\n"
         self._done = threading.Event()
 
     def take(self) -> bool:
@@ -38,9 +42,9 @@ class Lease:
 
         It is released at the end of the process at the latest, also where a signal arrives before this returns.
         """
-        atexit.register(self.release)
+        _held.add(self)
         if not self._create() and not self._take_over():
-            atexit.unregister(self.release)
+            _held.discard(self)
             return False
         threading.Thread(target=self._beat, name="ranker-lease", daemon=True).start()
         return True
@@ -50,7 +54,7 @@ class Lease:
         self._done.set()
         if _read(self.path) == self._text:
             self.path.unlink(missing_ok=True)
-        atexit.unregister(self.release)
+        _held.discard(self)
 
     def _beat(self) -> None:
         while not self._done.wait(STALE / 8):
@@ -86,6 +90,14 @@ class Lease:
             return time.time() - self.path.stat().st_mtime >= STALE
         except FileNotFoundError:
             return False
+
+
+@atexit.register
+def _release_all() -> None:
+    """Release what a signal left: it may arrive before ``take`` returns, or within ``release``."""
+    for lease in list(_held):
+        if lease._process == os.getpid():
+            lease.release()
 
 
 def held(path: Path) -> bool:

@@ -56,16 +56,18 @@ class Counts:
 
 def counted(folder: Path) -> Counts:
     """The sums of a job's parts."""
-    counts = Counts()
-    for part in facts(folder):
+    noted = facts(folder)
+    # A job that an older version began has parts with scores, and maybe parts with margins.
+    counts = Counts(number="margin" if {part.get("number") for part in noted} == {"margin"} else "score")
+    for part in noted:
         counts.read += part["read"]
         counts.written += part["rows"]
         counts.errors += part["errors"]
         counts.answers += part.get("answers", 0)
         counts.answers_read += part.get("answers_read", 0)
         counts.first_error = counts.first_error or part["first_error"]
-        counts.number = part.get("number", counts.number)
-        counts.scores.update({float(score): count for score, count in part["scores"].items()})
+        if part.get("number", "score") == counts.number:
+            counts.scores.update({float(score): count for score, count in part["scores"].items()})
     return counts
 
 
@@ -105,8 +107,10 @@ def _scored_in(folder: Path, plan: Plan) -> Path:
     """The folder in which the rows of a job were scored: its own, or the one that it selects from."""
     if (folder / SCORED).exists():
         return folder / SCORED
+    if "input" not in plan.settings or not plan.sources:
+        return folder
     before = Path(plan.sources[0].path).parent
-    return before if "input" in plan.settings and (before / PLAN).exists() else folder
+    return before if (before / PLAN).exists() else folder
 
 
 def _threshold(plan: Plan) -> dict[str, Any] | None:

@@ -64,6 +64,17 @@ def test_release_of_a_lease_that_was_never_taken_changes_nothing(path, lease):
     assert path.exists()
 
 
+def test_a_forked_process_that_ends_leaves_the_lease_of_its_parent(path, lease):
+    child = os.fork()
+    if not child:
+        leases._release_all()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert path.exists()
+    leases._release_all()
+    assert not path.exists()
+
+
 def test_the_lease_of_an_ended_process_is_taken_over_at_once(path, lease):
     machine, process, _, token = path.read_text().split(" ")
     path.write_text(f"{machine} {process} 1 {token}")  # the process number now belongs to a later process

@@ -246,8 +246,22 @@ def test_the_summary_of_a_model_that_compares_answers_draws_margins_and_their_th
     assert "<line " in (tmp_path / "kept" / "summary.html").read_text()
 
 
-@pytest.mark.parametrize("wrong", [{"keep": "scor > 1"}, {"keep_top": 1.5}, {"output_rows": "none"}])
+@pytest.mark.parametrize(
+    "wrong", [{"keep": "scor > 1"}, {"keep_top": 1.5}, {"keep": "score >"}, {"output_rows": "none"}]
+)
 def test_a_wrong_selection_leaves_no_folder(wrong, lines, pointwise, tmp_path):
     with pytest.raises(ConfigError):
         ranker.filter_files(lines, pointwise, tmp_path / "kept", **wrong)
     assert not (tmp_path / "kept").exists()
+    ranker.filter_files(lines, pointwise, tmp_path / "kept", keep_top=0.5)
+    with pytest.raises(ConfigError):
+        ranker.select_rows(tmp_path / "kept", tmp_path / "other", **wrong)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_selection_from_a_job_without_rows_has_none(pointwise, tmp_path):
+    (tmp_path / "empty.jsonl").touch()
+    ranker.filter_files(tmp_path / "empty.jsonl", pointwise, tmp_path / "kept", keep="score > 0")
+    status = ranker.select_rows(tmp_path / "kept", tmp_path / "other", keep="score > 1")
+    assert (status.read, status.written) == (0, 0)
+    assert (tmp_path / "other" / "summary.md").exists()
