@@ -40,12 +40,12 @@ from datasets import Dataset
 from scipy.stats import kendalltau
 from scoring import groups_of
 from sentence_transformers import CrossEncoder
+from shapes import deberta_v3
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
-    DebertaV2Config,
     PretrainedConfig,
     Qwen3Config,
     TrainerCallback,
@@ -1104,21 +1104,7 @@ def bert_base() -> PretrainedConfig:
 
 def deberta(hidden: int, layers: int) -> PretrainedConfig:
     """DeBERTa-v3 with BERT's words."""
-    return DebertaV2Config(
-        vocab_size=WORDS,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        intermediate_size=4 * hidden,
-        relative_attention=True,
-        position_buckets=256,
-        pos_att_type=["p2c", "c2p"],
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-        position_biased_input=False,
-        max_position_embeddings=512,
-        type_vocab_size=0,
-    )
+    return deberta_v3(WORDS, hidden=hidden, layers=layers)
 
 
 def qwen3(hidden: int, layers: int, heads: int) -> PretrainedConfig:

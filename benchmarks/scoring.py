@@ -37,7 +37,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from scipy.stats import kendalltau
-from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, DebertaV2Config
+from shapes import deberta_v3
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from ranker.checkpoints import native
 from ranker.checkpoints.formats.pairrm import MARKERS, NAMES
@@ -477,23 +478,7 @@ def blender_folder(model: pairwise.PairwiseModel, folder: Path) -> None:
 
 def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """DeBERTa-v3-base's shape, random weights, a small vocabulary, 256 tokens, beside transformers' eager torch."""
-    config = DebertaV2Config(
-        vocab_size=2048,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        relative_attention=True,
-        position_buckets=256,
-        pos_att_type=["p2c", "c2p"],
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-        position_biased_input=False,
-        max_position_embeddings=512,
-        type_vocab_size=0,
-        num_labels=1,
-        pad_token_id=0,
-    )
+    config = deberta_v3(2048, num_labels=1, pad_token_id=0)
     eager = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager").eval()
     text = Pointwise(max_length=256, prompt_reserve=64, pad_id=0)
     config.ranker = {"text": text.model_dump(), "head": "scalar", "pooling": "first_token", "aspects": []}

@@ -92,27 +92,14 @@ def run_all(options: argparse.Namespace) -> None:
 
 def deberta(folder: Path, layers: int) -> None:
     """Random weights in the shape of DeBERTa-v3-base, with the packaged encoder's tokenizer."""
-    from transformers import AutoTokenizer, DebertaV2Config, DebertaV2Model
+    from shapes import deberta_v3
+    from transformers import AutoTokenizer, DebertaV2Model
 
     tokenizer = AutoTokenizer.from_pretrained(offline_backbone())
     tokenizer.save_pretrained(folder)
-    config = DebertaV2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=768,
-        num_hidden_layers=layers,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        relative_attention=True,
-        position_buckets=256,
-        pos_att_type=["p2c", "c2p"],
-        share_att_key=True,
-        norm_rel_ebd="layer_norm",
-        position_biased_input=False,
-        max_position_embeddings=512,
-        type_vocab_size=0,
-        pad_token_id=tokenizer.pad_token_id,
+    DebertaV2Model(deberta_v3(len(tokenizer), layers=layers, pad_token_id=tokenizer.pad_token_id)).save_pretrained(
+        folder
     )
-    DebertaV2Model(config).save_pretrained(folder)
 
 
 def report(results: list[dict]) -> None:
