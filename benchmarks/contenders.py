@@ -2,7 +2,8 @@
 
     python benchmarks/contenders.py SIDE MODEL GROUPS.json THREADS
 
-Every line on standard input is answered by one pass over the groups: a line of JSON with ``seconds`` and ``scores``.
+Every line on standard input is answered by one pass over the groups: a line of JSON with ``seconds``, ``scores`` and
+``peak_MiB``, the most memory that the process has had.
 Only the libraries of the running side are imported, so every environment needs only its own.
 """
 
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 Groups = list[tuple[str, list[str]]]
@@ -208,6 +210,85 @@ def single_batch(model: str, threads: int) -> Pass:
     return run
 
 
+def ours_torch(model: str, threads: int) -> Pass:
+    """``ranker.load(checkpoint)`` on a processor, in fp32."""
+    return ours(model, threads, device="cpu", precision="fp32")
+
+
+def transformers_classifier(model: str, threads: int) -> Pass:
+    """A decoder with a head in transformers: the answers of a prompt in one padded batch, each with its prompt."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.set_num_threads(threads)
+    loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+    encode = chat_encoder(model)
+
+    def run(groups: Groups) -> list[list[float]]:
+        scores = []
+        for prompt, answers in groups:
+            rows, _ = encode(prompt, answers)
+            with torch.inference_mode():
+                scores.append(loaded(**padded(rows)).logits[:, 0].tolist())
+        return scores
+
+    return run
+
+
+def transformers_prefix(model: str, threads: int) -> Pass:
+    """The same with the prompt's keys and values computed once, as servers of language models reuse prefixes."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, DynamicCache
+
+    torch.set_num_threads(threads)
+    loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+    encode = chat_encoder(model)
+
+    def run(groups: Groups) -> list[list[float]]:
+        scores = []
+        for prompt, answers in groups:
+            rows, shared = encode(prompt, answers)
+            rest = padded([row[shared:] for row in rows])
+            whole = torch.cat([torch.ones(len(rows), shared, dtype=torch.long), rest["attention_mask"]], dim=1)
+            last = rest["attention_mask"].sum(1) - 1
+            with torch.inference_mode():
+                cache = DynamicCache(config=loaded.config)
+                loaded.model(input_ids=torch.tensor([rows[0][:shared]]), past_key_values=cache)
+                cache.batch_repeat_interleave(len(rows))
+                states = loaded.model(
+                    input_ids=rest["input_ids"], attention_mask=whole, past_key_values=cache
+                ).last_hidden_state
+                scores.append(loaded.score(states[torch.arange(len(rows)), last])[:, 0].tolist())
+        return scores
+
+    return run
+
+
+def chat_encoder(model: str) -> Callable[[str, list[str]], tuple[list[list[int]], int]]:
+    """The ids of a prompt with each of its answers by the tokenizer's template, and how many ids all of them share."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+
+    def encode(prompt: str, answers: list[str]) -> tuple[list[list[int]], int]:
+        turns = [[{"role": "user", "content": prompt}, {"role": "assistant", "content": text}] for text in answers]
+        rows = [tokenizer.apply_chat_template(turn, return_dict=False) for turn in turns]
+        return rows, len(os.path.commonprefix(rows))
+
+    return encode
+
+
+def padded(rows: list[list[int]]) -> dict[str, Any]:
+    """Rows as one batch, padded at the end."""
+    import torch
+
+    width = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([row + [0] * (width - len(row)) for row in rows]),
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+    }
+
+
 def blender(model: str, threads: int) -> Pass:
     """LLM-Blender's ``rank``: all pairs in both orders."""
     import llm_blender
@@ -240,6 +321,9 @@ SIDES: dict[str, Callable[[str, int], Pass]] = {
         cross_encoder_openvino_int8,
         pipeline,
         single_batch,
+        ours_torch,
+        transformers_classifier,
+        transformers_prefix,
         blender,
     )
 }
@@ -258,7 +342,14 @@ def main() -> None:
     for _ in sys.stdin:
         start = time.perf_counter()
         scores = run(groups)
-        print(json.dumps({"seconds": time.perf_counter() - start, "scores": scores}), file=answers, flush=True)
+        seconds = time.perf_counter() - start
+        print(json.dumps({"seconds": seconds, "scores": scores, "peak_MiB": peak()}), file=answers, flush=True)
+
+
+def peak() -> float:
+    """The most memory of this process, in MiB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 if __name__ == "__main__":

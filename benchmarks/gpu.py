@@ -40,14 +40,13 @@ from datasets import Dataset
 from scipy.stats import kendalltau
 from scoring import groups_of
 from sentence_transformers import CrossEncoder
-from shapes import deberta_v3
+from shapes import deberta_v3, qwen3
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
     PretrainedConfig,
-    Qwen3Config,
     TrainerCallback,
 )
 
@@ -1107,31 +1106,19 @@ def deberta(hidden: int, layers: int) -> PretrainedConfig:
     return deberta_v3(WORDS, hidden=hidden, layers=layers)
 
 
-def qwen3(hidden: int, layers: int, heads: int) -> PretrainedConfig:
+def decoder_shape(**sizes: int) -> PretrainedConfig:
     """Qwen3 with BERT's words."""
-    return Qwen3Config(
-        vocab_size=WORDS,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads // 2,
-        head_dim=128 if hidden > 100 else 16,
-        intermediate_size=3 * hidden,
-        max_position_embeddings=4096,
-        pad_token_id=0,
-        eos_token_id=102,
-        bos_token_id=101,
-    )
+    return qwen3(WORDS, pad_token_id=0, eos_token_id=102, bos_token_id=101, **sizes)
 
 
 SHAPES: dict[str, Callable[[], PretrainedConfig]] = {
     "tiny": tiny,
-    "tiny-decoder": lambda: qwen3(32, 1, 2),
+    "tiny-decoder": lambda: decoder_shape(hidden=32, layers=1, heads=2),
     "minilm": minilm,
     "bert-base": bert_base,
     "deberta-v3-base": lambda: deberta(768, 12),
     "deberta-v3-large": lambda: deberta(1024, 24),
-    "qwen3-0.6b": lambda: qwen3(1024, 28, 16),
+    "qwen3-0.6b": decoder_shape,
 }
 
 PARTS: dict[str, tuple[Callable[[Run], None], int]] = {

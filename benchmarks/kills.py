@@ -104,6 +104,7 @@ def count(tally: Tally, ended: Ended, number: signal.Signals) -> None:
         tally.before_start += 1
         return
     tally.kills[number.name] += 1
+    print(f"\r{sum(tally.kills.values())} interrupts in {tally.runs} runs", end="", file=sys.stderr, flush=True)
     expected = (SIGNALS[number], 0, 128 + number, -number)
     tally.aborts += ended.code in (-6, -11) or "Traceback" in ended.stderr
     tally.wrong_codes += ended.code not in expected
@@ -258,6 +259,7 @@ def main() -> None:
             tally = parts[part]()
             facts = {
                 **tally.facts(),
+                **({} if part == "train" else {"rows": options.rows}),
                 "seconds": round(time.monotonic() - started),
                 "cpu": cpu(),
                 "date": time.strftime("%Y-%m-%d"),

@@ -37,7 +37,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 from scipy.stats import kendalltau
-from shapes import deberta_v3
+from shapes import deberta_v3, qwen3
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from ranker.checkpoints import native
@@ -76,6 +76,13 @@ PAUSE = 0.1
 CALLS = 200
 PROMPTS = {8: 4, 16: 1}
 """Prompts of a ranking pass by number of candidates."""
+DECODER_PROMPTS = {128: 4, 512: 2}
+"""Prompts of a pass of the decoder by their words."""
+DECODER_ANSWERS = 8
+DECODER_LENGTH = 1024
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}{{ eos_token }}"
+)
 
 
 def main() -> None:
@@ -99,16 +106,23 @@ def main() -> None:
     parser.add_argument("--blender-python", default=None, help="an environment with llm-blender and transformers < 5")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
     parser.add_argument("--memory-rows", type=int, default=1_000_000)
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench.json")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "runs" / "bench.json", help="JSON; parts that were run before stay in it"
+    )
     options = parser.parse_args()
-    report: dict[str, Any] = {"machine": machine(options.threads, options.onnx_python), "rows": {}}
-    options.report = report["rows"]
+    report: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     with tempfile.TemporaryDirectory(prefix="ranker-bench-") as folder:
         for part in options.parts:
-            report[part] = PARTS[part](options, Path(folder))
-            print(f"\n## {part}\n{table(report[part])}", flush=True)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            options.rows_read = {}
+            sides = PARTS[part](options, Path(folder))
+            report[part] = {
+                "machine": machine(options.threads, options.onnx_python),
+                "rows": options.rows_read,
+                "sides": sides,
+            }
+            print(f"\n## {part}\n{table(sides)}", flush=True)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"\nwritten: {options.out}")
 
 
@@ -281,7 +295,7 @@ def pointwise(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, 
     scorer = OnnxScorer(run / "model.onnx")
     groups = groups_of(options.rows, POINTWISE_ROWS // 2, 2, scorer)
     tokens = [n for prompt, answers in groups for n in row_lengths(scorer, prompt, answers)]
-    options.report["pointwise"] = {
+    options.rows_read = {
         "files": [f"{path.parent.name}/{path.name}" for path in options.rows or []],
         "answers": len(tokens),
         "mean_tokens": sum(tokens) / len(tokens),
@@ -522,6 +536,56 @@ def deberta(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
     }
 
 
+def decoder(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
+    """Eight answers of 5 to 60 words to a long prompt, read by Qwen3-0.6B's shape with random weights in fp32.
+
+    The words are few, so the embeddings are small. Beside it are transformers with the prompt in every row, and with
+    the prompt's keys and values computed once. ``largest_difference`` is of the scores from those of transformers.
+    """
+    backbone, model = folder / "decoder", folder / "reward"
+    tokenizer = AutoTokenizer.from_pretrained(offline_backbone(), eos_token="[SEP]", bos_token="[CLS]")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(backbone)
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    torch.manual_seed(0)
+    AutoModel.from_config(qwen3(len(tokenizer), **ids)).save_pretrained(backbone)
+    reward_model, text_tokenizer = reward.from_backbone(str(backbone), output="scalar", max_length=DECODER_LENGTH)
+    native.save(reward_model.eval(), text_tokenizer, model)
+    del reward_model
+    here = sys.executable
+    contenders: Sides = {
+        "transformers": ("transformers_classifier", model, here),
+        "transformers, prompt's cache reused": ("transformers_prefix", model, here),
+        "ranker torch fp32": ("ours_torch", model, here),
+    }
+    result: dict[str, dict[str, Any]] = {}
+    for words, prompts in DECODER_PROMPTS.items():
+        groups = long_prompts(words, prompts)
+        passes = in_turn(contenders, groups, options.threads, options.rounds, folder)
+        truth = np.concatenate(passes["transformers"][0]["scores"])
+        for name, runs in passes.items():
+            pairs = zip(passes["transformers"], runs, strict=True)
+            result[f"{name}, prompts of {words} words"] = {
+                "answers_per_second": len(truth) / median(run["seconds"] for run in runs),
+                "speed_of_transformers": median(b["seconds"] / r["seconds"] for b, r in pairs),
+                "peak_MiB": runs[-1]["peak_MiB"],
+                "largest_difference": float(np.abs(np.concatenate(runs[0]["scores"]) - truth).max()),
+                "rounds": len(runs),
+            }
+    return result
+
+
+def long_prompts(words: int, prompts: int) -> list[tuple[str, list[str]]]:
+    """Prompts of so many words of the sample, with ``DECODER_ANSWERS`` answers of 5 to 60 words."""
+    rng = random.Random(words)
+    known = sorted({word for row in islice(build.rows("validation"), 400) for word in row["prompt"].split()})
+
+    def text(count: int) -> str:
+        return " ".join(rng.choices(known, k=count))
+
+    return [(text(words), [text(rng.randint(5, 60)) for _ in range(DECODER_ANSWERS)]) for _ in range(prompts)]
+
+
 def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """Eight rows as a whole process, from the command line to the last score: seconds, and the most memory."""
     checkpoint = plain(options.runs / "encoder-bradley-terry" / "checkpoint", folder / "started")
@@ -663,6 +727,7 @@ PARTS = {
     "latency": latency,
     "ranking": ranking,
     "deberta": deberta,
+    "decoder": decoder,
     "start-up": start_up,
     "memory": memory,
 }

@@ -37,6 +37,7 @@ import ranker
 from ranker.data.formats import parse_group
 from ranker.data.readers import read_rows
 from ranker.records import Group
+from ranker.runtime.session import processor
 
 CLIENTS = 32
 FEW = 8
@@ -277,7 +278,11 @@ def overload(model, bodies, seconds):
         peak = run(closed_loop(port, "/v1/score", bodies, FEW))
         spinner.kill()
         spinner.wait()
-        report = {"peak_items_per_second": round(peak.rate, 1), "date": time.strftime("%Y-%m-%d")}
+        report = {
+            "peak_items_per_second": round(peak.rate, 1),
+            "processor": processor(),
+            "date": time.strftime("%Y-%m-%d"),
+        }
         for times in (1, 2, 10):
             before = counts(port)
             load, live = run(probed(open_loop(port, "/v1/score", bodies, times * peak.rate, seconds), port))
@@ -389,6 +394,7 @@ def soak(model, bodies, minutes, clients, pause):
     late = np.array(samples[len(samples) // 3 :])
     return {
         "minutes": minutes,
+        "processor": processor(),
         "date": time.strftime("%Y-%m-%d"),
         "statuses": statuses,
         "slowest_seconds": slowest,

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 DOCS = Path(__file__).parent
@@ -121,8 +122,8 @@ def interrupts() -> str:
     """The table of interrupts of the page of results."""
     kills = figures("kills")
     commands = {
-        "score": "`ranker score`, 60 rows, MiniLM int8",
-        "filter": "`ranker filter --keep-top 50%`, MiniLM int8",
+        "score": "`ranker score`, {rows} rows, MiniLM int8",
+        "filter": "`ranker filter --keep-top 50%`, {rows} rows, MiniLM int8",
         "train": "`ranker train pairrm --offline`, 40 rows, a checkpoint after every step, with evaluation and export",
     }
     lines = []
@@ -131,7 +132,7 @@ def interrupts() -> str:
         each = ", ".join(f"{count} {number}" for number, count in part["kills"].items())
         bad = " | ".join(str(part[key]) for key in ("aborts", "lost", "doubled", "leftovers", "wrong_codes"))
         of = f"{part['equal']} of {part['results']}"
-        lines.append(f"| {command} | {each} | {bad} | {of} | {part['cpu']}, {part['date']} |")
+        lines.append(f"| {command.format(**part)} | {each} | {bad} | {of} | {part['cpu']}, {part['date']} |")
     head = (
         "| command | interrupts | tracebacks, aborts | lost | doubled | left behind | wrong exit codes | "
         "results equal to the byte | processor, date |"
@@ -157,11 +158,13 @@ def steady(precision: str) -> str:
 
 def overload() -> str:
     """A server at ten times its load."""
-    load = figures("overload")["10x"]
+    run = figures("overload")
+    load = run["10x"]
     return (
         f"accepted requests p50 {load['accepted_p50_seconds']:.1f} s, p99 {load['accepted_p99_seconds']:.1f} s, most "
         f"{load['accepted_most_seconds']:.1f} s, n = {load['statuses']['200']:,}; `/livez` p99 "
-        f"{load['livez_p99_seconds'] * 1000:.0f} ms"
+        f"{load['livez_p99_seconds'] * 1000:.0f} ms; goodput {load['goodput_of_peak']:.2f} of the peak of 8 clients "
+        f"beside a process that spins on that core ({run['processor']}, {run['date']})"
     )
 
 
@@ -175,23 +178,29 @@ def event_loop() -> str:
 
 
 def bench_conditions() -> str:
-    """Where and with what ``make bench`` was run."""
-    run = figures("bench")["machine"]
-    versions = ", ".join(f"{name} {run[name]}" for name in ("torch", "onnxruntime", "sentence-transformers"))
+    """Where, with what and on which rows ``make bench`` was run beside CrossEncoder."""
+    run = figures("bench")["pointwise"]["machine"]
     other = ", ".join(f"{name} {run['other'][name]}" for name in ("onnxruntime", "sentence-transformers", "openvino"))
-    rows = figures("bench")["rows"]["pointwise"]
+    rows = figures("bench")["pointwise"]["rows"]
     return (
-        f"{run['threads']} threads of an {run['cpu']}, {run['date']}; {versions}; CrossEncoder's sides on ONNX and "
-        f"OpenVINO: {other}. {rows['answers']} answers, no row twice, from {', '.join(rows['files'])}: "
-        f"{rows['mean_tokens']:.0f} tokens on average, {rows['most_tokens']} at most"
+        f"{conditions_of('pointwise')}; CrossEncoder's sides on ONNX and OpenVINO: {other}. {rows['answers']} answers, "
+        f"no row twice, from {', '.join(rows['files'])}: {rows['mean_tokens']:.0f} tokens on average, "
+        f"{rows['most_tokens']} at most"
     )
+
+
+def conditions_of(part: str) -> str:
+    """Where and with what a part of ``make bench`` was run."""
+    run = figures("bench")[part]["machine"]
+    versions = ", ".join(f"{name} {run[name]}" for name in ("torch", "onnxruntime", "sentence-transformers"))
+    return f"{run['threads']} threads of an {run['cpu']}, {run['date']}; {versions}"
 
 
 def of_bench(part: str, columns: dict[str, str]) -> str:
     """A table of a part of ``make bench``; ``columns`` are the names in the file, each with its format, by head."""
     lines = [
         [name, *(f"{{{column}}}".format(**side) for column in columns.values())]
-        for name, side in figures("bench")[part].items()
+        for name, side in figures("bench")[part]["sides"].items()
     ]
     return table(" | ".join(["side", *columns]), lines)
 
@@ -208,8 +217,7 @@ def bench_pointwise() -> str:
 
 def bench_peers() -> str:
     """The speed beside CrossEncoder's fastest backends, by precision, and the start-up."""
-    run = figures("bench")
-    sides = run["pointwise"]
+    sides = figures("bench")["pointwise"]["sides"]
 
     def best(*words: str) -> str:
         names = [name for name in sides if name.startswith("CrossEncoder") and any(word in name for word in words)]
@@ -218,7 +226,7 @@ def bench_peers() -> str:
     fp32, int8 = best("fp32", "O3"), best("int8")
     ours = sides["ranker int8"]
     backend = int8.removeprefix("CrossEncoder ").removesuffix(" int8 (no gate)")
-    starts = run["start-up"]
+    starts = figures("bench")["start-up"]["sides"]
     share = starts["ranker score fp32"]["seconds"] / min(
         start["seconds"] for name, start in starts.items() if name.startswith("CrossEncoder")
     )
@@ -245,6 +253,99 @@ def bench_start_up() -> str:
     return of_bench("start-up", {"seconds": "seconds:.2f", "most memory, MiB": "peak_MiB:.0f"})
 
 
+def by_size(part: str, separator: str, columns: dict[str, str]) -> str:
+    """A table whose rows are sides and whose columns repeat for each size, which ends the names in the file."""
+    sides = figures("bench")[part]["sides"]
+    names = list(dict.fromkeys(name.rpartition(separator)[0] for name in sides))
+    sizes = list(dict.fromkeys(name.rpartition(separator)[2] for name in sides))
+    heads = [f"{size}: {head}" for size in sizes for head in columns]
+    lines = [
+        [name, *(f"{{{c}}}".format(**sides[f"{name}{separator}{size}"]) for size in sizes for c in columns.values())]
+        for name in names
+    ]
+    return table(" | ".join(["side", *heads]), lines)
+
+
+def bench_ranking() -> str:
+    """Ranking beside LLM-Blender, by number of answers."""
+    columns = {"prompts a second": "prompts_per_second:.3g", "of LLM-Blender": "speed_of_LLM-Blender:.3g"}
+    return by_size("ranking", ", ", columns)
+
+
+def bench_decoder() -> str:
+    """Eight answers to a long prompt beside transformers, by the prompt's words."""
+    columns = {
+        "answers a second": "answers_per_second:.2f",
+        "of transformers": "speed_of_transformers:.2f",
+        "most memory, MiB": "peak_MiB:.0f",
+        "largest difference": "largest_difference:.0e",
+    }
+    return by_size("decoder", ", prompts of ", columns)
+
+
+TRAINERS = {
+    "once": "`encoder-bradley-terry`, each answer read once",
+    "pairs": "`encoder-bradley-terry`, pair by pair",
+    "trl": "TRL's `RewardTrainer`",
+    "cross_encoder": "sentence-transformers' `CrossEncoderTrainer`, `RankNetLoss`",
+    "pairrm": "`pairrm` (`set_encoder`)",
+    "pairrm_original": "`pairrm-original` (`ordered_pair`, both orders)",
+    "blender": "LLM-Blender's `RerankerTrainer`",
+}
+
+
+def trainers() -> str:
+    """Training beside other libraries: speed, padding and accuracy."""
+    sides = figures("trainers")["sides"]
+    lines = []
+    for name, side in sides.items():
+        ours = [
+            f"{speed['tokens_per_second']:.2f} in tokens, {speed['seconds']:.2f} in seconds ({TRAINERS[other]})"
+            for other, speed in side["speed_of_ours"].items()
+        ]
+        each = ", ".join(f"{value:.3f}" for value in side["accuracy"])
+        tokens, padding = f"{median(side['tokens']) / 1000:.0f}", f"{side['padding']:.0%}"
+        speed, seconds = f"{side['tokens_per_second']:.0f}", f"{median(side['seconds']):.0f}"
+        lines.append([TRAINERS[name], speed, tokens, padding, seconds, each, "; ".join(ours)])
+    return table(
+        "side | real tokens a second | thousand tokens read | padding | seconds | accuracy of each seed | "
+        "speed of ours over it",
+        lines,
+    )
+
+
+def trainers_conditions() -> str:
+    """Where, with what and on how many rows training was measured."""
+    run = figures("trainers")
+    known = {name: version for side in run["sides"].values() for name, version in side["versions"].items()}
+    known |= {name: run["sides"]["pairs"]["versions"][name] for name in ("torch", "transformers")}
+    other = run["sides"]["blender"]["versions"]["transformers"]
+    versions = ", ".join(f"{name} {version}" for name, version in known.items())
+    return (
+        f"{run['threads']} threads of an {run['machine']}, {run['date']}; {versions} (with transformers {other}). "
+        f"{run['comparisons']} training and {run['held_out']} held-out comparisons, seeds "
+        f"{', '.join(map(str, run['seeds']))}"
+    )
+
+
+def trainers_beside() -> str:
+    """For the README: the speed of training over each other library's, and the differences of accuracy."""
+    sides = figures("trainers")["sides"]
+    beside = {
+        "trl": ("TRL", "pairs"),
+        "cross_encoder": ("CrossEncoderTrainer", "pairs"),
+        "blender": ("LLM-Blender", "pairrm_original"),
+    }
+    parts = []
+    for name, (library, ours) in beside.items():
+        lead = sides[name]["accuracy_of_ours_less_its"][ours]
+        speed = sides[name]["speed_of_ours"][ours]["tokens_per_second"]
+        parts.append(
+            f"{speed:.1f} times {library}'s (accuracy {lead['value']:+.3f} [{lead['low']:+.3f}, {lead['high']:+.3f}])"
+        )
+    return "; ".join(parts)
+
+
 def soak() -> str:
     """A server for an hour."""
     hour = figures("soak")
@@ -253,7 +354,8 @@ def soak() -> str:
         f"{hour['minutes']:.0f} minutes: {hour['rss_mib']['third']:.0f} MiB after a third, "
         f"{hour['rss_mib']['last']:.0f} MiB at the end; at most {hour['descriptors']['most']} descriptors, "
         f"{hour['descriptors']['after']} after it; "
-        f"{hour['statuses']['200']:,} requests answered, {late} with 503 at their deadline"
+        f"{hour['statuses']['200']:,} requests answered, {late} with 503 at their deadline ({hour['processor']}, "
+        f"{hour['date']})"
     )
 
 
@@ -375,6 +477,13 @@ FIGURES: dict[str, Callable[[], str]] = {
     "bench_lengths": bench_lengths,
     "bench_latency": bench_latency,
     "bench_start_up": bench_start_up,
+    "bench_ranking": bench_ranking,
+    "bench_ranking_conditions": lambda: conditions_of("ranking"),
+    "bench_decoder": bench_decoder,
+    "bench_decoder_conditions": lambda: conditions_of("decoder"),
+    "trainers": trainers,
+    "trainers_conditions": trainers_conditions,
+    "trainers_beside": trainers_beside,
     "soak": soak,
 }
 

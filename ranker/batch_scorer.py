@@ -21,6 +21,7 @@ from ranker.ranking.ranks import rank_scores
 from ranker.ranking.tournament import ranked
 from ranker.records import BadRow, Group
 from ranker.runtime import manifest as manifests
+from ranker.runtime.fastest import resolved
 from ranker.scoring.protocol import GroupScores, Scorer, failed, warn_of_lone
 
 RESULTS: Final = ("scores", "ranks", "order", "margin", "truncated", "prompt_truncated", "special_text", "error")
@@ -87,6 +88,7 @@ class BatchScorer(RowReader):
                     f"unknown option '{name}'; options are those of ranker.load{nearest(name, LOAD_OPTIONS)}"
                 )
         super().__init__(columns, prefix)
+        model, options = resolved(model, options)  # once, so that every process reads the same file
         self.model = str(model)
         self.options = options
         self.digest = identity(self.model)

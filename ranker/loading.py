@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from tqdm import tqdm
@@ -24,6 +24,8 @@ from ranker.ranking.tournament import Choice, ranked, with_reference
 from ranker.records import Group, Message, Prompt, Turns
 from ranker.runtime import manifest as manifests
 from ranker.runtime.devices import device_names, parse_device, torch_device
+from ranker.runtime.fastest import LoadPrecision, resolved
+from ranker.runtime.modelfile import EXPORTED
 from ranker.runtime.onnx_scorer import OnnxScorer
 from ranker.runtime.session import Device, available_cores, int8_warning, processor_has
 from ranker.scoring.processes import SeveralDevices
@@ -35,17 +37,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LoadPrecision = Literal["fp32", "bf16"]
-
-
 PromptLike = str | Sequence[Message | Mapping[str, Any]]
 """A prompt: text, or chat messages as ``Message`` or ``{"role": ..., "content": ...}``."""
 
 AnswerLike = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """A candidate: text, or chat messages that end with the assistant's."""
-
-EXPORTED: Final = "model.onnx"
-"""The exported file of a folder or repository."""
 
 CHUNK: Final = 512
 """Prompts between two steps of the progress bar."""
@@ -323,7 +319,10 @@ def load(
         head_prefix: the head's name in a foreign checkpoint, where it is not one of the known ones.
         allow_pickle: whether a foreign checkpoint's weights may be pickles; only tensors are read from them.
         precision: ``bf16`` lets a checkpoint's backbone compute in bf16, about twice as fast on GPUs and on CPUs that
-            have it; the head stays fp32. A ``model.onnx`` has the precision it was exported in.
+            have it; the head stays fp32. A ``model.onnx`` has the precision it was exported in. ``auto`` takes from a
+            folder what this machine computes fastest: on a GPU ``model.fp16.onnx``, else the checkpoint in bf16; on a
+            processor with 8-bit dot products ``model.int8.onnx``; else ``model.onnx``. A name on the hub is read as
+            with ``fp32``.
         quantization: ``4bit`` or ``8bit`` weights of a checkpoint's backbone (bitsandbytes); its head stays fp32.
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
         padding_free: whether a checkpoint reads rows without padding, by torch's variable-length kernel in bf16 on
@@ -342,19 +341,21 @@ def load(
             8192}`` reads longer rows. ``export_onnx`` and ``convert`` take it too and store it.
 
     Raises:
-        ConfigError: an unknown device or precision, TensorRT for a checkpoint, bf16 or ``padding_free`` for a
-            ``model.onnx``, a model that cannot be read without padding, one order of an order-free model, a kernel that
-            the device does not have, an int8 file on a GPU, or a GPU that this machine does not have.
+        ConfigError: an unknown device or precision, ``auto`` for several kinds of devices, TensorRT for a checkpoint,
+            bf16 or ``padding_free`` for a ``model.onnx``, a model that cannot be read without padding, one order of an
+            order-free model, a kernel that the device does not have, an int8 file on a GPU, or a GPU that this machine
+            does not have.
         ModelFileError: there is no such file, or it is damaged, foreign or from another version.
         CheckpointError: the folder is incomplete, or the hub has no such model.
         MissingExtraError: what the model needs is not installed.
     """
-    names = device_names(device)
-    if precision not in get_args(LoadPrecision):
-        raise ConfigError(f"expected precision {' or '.join(get_args(LoadPrecision))}, got '{precision}'")
+    options: dict[str, Any] = {name: value for name, value in locals().items() if name in LOAD_OPTIONS}
+    chosen, options = resolved(path, options)
+    if precision == "auto":
+        return load(chosen, **options)
+    names = device_names(options.pop("device"))
     if len(names) > 1:
-        chosen = {name: value for name, value in locals().items() if name in LOAD_OPTIONS and name != "device"}
-        return _on_several(str(path), names, chosen)
+        return _on_several(str(path), names, options)
     (device,) = names
     if passes_in_flight < 1:
         raise ConfigError(f"expected passes_in_flight of at least 1, got {passes_in_flight}")
@@ -375,7 +376,7 @@ def load(
         if padding_free:
             raise ConfigError(f"{source}: a model.onnx reads padded rows; load its checkpoint padding_free")
         return Ranker(_onnx_scorer(source, device=device, threads=threads, text=settings, **common), str(path))
-    options: dict[str, Any] = {"head_prefix": head_prefix, "allow_pickle": allow_pickle, "text": settings}
+    options = {"head_prefix": head_prefix, "allow_pickle": allow_pickle, "text": settings}
     if device_map is not None:
         options["device_map"] = device_map
     model, tokenizer = _torch_model(source, device, threads, quantization, options)

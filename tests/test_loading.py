@@ -213,7 +213,7 @@ def test_an_unknown_device_is_answered_with_the_nearest():
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ConfigError, match="expected precision fp32 or bf16, got 'fp16'"):
+    with pytest.raises(ConfigError, match="expected precision fp32, bf16, auto, got 'fp16'"):
         load("model.onnx", precision="fp16")
 
 

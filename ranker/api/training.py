@@ -16,6 +16,7 @@ from ranker.data.tables import is_rows
 from ranker.errors import ConfigError
 from ranker.extras import require
 from ranker.progress import duration, say, shown
+from ranker.runtime.modelfile import exported_name
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -287,8 +288,7 @@ def _report_and_export(
     card.write(trained.folder, config, evaluation.report, training)
     figures = evaluation.report.to_dict()
     targets: dict[ExportPrecision, Path] = {
-        precision: output / ("model.onnx" if precision == "fp32" else f"model.{precision}.onnx")
-        for precision in config.export.precisions
+        precision: output / exported_name(precision) for precision in config.export.precisions
     }
     if targets:
         log(f"exporting {', '.join(targets)}; each file is compared with the torch model before it is written")

@@ -66,6 +66,12 @@ class Manifest(BaseModel):
             raise ValueError("calibration: expected a temperature and a standard deviation above 0")
         return self
 
+    @property
+    def weights_only(self) -> bool:
+        """Whether only the weights are in 8 bits, and are multiplied in fp32."""
+        quantization = self.parity.get("quantization")
+        return isinstance(quantization, dict) and bool(quantization.get("weights_only"))
+
 
 def metadata(manifest: Manifest, tokenizer: str) -> dict[str, str]:
     """The metadata entries that carry a manifest and a tokenizer."""

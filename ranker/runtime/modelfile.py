@@ -15,12 +15,25 @@ from typing import Final
 from ranker.atomic import draft_file
 from ranker.errors import ModelFileError
 
+EXPORTED: Final = "model.onnx"
+"""The exported file of a folder or repository, in fp32."""
+
 METADATA_FIELD: Final = 14
 GRAPH_FIELD: Final = 7
 VARINT: Final = 0
 FIXED64: Final = 1
 BYTES: Final = 2
 FIXED32: Final = 5
+
+
+def exported_name(precision: str) -> str:
+    """The name of the exported file of a precision in a folder.
+
+    Example:
+        >>> exported_name("int8")
+        'model.int8.onnx'
+    """
+    return EXPORTED if precision == "fp32" else f"model.{precision}.onnx"
 
 
 def read(path: Path) -> tuple[dict[str, str], str]:

@@ -319,8 +319,7 @@ class OnnxScorer(GraphScorer):
         self.calibration = self.manifest.calibration
         self.graph_sha256 = self.manifest.graph_sha256
         self.precision = self.manifest.precision
-        quantization = self.manifest.parity.get("quantization")
-        self.weights_only = isinstance(quantization, dict) and bool(quantization.get("weights_only"))
+        self.weights_only = self.manifest.weights_only
         if max_tokens_per_forward is None:
             facts: dict[str, str | int] = {
                 "graph": self.manifest.graph_sha256,

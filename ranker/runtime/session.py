@@ -114,6 +114,11 @@ def processor_has(*flags: str) -> bool:
     return known is None or not set(flags).isdisjoint(known.split())
 
 
+def processor_is_known_to_have(*flags: str) -> bool:
+    """Whether this processor has one of these instruction sets; False where they cannot be read."""
+    return _about_processor("flags", "Features") is not None and processor_has(*flags)
+
+
 def int8_warning() -> str | None:
     """A warning if this processor computes int8 slower than fp32, else None.
 

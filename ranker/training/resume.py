@@ -24,6 +24,7 @@ from ranker.config.models import ArmoRMConfig
 from ranker.data.writers import check_folder
 from ranker.errors import CheckpointError, ConfigError, JobError
 from ranker.records import Preference
+from ranker.runtime.modelfile import exported_name
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +36,7 @@ FOLDERS: Final = (STEPS, FINAL, "adapter")
 """Folders of a run's weights."""
 
 FILES: Final = (
-    "model.onnx",
-    *(f"model.{precision}.onnx" for precision in get_args(ExportPrecision)),
+    *(exported_name(precision) for precision in get_args(ExportPrecision)),
     "report.html",
     "report.md",
     "metrics.json",

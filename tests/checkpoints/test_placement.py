@@ -24,7 +24,7 @@ def test_bf16_is_offered_for_checkpoints_and_refused_for_files_that_have_a_preci
     np.testing.assert_allclose(scores, checkpoint.scores, atol=0.05)
     assert np.abs(scores - checkpoint.scores).max() > 1e-6
     assert scores.dtype == np.float32
-    with pytest.raises(ConfigError, match="expected precision fp32 or bf16, got 'fp8'"):
+    with pytest.raises(ConfigError, match="expected precision fp32, bf16, auto, got 'fp8'"):
         ranker.load(checkpoint.folder, precision="fp8")
     (tmp_path / "model.onnx").write_bytes(b"x")
     with pytest.raises(ConfigError, match="has the precision it was exported in"):
