@@ -180,6 +180,9 @@ def event_loop() -> str:
 def bench_conditions() -> str:
     """Where, with what and on which rows ``make bench`` was run beside CrossEncoder."""
     run = figures("bench")["pointwise"]["machine"]
+    for part in ("lengths", "latency", "start-up"):
+        if figures("bench")[part]["machine"] != run:
+            raise SystemExit(f"bench.json: {part} and pointwise are of different runs; run them together")
     other = ", ".join(f"{name} {run['other'][name]}" for name in ("onnxruntime", "sentence-transformers", "openvino"))
     rows = figures("bench")["pointwise"]["rows"]
     return (
