@@ -76,7 +76,7 @@ PAUSE = 0.1
 CALLS = 200
 PROMPTS = {8: 4, 16: 1}
 """Prompts of a ranking pass by number of candidates."""
-DECODER_PROMPTS = {128: 4, 512: 2}
+DECODER_PROMPTS = {128: 2, 512: 1}
 """Prompts of a pass of the decoder by their words."""
 DECODER_ANSWERS = 8
 DECODER_LENGTH = 1024
