@@ -217,6 +217,32 @@ def ours_torch(model: str, threads: int) -> Pass:
 
 def transformers_classifier(model: str, threads: int) -> Pass:
     """A decoder with a head in transformers: the answers of a prompt in one padded batch, each with its prompt."""
+
+    def logits(loaded: Any, rows: list[list[int]], shared: int) -> Any:
+        return loaded(**padded(rows)).logits
+
+    return transformers_decoder(model, threads, logits)
+
+
+def transformers_prefix(model: str, threads: int) -> Pass:
+    """The same with the prompt's keys and values computed once, as servers of language models reuse prefixes."""
+    import torch
+    from transformers import DynamicCache
+
+    def logits(loaded: Any, rows: list[list[int]], shared: int) -> Any:
+        rest = padded([row[shared:] for row in rows])
+        mask = torch.cat([torch.ones(len(rows), shared, dtype=torch.long), rest["attention_mask"]], dim=1)
+        cache = DynamicCache(config=loaded.config)
+        loaded.model(input_ids=torch.tensor([rows[0][:shared]]), past_key_values=cache)
+        cache.batch_repeat_interleave(len(rows))
+        states = loaded.model(input_ids=rest["input_ids"], attention_mask=mask, past_key_values=cache).last_hidden_state
+        return loaded.score(states[torch.arange(len(rows)), rest["attention_mask"].sum(1) - 1])
+
+    return transformers_decoder(model, threads, logits)
+
+
+def transformers_decoder(model: str, threads: int, logits: Callable[[Any, list[list[int]], int], Any]) -> Pass:
+    """A decoder of transformers in fp32; ``logits`` (answers, 1) are of its rows, the first ids of which are shared."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -225,41 +251,8 @@ def transformers_classifier(model: str, threads: int) -> Pass:
     encode = chat_encoder(model)
 
     def run(groups: Groups) -> list[list[float]]:
-        scores = []
-        for prompt, answers in groups:
-            rows, _ = encode(prompt, answers)
-            with torch.inference_mode():
-                scores.append(loaded(**padded(rows)).logits[:, 0].tolist())
-        return scores
-
-    return run
-
-
-def transformers_prefix(model: str, threads: int) -> Pass:
-    """The same with the prompt's keys and values computed once, as servers of language models reuse prefixes."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, DynamicCache
-
-    torch.set_num_threads(threads)
-    loaded = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
-    encode = chat_encoder(model)
-
-    def run(groups: Groups) -> list[list[float]]:
-        scores = []
-        for prompt, answers in groups:
-            rows, shared = encode(prompt, answers)
-            rest = padded([row[shared:] for row in rows])
-            whole = torch.cat([torch.ones(len(rows), shared, dtype=torch.long), rest["attention_mask"]], dim=1)
-            last = rest["attention_mask"].sum(1) - 1
-            with torch.inference_mode():
-                cache = DynamicCache(config=loaded.config)
-                loaded.model(input_ids=torch.tensor([rows[0][:shared]]), past_key_values=cache)
-                cache.batch_repeat_interleave(len(rows))
-                states = loaded.model(
-                    input_ids=rest["input_ids"], attention_mask=whole, past_key_values=cache
-                ).last_hidden_state
-                scores.append(loaded.score(states[torch.arange(len(rows)), last])[:, 0].tolist())
-        return scores
+        with torch.inference_mode():
+            return [logits(loaded, *encode(prompt, answers))[:, 0].tolist() for prompt, answers in groups]
 
     return run
 
