@@ -51,7 +51,7 @@ def resolved(path: str | Path, options: Mapping[str, Any]) -> tuple[str | Path, 
     files = {name: folder / exported_name(name) for name in PRECISIONS}
     files = {name: file for name, file in files.items() if file.is_file()}
     if any(options.get(name, nothing) != nothing for name, nothing in OF_CHECKPOINTS.items()):
-        files = {}
+        folder, files = _checkpoint(folder), {}
     chosen, precision = _fastest(folder, files, kind) if folder.is_dir() else (path, "fp32")
     logger.info("precision auto: %s in %s", chosen, precision)
     return chosen, {**options, "precision": precision}

@@ -122,7 +122,7 @@ def test_without_fp16_the_checkpoint_is_taken_in_bf16_on_a_gpu(run, monkeypatch)
 
 @pytest.mark.parametrize("option", [{"padding_free": True}, {"quantization": "8bit"}, {"head_prefix": "score"}])
 def test_options_of_checkpoints_take_the_checkpoint(option, run):
-    assert resolved(run, {**AUTO, "device": "cpu", **option})[0] == run
+    assert resolved(run, {**AUTO, "device": "cpu", **option})[0] == run / "checkpoint"
 
 
 def test_a_file_a_checkpoint_and_a_name_on_the_hub_are_taken_as_they_are(run):
