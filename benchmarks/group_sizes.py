@@ -1,7 +1,7 @@
 """Trains the layouts of the pairwise ranker on groups of several sizes and ranks real lists of N candidates with them.
 
     python benchmarks/group_sizes.py DATA OUT.jsonl [--rows 600] [--models set_encoder-2 set_encoder-8]
-    python benchmarks/group_sizes.py --table OUT.jsonl
+    python benchmarks/group_sizes.py --summary OUT.jsonl > docs/group_sizes.json
 
 DATA holds lists: ``gsm8k``, ``truthfulqa``, ``oasst`` (``listwise_*``) and ``summeval``, ``cdm``, ``newsroom``
 (``aspects_*``, whose aspects are averaged). A model is a layout and the most candidates that training showed together.
@@ -18,10 +18,12 @@ import random
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import real_data
+from conditions import conditions
 from scipy.stats import kendalltau
 
 from ranker.config import load_config
@@ -47,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--table", type=Path, help="print what a file holds as Markdown, and stop")
+    parser.add_argument("--summary", type=Path, help="print the figures of a file as JSON, and stop")
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument(
         "--models",
@@ -55,8 +57,8 @@ def main() -> None:
         default=["set_encoder-2", "set_encoder-4", "set_encoder-8", "shared_prompt-8", "ordered_pair-4"],
     )
     options = parser.parse_args()
-    if options.table:
-        print(table([json.loads(line) for line in options.table.read_text().splitlines()]))
+    if options.summary:
+        print(json.dumps(summary([json.loads(line) for line in options.summary.read_text().splitlines()]), indent=1))
         return
     held = list(lists(options.data, "val"))
     for model in options.models:
@@ -84,6 +86,7 @@ def main() -> None:
             trained = train(config)
             seconds = time.monotonic() - started
         facts = {"model": model, "rows": options.rows, "steps": trained.steps, "seconds": round(seconds)}
+        facts |= {"conditions": conditions()}
         with options.out.open("a", encoding="utf-8") as out:
             out.write(json.dumps(facts | {"figures": list(figures(trained.scorer, held, layout))}) + "\n")
         print(facts, flush=True)
@@ -129,27 +132,20 @@ def figures(scorer: Scorer, held: list[dict], layout: str) -> Iterator[dict]:
                 "way": way or "one pass",
                 "comparisons": float(np.mean(counts)),
                 "random": chance,
-                "hit": str(clustered(prompts, lambda rows, hit=hit: float(hit[rows].mean()))),
-                "tau": str(clustered(prompts, lambda rows, tau=tau: float(tau[rows].mean()))),
+                "hit": asdict(clustered(prompts, lambda rows, hit=hit: float(hit[rows].mean()))),
+                "tau_b": asdict(clustered(prompts, lambda rows, tau=tau: float(tau[rows].mean()))),
             }
 
 
-def table(results: list[dict]) -> str:
-    """One line per N, model and way of ranking."""
-    lines = [
-        "| N | layout, largest group in training | ranked by | comparisons | top-1 hit (random) | tau-b |",
-        "|---|---|---|---|---|---|",
-    ]
+def summary(results: list[dict]) -> dict:
+    """The figures by N and layout; ``random`` is how often a random choice hits the best."""
+    lines = []
     for n in SIZES:
         for result in results:
-            for f in result["figures"]:
-                if f["n"] == n:
-                    layout, most = result["model"].split("-")
-                    lines.append(
-                        f"| {n} | {layout}, {most} | {f['way']} | {f['comparisons']:.0f} | {f['hit']} "
-                        f"({f['random']:.2f}) | {f['tau']} |"
-                    )
-    return "\n".join(lines)
+            layout, most = result["model"].split("-")
+            lines += [{"layout": layout, "most": int(most)} | f for f in result["figures"] if f["n"] == n]
+    chance = {str(line["n"]): line.pop("random") for line in lines}
+    return results[-1]["conditions"] | {"rows": results[-1]["rows"], "random": chance, "figures": lines}
 
 
 if __name__ == "__main__":

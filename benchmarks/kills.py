@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import random
 import re
 import shlex
@@ -28,6 +27,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from ranker.runtime.session import processor
 
 ROOT = Path(__file__).parent.parent
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
@@ -222,13 +223,6 @@ def trainings(work: Path, each: int, seed: int) -> Tally:
     return tally
 
 
-def cpu() -> str:
-    """The processor's name."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    name = re.search(r"model name\s*: (.+)", lines)
-    return name[1] if name else platform.processor()
-
-
 def main() -> None:
     """Run the parts that are named, and write their counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -261,7 +255,7 @@ def main() -> None:
                 **tally.facts(),
                 **({} if part == "train" else {"rows": options.rows}),
                 "seconds": round(time.monotonic() - started),
-                "cpu": cpu(),
+                "cpu": processor(),
                 "date": time.strftime("%Y-%m-%d"),
             }
             print(part, json.dumps(facts))

@@ -4,18 +4,22 @@
 
 A Qwen3 of random weights reads random words, in fp32 on a processor and in bf16 on a GPU. Both ways take the same rows
 in turn. Printed are the median seconds of a forward and backward pass after one that is not counted, the tokens that
-were read, and the largest difference between the gradients over the largest gradient.
+were read, and the largest difference between the gradients over the largest gradient. ``--json FILE`` writes them to a
+file (docs/prefix_training.json).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
 import time
+from pathlib import Path
 from statistics import median
 
 import torch
+from conditions import conditions
 from transformers import AutoModel, AutoTokenizer, Qwen3Config
 
 from ranker.extras import offline_backbone
@@ -37,6 +41,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = AutoTokenizer.from_pretrained(offline_backbone())
@@ -71,11 +76,16 @@ def main() -> None:
             seconds[sharing].append(elapsed)
     largest = max(float(gradient.abs().max()) for gradient in gradients[False])
     difference = max(float((a - b).abs().max()) for a, b in zip(gradients[True], gradients[False], strict=True))
+    tokens = {sharing: int((batch["block_ids"] >= 0).sum()) for sharing, batch in batches.items()}
     for sharing, name in ((True, "prompt read once"), (False, "prompt read for every answer")):
-        tokens = int((batches[sharing]["block_ids"] >= 0).sum())
-        print(f"{name}: {median(seconds[sharing][1:]):.3f} s, {tokens} tokens")
-    ratios = [plain / shared for shared, plain in zip(seconds[True][1:], seconds[False][1:], strict=True)]
-    print(f"speed-up {median(ratios):.2f} ({device}); gradients differ by {difference / largest:.1e} of the largest")
+        print(f"{name}: {median(seconds[sharing][1:]):.3f} s, {tokens[sharing]} tokens")
+    speed = median(plain / shared for shared, plain in zip(seconds[True][1:], seconds[False][1:], strict=True))
+    print(f"speed-up {speed:.2f} ({device}); gradients differ by {difference / largest:.1e} of the largest")
+    if options.json:
+        asked = {name: value for name, value in vars(options).items() if name != "json"}
+        measured = {"tokens": tokens[True], "tokens_without": tokens[False], "speed": speed}
+        facts = conditions() | {"device": device} | asked | measured | {"gradient_difference": difference / largest}
+        options.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def rows(options: argparse.Namespace) -> list[Preference]:

@@ -1,7 +1,7 @@
 """Trains the layouts of the pairwise ranker on real preference pairs and reports held-out accuracy.
 
     python benchmarks/real_data.py DATA OUT.jsonl [--seeds 0 1 2] [--sets argconv wmt19] [--models set pointwise ...]
-    python benchmarks/real_data.py --table OUT.jsonl
+    python benchmarks/real_data.py --summary OUT.jsonl > docs/real_data.json
 
 DATA holds ``<set>/train.jsonl.gz`` and ``<set>/val.jsonl.gz`` with prompt, chosen and rejected. Every run is one line
 of OUT; a run that is already there is not repeated. The same rows are drawn for every model.
@@ -14,8 +14,11 @@ import json
 import random
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
+
+from conditions import conditions
 
 from ranker.config import load_config
 from ranker.data.load import load_preferences
@@ -47,14 +50,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("out", type=Path, nargs="?")
-    parser.add_argument("--table", type=Path, help="print what a file holds as Markdown, and stop")
+    parser.add_argument("--summary", type=Path, help="print the figures of a file as JSON, and stop")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--sets", nargs="+", default=list(ROWS))
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("overrides", nargs="*", help="section.key=value, after --")
     options = parser.parse_args()
-    if options.table:
-        print(table([json.loads(line) for line in options.table.read_text().splitlines()]))
+    if options.summary:
+        print(json.dumps(summary([json.loads(line) for line in options.summary.read_text().splitlines()]), indent=1))
         return
     done = {
         (r["set"], r["model"], r["seed"], tuple(r["overrides"]))
@@ -101,35 +104,28 @@ def one(data: Path, name: str, model: str, seed: int, overrides: list[str]) -> d
         "rows": ROWS[name],
         "steps": trained.steps,
         "seconds": seconds,
-        "date": time.strftime("%Y-%m-%d"),
+        "conditions": conditions(),
         **{key: report[key] for key in ("accuracy", "log_loss", "brier", "order_flips", "baselines")},
     }
 
 
-def table(results: list[dict]) -> str:
-    """Mean accuracy over seeds with the 95 % interval of its mean over pairs, beside the baselines."""
-    lines = [
-        "| set | model | seeds | accuracy (each seed) | mean, 95 % interval | log-loss | flips | steps | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+def summary(results: list[dict]) -> dict:
+    """The means over seeds, each accuracy with the 95 % interval of its mean over pairs, and the baselines."""
+    sets: dict[str, dict] = {}
     for name, model in dict.fromkeys((r["set"], r["model"]) for r in results):
         runs = [r for r in results if (r["set"], r["model"]) == (name, model)]
-        each = [r["accuracy"]["value"] for r in runs]
+        accuracies = [r["accuracy"]["value"] for r in runs]
         n = runs[0]["accuracy"]["n"]
-        share = wilson(sum(each) / len(each) * n, n)
-        lines.append(
-            f"| {name} | {model} | {len(runs)} | {', '.join(f'{a:.3f}' for a in each)} | {share} "
-            f"| {mean(r['log_loss']['value'] for r in runs):.3f} | {mean(r['order_flips']['value'] for r in runs):.3f} "
-            f"| {runs[0]['steps']} | {mean(r['seconds'] for r in runs):.0f} |"
-        )
-    for name in dict.fromkeys(r["set"] for r in results):
-        shares = next(r for r in results if r["set"] == name)["baselines"]
-        lines += [
-            f"| {name} | {label.replace('_', ' ')} | | | {b['value']:.3f} [{b['low']:.3f}, {b['high']:.3f}] "
-            f"(n={b['n']}) | | | | |"
-            for label, b in shares.items()
-        ]
-    return "\n".join(lines)
+        of_set = sets.setdefault(name, {"models": {}, "baselines": runs[0]["baselines"]})
+        of_set["models"][model] = {
+            "accuracies": accuracies,
+            "accuracy": asdict(wilson(mean(accuracies) * n, n)),
+            "log_loss": mean(r["log_loss"]["value"] for r in runs),
+            "order_flips": mean(r["order_flips"]["value"] for r in runs),
+            "steps": runs[0]["steps"],
+            "seconds": round(mean(r["seconds"] for r in runs)),
+        }
+    return results[-1]["conditions"] | {"rows": {r["set"]: r["rows"] for r in results}, "sets": sets}
 
 
 def sample_rows(source: Path, count: int, target: Path) -> Path:

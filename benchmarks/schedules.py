@@ -1,6 +1,6 @@
-"""How well schedules rank for how few comparisons, in a simulation; prints a table.
+"""How well schedules rank for how few comparisons, in a simulation; prints JSON.
 
-    python benchmarks/schedules.py [--sizes 8 16 64 256] [--worlds 200]
+    python benchmarks/schedules.py [--sizes 8 16 64 256] [--worlds 200] > docs/schedules.json
 
 Strengths are standard normal; a comparison's logit is twice the difference of strengths, plus noise of 1.5 that belongs
 to the pair, plus 0.7 for the answer that is read first. Noise is the same however often a pair is asked, so that asking
@@ -11,18 +11,23 @@ with their 95 % intervals over worlds.
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import time
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
 
 from ranker.metrics import wilson
 from ranker.ranking.aggregation import Comparisons, least_squares
-from ranker.ranking.schedules import SCHEDULES, Schedule, circulant, sequential_halving
+from ranker.ranking.schedules import SCHEDULES, Schedule, sequential_halving
 
 NOISE = 1.5
 BIAS = 0.7
 SLOPE = 2.0
+SMALL_BUDGET = 0.15
 
 
 class World:
@@ -62,38 +67,44 @@ def played(schedule: Schedule, n: int, seed: int) -> tuple[World, Comparisons, i
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", type=int, default=[8, 16, 64, 256])
     parser.add_argument("--worlds", type=int, default=200)
     options = parser.parse_args()
-    print("| N | schedule | comparisons | of all ordered pairs | rounds | top-1 hit | tau |\n" + "|---" * 7 + "|")
-    for n in options.sizes:
-        rules = {"all, both orders": both_orders, **SCHEDULES, "circulant, k=8": lambda n, rng: circulant(n, rng, 8)}
-        for share in (0.05, 0.10, 0.15):
-            rules[f"sequential_halving, {share:.0%} of both orders"] = lambda n, rng, s=share: sequential_halving(
-                n, rng, int(s * n * (n - 1))
-            )
-        for name, schedule in rules.items():
-            worlds = max(20, options.worlds // 4) if n > 64 else options.worlds
-            hits = 0
-            taus = []
-            counts = []
-            rounds = []
-            for seed in range(worlds):
-                world, seen, played_rounds = played(schedule, n, seed)
-                scores = least_squares(seen).scores
-                hits += int(scores.argmax() == world.strengths.argmax())
-                taus.append(kendalltau(scores, world.strengths).statistic)
-                counts.append(len(seen))
-                rounds.append(played_rounds)
-            half = 1.96 * np.std(taus) / math.sqrt(worlds)
-            count = np.mean(counts)
-            print(
-                f"| {n} | {name} | {count:.0f} | {count / (n * (n - 1)):.1%} | {np.mean(rounds):.0f} | "
-                f"{wilson(hits, worlds)} | {np.mean(taus):.3f} ± {half:.3f} |",
-                flush=True,
-            )
+    rules = {"all, both orders": both_orders, **SCHEDULES, "sequential_halving, a small budget": small_budget}
+    figures = [
+        {"n": n, "schedule": name} | measured(schedule, n, max(20, options.worlds // 4) if n > 64 else options.worlds)
+        for n in options.sizes
+        for name, schedule in rules.items()
+    ]
+    shared = {"date": time.strftime("%Y-%m-%d"), "numpy": np.__version__, "small_budget": SMALL_BUDGET}
+    print(json.dumps(shared | {"figures": figures}, indent=1))
+
+
+def small_budget(n: int, rng: np.random.Generator) -> object:
+    """Sequential halving with a fixed share of all ordered pairs."""
+    return sequential_halving(n, rng, int(SMALL_BUDGET * n * (n - 1)))
+
+
+def measured(schedule: Schedule, n: int, worlds: int) -> dict[str, Any]:
+    """The means over worlds of one schedule among n candidates."""
+    hits, taus, counts, rounds = 0, [], [], []
+    for seed in range(worlds):
+        world, seen, played_rounds = played(schedule, n, seed)
+        scores = least_squares(seen).scores
+        hits += int(scores.argmax() == world.strengths.argmax())
+        taus.append(kendalltau(scores, world.strengths).statistic)
+        counts.append(len(seen))
+        rounds.append(played_rounds)
+    return {
+        "comparisons": float(np.mean(counts)),
+        "share": float(np.mean(counts)) / (n * (n - 1)),
+        "rounds": float(np.mean(rounds)),
+        "hit": asdict(wilson(hits, worlds)),
+        "tau": float(np.mean(taus)),
+        "tau_half": float(1.96 * np.std(taus) / math.sqrt(worlds)),
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import datetime
 import hashlib
 import json
 import os
-import platform
 import random
 import subprocess
 import sys
@@ -54,7 +53,7 @@ from ranker.models import pairwise
 from ranker.models import pointwise as reward
 from ranker.records import Group
 from ranker.runtime.onnx_scorer import OnnxScorer
-from ranker.runtime.session import available_cores, open_session
+from ranker.runtime.session import available_cores, open_session, processor
 from ranker.scoring.executor import CHUNK_GROUPS, score_groups
 from ranker.scoring.pipeline import TextPipeline
 from ranker.text.templates import render_prompt
@@ -128,10 +127,9 @@ def main() -> None:
 
 def machine(threads: int, other: str | None) -> dict[str, Any]:
     """The machine and the versions of the measurement, also those of the other environment."""
-    model = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
     packages = ("torch", "transformers", "onnxruntime", "sentence-transformers")
     return {
-        "cpu": model.partition(": ")[2] or platform.processor(),
+        "cpu": processor(),
         "threads": threads,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         **{name: version(name) for name in packages},
@@ -603,7 +601,10 @@ def start_up(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, A
         )
 
     score = [sys.executable, "-m", "ranker", "score", "--input", str(file), "--onnx"]
-    commands = {"CrossEncoder": [sys.executable, "-c", cross_encoder("torch")]}
+    commands = {
+        "CrossEncoder": [sys.executable, "-c", cross_encoder("torch")],
+        "ranker --help": [sys.executable, "-m", "ranker", "--help"],
+    }
     for name, model in (("fp32", "model.onnx"), ("int8", "model.int8.onnx")):
         if (path := options.runs / "encoder-bradley-terry" / model).exists():
             commands[f"ranker score {name}"] = [*score, str(path)]

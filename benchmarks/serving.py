@@ -1,6 +1,7 @@
 """The server beside the bare engine and a naive server, under overload, and for a long time.
 
     python benchmarks/serving.py runs/encoder-bradley-terry/model.int8.onnx [--rows ROWS] [--single] [--out FILE]
+    python benchmarks/serving.py runs/encoder-bradley-terry/model.int8.onnx --single --compare docs/serving.json
     python benchmarks/serving.py runs/encoder-bradley-terry/model.int8.onnx --soak 15
 
 Clients, server and engine share this machine's processors. The naive servers do one forward per request in the
@@ -27,6 +28,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from conditions import conditions
 
 try:
     from uvloop import run
@@ -214,6 +216,7 @@ def compare(model, groups, bodies, rounds):
         "served_of": {name: round(ratio, 3) for name, ratio in ratios.items()},
         "rounds": rounds,
         "items": len(groups),
+        "clients": CLIENTS,
     }
 
 
@@ -413,6 +416,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--overload-seconds", type=float, default=20)
     parser.add_argument("--single", action="store_true", help="every answer is an item of its own")
+    parser.add_argument("--compare", type=Path, help="a JSON file for the speed alone; models of before stay in it")
     parser.add_argument("--overload", action="store_true", help="measure nothing else")
     parser.add_argument("--soak", type=float, help="minutes; nothing else is measured")
     parser.add_argument("--clients", type=int, default=16, help="of the soak")
@@ -429,6 +433,14 @@ def main():
         groups = [Group(group.prompt, (answer,)) for group in groups for answer in group.candidates][: args.items]
     items = [{"prompt": g.prompt, "candidates": list(g.candidates)} for g in groups if isinstance(g.prompt, str)]
     bodies = [json.dumps(item).encode() for item in items]
+    if args.compare:
+        kept = json.loads(args.compare.read_text()) if args.compare.exists() else {}
+        sides = conditions() | compare(args.model, groups, bodies, args.rounds)
+        kind = "single answers" if args.single else "lists of candidates"
+        scorer = ranker.load(args.model).scorer
+        kept[f"{kind}, `{scorer.info.layout}` {scorer.precision}"] = sides
+        args.compare.write_text(json.dumps(kept, indent=1) + "\n")
+        return
     if args.overload:
         report = overload(args.model, bodies, args.overload_seconds)
     elif args.soak:

@@ -72,7 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--table", type=Path, help="print what a file holds as Markdown, and stop")
-    parser.add_argument("--json", type=Path, help="with --table: write its figures to a file")
+    parser.add_argument("--json", type=Path, help="with --table, of runs of one set: write its figures to a file")
+    parser.add_argument("--graphs", type=Path, help="with --table: write the figures of each set to a file")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--sets", nargs="+", default=["argconv", "wmt19", "oasst", "hh-harmless"])
     parser.add_argument("--sides", nargs="+", choices=[*SIDES], default=[*SIDES])
@@ -99,6 +100,8 @@ def main() -> None:
         print(table(results))
         if options.json:
             options.json.write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
+        if options.graphs:
+            options.graphs.write_text(json.dumps(graphs(results), indent=1) + "\n", encoding="utf-8")
         return
     if options.run:
         result = one(options)
@@ -616,6 +619,17 @@ def table(results: list[dict]) -> str:
             f"| {best:.3f} |"
         )
     lines += ["", "| set | difference of accuracy, 95 % over prompts | comparisons | prompts |", "|---|---|---|---|"]
+    for d in leads_of_once(results):
+        title = f"{d['set']}: {d['once']} - {d['side']}"
+        interval = f"{d['value']:+.4f} [{d['low']:+.4f}, {d['high']:+.4f}]"
+        lines.append(f"| {title} | {interval} | {d['comparisons']} | {d['prompts']} |")
+    return "\n".join(lines)
+
+
+def leads_of_once(results: list[dict]) -> list[dict]:
+    """By set, the accuracy of reading each answer once less that of each other side, over runs of one seed."""
+    names = list(dict.fromkeys((r["set"].split("-")[0], r["side"], r["label"]) for r in results))
+    leads = []
     for name, side, label in names:
         for other in names:
             if other[0] == name and side == "once" and other[1] != "once":
@@ -629,10 +643,35 @@ def table(results: list[dict]) -> str:
                     and (b["side"], b["label"]) == other[1:]
                 ]
                 if pairs:
-                    value, low, high, comparisons, prompts = difference(pairs)
-                    title = f"{name}: {side} {label} - {other[1]} {other[2]}"
-                    lines.append(f"| {title} | {value:+.4f} [{low:+.4f}, {high:+.4f}] | {comparisons} | {prompts} |")
-    return "\n".join(lines)
+                    sides = {"set": name, "once": f"{side} {label}".strip(), "side": " ".join(other[1:]).strip()}
+                    keys = ("value", "low", "high", "comparisons", "prompts")
+                    leads.append(sides | dict(zip(keys, difference(pairs), strict=True)))
+    return leads
+
+
+def graphs(results: list[dict]) -> dict:
+    """For each set, what each side read, its seconds and accuracies; and the paired differences from ``once``."""
+    sets: dict[str, dict] = {}
+    for name, side in dict.fromkeys((r["set"].split("-")[0], r["side"]) for r in results):
+        runs = [r for r in results if (r["set"].split("-")[0], r["side"]) == (name, side)]
+        last = [r["points"][-1] for r in runs]
+        of_set = sets.setdefault(
+            name,
+            {
+                "runs": ", ".join(sorted({r["set"] for r in runs})),
+                "comparisons": sum(len(r["credits"]) for r in runs),
+                "prompts": len({prompt for r in runs for prompt in r["prompts"]}),
+                "sides": {},
+            },
+        )
+        of_set["sides"][side] = {
+            "tokens": mean(point["tokens"] for point in last),
+            "seconds": [round(point["seconds"]) for point in last],
+            "accuracy": [point["accuracy"] for point in last],
+        }
+    shared = {name: results[0][name] for name in ("machine", "threads", "date")}
+    versions = {name: version for r in results for name, version in r["versions"].items()}
+    return shared | {"versions": versions, "sets": sets, "differences": leads_of_once(results)}
 
 
 def difference(pairs: list[tuple[dict, dict]]) -> tuple[float, float, float, int, int]:

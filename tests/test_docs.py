@@ -22,7 +22,9 @@ from tests.references.rerankers import RERANKERS
 
 
 def script(name):
-    """A script of the folder ``docs``."""
+    """A script of the folder ``docs``, which finds the modules beside it."""
+    if str(ROOT / "docs") not in sys.path:
+        sys.path.append(str(ROOT / "docs"))
     spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
