@@ -49,25 +49,19 @@ def sample_conditions() -> str:
     return text
 
 
+def sample_families() -> str:
+    """Accuracy by family of questions."""
+    return table(
+        "family | accuracy", [[name, interval(share)] for name, share in sorted(figures("sample")["subsets"].items())]
+    )
+
+
 def sample_kinds() -> str:
-    """Accuracy by family of questions, and by kind of pair."""
-    run = figures("sample")
-    families = [[name, interval(share)] for name, share in sorted(run["subsets"].items())]
-    kinds = [[name.replace("_", " "), interval(share)] for name, share in sorted(run["kinds"].items())]
-    blank = [["", ""]]
-    most = max(len(families), len(kinds))
-    rows = [
-        [*left, "", *right]
-        for left, right in zip(
-            families + blank * (most - len(families)), kinds + blank * (most - len(kinds)), strict=True
-        )
-    ]
-    return table("family | accuracy | | kind of pair, better first | accuracy", rows)
-
-
-def sample_accuracy() -> str:
-    """The accuracy alone."""
-    return interval(figures("sample")["accuracy"])
+    """Accuracy by kind of pair."""
+    kinds = sorted(figures("sample")["kinds"].items())
+    return table(
+        "kind of pair, better first | accuracy", [[name.replace("_", " "), interval(share)] for name, share in kinds]
+    )
 
 
 def int8() -> str:
