@@ -23,7 +23,7 @@ def table(head: str, rows: list[list[str]]) -> str:
 
 
 def interval(estimate: dict[str, Any], n: str = " (n={n})") -> str:
-    """A value, its 95 % interval and its count; without an interval if there is none."""
+    """A value, its 95 % interval where it has one, and its count."""
     low, high = estimate["low"], estimate["high"]
     bounds = "" if low is None or low != low else f" [{low:.3f}, {high:.3f}]"
     return f"{estimate['value']:.3f}{bounds}{n.format(**estimate)}"
