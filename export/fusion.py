@@ -22,8 +22,11 @@ BIAS_INPUT: Final = 5
 LENGTHS_INPUT: Final = 4
 """Its input that says how many keys of each row there are."""
 
-MASK_STEPS: Final = ("Where", "Not", "Expand", "Unsqueeze", "Cast")
-"""What lies between the comparison that finds padding and the bias that is made of it."""
+MASK_STEPS: Final = ("Where", "Not", "Expand", "Unsqueeze", "Cast", "Slice")
+"""What lies between the comparison that finds padding and the bias that is made of it.
+
+A slice takes the mask of some queries, and all queries have the same.
+"""
 
 
 class Fusion:

@@ -65,10 +65,8 @@ def install_command(extra: str) -> str:
     from importlib import metadata
 
     command = f"pip install 'ranker-toolkit[{extra}]'"
-    try:
-        is_of_folder = metadata.distribution("ranker-toolkit").read_text("direct_url.json") is not None
-    except metadata.PackageNotFoundError:
-        is_of_folder = True
+    installed = list(metadata.distributions(name="ranker-toolkit"))  # a checkout that is the working folder is another
+    is_of_folder = not installed or any(one.read_text("direct_url.json") for one in installed)
     return f"{command} (in a checkout of the sources: pip install '.[{extra}]')" if is_of_folder else command
 
 

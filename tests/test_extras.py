@@ -6,11 +6,27 @@ from ranker import extras
 from ranker.errors import MissingExtraError, RankerError
 
 
-def test_a_missing_extra_is_one_sentence_with_the_command(monkeypatch):
+@pytest.mark.parametrize(
+    ("installed", "hint"),
+    [
+        (["index"], ""),
+        (["folder"], r" \(in a checkout of the sources: pip install '\.\[cpu\]'\)"),
+        (["index", "folder"], r" \(in a checkout of the sources: pip install '\.\[cpu\]'\)"),
+        ([], r" \(in a checkout of the sources: pip install '\.\[cpu\]'\)"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence_with_the_command(monkeypatch, tmp_path, installed, hint):
+    folders = [tmp_path / origin / f"ranker_toolkit-{number}.dist-info" for number, origin in enumerate(installed)]
+    for origin, folder in zip(installed, folders, strict=True):
+        folder.mkdir(parents=True)
+        if origin == "folder":
+            (folder / "direct_url.json").write_text("{}")
+    monkeypatch.setattr(
+        importlib.metadata, "distributions", lambda **_: [importlib.metadata.Distribution.at(f) for f in folders]
+    )
     monkeypatch.setitem(extras.EXTRA_OF, "no_such_module", "cpu")
-    with pytest.raises(
-        MissingExtraError, match=r"^'no_such_module' is not installed; run: pip install 'ranker-toolkit\[cpu\]'$"
-    ):
+    message = rf"^'no_such_module' is not installed; run: pip install 'ranker-toolkit\[cpu\]'{hint}$"
+    with pytest.raises(MissingExtraError, match=message):
         extras.require("no_such_module")
     assert issubclass(MissingExtraError, RankerError)
     assert issubclass(MissingExtraError, ImportError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -13,10 +14,12 @@ from transformers import AutoModel, BitsAndBytesConfig, PretrainedConfig, PreTra
 from ranker.config import Quantization
 from ranker.errors import CheckpointError, ConfigError
 from ranker.extras import require
+from ranker.models.attention import last_layer
 from ranker.models.attention.blocks import NAME
 from ranker.models.attention.disentangled import BlockDisentangledAttention, relations
 from ranker.models.attention.padding_free import PADDING_FREE, kernel_options, segments_of
 from ranker.models.attention.position_bias import layer_output, position_bias
+from ranker.models.attention.reading import Reading
 from ranker.models.heads import HEAD_MODULES
 
 logger = logging.getLogger(__name__)
@@ -38,10 +41,11 @@ DROPOUTS: Final = (
 MEAN_POOLED: Final = "ranker_mean_"
 """Prefix of the model type of mean-pooled classifiers, which the library's classes would silently read at [CLS]."""
 
-Encode = Callable[[PreTrainedModel, Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor]
-"""(backbone, input_ids, block_ids, position_ids, mask, members) -> hidden states (rows, sequence, hidden).
+Encode = Callable[[PreTrainedModel, Tensor, Tensor, Tensor, Tensor, Tensor | None, Reading | None], Tensor]
+"""(backbone, input_ids, block_ids, position_ids, mask, members, reading) -> hidden states (rows, read tokens, hidden).
 
 Ids and positions are (rows, sequence), ``mask`` (rows, 1, sequence, sequence) bool, ``members`` (rows, others) or None.
+Without ``reading`` all tokens are read.
 """
 
 
@@ -67,19 +71,21 @@ def pretrained(name_or_path: str, config: PretrainedConfig) -> PreTrainedModel:
 
 
 def prepare(backbone: PreTrainedModel) -> PreTrainedModel:
-    """Drop what no ranker reads (BERT's pooler) and give DeBERTa the attention that takes per-row positions."""
+    """``prepare_layers``, and drop what no ranker reads (BERT's pooler)."""
     if getattr(backbone, "pooler", None) is not None:
         backbone.pooler = None
-    per_row_attention(backbone)
+    prepare_layers(backbone)
     return backbone
 
 
-def per_row_attention(backbone: PreTrainedModel) -> None:
-    """Give DeBERTa the attention that takes relative positions per row; other families need nothing."""
-    if family(backbone.config) == "deberta-v2":
+def prepare_layers(backbone: PreTrainedModel) -> None:
+    """Give DeBERTa the attention that takes relative positions per row, and every encoder its last layer."""
+    kind = family(backbone.config)
+    if kind == "deberta-v2":
         for layer in backbone.encoder.layer:
             # Same parameters, other forward: assigning the class keeps the loaded weights where they are.
             layer.attention.self.__class__ = BlockDisentangledAttention
+    last_layer.prepare(backbone, kind)
 
 
 def encode(
@@ -89,12 +95,16 @@ def encode(
     position_ids: Tensor,
     mask: Tensor,
     members: Tensor | None,
+    reading: Reading | None = None,
 ) -> Tensor:
-    """Hidden states (rows, sequence, hidden) of any supported family; arguments as in ``Encode``."""
+    """Hidden states (rows, read tokens, hidden) of any supported family; arguments as in ``Encode``."""
+    kind = family(backbone.config)
+    alone = reading if last_layer.reads_alone(backbone, kind) else None
     if reads_packed(backbone):
-        return packed(backbone, input_ids, block_ids, position_ids, members)
-    read = FAMILIES[family(backbone.config)]
-    return read(backbone, input_ids, block_ids, position_ids, mask, members)
+        states = packed(backbone, input_ids, block_ids, position_ids, members, alone)
+    else:
+        states = FAMILIES[kind](backbone, input_ids, block_ids, position_ids, mask, members, alone)
+    return states if reading is None or alone is not None else reading.of(states)
 
 
 def read_without_padding(model: PreTrainedModel) -> None:
@@ -132,9 +142,14 @@ def reads_packed(backbone: PreTrainedModel) -> bool:
 
 
 def packed(
-    backbone: PreTrainedModel, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor, members: Tensor | None
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    members: Tensor | None,
+    reading: Reading | None = None,
 ) -> Tensor:
-    """Hidden states (rows, sequence, hidden), zero on padding, computed on what is not padding alone."""
+    """Hidden states computed on what is not padding alone: (rows, read tokens, hidden), or all, zero on padding."""
     segments = segments_of(block_ids >= 0, members)
 
     def real(array: Tensor) -> Tensor:
@@ -148,6 +163,11 @@ def packed(
         inputs["use_cache"] = False
         # Without a mask the library looks for packed rows in the positions, and reads what it finds on the host.
         inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=block_ids.device)
+    if reading is not None:
+        read = reading.without_padding(segments)
+        states = backbone(**inputs, segments=segments, reading=read).last_hidden_state[0]
+        of_rows: Tensor = states.unflatten(0, (len(block_ids), -1))
+        return of_rows
     states = backbone(**inputs, segments=segments).last_hidden_state[0]
     padded = states.new_zeros(block_ids.numel(), states.shape[-1]).index_copy(0, segments.places, states)
     hidden: Tensor = padded.view(*block_ids.shape, -1)
@@ -225,12 +245,18 @@ def _absolute(
     position_ids: Tensor,
     mask: Tensor,
     members: Tensor | None,
+    reading: Reading | None,
 ) -> Tensor:
     kinds = getattr(backbone.config, "type_vocab_size", 0)  # DistilBERT has none
     types = (block_ids > 0).long() if kinds > 1 else torch.zeros_like(input_ids)
     segments = {"token_type_ids": types} if kinds else {}
     out: Tensor = backbone(
-        input_ids=input_ids, attention_mask=mask, position_ids=position_ids, members=members, **segments
+        input_ids=input_ids,
+        attention_mask=mask,
+        position_ids=position_ids,
+        members=members,
+        reading=reading,
+        **segments,
     ).last_hidden_state
     return out
 
@@ -242,12 +268,14 @@ def _mpnet(
     position_ids: Tensor,
     mask: Tensor,
     members: Tensor | None,
+    reading: Reading | None,
 ) -> Tensor:
     hidden: Tensor = backbone.embeddings(input_ids=input_ids, position_ids=position_ids)
     bias = position_bias(backbone.encoder, position_ids, mask, members)
-    for layer in backbone.encoder.layer:
+    *layers, last = backbone.encoder.layer
+    for layer in layers:
         hidden = layer_output(layer, hidden, bias, members)
-    return hidden
+    return layer_output(last, hidden, bias, members, reading)
 
 
 def _modernbert(
@@ -257,6 +285,7 @@ def _modernbert(
     position_ids: Tensor,
     mask: Tensor,
     members: Tensor | None,
+    reading: Reading | None,
 ) -> Tensor:
     distance = (position_ids[:, :, None] - position_ids[:, None, :]).abs()
     near = mask & (distance <= backbone.config.sliding_window)[:, None]
@@ -274,6 +303,7 @@ def _disentangled(
     position_ids: Tensor,
     mask: Tensor,
     members: Tensor | None,
+    reading: Reading | None,
 ) -> Tensor:
     types = (block_ids > 0).long() if backbone.config.type_vocab_size > 1 else None
     embedded = backbone.embeddings(
@@ -284,7 +314,7 @@ def _disentangled(
         # DeBERTa-v2's convolution takes a padding mask alone; layouts with another mask refuse such backbones.
         mask[:, 0] if backbone.encoder.conv is None else (block_ids >= 0).long(),
         output_hidden_states=False,
-        relative_pos=relations(backbone.encoder, position_ids, members),
+        relative_pos=replace(relations(backbone.encoder, position_ids, members), reading=reading),
     ).last_hidden_state
     return out
 

@@ -89,8 +89,9 @@ class PairwiseModel(PreTrainedModel):  # type: ignore[misc]
         if {"readout": readout, "members": members, None: input_ids}[needed] is None:
             raise ValueError(f"layout '{self.layout.layout}' needs '{needed}'; got none")
         mask = self.readout.mask(block_ids)
-        hidden = backbones.encode(self.backbone, input_ids, block_ids, position_ids, mask, members)
-        scores: Tensor = self.head(self.readout.features(hidden, readout))
+        reading = self.readout.reading(readout)
+        states = backbones.encode(self.backbone, input_ids, block_ids, position_ids, mask, members, reading)
+        scores: Tensor = self.head(self.readout.features(states))
         return scores
 
     @torch.no_grad()

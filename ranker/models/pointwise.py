@@ -32,6 +32,7 @@ from ranker.layouts.pointwise import Pointwise
 from ranker.layouts.settings import ChatSettings, with_settings
 from ranker.models import backbones, decoders
 from ranker.models.attention.blocks import row_mask
+from ranker.models.attention.reading import Reading
 from ranker.models.backbones import DECODERS, family
 from ranker.models.heads import POOLINGS, resolve, wide
 from ranker.models.tokenizers import text_tokenizer
@@ -172,9 +173,12 @@ def is_causal(config: PretrainedConfig) -> bool:
 
 
 def _encoder(model: Any, input_ids: Tensor, block_ids: Tensor, position_ids: Tensor) -> Tensor:
-    hidden = backbones.encode(model.base_model, input_ids, block_ids, position_ids, row_mask(block_ids), None)
+    pooling = model.config.ranker["pooling"]
+    reading = Reading() if pooling == "first_token" else None
+    mask = row_mask(block_ids)
+    hidden = backbones.encode(model.base_model, input_ids, block_ids, position_ids, mask, None, reading)
     with torch.autocast(hidden.device.type, enabled=False):
-        pooled = POOLINGS[model.config.ranker["pooling"]](wide(hidden), block_ids >= 0)
+        pooled = wide(hidden)[:, 0] if reading else POOLINGS[pooling](wide(hidden), block_ids >= 0)
         logits: Tensor = HEADS[backbones.family(model.config)](model, pooled)
         return logits
 
@@ -321,9 +325,9 @@ def attention_options(config: PretrainedConfig) -> dict[str, str]:
 
 
 def prepare(model: Any) -> Any:
-    """Give a DeBERTa reward model the attention that takes positions per row; others are ready as they are."""
+    """Give a reward model the layers that read our arrays; decoders are ready as they are."""
     if isinstance(model, RewardReading):
-        backbones.per_row_attention(model.base_model)  # type: ignore[attr-defined]
+        backbones.prepare_layers(model.base_model)  # type: ignore[attr-defined]
     return model
 
 

@@ -14,6 +14,7 @@ from ranker.layouts.ordered_pair import OrderedPair
 from ranker.layouts.set_encoder import SetEncoder
 from ranker.layouts.shared_prompt import SharedPrompt
 from ranker.models.attention.blocks import row_mask, star_mask
+from ranker.models.attention.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,11 @@ class Readout:
     mask: Callable[[Tensor], Tensor]
     """``block_ids`` (rows, sequence) -> who may attend (rows, 1, sequence, sequence) bool."""
 
-    features: Callable[[Tensor, Tensor | None], Tensor]
-    """Hidden states (rows, sequence, hidden) and ``readout`` -> what the head reads (rows, candidates, width)."""
+    reading: Callable[[Tensor | None], Reading]
+    """``readout`` -> the tokens of each row whose states are read."""
+
+    features: Callable[[Tensor], Tensor]
+    """Their states (rows, read tokens, hidden) -> what the head reads (rows, candidates, width)."""
 
     states: int
     """``width`` in hidden sizes."""
@@ -36,17 +40,25 @@ class Readout:
     """Embedding table, id of [CLS] and the backbone's initial deviation -> the markers' rows before training."""
 
 
-def first_state(hidden: Tensor, readout: Tensor | None) -> Tensor:
+def first_token(readout: Tensor | None) -> Reading:
     """[CLS] of a row that holds one candidate."""
-    return hidden[:, :1]
+    return Reading()
 
 
-def source_and_candidates(hidden: Tensor, readout: Tensor | None) -> Tensor:
-    """The states of the source marker and of each candidate marker, side by side."""
+def markers(readout: Tensor | None) -> Reading:
+    """The source marker and the candidate markers; the first token in the place of absent ones."""
     if readout is None:
         raise ValueError("expected 'readout' (rows, 1 + candidates), got none")
-    index = readout.clamp(min=0)[:, :, None].expand(-1, -1, hidden.shape[-1])
-    states = hidden.gather(1, index)
+    return Reading(readout.clamp(min=0))
+
+
+def as_they_are(states: Tensor) -> Tensor:
+    """One state for each candidate."""
+    return states
+
+
+def source_and_candidates(states: Tensor) -> Tensor:
+    """The state of the source marker beside that of each candidate marker."""
     source = states[:, :1].expand(-1, states.shape[1] - 1, -1)
     return torch.cat([source, states[:, 1:]], dim=-1)
 
@@ -70,8 +82,8 @@ def _random(count: int) -> Callable[[Tensor, int, float], Tensor]:
 
 
 READOUTS: Final[dict[type[Layout], Readout]] = {
-    SetEncoder: Readout(row_mask, first_state, states=1),
-    SharedPrompt: Readout(star_mask, source_and_candidates, states=2, markers=2, first_markers=_near_cls(2)),
-    OrderedPair: Readout(row_mask, source_and_candidates, states=2, markers=3, first_markers=_random(3)),
+    SetEncoder: Readout(row_mask, first_token, as_they_are, states=1),
+    SharedPrompt: Readout(star_mask, markers, source_and_candidates, states=2, markers=2, first_markers=_near_cls(2)),
+    OrderedPair: Readout(row_mask, markers, source_and_candidates, states=2, markers=3, first_markers=_random(3)),
 }
 """By layout class."""

@@ -20,6 +20,12 @@ SELECTED_BY = "selection"
 SLICE = 256
 """Validation groups of each process between two looks at whether the run is to stop."""
 
+BETWEEN_TRIMS = 30.0
+"""Seconds from one return of memory to the system to the next."""
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's ``malloc.h``: free bytes at the heap's end that are returned, and the most arrays outside the heap."""
+
 SHOWN = ("loss", "accuracy", "margin", "eval_accuracy", "eval_spearman", "eval_rmse")
 
 
@@ -121,17 +127,32 @@ class CheckSaved(TrainerCallback):  # type: ignore[misc]
         self.check(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-class TrimMemory(TrainerCallback):  # type: ignore[misc]
-    """Gives freed memory back to the system now and then.
+class HostMemory(TrainerCallback):  # type: ignore[misc]
+    """Keeps what a step frees for the next step, and gives what is unused back to the system now and then.
 
-    Batches of ever different shapes leave holes in glibc's heap, which would otherwise grow to twice what is used.
+    By itself glibc returns large arrays at once and asks for them again, which takes the system a tenth of a step.
+    Kept, batches of ever different shapes leave holes in the heap, which would grow to twice what is used.
     """
 
     def __init__(self) -> None:
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-        self._trim: Callable[[int], int] | None = trim
+        library = ctypes.CDLL(None) if sys.platform == "linux" else None
+        self._trim: Callable[[int], int] | None = getattr(library, "malloc_trim", None)
+        self._set: Callable[[int, int], int] | None = getattr(library, "mallopt", None)
+        self._trimmed = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take large arrays from the heap too, and keep its free end."""
+        if self._set is not None:
+            self._set(M_MMAP_MAX, 0)
+            self._set(M_TRIM_THRESHOLD, 2**31 - 1)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Trim at every log."""
+        """Trim at a log, at most every ``BETWEEN_TRIMS`` seconds."""
+        if self._trim is not None and time.monotonic() - self._trimmed >= BETWEEN_TRIMS:
+            self._trim(0)
+            self._trimmed = time.monotonic()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Give back what training needed."""
         if self._trim is not None:
             self._trim(0)

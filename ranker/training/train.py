@@ -45,7 +45,7 @@ from ranker.training.callbacks import (
     EvaluatePending,
     SaveOften,
     ShowFigures,
-    TrimMemory,
+    HostMemory,
 )
 from ranker.training.defaults import Resolved, resolved
 from ranker.training.groups import Groups
@@ -526,7 +526,7 @@ def check_loss(loss: Loss, model: PreTrainedModel) -> None:
 
 def _callbacks(config: RunConfig, launch: Launch, steps: int) -> list[TrainerCallback]:
     often, minutes = config.training.save_steps, config.training.save_minutes
-    callbacks: list[TrainerCallback] = [EvaluateLast(), TrimMemory()]
+    callbacks: list[TrainerCallback] = [EvaluateLast(), HostMemory()]
     if often is not None or minutes is not None:
         every = None if often is None else math.ceil(steps_of(often, steps))
         callbacks.append(SaveOften(every, minutes, launch.world))

@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 import ranker
+from ranker.extras import install_command
 from ranker.scoring.buckets import length_bucket
 from ranker.scoring.protocol import ScorerInfo
 from ranker.serving.app import application
@@ -300,7 +301,7 @@ def test_a_missing_package_of_the_server_names_the_extra(missing):
         "try:\n    import ranker.serving.serve\nexcept MissingExtraError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout == f"'{missing}' is not installed; run: pip install 'ranker-toolkit[serve]'\n", done.stderr
+    assert done.stdout == f"'{missing}' is not installed; run: {install_command('serve')}\n", done.stderr
 
 
 def test_a_lone_surrogate_is_scored_and_not_refused(client):

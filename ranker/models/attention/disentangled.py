@@ -17,6 +17,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
 )
 
 from ranker.models.attention.blocks import bias_of, exchanged, fused, present
+from ranker.models.attention.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,15 @@ class Relations:
 
     Computed once for all layers, the exchanged keys included: ``to_position`` (rows, heads, sequence, keys) and
     ``from_position`` (rows, heads, keys, sequence) say which of ``span`` relative positions before and after are read
-    between a query and a key; a text of n tokens has at most n of each. ``members`` as in ``block_attention``.
+    between a query and a key; a text of n tokens has at most n of each. ``members`` as in ``block_attention``,
+    ``reading`` says for which tokens the last layer is computed.
     """
 
     to_position: Tensor
     from_position: Tensor
     span: int
     members: Tensor | None
+    reading: Reading | None = None
 
 
 def relations(encoder: DebertaV2Encoder, position_ids: Tensor, members: Tensor | None) -> Relations:
@@ -68,10 +71,10 @@ class BlockDisentangledAttention(DisentangledSelfAttention):  # type: ignore[mis
         relative_pos: Relations | None = None,
         rel_embeddings: Tensor | None = None,
     ) -> tuple[Tensor, None]:
-        """Attend (rows, sequence, hidden) -> (rows, sequence, hidden); ``relative_pos`` carries ``Relations``."""
-        query, key, value = (
-            self._heads(projection(hidden_states)) for projection in (self.query_proj, self.key_proj, self.value_proj)
-        )
+        """Attend (rows, sequence, hidden) -> (rows, queries, hidden); ``relative_pos`` carries ``Relations``."""
+        queries = hidden_states if query_states is None else query_states
+        query = self._heads(self.query_proj(queries))
+        key, value = (self._heads(projection(hidden_states)) for projection in (self.key_proj, self.value_proj))
         members = None if relative_pos is None else relative_pos.members
         if members is not None:
             key = torch.cat([key, exchanged(key[:, :, :1], members)], dim=2)
@@ -87,7 +90,7 @@ class BlockDisentangledAttention(DisentangledSelfAttention):  # type: ignore[mis
         if torch.onnx.is_in_onnx_export():
             bias = relative_bias(query, key, content, position, to_position, from_position) * scale
             return fused(query, key, value, bias + bias_of(seen, query.dtype), scale).flatten(2), None
-        compute = compiled() if _compiled.get() else attend
+        compute = compiled() if _compiled.get() and query_states is None else attend  # no kernel for a few queries
         dropout = self.dropout.p if self.training else 0.0
         context = compute(query, key, value, seen, content, position, to_position, from_position, scale, dropout)
         return context.transpose(1, 2).flatten(2), None

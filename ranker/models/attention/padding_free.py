@@ -134,13 +134,18 @@ def padding_free_attention(
     q, k = q.to(v.dtype), k.to(v.dtype)  # rotary positions leave them in fp32 under autocast
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
         return kernel_attention(q, k, v, segments, scaling, window)[None], None
+    # The gradient of a split is one array, that of a slice is one of the whole length for every row.
+    queries, keys = (ends.diff().tolist() for ends in (segments.starts, segments.key_starts))
     rows = []
-    ends = zip(segments.starts.tolist(), segments.key_starts.tolist(), strict=True)
-    for (a, c), (b, d) in pairwise(ends):
-        near = _near(b - a, d - c, window, q.device)
-        one, two, three = (states[i:j].transpose(0, 1)[None] for states, i, j in ((q, a, b), (k, c, d), (v, c, d)))
+    parts = (torch.split(q, queries), torch.split(k, keys), torch.split(v, keys))
+    for one, two, three in zip(*parts, strict=True):
         row = nn.functional.scaled_dot_product_attention(
-            one, two, three, attn_mask=near, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
+            one.transpose(0, 1)[None],
+            two.transpose(0, 1)[None],
+            three.transpose(0, 1)[None],
+            attn_mask=_near(len(one), len(two), window, q.device),
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
         rows.append(row[0].transpose(0, 1))
     return torch.cat(rows)[None], None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ranker.models.attention.blocks import bias_of, exchanged, fused, present
+from ranker.models.attention.reading import Reading
 
 
 def position_bias(encoder: Any, position_ids: Tensor, mask: Tensor, members: Tensor | None) -> Tensor:
@@ -34,12 +35,21 @@ def position_bias(encoder: Any, position_ids: Tensor, mask: Tensor, members: Ten
     return torch.cat([bias, others], dim=3)
 
 
-def layer_output(layer: Any, hidden: Tensor, bias: Tensor, members: Tensor | None) -> Tensor:
-    """One ``MPNetLayer``: (rows, sequence, hidden) to the same, under a bias of ``position_bias``."""
+def layer_output(
+    layer: Any, hidden: Tensor, bias: Tensor, members: Tensor | None, reading: Reading | None = None
+) -> Tensor:
+    """One ``MPNetLayer``: (rows, sequence, hidden) to the same, under a bias of ``position_bias``.
+
+    With ``reading`` to (rows, read tokens, hidden).
+    """
     attention = layer.attention
     module = attention.attn
-    shape = (*hidden.shape[:-1], module.num_attention_heads, module.attention_head_size)
-    query, key, value = (linear(hidden).view(shape).transpose(1, 2) for linear in (module.q, module.k, module.v))
+    queries = hidden if reading is None else reading.of(hidden)
+    bias = bias if reading is None else reading.of(bias, 2)
+    query, key, value = (
+        linear(states).unflatten(-1, (module.num_attention_heads, -1)).transpose(1, 2)
+        for linear, states in ((module.q, queries), (module.k, hidden), (module.v, hidden))
+    )
     if members is not None:
         key = torch.cat([key, exchanged(key[:, :, :1], members)], dim=2)
         value = torch.cat([value, exchanged(value[:, :, :1], members)], dim=2)
@@ -49,6 +59,6 @@ def layer_output(layer: Any, hidden: Tensor, bias: Tensor, members: Tensor | Non
         dropout = module.dropout.p if module.training else 0.0
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout)
         mixed = mixed.transpose(1, 2)
-    states = attention.LayerNorm(attention.dropout(module.o(mixed.flatten(2))) + hidden)
+    states = attention.LayerNorm(attention.dropout(module.o(mixed.flatten(2))) + queries)
     out: Tensor = layer.output(layer.intermediate(states), states)
     return out
