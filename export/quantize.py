@@ -8,24 +8,27 @@ of the activation; scales per token multiply its result, and the products of out
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ranker.errors import ExportError
 from ranker.export import storage
-from ranker.export.fusion import Fusion
+from ranker.export.fusion import ATTENTION, Fusion
 from ranker.export.graph import MICROSOFT, head_nodes
 from ranker.export.nodes import Product, QuantizedNodes
 from ranker.export.rounding import ActivationStats, Rounded, Rounder, Scheme
 from ranker.extras import require
 from ranker.layouts.layout import Arrays
 from ranker.runtime.session import CPU
+
+TOKENS: Final = 1
+"""The dimension of hidden states (rows, sequence, hidden) that is the sequence."""
 
 STATES: Final = 2048
 """Tokens whose activations are kept for rounding."""
@@ -66,6 +69,28 @@ def products(graph: Path) -> dict[str, list[Product]]:
     if not by_activation:
         raise ExportError("found no matrix product that could become int8 in this graph; export only fp32")
     return dict(by_activation)
+
+
+def _of_few_tokens(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names of the nodes after the choice of the tokens that the head reads."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    norms = {node.output[0] for node in graph.node if node.op_type == "LayerNormalization"}
+    few: set[str] = set()
+    for node in graph.node:
+        chooses = node.input and node.input[0] in norms and _axis(node, constants) == TOKENS
+        if chooses or not few.isdisjoint(node.input[:1] if node.op_type == ATTENTION else node.input):
+            few |= set(node.output)
+            yield node.name
+
+
+def _axis(node: NodeProto, constants: Mapping[str, TensorProto]) -> int | None:
+    """The dimension of which a node takes some places."""
+    if node.op_type == "GatherElements":
+        return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+    if node.op_type == "Slice" and len(node.input) > 3 and node.input[3] in constants:
+        axes = numpy_helper.to_array(constants[node.input[3]]).tolist()
+        return int(axes[0]) if len(axes) == 1 else None
+    return None
 
 
 def _plain(node: NodeProto) -> bool:
@@ -137,6 +162,7 @@ class Quantizer:
     def __init__(self, graph: Path, calibration: Calibration | None) -> None:
         self.products = products(graph) if calibration is None else calibration.products
         self._model = storage.load(graph)
+        self._few_tokens = frozenset(_of_few_tokens(self._model.graph))
         self._folder = graph.parent
         self._calibration = calibration
         self._rounded: dict[tuple[str, Scheme], Rounded] = {}
@@ -168,15 +194,16 @@ class Quantizer:
             path: the file of the copy.
             schemes: how activations get their 8 bits; products of those that are not named stay fp32.
             use_qdq: whether ONNX's own nodes are written (QuantizeLinear, DequantizeLinear), as engines fuse them.
-            weights_only: whether all weights become 8 bits, and are multiplied in fp32.
+            weights_only: whether weights become 8 bits, and are multiplied in fp32. Those that a few tokens of each row
+                are multiplied by stay fp32: there is another kernel for a single token, which rounds otherwise.
         """
         replaced: dict[str, Sequence[NodeProto]] = {}
         constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         for number, (activation, group) in enumerate(self.products.items()):
             written = QuantizedNodes(f"int8_{number}")
-            if weights_only:
+            if weights_only and group[0].node.name not in self._few_tokens:
                 written.blocks(activation, group)
-            elif activation in schemes:
+            elif activation in schemes and not weights_only:
                 numbers = self.rounded(activation, schemes[activation])
                 (written.qdq if use_qdq else written.fused)(activation, group, numbers)
             else:

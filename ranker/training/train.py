@@ -43,9 +43,9 @@ from ranker.training.callbacks import (
     CheckSaved,
     EvaluateLast,
     EvaluatePending,
+    HostMemory,
     SaveOften,
     ShowFigures,
-    HostMemory,
 )
 from ranker.training.defaults import Resolved, resolved
 from ranker.training.groups import Groups
