@@ -56,7 +56,7 @@ class QuantizedNodes:
         channels = self._outlier_channels(activation, numbers)
         for number, product in enumerate(group):
             output = _output(product)
-            bias = "" if product.bias is None else self._constant(product.bias)
+            bias = "" if product.bias is None else self._constant(product.bias + numbers.shift[number])
             weights, weight_scale = (
                 self._constant(numbers.weights[number]),
                 self._constant(numbers.weight_scale[number]),
@@ -84,7 +84,7 @@ class QuantizedNodes:
         channels = self._outlier_channels(activation, numbers)
         for number, product in enumerate(group):
             factors = [self._constant(numbers.weights[number]), self._constant(numbers.weight_scale[number])]
-            terms = [self._constant(product.bias)] if product.bias is not None else []
+            terms = [self._constant(product.bias + numbers.shift[number])] if product.bias is not None else []
             if channels:
                 terms.append(add("MatMul", [channels, self._constant(numbers.outlier_weights[number])]))
             weights = add("DequantizeLinear", factors, axis=1)

@@ -65,7 +65,8 @@ class Rounded:
     is ``scale * (q - zero_point) @ weights * weight_scale``. ``smoothing`` (K,), ``weights`` i8 (K, N) and
     ``weight_scale`` (N,) per product; ``scale`` is None for scales per token; ``error`` is the mean square of the
     products' weighted error. Channels in ``outliers`` (n,) have no part in ``weights``: ``x[outliers] @
-    outlier_weights``, (n, N) per product, is added.
+    outlier_weights``, (n, N) per product, is added. ``shift`` (N,) per product is what rounding takes from the products
+    on average, to be added to their bias (arXiv 1906.04721).
     """
 
     smoothing: Floats
@@ -76,6 +77,7 @@ class Rounded:
     error: float
     outliers: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     outlier_weights: tuple[Floats, ...] = ()
+    shift: tuple[Floats, ...] = ()
 
 
 class Rounder:
@@ -115,7 +117,13 @@ class Rounder:
             error=error,
             outliers=split.outliers,
             outlier_weights=tuple(np.split(self._joined[split.outliers], ends, axis=1)),
+            shift=tuple(np.split(self._shift(split, grid, int8_weights * weight_scale), ends)),
         )
+
+    def _shift(self, split: _Split, grid: tuple[int, np.float32 | None], weights: Floats) -> Floats:
+        """What the products lack on average (N,), tokens weighted as their errors are."""
+        lacking = self._truth - _activations(split.states, *grid) @ weights - split.outlier_part
+        return np.asarray(np.average(lacking, axis=0, weights=np.square(self._weight[:, 0])), np.float32)
 
     def _chosen(self, scheme: Scheme) -> tuple[_Split, float]:
         """The best split of the ranges, and about its error."""
