@@ -39,11 +39,14 @@ STATES_PER_BATCH: Final = 64
 def products(graph: Path) -> dict[str, list[Product]]:
     """The products that become int8, by the activation they read; those of the head stay as they are.
 
+    So do those of the last layer that read a few tokens of each row, which take no time.
+
     Raises:
         ExportError: the head's nodes are not found, so the head could not be kept in fp32; or the graph has no product
             that can be quantised.
     """
-    model, excluded, folder = storage.load(graph), head_nodes(graph), graph.parent
+    model, folder = storage.load(graph), graph.parent
+    excluded = {*head_nodes(graph), *_of_few_tokens(model.graph)}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     readers: dict[str, list[NodeProto]] = defaultdict(list)
     for node in model.graph.node:
@@ -162,7 +165,6 @@ class Quantizer:
     def __init__(self, graph: Path, calibration: Calibration | None) -> None:
         self.products = products(graph) if calibration is None else calibration.products
         self._model = storage.load(graph)
-        self._few_tokens = frozenset(_of_few_tokens(self._model.graph))
         self._folder = graph.parent
         self._calibration = calibration
         self._rounded: dict[tuple[str, Scheme], Rounded] = {}
@@ -194,16 +196,15 @@ class Quantizer:
             path: the file of the copy.
             schemes: how activations get their 8 bits; products of those that are not named stay fp32.
             use_qdq: whether ONNX's own nodes are written (QuantizeLinear, DequantizeLinear), as engines fuse them.
-            weights_only: whether weights become 8 bits, and are multiplied in fp32. Those that a few tokens of each row
-                are multiplied by stay fp32: there is another kernel for a single token, which rounds otherwise.
+            weights_only: whether all weights become 8 bits, and are multiplied in fp32.
         """
         replaced: dict[str, Sequence[NodeProto]] = {}
         constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
         for number, (activation, group) in enumerate(self.products.items()):
             written = QuantizedNodes(f"int8_{number}")
-            if weights_only and group[0].node.name not in self._few_tokens:
+            if weights_only:
                 written.blocks(activation, group)
-            elif activation in schemes and not weights_only:
+            elif activation in schemes:
                 numbers = self.rounded(activation, schemes[activation])
                 (written.qdq if use_qdq else written.fused)(activation, group, numbers)
             else:

@@ -181,7 +181,7 @@ class Layout(BaseModel, ABC):
         return {k: (start + n, column) for n, row in enumerate(rows) for column, k in enumerate(row.candidates)}
 
 
-def padded(rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-    """Rows of different lengths as one array (rows, longest, at least 1), -1 where a row has ended."""
-    width = max(1, *map(len, rows))
+def padded(rows: Sequence[Sequence[int]], step: int = 1) -> NDArray[np.int64]:
+    """Rows of different lengths as one array, -1 where a row has ended; its width is a multiple of ``step``, not 0."""
+    width = -(-max(1, *map(len, rows)) // step) * step
     return np.array([[*row, *[-1] * (width - len(row))] for row in rows], np.int64)

@@ -12,6 +12,13 @@ from ranker.layouts.layout import Arrays, Layout, PackedGroup, Row, padded
 from ranker.text.tokenizer import Ids
 from ranker.text.truncation import split_budget
 
+OTHERS_STEP: Final = 4
+"""The states of others are padded to a multiple of this.
+
+onnxruntime adds up the keys of a lone query two by two, and an odd one at the end otherwise, so that a score would depend
+in its last digits on the size of the other groups of its pass.
+"""
+
 STRUCTURE: Final = 3
 """[CLS] and two [SEP]."""
 
@@ -38,7 +45,7 @@ class SetEncoder(Layout):
         for unit in units:
             group = range(len(members), len(members) + len(unit))
             members += [[other for other in group if other != row] for row in group]
-        return {"members": padded(members)}
+        return {"members": padded(members, OTHERS_STEP)}
 
     def pack(self, prompt: Ids, candidates: Sequence[Ids], starts: Sequence[int] = ()) -> PackedGroup:
         """See ``Layout.pack``."""

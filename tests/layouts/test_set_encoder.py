@@ -37,4 +37,4 @@ def test_members_are_the_other_rows_of_the_group():
 
 def test_members_of_a_lone_candidate_are_absent():
     text = layout("set_encoder")
-    assert text.extra_arrays([text.pack(ids(10), [ids(20)]).rows])["members"].tolist() == [[-1]]
+    assert text.extra_arrays([text.pack(ids(10), [ids(20)]).rows])["members"].tolist() == [[-1] * 4]
