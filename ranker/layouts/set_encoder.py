@@ -15,8 +15,8 @@ from ranker.text.truncation import split_budget
 OTHERS_STEP: Final = 4
 """The states of others are padded to a multiple of this.
 
-onnxruntime adds up the keys of a lone query two by two, and an odd one at the end otherwise, so that a score would depend
-in its last digits on the size of the other groups of its pass.
+onnxruntime adds up the keys of a lone query two by two, and an odd one at the end otherwise, so that a score would
+depend in its last digits on the size of the other groups of its pass.
 """
 
 STRUCTURE: Final = 3
