@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH_TOKENS: Final = (1024, 512, 2048)
+BATCH_TOKENS: Final = (512, 1024, 256)
 """Budgets to try on a CPU, for each of the parallel passes; larger ones no longer fit the caches."""
 
 GPU_BATCH_TOKENS: Final = (16384, 8192, 32768, 65536)

@@ -28,6 +28,9 @@ TIMED_EACH: Final = 2
 """The same in a slice that is timed, in batches of the largest choice."""
 
 
+GAIN: Final = 1.1
+"""How much faster than the first choice another one must be."""
+
 _fixed: ContextVar[int | None] = ContextVar("_fixed", default=None)
 
 
@@ -53,7 +56,8 @@ class TokenBudget:
     """Padded tokens of a forward pass.
 
     With several choices each is used for ``TRIALS`` slices of the work itself, one after the other, and the fastest of
-    them from then on: finding it costs nothing but slices that were slower.
+    them from then on: finding it costs nothing but slices that were slower. The first choice is left only for one that
+    is faster by ``GAIN``: rows of ever different lengths share few passes, and then all choices are alike.
 
     Args:
         choices: what may be taken; one of them is a fixed budget.
@@ -109,7 +113,10 @@ class TokenBudget:
                 return
             self._speeds[choice].append(tokens / (time.perf_counter() - start))
             if all(len(speeds) >= TRIALS for speeds in self._speeds.values()):
-                best = max(self._speeds, key=lambda known: max(self._speeds[known]))
+                first, *_ = self._speeds
+                speeds = {choice: max(known) for choice, known in self._speeds.items()}
+                best = max(speeds, key=speeds.__getitem__)
+                best = best if speeds[best] >= GAIN * speeds[first] else first
                 self._speeds = {best: []}
                 if self._on_settled is not None:
                     self._on_settled(best)

@@ -24,6 +24,17 @@ def test_the_fastest_choice_is_taken_after_each_was_tried(monkeypatch):
     assert budget.slice_tokens == 20 * token_budget.BATCHES
 
 
+def test_the_first_choice_is_left_only_for_one_that_is_clearly_faster(monkeypatch):
+    for seconds, best in (({10: 100, 20: 97, 40: 93}, 10), ({10: 100, 20: 80, 40: 95}, 20)):
+        now = [0.0]
+        monkeypatch.setattr(token_budget.time, "perf_counter", lambda now=now: now[0])
+        budget = TokenBudget((10, 20, 40))
+        while not budget.settled:
+            with budget.timed(budget.slice_tokens) as tokens:
+                now[0] += seconds[tokens]
+        assert budget.tokens == best
+
+
 def test_one_choice_is_settled_from_the_start():
     budget = TokenBudget((10,))
     assert budget.settled
