@@ -84,6 +84,18 @@ def by_hand(x, numbers, which, bias):
     return product.reshape(*x.shape[:-1], -1) + beside + bias
 
 
+def test_what_rounding_takes_on_average_goes_into_the_bias():
+    x = activations().reshape(-1, 6)
+    w = np.random.default_rng(2).normal(size=(6, 4)).astype(np.float32)
+    numbers = rounding.Rounder(rounding.ActivationStats(x.min(axis=0), x.max(axis=0), x), [w]).rounded("fixed")
+    alike = np.square(rounding._weight(x @ w)[:, 0])  # as errors are weighted
+    before, after = (
+        np.abs(np.average(by_hand(x, numbers, 0, shift) - x @ w, axis=0, weights=alike)).max()
+        for shift in (0, numbers.shift[0])
+    )
+    assert after < 1e-3 < before
+
+
 @dot_products
 @pytest.mark.parametrize("use_qdq", [False, True])
 @pytest.mark.parametrize("scheme", get_args(rounding.Scheme))
@@ -99,7 +111,7 @@ def test_the_graph_computes_the_formula(scheme, use_qdq, tmp_path):
     numbers = quantizer.rounded("x", scheme)
     assert (numbers.scale is None) == (scheme == "token")
     assert numbers.outliers.tolist() == ([2] if scheme == "outliers" else [])
-    np.testing.assert_allclose(y, by_hand(x, numbers, 0, b), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(y, by_hand(x, numbers, 0, b + numbers.shift[0]), rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(z, by_hand(x, numbers, 1, 0), rtol=1e-4, atol=1e-3)
     size = np.abs(x @ w).max(axis=-1, keepdims=True)
     error = np.abs(y - (x @ w + b)) / size
