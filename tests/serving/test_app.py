@@ -64,6 +64,8 @@ def test_rerank_in_the_shapes_of_cohere_and_tei(client, loaded, route):
     assert response[0]["document"]["text"] == ANSWERS[expected.order[0]]
     tei = client.post(route, json={"query": "p", "texts": ANSWERS, "raw_scores": False, "return_text": True}).json()
     assert [row["index"] for row in tei] == expected.order.tolist()
+    both = client.post(route, json={"query": "p", "texts": ANSWERS, "documents": ANSWERS})
+    assert (both.status_code, "got both, remove one" in both.text) == (422, True)
     assert tei[0]["score"] == pytest.approx(float(1 / (1 + np.exp(-expected.scores.max()))), abs=1e-5)
 
 
@@ -75,6 +77,12 @@ def test_openrlhf_may_ask_for_nothing(client):
     ("body", "status", "named"),
     [
         ({"prompt": "p"}, 422, "expected prompt and candidates"),
+        (
+            {"prompt": "p", "candidates": ["a", "b"], "items": [{"prompt": "p", "candidates": ["c"]}]},
+            422,
+            "got both, remove one",
+        ),
+        ({"candidates": ["a"], "items": [{"prompt": "p", "candidates": ["c"]}]}, 422, "got both, remove one"),
         ({"prompt": 3, "candidates": []}, 422, "prompt"),
         ({"items": [{"prompt": "p", "candidates": ["a"]}, {"prompt": "p"}]}, 422, '["body","items",1,"candidates"]'),
         ({"items": [{"prompt": "p", "candidates": []}] * 5}, 422, "at most 4 items, got 5"),

@@ -67,6 +67,8 @@ def router(server: Server) -> APIRouter:
         documents = body.texts if body.texts is not None else body.documents
         if documents is None:
             raise UnprocessableError(["documents"], "expected documents, or texts")
+        if body.texts is not None and body.documents is not None:
+            raise UnprocessableError(["texts"], "expected documents or texts; got both, remove one")
         texts = [document if isinstance(document, str) else document.text for document in documents]
         await body.check(server, texts, "documents")
         results = await server.score(request, [Group(body.query, tuple(texts))])

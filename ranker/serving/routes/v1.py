@@ -126,6 +126,8 @@ def router(server: Server) -> APIRouter:
     async def scored(body: ScoreRequest, request: Request) -> ScoreResponse:
         if body.items is None and (body.prompt is None or body.candidates is None):
             raise UnprocessableError(["items"], "expected prompt and candidates, or items with them")
+        if body.items is not None and (body.prompt is not None or body.candidates is not None):
+            raise UnprocessableError(["items"], "expected items, or prompt and candidates; got both, remove one")
         items = [Item(prompt=body.prompt or "", candidates=body.candidates or [])] if body.items is None else body.items
         groups = [_group(item, number) for number, item in enumerate(items)]
         results = await server.score(request, groups)
