@@ -16,6 +16,13 @@ from ranker.errors import ConfigError, nearest
 from ranker.training.callbacks import SELECTED_BY
 from ranker.training.launch import Launch
 
+CHECKPOINTING: Final = next(
+    name
+    for name in ("activation_checkpointing", "gradient_checkpointing")
+    if name in TrainingArguments.__dataclass_fields__
+)
+"""The library's name of recomputing activations; it has the first one since 5.23."""
+
 
 def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArguments:
     """The library's arguments for this run, without the interval of evaluations, which the plan decides."""
@@ -29,7 +36,6 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         max_grad_norm=training.max_grad_norm,
         gradient_accumulation_steps=training.accumulation(launch.world),
         torch_compile=training.torch_compile,
-        activation_checkpointing=training.activation_checkpointing,
         bf16=bf16(training.precision),
         use_cpu=not torch.cuda.is_available(),
         seed=training.seed,
@@ -48,6 +54,7 @@ def arguments(config: RunConfig, output: Path, launch: Launch) -> TrainingArgume
         run_name=output.name,
         remove_unused_columns=False,
         disable_tqdm=True,  # the stage is the bar
+        **{CHECKPOINTING: training.activation_checkpointing},
     )
     args._n_gpu = min(1, args.n_gpu)  # DataParallel would tear groups apart
     return args
