@@ -9,7 +9,7 @@ from ranker.models.attention import last_layer
 from ranker.models.attention.blocks import row_mask
 from ranker.models.attention.reading import Reading
 from ranker.models.torch_scorer import TorchScorer
-from tests.conftest import tiny
+from tests.conftest import backbone_config, tiny
 from tests.models.test_padding_free import arrays_of
 from tests.models.test_reward import FAMILIES, trained
 
@@ -85,6 +85,16 @@ def test_the_last_layer_computes_few_tokens():
     rows, length = arrays["input_ids"].shape
     assert seen[0][:2] == (rows, length)
     assert seen[-1][:2] == (rows, 1)
+
+
+@pytest.mark.parametrize("family", last_layer.LAST_LAYERS)
+def test_a_model_of_a_single_layer(family):
+    config = AutoConfig.for_model(**backbone_config(family) | {"num_hidden_layers": 1, "n_layers": 1})
+    ids, blocks = torch.randint(5, 50, (2, 9)), torch.tensor([[0] * 9, [0] * 6 + [-1] * 3])
+    arrays = {"input_ids": ids, "block_ids": blocks, "position_ids": torch.arange(9).repeat(2, 1) + 2}
+    backbone = backbones.build(config).eval()
+    assert last_layer.reads_alone(backbone, family)
+    assert same_states_and_gradients(backbone, arrays, row_mask(blocks), Reading())[1] == 1
 
 
 def test_a_convolution_in_a_single_layer_reads_all_tokens():

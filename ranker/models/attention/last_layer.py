@@ -138,7 +138,8 @@ def reads_alone(backbone: Any, family: str) -> bool:
     if family not in LAST_LAYERS or not isinstance(last_layer(backbone), LAST_LAYERS[family]):
         return False
     # DeBERTa's convolution after the first layer reads all of its tokens.
-    return getattr(backbone.encoder, "conv", None) is None if backbone.config.num_hidden_layers == 1 else True
+    alone = family != "deberta-v2" or backbone.config.num_hidden_layers > 1 or backbone.encoder.conv is None
+    return bool(alone)
 
 
 @cache
