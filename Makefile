@@ -110,12 +110,22 @@ build/peers/verl/.ready: $(VENV)/.ready-dev
 test-hub: setup-dev ## run the tests that need the network: datasets and models of the hub
 	$(BIN)/python -m pytest -q -m network
 
-bench: setup-dev .bench/onnx/.ready .bench/blender/.ready ## scoring speed beside CrossEncoder, LLM-Blender and others
+# With DATA, a folder of preference data, bench reads its texts and trains on them too.
+TEXTS := wmt19/train gsm8k/listwise_val oasst/listwise_train hh-harmless/val
+TRAINERS := --blender-python .bench/blender/bin/python --sets argconv --points 1
+
+bench: setup-dev .bench/onnx/.ready .bench/blender/.ready ## scoring, and with DATA=FOLDER training, beside CrossEncoder, TRL, LLM-Blender and others
 	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry --offline
 	@test -e runs/pairrm/model.onnx || $(BIN)/ranker train pairrm --offline
 	@test -e runs/pairrm-shared-prompt/model.onnx || $(BIN)/ranker train pairrm --offline model.type=shared_prompt output_dir=runs/pairrm-shared-prompt
 	$(BIN)/python benchmarks/scoring.py --onnx-python .bench/onnx/bin/python \
-		--blender-python .bench/blender/bin/python $(BENCH)
+		--blender-python .bench/blender/bin/python $(if $(DATA),--rows $(TEXTS:%=$(DATA)/%.jsonl.gz)) $(BENCH)
+ifdef DATA
+	$(BIN)/python benchmarks/training.py $(DATA) $(TRAINERS) --out runs/trainers.jsonl --json runs/trainers.json \
+		--sides pairs trl cross_encoder pairrm_original blender --pairs 240 --held-out 300
+	$(BIN)/python benchmarks/training.py $(DATA) $(TRAINERS) --out runs/deberta.jsonl --json runs/trainers_deberta.json \
+		--sides pairs trl --deberta 12 --seeds 0 --pairs 64 --held-out 8
+endif
 
 bench-serving: setup-dev ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak
 	@test -e runs/encoder-bradley-terry/model.onnx || $(BIN)/ranker train encoder-bradley-terry --offline

@@ -210,6 +210,33 @@ def single_batch(model: str, threads: int) -> Pass:
     return run
 
 
+def bare_session(model: str, threads: int) -> Pass:
+    """The ``model.onnx`` of a pointwise BERT in a session of onnxruntime: no more than tokens and one call."""
+    import numpy as np
+    import onnxruntime
+    from tokenizers import Tokenizer
+
+    session = onnxruntime.InferenceSession(model, onnx_options(threads)["session_options"])
+    about = session.get_modelmeta().custom_metadata_map
+    text = json.loads(about["ranker.manifest"])["text"]
+    tokenizer = Tokenizer.from_str(about["ranker.tokenizer.json"])
+
+    def run(groups: Groups) -> list[list[float]]:
+        scores = []
+        for prompt, answer in flat(groups):
+            first = text["prefix"] + tokenizer.encode(prompt, add_special_tokens=False).ids + text["between"]
+            second = tokenizer.encode(answer, add_special_tokens=False).ids + text["suffix"]
+            arrays = {
+                "input_ids": np.array([first + second]),
+                "block_ids": np.array([[0] * len(first) + [1] * len(second)]),
+                "position_ids": np.arange(len(first) + len(second))[None],
+            }
+            scores.append(float(session.run(None, arrays)[0][0, 0, 0]))
+        return folded(groups, scores)
+
+    return run
+
+
 def ours_torch(model: str, threads: int) -> Pass:
     """``ranker.load(checkpoint)`` on a processor, in fp32."""
     return ours(model, threads, device="cpu", precision="fp32")
@@ -314,6 +341,7 @@ SIDES: dict[str, Callable[[str, int], Pass]] = {
         cross_encoder_openvino_int8,
         pipeline,
         single_batch,
+        bare_session,
         ours_torch,
         transformers_classifier,
         transformers_prefix,

@@ -70,8 +70,10 @@ PEAK = (
 HOST_PROMPTS = 4096
 LENGTHS = (32, 128, 512)
 LENGTH_TOKENS = 6144
+CALL_LENGTHS = (32, 64, 128)
 PAUSE = 0.1
 """Seconds before a pass: onnxruntime's threads spin for a while after the one before."""
+PAUSE_OF_CALLS = 0.05
 CALLS = 200
 PROMPTS = {8: 4, 16: 1}
 """Prompts of a ranking pass by number of candidates."""
@@ -91,7 +93,7 @@ def main() -> None:
         "--rows",
         type=Path,
         nargs="+",
-        help="files of groups whose texts are scored; default: seeded log-normal lengths",
+        help="files of groups whose texts are scored; default (and of lists): seeded log-normal lengths",
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=available_cores())
@@ -226,7 +228,13 @@ Sides = dict[str, tuple[str, Path, str]]
 
 
 def in_turn(
-    contenders: Sides, groups: list[Any], threads: int, rounds: int, folder: Path, max_length: int | None = None
+    contenders: Sides,
+    groups: list[Any],
+    threads: int,
+    rounds: int,
+    folder: Path,
+    max_length: int | None = None,
+    pause: float = PAUSE,
 ) -> dict[str, list[dict[str, Any]]]:
     """The passes of every contender: in each round one of each, one after the other."""
     file = folder / "groups.json"
@@ -236,7 +244,7 @@ def in_turn(
     order = random.Random(0)
     for _ in range(rounds):
         for name in order.sample([*running], len(running)):
-            time.sleep(PAUSE)
+            time.sleep(pause)
             passes[name].append(running[name].run())
     for contender in running.values():
         contender.stop()
@@ -355,15 +363,33 @@ def rows_of_length(options: argparse.Namespace, tokens: int, count: int) -> list
 
 
 def latency(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """Milliseconds of one call with one answer of 32 and of 128 tokens: the median and the slowest in a hundred."""
-    sides = best_sides(options, plain(options.runs / "encoder-bradley-terry" / "checkpoint", folder / "latency"))
+    """Milliseconds of one call with one answer of ``CALL_LENGTHS`` tokens: the median and the slowest in a hundred."""
+    run = options.runs / "encoder-bradley-terry"
+    sides = best_sides(options, plain(run / "checkpoint", folder / "latency"))
+    for precision, name in {"fp32": "model.onnx", "int8": "model.int8.onnx"}.items():
+        if (run / name).exists():
+            sides[bare(precision)] = ("bare_session", run / name, sys.executable)
     result: dict[str, dict[str, Any]] = {name: {} for name in sides}
-    for tokens in LENGTHS[:2]:
-        passes = in_turn(sides, rows_of_length(options, tokens, 1), options.threads, CALLS, folder)
+    for tokens in CALL_LENGTHS:
+        row = rows_of_length(options, tokens, 1)
+        passes = in_turn(sides, row, options.threads, CALLS, folder, pause=PAUSE_OF_CALLS)
         for name, runs in passes.items():
             middle, slow = np.percentile([1000 * run["seconds"] for run in runs], (50, 99))
             result[name] |= {f"p50_ms_of_{tokens}": float(middle), f"p99_ms_of_{tokens}": float(slow), "calls": CALLS}
+        for precision in ("fp32", "int8"):
+            name = f"ranker {precision}"
+            if name in passes:
+                result[name][f"of_bare_at_{tokens}"] = median(
+                    run["seconds"] / other["seconds"]
+                    for run, other in zip(passes[name], passes[bare(precision)], strict=True)
+                )
+                np.testing.assert_allclose(passes[name][0]["scores"], passes[bare(precision)][0]["scores"], atol=1e-4)
     return result
+
+
+def bare(precision: str) -> str:
+    """The name of the side that calls onnxruntime with one of our files, without us."""
+    return f"bare onnxruntime session, our {precision} file"
 
 
 def plain(checkpoint: Path, folder: Path) -> Path:
@@ -447,7 +473,7 @@ def ranking(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, An
                 contenders[f"ranker {run} {precision}"] = ("ours", options.runs / run / name, sys.executable)
     result = {}
     for candidates, prompts in PROMPTS.items():
-        rows = interleaved(contenders, groups_of(options.rows, prompts, candidates), options, folder)
+        rows = interleaved(contenders, groups_of(None, prompts, candidates), options, folder)
         slowest = rows.get("LLM-Blender rank")
         for name, row in rows.items():
             if slowest:

@@ -2,7 +2,7 @@
 
     pip install trl sentence-transformers            # needed only by their sides
     python benchmarks/training.py DATA --out OUT.jsonl [--sets argconv wmt19] [--sides once pairs trl] [--seeds 0 1 2]
-    python benchmarks/training.py --table OUT.jsonl [--json FILE]
+    python benchmarks/training.py --table OUT.jsonl [--json FILE] [--graphs FILE]
 
 DATA holds ``<set>/train.jsonl.gz`` and ``val.jsonl.gz`` (or ``pairs_train`` and ``pairs_val``) with prompt, chosen and
 rejected. All sides train the packaged MiniLM encoder on the same comparisons, each run in a process of its own, one
@@ -72,8 +72,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--table", type=Path, help="print what a file holds as Markdown, and stop")
-    parser.add_argument("--json", type=Path, help="with --table, of runs of one set: write its figures to a file")
-    parser.add_argument("--graphs", type=Path, help="with --table: write the figures of each set to a file")
+    parser.add_argument("--json", type=Path, help="write the figures of runs of one set to a file")
+    parser.add_argument("--graphs", type=Path, help="write the figures of each set to a file")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--sets", nargs="+", default=["argconv", "wmt19", "oasst", "hh-harmless"])
     parser.add_argument("--sides", nargs="+", choices=[*SIDES], default=[*SIDES])
@@ -95,22 +95,19 @@ def main() -> None:
     parser.add_argument("--override", action="append", default=[], help="section.key=value, of our sides")
     parser.add_argument("--run", action="store_true", help="one run, used by this script itself")
     options = parser.parse_args()
-    if options.table:
-        results = read_results(options.table)
-        print(table(results))
-        if options.json:
-            options.json.write_text(json.dumps(summary(results), indent=1) + "\n", encoding="utf-8")
-        if options.graphs:
-            options.graphs.write_text(json.dumps(graphs(results), indent=1) + "\n", encoding="utf-8")
-        return
     if options.run:
         result = one(options)
         print(json.dumps(result))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        options.model = options.model or encoder(options.deberta, Path(folder))
-        run_missing(options)
-    print(table(read_results(options.out)))
+    if not options.table:
+        with tempfile.TemporaryDirectory() as folder:
+            options.model = options.model or encoder(options.deberta, Path(folder))
+            run_missing(options)
+    results = read_results(options.table or options.out)
+    print(table(results))
+    for file, figures in ((options.json, summary), (options.graphs, graphs)):
+        if file:
+            file.write_text(json.dumps(figures(results), indent=1) + "\n", encoding="utf-8")
 
 
 def encoder(deberta_layers: int | None, folder: Path) -> str:
@@ -347,9 +344,15 @@ def ours(recipe: str, *settings: str) -> Side:
         )
         holder = {}
 
-        def leads(held_out: Sequence[Row]) -> list[float]:
+        def compared(held_out: Sequence[Row]) -> list[float]:
             pairs = [Group(row["prompt"], (row["chosen"], row["rejected"])) for row in held_out]
             return holder["trainer"].scorer.compare(pairs).tolist()
+
+        def score(texts: list[tuple[str, str]]) -> list[float]:
+            scored = holder["trainer"].scorer.score([Group(prompt, (answer,)) for prompt, answer in texts])
+            return [float(result.scores[0]) for result in scored]
+
+        leads = by_score(score) if config.model.type == "pointwise" else compared
 
         initialize = train.RankerTrainer.__init__
 

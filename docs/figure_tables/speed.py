@@ -75,8 +75,18 @@ def bench_lengths() -> str:
 
 def bench_latency() -> str:
     """How long one call with one answer takes."""
-    columns = {f"{n} tokens, p{p}, ms": f"p{p}_ms_of_{n}:.1f" for n in (32, 128) for p in (50, 99)}
+    columns = {f"{n} tokens, p{p}, ms": f"p{p}_ms_of_{n}:.1f" for n in (32, 64, 128) for p in (50, 99)}
     return of_bench("latency", columns)
+
+
+def bench_of_bare() -> str:
+    """What a call takes of a bare session's time."""
+    sides = figures("bench")["latency"]["sides"]
+    shares = {
+        precision: " / ".join(f"{sides[f'ranker {precision}'][f'of_bare_at_{n}']:.2f}" for n in (32, 64, 128))
+        for precision in ("fp32", "int8")
+    }
+    return f"{shares['fp32']} in fp32 and {shares['int8']} in int8"
 
 
 def bench_start_up() -> str:

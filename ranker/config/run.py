@@ -121,7 +121,9 @@ class TrainingConfig(Section):
         None, ge=1, description="stop after this many evaluations without a better accuracy"
     )
     activation_checkpointing: bool = False
-    padding_free: bool = Field(False, description="read rows without padding, by variable-length attention")
+    padding_free: bool | Literal["auto"] = Field(
+        "auto", description="read rows without padding; auto: encoders without dropout, in fp32 on a CPU"
+    )
     length_buckets: bool = Field(
         False, description="pad forward passes to a few shapes, for GPUs whose kernels plan anew for every shape"
     )
@@ -172,7 +174,7 @@ class TrainingConfig(Section):
                 f"training.prefix_sharing reads several answers in one row, and '{loss}' compares whole rows; remove "
                 "one of them"
             )
-        if self.prefix_sharing and self.padding_free:
+        if self.prefix_sharing and self.padding_free is True:
             raise ValueError(
                 "training.prefix_sharing needs an attention mask and padding_free has none; remove one of them"
             )

@@ -113,14 +113,8 @@ def read_without_padding(model: PreTrainedModel) -> None:
     Raises:
         ConfigError: the layout's masks or the family's attention have terms that variable-length kernels have not.
     """
-    layout = model.layout
-    kind = family(model.base_model.config)
-    if not layout.reads_padding_free:
-        raise ConfigError(f"padding_free: rows of layout '{layout.layout}' have masks of their own; leave it off")
-    if kind in UNPACKABLE or kind not in (*FAMILIES, *DECODERS):
-        raise ConfigError(f"padding_free: the attention of '{kind}' has no variable-length kernel; leave it off")
-    if layout.extra_input == "members" and kind == "modernbert":
-        raise ConfigError("padding_free: ModernBERT's local layers do not see the other rows of a group; leave it off")
+    if (reason := why_padded(model)) is not None:
+        raise ConfigError(f"padding_free: {reason}; leave it off")
     missing = {"scale", "window_size"} - kernel_options()
     if missing and torch.cuda.is_available():
         names = ", ".join(sorted(missing))
@@ -131,6 +125,19 @@ def read_without_padding(model: PreTrainedModel) -> None:
         )
         return
     model.base_model.set_attn_implementation(PADDING_FREE)
+
+
+def why_padded(model: PreTrainedModel) -> str | None:
+    """Why a model cannot read rows without padding; None if it can."""
+    layout = model.layout
+    kind = family(model.base_model.config)
+    if not layout.reads_padding_free:
+        return f"rows of layout '{layout.layout}' have masks of their own"
+    if kind in UNPACKABLE or kind not in (*FAMILIES, *DECODERS):
+        return f"the attention of '{kind}' has no variable-length kernel"
+    if layout.extra_input == "members" and kind == "modernbert":
+        return "ModernBERT's local layers do not see the other rows of a group"
+    return None
 
 
 def reads_packed(backbone: PreTrainedModel) -> bool:

@@ -16,7 +16,7 @@ from ranker.checkpoints.report import CheckpointReport
 from ranker.config import RunConfig
 from ranker.config.models import PairwiseConfig, PointwiseConfig, SteamSHPConfig, TrainableConfig
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models.backbones import read_without_padding, set_live_dropout
+from ranker.models.backbones import FAMILIES, family, read_without_padding, set_live_dropout, why_padded
 from ranker.models.build import new_model
 from ranker.models.heads import NEW_HEADS
 from ranker.text.tokenizer import TextTokenizer
@@ -61,19 +61,38 @@ def starting_model(config: RunConfig) -> tuple[PreTrainedModel, TextTokenizer]:
     return loaded, tokenizer
 
 
-def without_padding(config: RunConfig, model: PreTrainedModel) -> None:
+def without_padding(config: RunConfig, model: PreTrainedModel, device: str, *, bf16: bool) -> bool:
     """Apply ``training.padding_free``.
 
+    ``auto`` is where it was measured to be faster: on a CPU one pass of real rows takes 0.86 of the time in fp32, and
+    1.1 in bf16.
+
+    Args:
+        config: of the run.
+        model: to be trained.
+        device: its type.
+        bf16: whether it is trained under autocast.
+
+    Returns:
+        Whether rows are read without padding.
+
     Raises:
-        ConfigError: the layout or the family does not allow it.
+        ConfigError: it is asked for, and the layout or the family does not allow it.
     """
+    wanted = config.training.padding_free
     dropout = getattr(config.model, "backbone_dropout", 0.0)
+    if wanted == "auto":
+        encoder = family(model.base_model.config) in FAMILIES
+        wanted = device == "cpu" and not bf16 and dropout == 0 and encoder and why_padded(model) is None
+    if not wanted:
+        return False
     if dropout > 0:
         logger.warning(
             "training.padding_free: attention has no dropout; model.backbone_dropout %g is that of the other layers",
             dropout,
         )
     read_without_padding(model)
+    return True
 
 
 def _trained(folder: Path) -> CheckpointReport | None:

@@ -308,9 +308,9 @@ class Work:
         """The run without open settings."""
         return self.settings.config
 
-    def with_tokens(self, tokens: int) -> Work:
-        """The same run with forward passes of at most so many tokens."""
-        training = self.config.training.model_copy(update={"max_tokens_per_forward": tokens})
+    def with_training(self, **settings: Any) -> Work:
+        """The same run with other settings of ``training``."""
+        training = self.config.training.model_copy(update=settings)
         config = self.config.model_copy(update={"training": training})
         return replace(self, settings=replace(self.settings, config=config))
 
@@ -321,14 +321,15 @@ def _fit(work: Work, resume: bool, begin: Callable[[], None]) -> Fitted:
     training = work.training
     output = Path(config.output_dir)
     model, tokenizer = starting_model(config)
-    if config.training.padding_free:
-        without_padding(config, model)
+    free = without_padding(config, model, args.device.type, bf16=args.bf16)
+    work = work.with_training(padding_free=free)
+    config = work.config
     check_loss(work.loss, model)
     groups = grouped(config.training, training, model, tokenizer, work.loss, on_error=config.data.on_error)
     adapter = None if config.lora is None else AdapterSettings(model=config.model, output=config.output)
     whole = model if config.lora is None or adapter is None else lora.attach(model, config.lora, adapter)
     if config.training.max_tokens_per_forward == "auto":
-        work = work.with_tokens(_tokens_that_fit(work, groups, whole, resume))
+        work = work.with_training(max_tokens_per_forward=_tokens_that_fit(work, groups, whole, resume))
         config = work.config
     plan = planned(config.training, groups, world=launch.world, rank=launch.rank)
     args.learning_rate = work.settings.rate(groups.times)

@@ -112,7 +112,7 @@ def test_what_padding_is_needed_for_is_said_before_training(tmp_path, caplog):
     folder = save_backbone(tmp_path / "deberta", "deberta-v2")
     settings = config("encoder-bradley-terry", folder, "training.padding_free=true")
     with pytest.raises(ConfigError, match="'deberta-v2' has no variable-length kernel"):
-        without_padding(settings, starting_model(settings)[0])
+        without_padding(settings, starting_model(settings)[0], "cuda", bf16=True)
     modern = save_backbone(tmp_path / "modern", "modernbert")
     for setting, what in {
         "model.type=shared_prompt": "masks of their own",
@@ -120,10 +120,31 @@ def test_what_padding_is_needed_for_is_said_before_training(tmp_path, caplog):
     }.items():
         settings = config("pairrm", modern, "training.padding_free=true", setting)
         with pytest.raises(ConfigError, match=what):
-            without_padding(settings, starting_model(settings)[0])
+            without_padding(settings, starting_model(settings)[0], "cuda", bf16=True)
     settings = config("encoder-bradley-terry", modern, "training.padding_free=true", "model.backbone_dropout=0.1")
-    without_padding(settings, starting_model(settings)[0])
+    without_padding(settings, starting_model(settings)[0], "cuda", bf16=True)
     assert "attention has no dropout; model.backbone_dropout 0.1 is that of the other layers" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("family", "setting", "device", "bf16", "free"),
+    [
+        ("bert", "", "cpu", False, True),
+        ("bert", "model.type=set_encoder", "cpu", False, True),
+        ("bert", "", "cpu", True, False),
+        ("bert", "", "cuda", False, False),
+        ("bert", "model.backbone_dropout=0.1", "cpu", False, False),
+        ("bert", "model.type=shared_prompt", "cpu", False, False),
+        ("deberta-v2", "", "cpu", False, False),
+        ("bert", "training.padding_free=false", "cpu", False, False),
+        ("bert", "training.padding_free=true", "cuda", True, True),
+    ],
+)
+def test_padding_is_left_out_where_that_is_faster(tmp_path, family, setting, device, bf16, free):
+    recipe = "pairrm" if "type" in setting else "encoder-bradley-terry"
+    settings = config(recipe, save_backbone(tmp_path, family), *filter(None, [setting]))
+    model, _ = starting_model(settings)
+    assert without_padding(settings, model, device, bf16=bf16) is free
 
 
 def test_a_trained_model_in_a_pickle_is_not_taken_for_a_backbone(tmp_path):
