@@ -32,10 +32,10 @@ def export_onnx(
 ) -> ParityReport:
     """Export a checkpoint to one self-contained ``model.onnx`` that needs no torch.
 
-    The file is compared with the torch model on real rows and input shapes first. fp32 logits must agree to 1e-4;
-    int8 must keep ranks and decisions. Weights beyond 2 GB, which a file of this format cannot hold, go into one file
-    beside it, ``model.onnx.data``; the two belong together. Of such models int8 has 8-bit weights alone, and the gate
-    takes fewer rows.
+    The file is first compared with the torch model, on real rows and on batches of several shapes. fp32 logits must
+    agree to 1e-4; int8 must keep ranks and decisions. Weights beyond 2 GB, which a file of this format cannot hold, go
+    into one file beside it, ``model.onnx.data``; the two belong together. Of such models int8 has 8-bit weights alone,
+    and the gate takes fewer rows.
 
     Args:
         checkpoint: a folder or a name on the model hub, of any format that ``ranker.load`` reads.

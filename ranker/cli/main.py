@@ -16,7 +16,7 @@ from typer.main import get_command_from_info
 from typer.models import CommandInfo
 
 import ranker
-from ranker.errors import InterruptedRunError, OutputError, RankerError
+from ranker.errors import InterruptedRunError, OutputError, RankerError, nearest
 from ranker.signals import NAMES, ignore, number_of, received, stop
 
 COMMANDS: Final[dict[str, str]] = {
@@ -63,6 +63,16 @@ class Commands(TyperGroup):
         module = importlib.import_module(f"ranker.cli.{COMMANDS[cmd_name]}")
         info = CommandInfo(name=cmd_name, callback=module.main)
         return get_command_from_info(info, pretty_exceptions_short=True, rich_markup_mode=None)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments name.
+
+        Raises:
+            UsageError: there is none; the message has the nearest one.
+        """
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            ctx.fail(f"No such command '{args[0]}'{nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command.

@@ -11,7 +11,19 @@ from typing import Any, Final
 
 from ranker.data import fields
 from ranker.data.files import Cells
-from ranker.data.read_row import LABEL_LENGTH, LABELS, Columns, ReadRow, Row, UnusedColumns, column_at, listing, renamed
+from ranker.data.read_row import (
+    LABEL_LENGTH,
+    LABELS,
+    NAME_THEM,
+    Columns,
+    ReadRow,
+    Row,
+    UnusedColumns,
+    column_at,
+    how_named,
+    listing,
+    renamed,
+)
 from ranker.data.shapes import RowShape, shape_of
 from ranker.errors import DataError
 from ranker.records import Group, Message, Preference, Prompt, Spans, Turns
@@ -35,6 +47,8 @@ SINGLE: Final = ("response", "completion", "answer", "output")
 PREDICTIONS: Final = ("prediction", "pred", "model_output", "model_answer", "model_response")
 """Columns of a model's answer in logs of evaluations, whose other answer is the right one."""
 
+READ: Final = frozenset({*PROMPTS, *CANDIDATES, *SIDES, *SINGLE})
+
 VERDICTS: Final = ("accept", "reject", "ignore")
 """What Prodigy's column ``answer`` says of a row."""
 
@@ -50,11 +64,6 @@ SPELLED: Final = re.compile(
     re.DOTALL,
 )
 """A text that is nothing but messages, as JSON, Python or numpy writes them."""
-
-NAME_THEM: Final = (
-    "name each with columns={{'{0}': COLUMN}}, on the command line --column {0}=COLUMN, in a run's settings "
-    "data.columns.{0}=COLUMN"
-)
 
 
 def parse_group(
@@ -234,7 +243,9 @@ def _one_answer(row: ReadRow, where: str) -> Group:
     for name in SINGLE:
         if _has(row, name) and (any(prompt in row for prompt in TEXTS if prompt != name) or _is_open(row)):
             if name == "answer" and row.peek(name) in VERDICTS:
-                raise DataError(where, name, f"expected an answer, got a verdict; {NAME_THEM.format('response')}")
+                raise DataError(
+                    where, name, f"expected an answer, got a verdict; {NAME_THEM.format('response', 'COLUMN')}"
+                )
             return Group(*_prompt_and_answer(row, name, where))
     for name in ("messages", "conversation", "conversations"):
         if _has(row, name):
@@ -253,7 +264,7 @@ def _one_answer(row: ReadRow, where: str) -> Group:
         where,
         "columns",
         "expected prompt and candidates, chosen and rejected, a response, messages, or a text; "
-        f"got {_names(row)}; {NAME_THEM.format('candidates')}",
+        f"got {_names(row)}; {how_named(row, 'candidates', READ)}",
     )
 
 
@@ -277,7 +288,7 @@ def _labelled(row: ReadRow, where: str) -> Preference:
         where,
         "columns",
         "expected chosen and rejected, candidates and scores, or a response and a score; "
-        f"got {_names(row)}; {NAME_THEM.format(next((n for n in ('chosen', 'rejected') if n not in row), 'chosen'))}",
+        f"got {_names(row)}; {how_named(row, next((n for n in SIDES if n not in row), 'chosen'), READ)}",
     )
 
 
@@ -350,7 +361,7 @@ def _single(row: ReadRow, name: str, where: str, facts: dict[str, Any]) -> Prefe
         raise DataError(
             where,
             answers[0],
-            f"expected one answer with a label, got {', '.join(answers)}; {NAME_THEM.format('response')}",
+            f"expected one answer with a label, got {', '.join(answers)}; {NAME_THEM.format('response', 'COLUMN')}",
         )
     group = _one_answer(row, where)
     by_task = row[name] if isinstance(row[name], Mapping) else {"": row[name]}

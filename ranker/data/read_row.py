@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -39,6 +40,13 @@ KNOWN: Final = (
     "reference",
 )
 """Names that ``columns`` may map."""
+
+NAME_THEM: Final = (
+    "name each with columns={{'{0}': {1}}}, on the command line --column {0}={1}, in a run's settings "
+    "data.columns.{0}={1}"
+)
+LIKE: Final = 0.75
+"""How much of its letters and their order a column shares with the name that was probably meant."""
 
 LABELS: Final = ("scores", "score", "label", "accept", "kto_tag")
 """Columns of the labels of answers; ``kto_tag`` is LLaMA-Factory's."""
@@ -121,6 +129,22 @@ def inner_keys(name: str, value: Any, known: Collection[str]) -> Iterator[str]:
             yield from inner_keys(f"{name}[]", item, known)
     elif isinstance(value, dict):
         yield from (f"{name}.{key}" for key, inner in value.items() if key not in known and has_text(inner))
+
+
+def how_named(row: Row, name: str, read: Collection[str]) -> str:
+    """How to say which column is ``name``, or the known name that a column of the row is nearly called.
+
+    Args:
+        row: without the column.
+        name: what is missing.
+        read: columns that are read beside ``KNOWN``.
+    """
+    for column in row:
+        is_read = column in KNOWN or column in read
+        likely = [] if is_read else difflib.get_close_matches(column, KNOWN, n=1, cutoff=LIKE)
+        if likely:
+            return f"did you mean '{likely[0]}' by '{column}'? {NAME_THEM.format(likely[0], column)}"
+    return NAME_THEM.format(name, "COLUMN")
 
 
 class UnusedColumns:

@@ -165,7 +165,7 @@ def finished(job: Job, title: str, progress: Progress, work: Work | None = None,
         parts.finish(job.folder)
         counts = summary.write_summary(job.folder, job.plan)
         if counts.read and counts.errors == counts.read:
-            raise DataError(str(job.folder), "error", f"all {counts.read} rows failed; the first: {counts.first_error}")
+            raise DataError(str(job.folder), "rows", f"all {counts.read} failed; the first: {counts.first_error}")
         write_text(job.folder / parts.SUCCESS, "")
     return status
 

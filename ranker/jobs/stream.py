@@ -122,7 +122,7 @@ def score_stream(
     if rows and (errors / rows > max_error_rate or errors == rows):
         allowed = "" if errors == rows else f" (allowed {max_error_rate:.1%})"
         name = source if isinstance(source, str) else "rows"
-        raise DataError(name, "error", f"{errors} of {rows} rows failed{allowed}; the first: {reason}")
+        raise DataError(name, "rows", f"{errors} of {rows} failed{allowed}; the first: {reason}")
     return StreamResult(rows, errors, reason, readings.asked, readings.read)
 
 

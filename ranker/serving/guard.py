@@ -91,7 +91,9 @@ class Guard:
         if not is_open and not self.keys.allow(authorization):
             # A browser asks its user for a password only where the scheme is Basic.
             scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"
-            await _refuse(send, 401, "expected Authorization: Bearer KEY", [(b"www-authenticate", scheme)])
+            what = "this is none of the server's keys" if authorization else "got no such header"
+            detail = f"expected Authorization: Bearer KEY; {what}"
+            await _refuse(send, 401, detail, [(b"www-authenticate", scheme)])
             return
         if scope["path"].startswith(PAGE) and not _is_of_page(scope["method"], scope["path"]):
             await _refuse(send, 404, "the page takes texts only, no files", CLOSE)

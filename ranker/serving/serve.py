@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, get_args
 
 from pydantic import ValidationError
@@ -126,7 +127,7 @@ def serve(
         facts = {"model": model, "device": info.device, "precision": info.precision, "keys": bool(keys)}
         logs.event(f"serving {model} on {address}", address=address, **facts)
         started = time.monotonic()
-        uvicorn.Server(config).run(sockets=[listener])
+        Announced(config, server).run(sockets=[listener])
     whole = server.batcher.drain(0)
     answered = server.metrics.answered()
     text = f"stopped after {duration(time.monotonic() - started)} and {answered:,} requests"
@@ -134,6 +135,24 @@ def serve(
     if not whole:  # Python's shutdown aborts where a thread still computes
         sys.stderr.flush()
         os._exit(0)
+
+
+class Announced(uvicorn.Server):
+    """A server that says when it begins to stop, and what it waits for."""
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._server = server
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Note the signal; uvicorn then finishes what it has accepted."""
+        if not self.should_exit:
+            seconds = self._server.limits.drain_seconds
+            text = (
+                f"stopping: accepted requests are finished within {seconds} s; a further SIGINT (Ctrl-C) ends them now"
+            )
+            logs.event(text, signal=signal.Signals(sig).name, drain_seconds=seconds)
+        super().handle_exit(sig, frame)
 
 
 def _with_open_files(limits: Limits) -> Limits:

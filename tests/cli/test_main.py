@@ -97,7 +97,7 @@ def test_every_module_of_a_command_has_a_main():
 def test_an_unknown_command_is_refused_by_name():
     shown = RUN.invoke(app, ["scroe"])
     assert shown.exit_code == 2
-    assert "No such command 'scroe'" in shown.output
+    assert "No such command 'scroe'; did you mean 'score'?" in shown.output
 
 
 def test_an_unknown_option_is_refused_by_name():

@@ -100,6 +100,19 @@ def test_a_prompt_column_that_was_named_is_never_another_one():
         parse_group(row, "f:1", {"prompt": "ctx"})
 
 
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"prompt": "p", "respons": "a"}, "did you mean 'response' by 'respons'\\? .*--column response=respons,"),
+        ({"prompt": "p", "reply": "a"}, "--column candidates=COLUMN"),
+        ({"prompt": "p", "Chosen": "a", "rejected": "b"}, "did you mean 'chosen' by 'Chosen'\\?"),
+    ],
+)
+def test_a_column_that_is_nearly_called_so_is_named(row, named):
+    with pytest.raises(DataError, match=named):
+        parse_group(row, "f:1")
+
+
 def test_speakers_of_the_wrong_type_are_named():
     with pytest.raises(DataError, match="expected a message with role"):
         parse_group({"messages": [{"from": ["x"], "value": "q"}], "response": "a"}, "f:1")

@@ -129,7 +129,7 @@ def test_messages_that_parquet_pairs_cannot_hold_are_kept_as_errors(pointwise, t
     call = {"role": "assistant", "content": "x", "tool_calls": [{"name": "look"}]}
     rows = [{"prompt": [HI], "candidates": [[call, NO], [YES]]}]
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    with pytest.raises(DataError, match="all 1 rows failed; the first: .*messages in Parquet hold role and content"):
+    with pytest.raises(DataError, match="rows: all 1 failed; the first: .*messages in Parquet hold role and content"):
         ranker.filter_files(tmp_path / "rows.parquet", pointwise, tmp_path / "out", output_rows="pairs")
     (row,) = read(tmp_path / "out" / "errors-000000.jsonl")
     assert "tool_calls" in row["ranker_error"]

@@ -336,7 +336,7 @@ def test_input_that_was_not_touched_is_not_read_again_to_go_on(model, lines, tmp
 def test_a_job_whose_rows_all_fail_is_no_success(model, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"question": "p", "good": "a"}\n' * 3)
     for _ in range(2):
-        with pytest.raises(DataError, match="all 3 rows failed; the first: .*expected prompt and candidates"):
+        with pytest.raises(DataError, match="rows: all 3 failed; the first: .*expected prompt and candidates"):
             job.score(BatchScorer(model), [str(tmp_path / "rows.jsonl")], tmp_path / "out", selection=Selection())
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     assert "the first: " in (tmp_path / "out" / "summary.md").read_text()

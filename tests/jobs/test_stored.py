@@ -218,7 +218,7 @@ def test_a_bad_rule_is_refused_before_anything_is_done(command, lines, pointwise
 def test_rows_that_all_failed_have_no_threshold(pointwise, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "x"}\n' * 3)
-    with pytest.raises(DataError, match="all 3 rows failed"):
+    with pytest.raises(DataError, match="rows: all 3 failed"):
         ranker.filter_files(path, pointwise, tmp_path / "kept", keep_top=0.5)
 
 

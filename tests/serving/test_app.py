@@ -83,6 +83,7 @@ def test_openrlhf_may_ask_for_nothing(client):
             "got both, remove one",
         ),
         ({"candidates": ["a"], "items": [{"prompt": "p", "candidates": ["c"]}]}, 422, "got both, remove one"),
+        ({"text_1": "q", "queries": "q", "text_2": ["a"]}, 422, "got text_1 and queries, remove one"),
         ({"prompt": 3, "candidates": []}, 422, "prompt"),
         ({"items": [{"prompt": "p", "candidates": ["a"]}, {"prompt": "p"}]}, 422, '["body","items",1,"candidates"]'),
         ({"items": [{"prompt": "p", "candidates": []}] * 5}, 422, "at most 4 items, got 5"),

@@ -144,7 +144,9 @@ def test_logs_are_objects_that_name_requests_and_both_ends(model):
     process.send_signal(signal.SIGTERM)
     printed = process.communicate(timeout=40)[1]
     assert process.returncode == 0
-    *requests, last = [json.loads(line) for line in printed.splitlines()]
+    *requests, stopping, last = [json.loads(line) for line in printed.splitlines()]
+    assert stopping["message"].startswith("stopping: accepted requests are finished within 30 s")
+    assert stopping["signal"] == "SIGTERM"
     assert (last["requests"], last["drained"]) == (2, True)
     assert last["message"].startswith("stopped after ")
     assert [(entry["path"], entry["status"]) for entry in requests] == [("/v1/score", 200), ("/v1/score", 422)]

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from ranker.metrics import sigmoid
 from ranker.records import Group
@@ -33,15 +33,28 @@ from ranker.serving.server import Server
 
 Texts = Text | Many[Text]
 
+FIRST: Final = ("text_1", "queries", "data_1")
+SECOND: Final = ("text_2", "documents", "items", "data_2")
+"""Names of the two sides of pairs, in several versions."""
+
 
 class PairsRequest(Cut):
     """Pairs of texts: one with each of many, or as many as there are of both."""
 
     model_config = example(text_1="What is 2 + 2?", text_2=["It is 5.", "It is 4."])
 
-    text_1: Texts = Field(validation_alias=AliasChoices("text_1", "queries", "data_1"))
-    text_2: Texts = Field(validation_alias=AliasChoices("text_2", "documents", "items", "data_2"))
+    text_1: Texts = Field(validation_alias=AliasChoices(*FIRST))
+    text_2: Texts = Field(validation_alias=AliasChoices(*SECOND))
     use_activation: bool = Field(True, description="logistic in [0, 1]; false gives the raw logit")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name_each(cls, values: Any) -> Any:
+        for names in (FIRST, SECOND):
+            sent = [name for name in names if isinstance(values, dict) and values.get(name) is not None]
+            if len(sent) > 1:
+                raise ValueError(f"expected one of {', '.join(names)}; got {' and '.join(sent)}, remove one")
+        return values
 
 
 class PoolingRequest(Cut):
