@@ -38,6 +38,26 @@ def trainers() -> str:
     )
 
 
+def deberta_training() -> str:
+    """Training DeBERTa beside TRL: speed and padding."""
+    sides = figures("trainers_deberta")["sides"]
+    lines = []
+    for name, side in sides.items():
+        ours = [
+            f"{s['tokens_per_second']:.2f} in tokens, {s['seconds']:.2f} in seconds"
+            for s in side["speed_of_ours"].values()
+        ]
+        speed, seconds = f"{side['tokens_per_second']:.0f}", f"{median(side['seconds']):.0f}"
+        lines.append([TRAINERS[name], speed, f"{side['padding']:.0%}", seconds, "; ".join(ours)])
+    return table("side | real tokens a second | padding | seconds | speed of ours over it", lines)
+
+
+def deberta_training_conditions() -> str:
+    """Where and with what DeBERTa was trained."""
+    run = figures("trainers_deberta")
+    return conditions(run | {"versions": run["sides"]["trl"]["versions"]}) + f"; {run['comparisons']} comparisons"
+
+
 def trainers_conditions() -> str:
     """Where, with what and on how many rows training was measured."""
     run = figures("trainers")
