@@ -701,7 +701,7 @@ def host(options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
     tokenizer = TextTokenizer.from_folder(Path(offline_backbone()))
     parts = {"prefix": (101,), "between": (102,), "suffix": (102,)}
     pipeline = TextPipeline(Pointwise(max_length=256, pad_id=0, **parts), tokenizer)
-    groups = [Group(prompt, tuple(answers)) for prompt, answers in groups_of(options.rows, HOST_PROMPTS, 2)]
+    groups = [Group(prompt, tuple(answers)) for prompt, answers in groups_of(None, HOST_PROMPTS, 2)]
     texts = [text for group in groups for text in (group.prompt, *group.candidates)]
     answers = sum(len(group.candidates) for group in groups)
 
