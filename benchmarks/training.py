@@ -653,7 +653,7 @@ def leads_of_once(results: list[dict]) -> list[dict]:
 
 
 def graphs(results: list[dict]) -> dict:
-    """For each set, what each side read, its seconds and accuracies; and the paired differences from ``once``."""
+    """For each set, what each side read, its processor time and accuracies; the paired differences from ``once``."""
     sets: dict[str, dict] = {}
     for name, side in dict.fromkeys((r["set"].split("-")[0], r["side"]) for r in results):
         runs = [r for r in results if (r["set"].split("-")[0], r["side"]) == (name, side)]
@@ -669,7 +669,7 @@ def graphs(results: list[dict]) -> dict:
         )
         of_set["sides"][side] = {
             "tokens": mean(point["tokens"] for point in last),
-            "seconds": [round(point["seconds"]) for point in last],
+            "seconds": [round(point["cpu"]) for point in last],
             "accuracy": [point["accuracy"] for point in last],
         }
     shared = {name: results[0][name] for name in ("machine", "threads", "date")}

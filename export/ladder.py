@@ -8,8 +8,11 @@ from typing import Final
 
 from ranker.export.rounding import Scheme, outlier_count
 
-FINER: Final = 0.85
-"""The error of the next plan to try, as a share of the last one's."""
+FINER: Final = 0.9
+"""The error of the next plan to try, at most, as a share of the last one's."""
+
+HOPE: Final = 1.3
+"""How much more error than expected a plan may have that is tried: tau differs from plan to plan of the same error."""
 
 LEAST_INT8: Final = 0.5
 """Least share of the multiplications in 8 bits; a file with fewer would be called int8 and be as slow as fp32."""
@@ -31,6 +34,14 @@ class Option:
 
     error: float
     nanoseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """A plan: the scheme of each activation, without those that stay fp32, and its expected ``error``."""
+
+    schemes: Mapping[str, Scheme]
+    error: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +68,39 @@ def cost(scheme: Scheme | None, inputs: int, outputs: int) -> float:
     return INT8_PRODUCT * products + extra
 
 
-def ladder(choices: Sequence[Choice]) -> Iterator[dict[str, Scheme]]:
-    """Schemes by activation, from the fastest plan on; what is left out stays fp32.
+def wanted(rungs: Sequence[Rung], tried: int, tau: float, least_tau: float) -> int | None:
+    """The rung to try after one that did not pass; None if it was the last.
 
-    Each step changes the activation that takes most error away for its time. A plan is given out when its error is at
-    most ``FINER`` of the last one's, as long as ``LEAST_INT8`` of the multiplications are in 8 bits.
+    Ranks change as scores do: 1 - tau is about proportional to their mean change, whose square the error is.
+
+    Args:
+        rungs: of a ladder.
+        tried: the number of the rung.
+        tau: its Kendall tau-b.
+        least_tau: what passes.
+    """
+    error = FINER * rungs[tried].error
+    if tau < least_tau:
+        error = min(error, HOPE * rungs[tried].error * ((1 - least_tau) / (1 - tau)) ** 2)
+    last = len(rungs) - 1
+    return next((i for i in range(tried + 1, len(rungs)) if rungs[i].error <= error), last if tried < last else None)
+
+
+def ladder(choices: Sequence[Choice]) -> Iterator[Rung]:
+    """Plans from the fastest on, each with less error than the one before.
+
+    Each step changes the activation that takes most error away for its time, as long as ``LEAST_INT8`` of the
+    multiplications are in 8 bits.
     """
     plan: dict[str, Scheme | None] = {
         choice.name: min(filter(None, choice.options), key=lambda scheme: choice.options[scheme].nanoseconds)
         for choice in choices
     }
-    last: float | None = None
     most = (1 - LEAST_INT8) * sum(choice.multiplications for choice in choices)
     while True:
         error = sum(choice.options[plan[choice.name]].error for choice in choices)
         room = most - sum(choice.multiplications for choice in choices if plan[choice.name] is None)
-        if last is None or error <= FINER * last:
-            last = error
-            yield {name: scheme for name, scheme in plan.items() if scheme is not None}
+        yield Rung({name: scheme for name, scheme in plan.items() if scheme is not None}, error)
         steps = [
             (_worth(choice.options[plan[choice.name]], option), choice.name, scheme)
             for choice in choices

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from ranker.errors import ExportError
 from ranker.export import half, parity, quantize, storage
-from ranker.export.ladder import Choice, Option, cost, ladder
+from ranker.export.ladder import Choice, Option, Rung, cost, ladder, wanted
 from ranker.export.nodes import Product
 from ranker.export.rounding import TINY, Scheme
 from ranker.progress import scoring, stage, stepped
@@ -34,7 +33,7 @@ SCORED: Final = 16
 MEASURED_BYTES: Final = 512 << 20
 """Larger graphs are not written once for every activation."""
 
-ATTEMPTS: Final = 12
+ATTEMPTS: Final = 16
 """Most plans that are tried."""
 
 CALIBRATION_TOKENS: Final = 1024
@@ -96,7 +95,7 @@ def int8(
 ) -> tuple[Path, dict[str, Any], parity.DecisionAgreement | None]:
     """Quantise ``graph`` so that it passes its gate (``parity.check``) where that can be had.
 
-    The first step of the ladder that passes on the reference's rows is taken, or the one that passes most limits. On
+    The first plan that passes on the reference's rows is taken, or the one that passes most limits. On
     processors without 8-bit dot products, and of graphs whose weights lie beside them, only the weights become int8.
     Its figures are those of the rows it was chosen on, so they flatter it a little.
 
@@ -113,12 +112,13 @@ def int8(
     if storage.is_large(graph):
         if static:
             raise ExportError("int8-static: a model beyond 2 GB is exported in int8, with 8-bit weights; choose int8")
-        quantizer, plans = quantize.Quantizer(graph, None), iter([WEIGHTS_ONLY])
+        quantizer, rungs = quantize.Quantizer(graph, None), []
     else:
         watched = _watched(rows, reference)
         quantizer = _calibrated(graph, pipeline, watched)
-        plans = _plans(quantizer, static, partial(_harm, graph, pipeline, quantizer, watched))
+        rungs = _rungs(quantizer, static, partial(_harm, graph, pipeline, quantizer, watched))
     target = graph.with_name("graph.int8.onnx")
+    plans = _Plans(rungs, static)
     tried: list[tuple[tuple[int, float], QuantPlan]] = []
     with stage("int8: looking for the fastest that keeps ranks", None, unit="attempts") as attempts:
         for plan in plans:
@@ -129,6 +129,7 @@ def int8(
             attempts.advance()
             if not losses:
                 return target, plan.facts(quantizer.products), decisions
+            plans.tau = decisions.tau_b
             tried.append(((len(losses), -(decisions.tau_b or 0.0)), plan))
     best = min(tried, key=lambda item: item[0])[1]
     if len(tried) > 1:
@@ -205,11 +206,31 @@ def _on_cpu(graph: Path, pipeline: TextPipeline, plan: QuantPlan | None = None) 
     return scorer
 
 
-def _plans(quantizer: quantize.Quantizer, static: bool, harm: Callable[[], Mapping[str, float]]) -> Iterator[QuantPlan]:
-    """Plans from the fastest to the most exact, the last one with 8-bit weights only (but of static ones)."""
+class _Plans:
+    """The plans to try, in order: ``ATTEMPTS`` of the ladder, then 8-bit weights only (but of static ones).
+
+    Set ``tau`` after each one that did not pass; the next one depends on it.
+    """
+
+    def __init__(self, rungs: Sequence[Rung], static: bool) -> None:
+        self.rungs, self.static = rungs, static
+        self.tau: float | None = None
+
+    def __iter__(self) -> Iterator[QuantPlan]:
+        rung = 0 if self.rungs else None
+        for _ in range(ATTEMPTS):
+            if rung is None:
+                break
+            yield QuantPlan(self.rungs[rung].schemes, use_qdq=self.static)
+            rung = wanted(self.rungs, rung, 1.0 if self.tau is None else self.tau, parity.TAU)
+        if not self.static:
+            yield WEIGHTS_ONLY
+
+
+def _rungs(quantizer: quantize.Quantizer, static: bool, harm: Callable[[], Mapping[str, float]]) -> list[Rung]:
+    """Plans from the fastest to the most exact; none where 8-bit weights alone are the fastest."""
     if not static and int8_warning() is not None:
-        yield WEIGHTS_ONLY  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
-        return
+        return []  # without 8-bit dot products nothing else is as fast, and 8-bit products saturate
     schemes: tuple[Scheme, ...] = ("fixed", "outliers") if static else ("fixed", "outliers", "token")
     estimates: dict[str, dict[Scheme, float]] = {}
     for name in stepped([*quantizer.products], "int8: rounding weights", unit="activations"):
@@ -226,7 +247,4 @@ def _plans(quantizer: quantize.Quantizer, static: bool, harm: Callable[[], Mappi
             share = error / max(errors["fixed"], float(TINY))
             options[scheme] = Option(share * measured[name], cost(scheme, inputs, outputs))
         choices.append(Choice(name, inputs * outputs, options))
-    for plan in islice(ladder(choices), ATTEMPTS):
-        yield QuantPlan(plan, use_qdq=static)
-    if not static:
-        yield WEIGHTS_ONLY
+    return list(ladder(choices))

@@ -212,7 +212,8 @@ def test_the_search_tries_what_can_pass_on_this_processor(flags, tmp_path, monke
         rounded=lambda name, scheme, rounder: rounder.rounded(scheme),
     )
     harm = {name: 10.0**-number for number, name in enumerate(names)}
-    plans = list(search._plans(quantizer, False, lambda: harm))
+    rungs = search._rungs(quantizer, False, lambda: harm)
+    plans = list(search._Plans(rungs, False))
     assert plans[-1] == search.WEIGHTS_ONLY
     if flags == "avx2":
         assert len(plans) == 1
@@ -220,7 +221,8 @@ def test_the_search_tries_what_can_pass_on_this_processor(flags, tmp_path, monke
     assert plans[0].schemes == dict.fromkeys(names, "fixed"), "the fastest"
     assert plans[1].schemes.get(names[0]) != "fixed", "what harms most comes first"
     assert all(len(plan.schemes) >= 4 for plan in plans[:-1]), "half of the multiplications stay 8 bits"
-    static = list(search._plans(quantizer, True, lambda: harm))
+    static = list(search._Plans(search._rungs(quantizer, True, lambda: harm), True))
+    assert static
     assert all(plan.use_qdq and "token" not in plan.schemes.values() for plan in static)
 
 
@@ -232,12 +234,22 @@ def test_the_ladder_buys_what_takes_most_error_away_for_its_time():
         choice("early", fixed=(8.0, 1.0), outliers=(2.0, 2.0), token=(3.0, 2.0), fp32=(0.0, 20.0)),
         choice("late", fixed=(1.0, 1.0), outliers=(0.9, 0.5), token=(0.5, 2.0), fp32=(0.0, 20.0)),
     ]
-    plans = list(ladder.ladder(choices))
-    assert plans == [
-        {"early": "fixed", "late": "outliers"},
-        {"early": "outliers", "late": "outliers"},
-        {"late": "token"},
+    rungs = list(ladder.ladder(choices))
+    assert [(rung.schemes, rung.error) for rung in rungs[:3]] == [
+        ({"early": "fixed", "late": "outliers"}, 8.9),
+        ({"early": "outliers", "late": "outliers"}, 2.9),
+        ({"early": "outliers", "late": "token"}, 2.5),
     ]
+
+
+@pytest.mark.parametrize(
+    ("tau", "following"),
+    [(0.90, 7), (0.97, 6), (0.975, 2), (0.99, 1), (None, 1)],
+)
+def test_the_next_plan_to_try_is_the_one_whose_ranks_should_pass(tau, following):
+    rungs = [ladder.Rung({}, 0.9**number) for number in range(8)]
+    assert ladder.wanted(rungs, 0, 1.0 if tau is None else tau, 0.98) == following
+    assert ladder.wanted(rungs, 7, 0.9, 0.98) is None
 
 
 def test_the_harm_of_a_product_is_what_its_rounding_does_to_the_scores(tmp_path):
@@ -273,7 +285,7 @@ def test_answers_without_a_score_do_not_hide_the_harm_of_others():
 
 def test_the_ladder_goes_on_where_no_more_may_stay_fp32():
     options = {"fixed": ladder.Option(1.0, 1.0), "token": ladder.Option(0.5, 9.0), None: ladder.Option(0.0, 1.1)}
-    plans = list(ladder.ladder([ladder.Choice(name, 100, options) for name in "abcd"]))
+    plans = [rung.schemes for rung in ladder.ladder([ladder.Choice(name, 100, options) for name in "abcd"])]
     assert list(plans[-1].values()) == ["token", "token"]
     assert min(map(len, plans)) == 2
 
