@@ -658,10 +658,11 @@ def graphs(results: list[dict]) -> dict:
     for name, side in dict.fromkeys((r["set"].split("-")[0], r["side"]) for r in results):
         runs = [r for r in results if (r["set"].split("-")[0], r["side"]) == (name, side)]
         last = [r["points"][-1] for r in runs]
+        splits = {r["set"] for r in runs}
         of_set = sets.setdefault(
             name,
             {
-                "runs": ", ".join(sorted({r["set"] for r in runs})),
+                "runs": f"{len(splits)} splits by side" if len(splits) > 1 else f"{len(runs)} seeds",
                 "comparisons": sum(len(r["credits"]) for r in runs),
                 "prompts": len({prompt for r in runs for prompt in r["prompts"]}),
                 "sides": {},

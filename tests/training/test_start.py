@@ -135,6 +135,7 @@ def test_what_padding_is_needed_for_is_said_before_training(tmp_path, caplog):
         ("bert", "", "cuda", False, False),
         ("bert", "model.backbone_dropout=0.1", "cpu", False, False),
         ("bert", "model.type=shared_prompt", "cpu", False, False),
+        ("bert", "model.type=ordered_pair", "cpu", False, False),
         ("deberta-v2", "", "cpu", False, False),
         ("bert", "training.padding_free=false", "cpu", False, False),
         ("bert", "training.padding_free=true", "cuda", True, True),
