@@ -65,8 +65,8 @@ def without_padding(config: RunConfig, model: PreTrainedModel, device: str, *, b
     """Apply ``training.padding_free``.
 
     ``auto`` is where it was measured to be faster: on a CPU passes of real rows, a fifth of them padding, take 0.86 of
-    the time in fp32 and 1.1 in bf16. Both orders of a pair are equally long: a hundredth of their passes is padding, and
-    they take 1.06.
+    the time in fp32 and 1.1 in bf16. Both orders of a pair are equally long: a hundredth of their passes is padding,
+    and they take 1.06.
 
     Args:
         config: of the run.
