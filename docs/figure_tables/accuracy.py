@@ -172,6 +172,10 @@ def schedules_conditions() -> str:
     return f"numpy {run['numpy']}, {run['date']}"
 
 
+FEWEST_PROMPTS = 10
+"""Of a line of a table; an interval over fewer says nothing."""
+
+
 def group_sizes() -> str:
     """Real lists, by the largest group in training."""
     rows = [
@@ -185,6 +189,7 @@ def group_sizes() -> str:
             interval(line["tau_b"]),
         ]
         for line in figures("group_sizes")["figures"]
+        if line["hit"]["n"] >= FEWEST_PROMPTS
     ]
     return table("N | layout | largest group | ranked by | comparisons | top-1 hit | tau-b", rows)
 
@@ -197,5 +202,7 @@ def way_of(line: dict[str, Any]) -> str:
 def group_sizes_conditions() -> str:
     """Where, and what chance gives."""
     run = figures("group_sizes")
-    chance = " and in ".join(f"{share:.2f} of the lists at N = {n}" for n, share in run["random"].items())
+    sizes = {str(line["n"]) for line in run["figures"] if line["hit"]["n"] >= FEWEST_PROMPTS}
+    shares = {n: share for n, share in run["random"].items() if n in sizes}
+    chance = " and in ".join(f"{share:.2f} of the lists at N = {n}" for n, share in shares.items())
     return f"{conditions(run)}; {run['rows']} training lists. A random choice hits the best in {chance}"
