@@ -108,7 +108,7 @@ def test_the_summary_of_group_sizes_is_what_the_pages_read(script):
 
 
 def test_the_summary_of_comparison_graphs_is_what_the_pages_read(script):
-    point = {"tokens": 100, "padded": 120, "seconds": 3.0, "accuracy": 0.7}
+    point = {"tokens": 100, "padded": 120, "seconds": 4.0, "cpu": 3.0, "accuracy": 0.7}
     shared = {"set": "argconv-0", "seed": 0, "label": "", "machine": "a processor", "threads": 1, "date": "2026-12-01"}
     shared |= {"versions": {"torch": "2"}, "points": [point], "tokens_per_second": 10.0, "prompts": ["p", "q"]}
     summary = script("training").graphs(
