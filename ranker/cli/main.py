@@ -68,7 +68,7 @@ class Commands(TyperGroup):
         """The command that the arguments name.
 
         Raises:
-            UsageError: there is none; the message has the nearest one.
+            UsageError: no command has this name; the error names the nearest command.
         """
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             ctx.fail(f"No such command '{args[0]}'{nearest(args[0], COMMANDS)}")

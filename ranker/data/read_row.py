@@ -139,9 +139,10 @@ def how_named(row: Row, name: str, read: Collection[str]) -> str:
         name: what is missing.
         read: columns that are read beside ``KNOWN``.
     """
+    texts = [known for known in KNOWN if known not in FACTS or known in LABELS]
     for column in row:
         is_read = column in KNOWN or column in read
-        likely = [] if is_read else difflib.get_close_matches(column, KNOWN, n=1, cutoff=LIKE)
+        likely = [] if is_read else difflib.get_close_matches(column, texts, n=1, cutoff=LIKE)
         if likely:
             return f"did you mean '{likely[0]}' by '{column}'? {NAME_THEM.format(likely[0], column)}"
     return NAME_THEM.format(name, "COLUMN")

@@ -91,8 +91,8 @@ class Guard:
         if not is_open and not self.keys.allow(authorization):
             # A browser asks its user for a password only where the scheme is Basic.
             scheme = b"Basic" if scope["path"].startswith(PAGE) else b"Bearer"
-            what = "this is none of the server's keys" if authorization else "got no such header"
-            detail = f"expected Authorization: Bearer KEY; {what}"
+            got = "a key that this server does not know" if authorization else "no key"
+            detail = f"expected Authorization: Bearer KEY; got {got}"
             await _refuse(send, 401, detail, [(b"www-authenticate", scheme)])
             return
         if scope["path"].startswith(PAGE) and not _is_of_page(scope["method"], scope["path"]):

@@ -84,8 +84,8 @@ def without_padding(config: RunConfig, model: PreTrainedModel, device: str, *, b
     dropout = getattr(config.model, "backbone_dropout", 0.0)
     if wanted == "auto":
         encoder = family(model.base_model.config) in FAMILIES
-        some = model.layout.layout != "ordered_pair"
-        wanted = device == "cpu" and not bf16 and dropout == 0 and encoder and some and why_padded(model) is None
+        pays = device == "cpu" and not bf16 and model.layout.layout != "ordered_pair"
+        wanted = pays and dropout == 0 and encoder and why_padded(model) is None
     if not wanted:
         return False
     if dropout > 0:

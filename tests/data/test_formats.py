@@ -105,6 +105,7 @@ def test_a_prompt_column_that_was_named_is_never_another_one():
     [
         ({"prompt": "p", "respons": "a"}, "did you mean 'response' by 'respons'\\? .*--column response=respons,"),
         ({"prompt": "p", "reply": "a"}, "--column candidates=COLUMN"),
+        ({"prompt": "p", "idx": "7"}, "--column candidates=COLUMN"),
         ({"prompt": "p", "Chosen": "a", "rejected": "b"}, "did you mean 'chosen' by 'Chosen'\\?"),
     ],
 )

@@ -98,14 +98,14 @@ def test_a_request_without_a_key_is_refused():
     status, headers, _ = answer = client.send()
     assert status == 401
     assert headers[b"www-authenticate"] == b"Bearer"
-    assert detail(answer) == "expected Authorization: Bearer KEY; got no such header"
+    assert detail(answer) == "expected Authorization: Bearer KEY; got no key"
     assert client.app.bodies == []
 
 
 def test_a_wrong_key_is_refused():
     status, _, _ = answer = Client(keys=["other"]).send(headers=KEY)
     assert status == 401
-    assert "this is none of the server's keys" in detail(answer)
+    assert detail(answer).endswith("got a key that this server does not know")
 
 
 @pytest.mark.parametrize("keys", [["secret"], ["other", "secret"], []])
