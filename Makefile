@@ -124,7 +124,7 @@ ifdef DATA
 	$(BIN)/python benchmarks/training.py $(DATA) $(TRAINERS) --out runs/trainers.jsonl --json runs/trainers.json \
 		--sides pairs trl cross_encoder pairrm_original blender --pairs 240 --held-out 300
 	$(BIN)/python benchmarks/training.py $(DATA) $(TRAINERS) --out runs/deberta.jsonl --json runs/trainers_deberta.json \
-		--sides pairs trl --deberta 12 --seeds 0 --pairs 64 --held-out 8
+		--sides pairs trl --deberta 12 --seeds 0 --pairs 120 --held-out 8
 endif
 
 bench-serving: setup-dev ## the server beside the bare engine and a naive one, under overload; jobs that are killed; a soak

@@ -3,7 +3,7 @@ import pytest
 
 from ranker.errors import CheckpointError
 from ranker.text.templates import clean
-from ranker.text.tokenizer import TextTokenizer
+from ranker.text.tokenizer import FEW_CHARACTERS, FEW_TEXTS, TextTokenizer
 from tests.conftest import ALGORITHMS, CLS, PAD, SEP, SPECIALS, tokenizer_json, unigram_that_knows_sep
 from tests.support.texts import CharacterTokenizer, ids_of
 
@@ -49,6 +49,25 @@ def test_plain_text_is_what_the_tokenizer_gives(algorithm):
     (ids,) = TextTokenizer(tokenizer_json(algorithm)).encode([text])
     assert ids.tolist() == expected
     assert ids.dtype == np.int32
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_few_texts_and_many_have_the_same_ids(algorithm):
+    tokenizer = TextTokenizer(tokenizer_json(algorithm))
+    texts = [
+        "Sort the list apple, pear \U0001f642 from a to z \u4f60\u597d.",
+        "",
+        "see [SEP] here",
+        "x " * FEW_CHARACTERS,
+    ]
+    few = [ids for text in texts for ids in tokenizer.encode([text])]
+    rendered = [ids for text in texts for ids in tokenizer.encode_rendered([text], add_special_tokens=True)]
+    many = [*texts, *["more"] * FEW_TEXTS]
+    for alone, together in (
+        (few, tokenizer.encode(many)),
+        (rendered, tokenizer.encode_rendered(many, add_special_tokens=True)),
+    ):
+        assert [ids.tolist() for ids in alone] == [ids.tolist() for ids in together[: len(texts)]]
 
 
 @pytest.mark.parametrize("algorithm", ["wordpiece", "unigram", "unigram-nfkc"])
