@@ -8,9 +8,15 @@ from typing import Any, ClassVar, Final
 
 from ranker.layouts.layout import Arrays, Layout, Output, Row, padded
 
+
+def _mean(outputs: Any) -> Any:
+    """The mean over the last axis; most heads have one output."""
+    return outputs[..., 0] if outputs.shape[-1] == 1 else outputs.mean(-1)
+
+
 REDUCTIONS: Final[dict[Output, Callable[[Any], Any]]] = {
-    "scalar": lambda outputs: outputs.mean(-1),
-    "aspects": lambda outputs: outputs.mean(-1),
+    "scalar": _mean,
+    "aspects": _mean,
     "gated": lambda outputs: outputs[..., 0],
     "accept_reject": lambda outputs: outputs[..., 1] - outputs[..., 0],
 }

@@ -16,9 +16,14 @@ from ranker.errors import CheckpointError, ConfigError
 from ranker.extras import require
 from ranker.models.attention import last_layer
 from ranker.models.attention.blocks import NAME
-from ranker.models.attention.disentangled import BlockDisentangledAttention, relations
-from ranker.models.attention.padding_free import PADDING_FREE, kernel_options, segments_of
-from ranker.models.attention.position_bias import layer_output, position_bias
+from ranker.models.attention.disentangled import BlockDisentangledAttention, relations, relations_without_padding
+from ranker.models.attention.padding_free import PADDING_FREE, Segments, kernel_options, segments_of
+from ranker.models.attention.position_bias import (
+    RowBiases,
+    layer_output,
+    layer_output_without_padding,
+    position_bias,
+)
 from ranker.models.attention.reading import Reading
 from ranker.models.heads import HEAD_MODULES
 
@@ -107,13 +112,17 @@ def encode(
     return states if reading is None or alone is not None else reading.of(states)
 
 
-def read_without_padding(model: PreTrainedModel) -> None:
+def read_without_padding(model: PreTrainedModel, device: str | None = None) -> None:
     """Let a model read rows one after the other, without padding, in half precision or on a CPU.
+
+    Args:
+        model: to be read so.
+        device: the type of device on which it will be computed; default: the one on which it is.
 
     Raises:
         ConfigError: the layout's masks or the family's attention have terms that variable-length kernels have not.
     """
-    if (reason := why_padded(model)) is not None:
+    if (reason := why_padded(model, device or model.device.type)) is not None:
         raise ConfigError(f"padding_free: {reason}; leave it off")
     missing = {"scale", "window_size"} - kernel_options()
     if missing and torch.cuda.is_available():
@@ -124,15 +133,22 @@ def read_without_padding(model: PreTrainedModel) -> None:
             names,
         )
         return
-    model.base_model.set_attn_implementation(PADDING_FREE)
+    if family(model.base_model.config) in ROW_BY_ROW:  # the library has one attention for them, which is replaced here
+        model.base_model.config._attn_implementation = PADDING_FREE
+    else:
+        model.base_model.set_attn_implementation(PADDING_FREE)
 
 
-def why_padded(model: PreTrainedModel) -> str | None:
-    """Why a model cannot read rows without padding; None if it can."""
+def why_padded(model: PreTrainedModel, device: str) -> str | None:
+    """Why a model cannot read rows without padding on a type of device; None if it can."""
     layout = model.layout
     kind = family(model.base_model.config)
     if not layout.reads_padding_free:
         return f"rows of layout '{layout.layout}' have masks of their own"
+    if kind in ROW_BY_ROW and device != "cpu":
+        return f"the attention of '{kind}' has no variable-length kernel on a GPU"
+    if kind == "deberta-v2" and model.base_model.encoder.conv is not None:
+        return "the convolution of DeBERTa-v2 reads over the ends of rows"
     if kind in UNPACKABLE or kind not in (*FAMILIES, *DECODERS):
         return f"the attention of '{kind}' has no variable-length kernel"
     if layout.extra_input == "members" and kind == "modernbert":
@@ -144,7 +160,9 @@ def reads_packed(backbone: PreTrainedModel) -> bool:
     """Whether rows are read without padding now; torch's kernel on GPUs takes half precision alone."""
     if backbone.config._attn_implementation != PADDING_FREE:
         return False
-    device = backbone.device.type
+    device = str(backbone.device.type)
+    if family(backbone.config) in ROW_BY_ROW:
+        return device == "cpu"
     return device == "cpu" or torch.is_autocast_enabled(device) or backbone.dtype in (torch.float16, torch.bfloat16)
 
 
@@ -162,23 +180,38 @@ def packed(
     def real(array: Tensor) -> Tensor:
         return array.flatten().index_select(0, segments.places)[None]
 
-    inputs: dict[str, Any] = {"input_ids": real(input_ids), "position_ids": real(position_ids)}
+    read = None if reading is None else reading.without_padding(segments)
+    arrays = (real(input_ids), real(block_ids), real(position_ids))
+    one_sequence = ROW_BY_ROW.get(family(backbone.config), _variable_length)
+    states = one_sequence(backbone, *arrays, segments, read)[0]
+    if read is not None:
+        of_rows: Tensor = states.view(len(block_ids), -1, states.shape[-1])
+        return of_rows
+    padded = states.new_zeros(block_ids.numel(), states.shape[-1]).index_copy(0, segments.places, states)
+    hidden: Tensor = padded.view(*block_ids.shape, -1)
+    return hidden
+
+
+def _variable_length(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    segments: Segments,
+    reading: Reading | None,
+) -> Tensor:
+    inputs: dict[str, Any] = {"input_ids": input_ids, "position_ids": position_ids, "segments": segments}
     if getattr(backbone.config, "type_vocab_size", 0) > 0:
         types = (block_ids > 0) & (backbone.config.type_vocab_size > 1)
-        inputs["token_type_ids"] = real(types.long())
+        inputs["token_type_ids"] = types.long()
     if family(backbone.config) in DECODERS:
         inputs["use_cache"] = False
         # Without a mask the library looks for packed rows in the positions, and reads what it finds on the host.
         inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=block_ids.device)
     if reading is not None:
-        read = reading.without_padding(segments)
-        states = backbone(**inputs, segments=segments, reading=read).last_hidden_state[0]
-        of_rows: Tensor = states.unflatten(0, (len(block_ids), -1))
-        return of_rows
-    states = backbone(**inputs, segments=segments).last_hidden_state[0]
-    padded = states.new_zeros(block_ids.numel(), states.shape[-1]).index_copy(0, segments.places, states)
-    hidden: Tensor = padded.view(*block_ids.shape, -1)
-    return hidden
+        inputs["reading"] = reading
+    states: Tensor = backbone(**inputs).last_hidden_state
+    return states
 
 
 def set_dropout(config: PretrainedConfig, probability: float) -> PretrainedConfig:
@@ -326,10 +359,47 @@ def _disentangled(
     return out
 
 
+def _mpnet_row_by_row(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    segments: Segments,
+    reading: Reading | None,
+) -> Tensor:
+    hidden: Tensor = backbone.embeddings(input_ids=input_ids, position_ids=position_ids)
+    rows = RowBiases.of(backbone.encoder, position_ids, position_ids, segments)
+    *layers, last = backbone.encoder.layer
+    for layer in layers:
+        hidden = layer_output_without_padding(layer, hidden, rows)
+    if reading is not None and reading.segments is not None:
+        rows = RowBiases.of(backbone.encoder, reading.of(position_ids), position_ids, reading.segments)
+    return layer_output_without_padding(last, hidden, rows, reading)
+
+
+def _disentangled_row_by_row(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    block_ids: Tensor,
+    position_ids: Tensor,
+    segments: Segments,
+    reading: Reading | None,
+) -> Tensor:
+    types = (block_ids > 0).long() if backbone.config.type_vocab_size > 1 else None
+    embedded = backbone.embeddings(input_ids=input_ids, token_type_ids=types, position_ids=position_ids)
+    out: Tensor = backbone.encoder(
+        embedded,
+        torch.ones(1, 1, 1, dtype=torch.long, device=input_ids.device),  # nothing is masked
+        output_hidden_states=False,
+        relative_pos=relations_without_padding(backbone.encoder, position_ids, segments, reading),
+    ).last_hidden_state
+    return out
+
+
 DECODERS: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3_text", "gpt2", "gptj")
 """Decoder families, all with a bias-free ``score`` on the last token."""
 
-UNPACKABLE: Final = ("deberta-v2", "mpnet", "gemma2", "gptj")
+UNPACKABLE: Final = ("gemma2", "gptj")
 """Families whose attention has terms (relative positions, capped logits) that variable-length kernels have not."""
 
 FAMILIES: Final[dict[str, Encode]] = {
@@ -342,6 +412,14 @@ FAMILIES: Final[dict[str, Encode]] = {
     "deberta-v2": _disentangled,
     "modernbert": _modernbert,
 }
+
+
+ROW_BY_ROW: Final[dict[str, Callable[[PreTrainedModel, Tensor, Tensor, Tensor, Segments, Reading | None], Tensor]]] = {
+    "mpnet": _mpnet_row_by_row,
+    "deberta-v2": _disentangled_row_by_row,
+}
+"""Families whose rows without padding are attended one by one, on a CPU: (backbone, input_ids, block_ids, position_ids,
+segments, reading) -> hidden states (1, read tokens, hidden); all arrays are (1, tokens)."""
 
 
 def _supported(config: PretrainedConfig) -> PretrainedConfig:

@@ -126,6 +126,7 @@ class GraphScorer:
         self.session = open_session(
             path, device=device, threads=self.threads if one_session else 1, attention_kernel=attention_kernel
         )
+        self._version: str = require("onnxruntime").__version__
         self._wide = self.session if one_session else None
         self._opening = Lock()
         self._places = BoundedSemaphore(self.workers)
@@ -157,7 +158,7 @@ class GraphScorer:
             average_orders=self.pipeline.average_orders,
             renders_conversations=layout.renders_conversations,
             parallel_passes=self.workers,
-            engine=f"onnxruntime {require('onnxruntime').__version__} on {device}",
+            engine=f"onnxruntime {self._version} on {device}",
             max_tokens_per_forward=tokens if isinstance(tokens, int) else tokens.tokens,
             calibration=self.calibration,
             providers=tuple(self.providers),

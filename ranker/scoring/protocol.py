@@ -151,7 +151,7 @@ LONE: Final = (
 
 def has_lone(scorer: Scorer, groups: Iterable[Group]) -> bool:
     """Whether a model that compares is given a group of one answer."""
-    return scorer.info.scores_are_relative and any(len(group.candidates) == 1 for group in groups)
+    return any(len(group.candidates) == 1 for group in groups) and scorer.info.scores_are_relative
 
 
 def warn_of_lone(scorer: Scorer, groups: Iterable[Group]) -> None:

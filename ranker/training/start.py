@@ -16,7 +16,7 @@ from ranker.checkpoints.report import CheckpointReport
 from ranker.config import RunConfig
 from ranker.config.models import PairwiseConfig, PointwiseConfig, SteamSHPConfig, TrainableConfig
 from ranker.errors import CheckpointError, ConfigError
-from ranker.models.backbones import FAMILIES, family, read_without_padding, set_live_dropout, why_padded
+from ranker.models.backbones import FAMILIES, ROW_BY_ROW, family, read_without_padding, set_live_dropout, why_padded
 from ranker.models.build import new_model
 from ranker.models.heads import NEW_HEADS
 from ranker.text.tokenizer import TextTokenizer
@@ -85,15 +85,15 @@ def without_padding(config: RunConfig, model: PreTrainedModel, device: str, *, b
     if wanted == "auto":
         encoder = family(model.base_model.config) in FAMILIES
         pays = device == "cpu" and not bf16 and model.layout.layout != "ordered_pair"
-        wanted = pays and dropout == 0 and encoder and why_padded(model) is None
+        wanted = pays and dropout == 0 and encoder and why_padded(model, device) is None
     if not wanted:
         return False
-    if dropout > 0:
+    if dropout > 0 and family(model.base_model.config) not in ROW_BY_ROW:
         logger.warning(
             "training.padding_free: attention has no dropout; model.backbone_dropout %g is that of the other layers",
             dropout,
         )
-    read_without_padding(model)
+    read_without_padding(model, device)
     return True
 
 

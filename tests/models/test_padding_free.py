@@ -44,7 +44,20 @@ def reads_the_same(model, scorer):
 
 
 @pytest.mark.parametrize(
-    "family", ["bert", "roberta", "electra", "modernbert", "llama", "qwen3", "mistral", "gemma3_text", "gpt2"]
+    "family",
+    [
+        "bert",
+        "roberta",
+        "electra",
+        "mpnet",
+        "deberta-v2",
+        "modernbert",
+        "llama",
+        "qwen3",
+        "mistral",
+        "gemma3_text",
+        "gpt2",
+    ],
 )
 def test_reward_models(family, tmp_path):
     _, scorer = trained(tmp_path, family)
@@ -57,6 +70,10 @@ def test_reward_models(family, tmp_path):
         ("set_encoder", "bert"),
         ("set_encoder", "roberta"),
         ("set_encoder", "electra"),
+        ("set_encoder", "deberta-v2"),
+        ("set_encoder", "mpnet"),
+        ("ordered_pair", "mpnet"),
+        ("ordered_pair", "deberta-v2"),
         ("ordered_pair", "bert"),
         ("ordered_pair", "modernbert"),
     ],
@@ -68,11 +85,21 @@ def test_pair_rankers_whose_rows_see_each_other(layout, family):
     assert reads_the_same(model, TorchScorer(model, tokenizer))
 
 
-@pytest.mark.parametrize("family", ["deberta-v2", "gemma2"])
-def test_families_without_a_kernel_are_refused(family, tmp_path):
+@pytest.mark.parametrize(
+    ("family", "device"), [("deberta-v2", "cuda"), ("mpnet", "cuda"), ("gemma2", "cpu"), ("gemma2", "cuda")]
+)
+def test_families_without_a_kernel_are_refused(family, device, tmp_path):
     _, scorer = trained(tmp_path, family)
     with pytest.raises(ConfigError, match=f"attention of '{family}' has no variable-length kernel"):
-        backbones.read_without_padding(scorer.model)
+        backbones.read_without_padding(scorer.model, device)
+
+
+def test_a_convolution_reads_over_the_ends_of_rows_and_is_refused(tmp_path):
+    model, _ = tiny("ordered_pair", family="deberta-v2")
+    shape = model.base_model.config.to_dict() | {"conv_kernel_size": 3, "conv_act": "gelu"}
+    model.base_model.encoder = backbones.build(type(model.base_model.config)(**shape)).encoder
+    with pytest.raises(ConfigError, match="convolution of DeBERTa-v2 reads over the ends of rows"):
+        backbones.read_without_padding(model)
 
 
 def test_a_loaded_checkpoint_can_read_without_padding(tmp_path):

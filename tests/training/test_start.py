@@ -89,7 +89,12 @@ def test_a_head_of_an_unknown_name_is_not_lost_in_silence(tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "family"),
     cases(
-        [("encoder-bradley-terry", "bert"), ("decoder-bradley-terry", "llama"), ("pairrm", "bert")],
+        [
+            ("encoder-bradley-terry", "bert"),
+            ("encoder-bradley-terry", "deberta-v2"),
+            ("decoder-bradley-terry", "llama"),
+            ("pairrm", "bert"),
+        ],
         lambda case: case[0] == "pairrm",
     ),
 )
@@ -111,8 +116,11 @@ def test_training_without_padding_is_the_same_training(recipe, family, tmp_path)
 def test_what_padding_is_needed_for_is_said_before_training(tmp_path, caplog):
     folder = save_backbone(tmp_path / "deberta", "deberta-v2")
     settings = config("encoder-bradley-terry", folder, "training.padding_free=true")
-    with pytest.raises(ConfigError, match="'deberta-v2' has no variable-length kernel"):
+    with pytest.raises(ConfigError, match="'deberta-v2' has no variable-length kernel on a GPU"):
         without_padding(settings, starting_model(settings)[0], "cuda", bf16=True)
+    dropped = config("encoder-bradley-terry", folder, "training.padding_free=true", "model.backbone_dropout=0.1")
+    without_padding(dropped, starting_model(dropped)[0], "cpu", bf16=False)
+    assert "attention has no dropout" not in caplog.text
     modern = save_backbone(tmp_path / "modern", "modernbert")
     for setting, what in {
         "model.type=shared_prompt": "masks of their own",
@@ -136,7 +144,9 @@ def test_what_padding_is_needed_for_is_said_before_training(tmp_path, caplog):
         ("bert", "model.backbone_dropout=0.1", "cpu", False, False),
         ("bert", "model.type=shared_prompt", "cpu", False, False),
         ("bert", "model.type=ordered_pair", "cpu", False, False),
-        ("deberta-v2", "", "cpu", False, False),
+        ("deberta-v2", "", "cpu", False, True),
+        ("deberta-v2", "", "cuda", True, False),
+        ("mpnet", "", "cpu", False, True),
         ("bert", "training.padding_free=false", "cpu", False, False),
         ("bert", "training.padding_free=true", "cuda", True, True),
     ],

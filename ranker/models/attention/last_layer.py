@@ -7,7 +7,6 @@ same.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -71,12 +70,10 @@ class DebertaLastLayer:
         """As the library's, where nothing says which tokens are read."""
         reading = None if relative_pos is None else relative_pos.reading
         if relative_pos is not None and reading is not None:
-            query_states, attention_mask = reading.of(hidden_states), reading.of(attention_mask, 2)
-            relative_pos = replace(
-                relative_pos,
-                to_position=reading.of(relative_pos.to_position, 2),
-                from_position=reading.of(relative_pos.from_position, 3),
-            )
+            query_states = reading.of(hidden_states)
+            relative_pos = relative_pos.of_read_tokens(reading)
+            if relative_pos.rows is None:
+                attention_mask = reading.of(attention_mask, 2)
         out: tuple[Tensor, Tensor | None] = super().forward(  # type: ignore[misc]
             hidden_states, attention_mask, query_states=query_states, relative_pos=relative_pos, **options
         )

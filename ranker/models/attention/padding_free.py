@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -72,6 +72,17 @@ class Segments:
         segments = cls(torch.from_numpy(places), ends[0], longest, seen, ends[1], most_keys)
         return segments if device.type == "cpu" else segments.on(device)
 
+    def split_queries(self, states: Tensor, dim: int) -> Sequence[Tensor]:
+        """What all rows' queries have along ``dim``, cut into rows.
+
+        The gradient of a split is one array, that of a slice is one of the whole length for every row.
+        """
+        return torch.split(states, self.starts.diff().tolist(), dim)
+
+    def split_keys(self, states: Tensor, dim: int) -> Sequence[Tensor]:
+        """What all rows' keys have along ``dim``, cut into rows."""
+        return torch.split(states, self.key_starts.diff().tolist(), dim)
+
     def on(self, device: torch.device) -> Segments:
         """The same on another device; the host does not wait for the copies."""
         moved = {
@@ -134,10 +145,8 @@ def padding_free_attention(
     q, k = q.to(v.dtype), k.to(v.dtype)  # rotary positions leave them in fp32 under autocast
     if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16):
         return kernel_attention(q, k, v, segments, scaling, window)[None], None
-    # The gradient of a split is one array, that of a slice is one of the whole length for every row.
-    queries, keys = (ends.diff().tolist() for ends in (segments.starts, segments.key_starts))
     rows = []
-    parts = (torch.split(q, queries), torch.split(k, keys), torch.split(v, keys))
+    parts = (segments.split_queries(q, 0), segments.split_keys(k, 0), segments.split_keys(v, 0))
     for one, two, three in zip(*parts, strict=True):
         row = nn.functional.scaled_dot_product_attention(
             one.transpose(0, 1)[None],
