@@ -17,8 +17,8 @@ from ranker.records import Group, Rendered, Turns
 logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
-_warned: WeakSet[Scorer] = WeakSet()
-"""Models of which ``warn_of_lone`` has warned."""
+_settled: WeakSet[Scorer] = WeakSet()
+"""Models of which ``warn_of_lone`` has warned, and those that compare nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,12 @@ def has_lone(scorer: Scorer, groups: Iterable[Group]) -> bool:
 
 def warn_of_lone(scorer: Scorer, groups: Iterable[Group]) -> None:
     """Say once per model that the score of a lone answer means nothing, where there is one."""
-    if scorer not in _warned and has_lone(scorer, groups):
-        _warned.add(scorer)
+    if scorer in _settled:
+        return
+    if not scorer.info.scores_are_relative:
+        _settled.add(scorer)
+    elif has_lone(scorer, groups):
+        _settled.add(scorer)
         logger.warning(LONE)
 
 
