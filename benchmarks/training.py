@@ -245,6 +245,13 @@ def now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
+def _reads_packed(model) -> bool:
+    """Whether one of our models computes nothing for the padding of its rows."""
+    from ranker.models.backbones import reads_packed
+
+    return reads_packed(model.base_model)
+
+
 class Clock:
     """Tokens and seconds of training, and accuracy on the held-out rows at every part of a run."""
 
@@ -295,9 +302,10 @@ class Clock:
             if model.training:
                 # sentence-transformers passes its inputs as one mapping
                 inputs = args[0] if args and isinstance(args[0], Mapping) else kwargs
-                values = inputs[mask]
-                self.tokens += int((values >= 0).sum() if mask == "block_ids" else values.sum())
-                self.padded += values.numel()
+                values, is_ours = inputs[mask], mask == "block_ids"
+                tokens = int((values >= 0).sum() if is_ours else values.sum())
+                self.tokens += tokens
+                self.padded += tokens if is_ours and _reads_packed(model) else values.numel()
 
         return count
 

@@ -516,9 +516,8 @@ def _no_prompt(row: Row, where: str) -> DataError:
     return DataError(
         where,
         "prompt",
-        f"found no prompt in the columns {_names(row)}; expected one of {', '.join(PROMPTS)}. Name the column with "
-        "--column prompt=COLUMN, in training with data.columns.prompt=COLUMN; where answers have no prompt, add "
-        '"prompt": ""',
+        f"found no prompt in the columns {_names(row)}; expected one of {', '.join(PROMPTS)}; "
+        f"{how_named(row, 'prompt', READ, PROMPTS)}; where answers have no prompt, add \"prompt\": \"\"",
     )
 
 

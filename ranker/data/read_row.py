@@ -42,7 +42,7 @@ KNOWN: Final = (
 """Names that ``columns`` may map."""
 
 NAME_THEM: Final = (
-    "name each with columns={{'{0}': {1}}}, on the command line --column {0}={1}, in a run's settings "
+    "name each with columns={{'{0}': '{1}'}}, on the command line --column {0}={1}, in a run's settings "
     "data.columns.{0}={1}"
 )
 LIKE: Final = 0.75
@@ -131,20 +131,22 @@ def inner_keys(name: str, value: Any, known: Collection[str]) -> Iterator[str]:
         yield from (f"{name}.{key}" for key, inner in value.items() if key not in known and has_text(inner))
 
 
-def how_named(row: Row, name: str, read: Collection[str]) -> str:
+def how_named(row: Row, name: str, read: Collection[str], names: Collection[str] = ()) -> str:
     """How to say which column is ``name``, or the known name that a column of the row is nearly called.
 
     Args:
         row: without the column.
         name: what is missing.
         read: columns that are read beside ``KNOWN``.
+        names: what a column may nearly be called; default: the known names of texts.
     """
-    texts = [known for known in KNOWN if known not in FACTS or known in LABELS]
+    texts = list(names) or [known for known in KNOWN if known not in FACTS or known in LABELS]
     for column in row:
         is_read = column in KNOWN or column in read
         likely = [] if is_read else difflib.get_close_matches(column, texts, n=1, cutoff=LIKE)
         if likely:
-            return f"did you mean '{likely[0]}' by '{column}'? {NAME_THEM.format(likely[0], column)}"
+            known = name if names else likely[0]
+            return f"did you mean '{likely[0]}' by '{column}'? {NAME_THEM.format(known, column)}"
     return NAME_THEM.format(name, "COLUMN")
 
 

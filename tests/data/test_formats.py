@@ -147,6 +147,13 @@ def test_a_pair_in_which_nothing_is_the_prompt_is_refused_with_its_columns(row):
     assert parse_group(row, "f:1", columns).prompt in ("Say hi", (Message("user", "Say hi"),))
 
 
+@pytest.mark.parametrize(("column", "meant"), [("promt", "prompt"), ("instructions", "instruction")])
+def test_a_prompt_with_nearly_the_right_name_is_asked_about(column, meant):
+    row = {column: "Say hi", "chosen": "Hi", "rejected": "No"}
+    with pytest.raises(DataError, match=f"did you mean '{meant}' by '{column}'.*columns={{'prompt': '{column}'}}"):
+        parse_group(row, "f:1")
+
+
 def test_columns_of_text_that_are_not_used_are_named_once_per_file(caplog):
     unused = UnusedColumns()
     row = {"prompt": "p", "note": "be kind", "n": 3, "empty": "", "chosen": "a", "rejected": "b", "id": "x"}
