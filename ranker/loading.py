@@ -321,8 +321,8 @@ def load(
         precision: ``bf16`` lets a checkpoint's backbone compute in bf16, about twice as fast on GPUs and on CPUs that
             have it; the head stays fp32. A ``model.onnx`` has the precision it was exported in. ``auto`` takes from a
             folder what this machine computes fastest: on a GPU ``model.fp16.onnx``, else the checkpoint in bf16; on a
-            processor with 8-bit dot products ``model.int8.onnx``; else ``model.onnx``. A name on the hub is read as
-            with ``fp32``.
+            processor with 8-bit dot products ``model.int8.onnx``, with AMX too the checkpoint in bf16 if the model
+            compares answers; else ``model.onnx``. A name on the hub is read as with ``fp32``.
         quantization: ``4bit`` or ``8bit`` weights of a checkpoint's backbone (bitsandbytes); its head stays fp32.
         device_map: how accelerate spreads a checkpoint over devices (``auto``), instead of ``device``.
         padding_free: whether a checkpoint reads rows without padding, by torch's variable-length kernel in bf16 on

@@ -517,7 +517,7 @@ def _no_prompt(row: Row, where: str) -> DataError:
         where,
         "prompt",
         f"found no prompt in the columns {_names(row)}; expected one of {', '.join(PROMPTS)}; "
-        f"{how_named(row, 'prompt', READ, PROMPTS)}; where answers have no prompt, add \"prompt\": \"\"",
+        f'{how_named(row, "prompt", READ, PROMPTS)}; where answers have no prompt, add "prompt": ""',
     )
 
 

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 LoadPrecision = Literal["fp32", "bf16", "auto"]
 
+TILES: Final = "amx_bf16"
+"""The instruction set of products of bf16 matrices, by its name in Linux."""
+
 OF_CHECKPOINTS: Final[dict[str, Any]] = {
     "quantization": "none",
     "device_map": None,
@@ -67,10 +70,25 @@ def _fastest(folder: Path, files: Mapping[str, Path], kind: str) -> tuple[Path, 
     elif kind not in ("auto", "cpu"):
         return _checkpoint(folder), "fp32"
     elif processor_is_known_to_have(*DOT_PRODUCTS):
+        if _bf16_is_faster(files) and _has_checkpoint(folder):
+            return _checkpoint(folder), "bf16"
         for name in ("int8", "int8-static"):
             if name in files and not _only_weights(files, name):
                 return files[name], "fp32"
     return next(iter(files.values()), folder), "fp32"
+
+
+def _bf16_is_faster(files: Mapping[str, Path]) -> bool:
+    """Whether torch's bf16 is faster on this processor than 8-bit products.
+
+    AMX multiplies bf16 in tiles. Models that compare answers read them under masks, which an int8 file computes in
+    fp32: on two cores with AMX a ``set_encoder`` ranks 16 answers 1.5 times as fast in bf16, a ``shared_prompt`` 2.9
+    times. A pointwise model is 1.4 times as fast in int8.
+    """
+    if not files or not processor_is_known_to_have(TILES) or importlib.util.find_spec("torch") is None:
+        return False
+    manifest, _ = manifests.read(next(iter(files.values())))
+    return manifest.text.scores_are_relative
 
 
 def _kind(device: Any) -> str:

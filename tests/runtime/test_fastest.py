@@ -74,6 +74,24 @@ def test_int8_is_taken_where_the_processor_has_its_products(flags, file, run, tm
 
 
 @pytest.mark.usefixtures("weights_are_products")
+def test_a_model_that_compares_answers_is_taken_in_bf16_on_amx(run, tmp_path, monkeypatch):
+    comparing = tmp_path / "run"
+    native.save(*tiny("set_encoder"), comparing / "checkpoint")
+    processor(monkeypatch, tmp_path, "avx512_vnni amx_bf16 amx_int8")
+    files = {"fp32": comparing / "model.onnx", "int8": comparing / "model.int8.onnx"}
+    export(comparing / "checkpoint", files, rows=ROWS, on_loss="allow")
+    on_cpu = {**AUTO, "device": "cpu"}
+    assert resolved(comparing, on_cpu) == (comparing / "checkpoint", {"device": "cpu", "precision": "bf16"})
+    assert load(comparing, **on_cpu).info.precision == "bf16"
+    assert resolved(run, on_cpu)[0] == run / "model.int8.onnx", "a pointwise model"
+    processor(monkeypatch, tmp_path, "avx512_vnni avx512_bf16")
+    assert resolved(comparing, on_cpu)[0] == comparing / "model.int8.onnx"
+    processor(monkeypatch, tmp_path, "avx512_vnni amx_bf16")
+    monkeypatch.setattr(fastest.importlib.util, "find_spec", lambda name: None)
+    assert resolved(comparing, on_cpu)[0] == comparing / "model.int8.onnx", "torch is not installed"
+
+
+@pytest.mark.usefixtures("weights_are_products")
 def test_fp32_is_taken_on_a_processor_that_says_nothing_of_itself(run, tmp_path, monkeypatch):
     monkeypatch.setattr(session, "PROCESSOR", tmp_path / "absent")
     assert resolved(run, AUTO)[0] == run / "model.onnx"
