@@ -12,7 +12,6 @@ Example:
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +170,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(f"ranker.{_HOME[name]}"), name)
+        from ranker.extras import require
+
+        return getattr(require(f"ranker.{_HOME[name]}"), name)
     raise AttributeError(f"module 'ranker' has no attribute '{name}'")
 
 

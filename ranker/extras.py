@@ -50,14 +50,26 @@ def require(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        root = module.partition(".")[0]
-        if (error.name or root).partition(".")[0] != root:
+        missing = missing_extra(error, module)
+        if missing is None:
             raise
-        extra = EXTRA_OF.get(root, "train")
-        message = f"'{root}' is not installed; run: {install_command(extra)}"
-        if root == "onnxruntime":
-            message += " (or [gpu] on a machine with an NVIDIA GPU)"
-        raise MissingExtraError(message) from error
+        raise missing from error
+
+
+def missing_extra(error: ModuleNotFoundError, asked: str = "") -> MissingExtraError | None:
+    """The error that names the extra which brings a missing module; None if none does.
+
+    Args:
+        error: of an import.
+        asked: the module that was to be imported, which an extra brings.
+    """
+    root = (error.name or asked).partition(".")[0]
+    if root not in EXTRA_OF and root != asked.partition(".")[0]:
+        return None
+    message = f"'{root}' is not installed; run: {install_command(EXTRA_OF.get(root, 'train'))}"
+    if root == "onnxruntime":
+        message += " (or [gpu] on a machine with an NVIDIA GPU)"
+    return MissingExtraError(message)
 
 
 def install_command(extra: str) -> str:

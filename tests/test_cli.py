@@ -310,6 +310,21 @@ def test_print_config_and_dry_run(tiny_backbone):
     assert "cut: candidates none; prompt yes" in dry.output
 
 
+@pytest.mark.parametrize(
+    ("loss", "meaning"),
+    [
+        ("bradley_terry", "one raw logit; a difference of two is the log-odds of preference"),
+        ("mse", "one number on the scale of the labels"),
+        ("token_pairwise", "one raw logit, higher is better"),
+    ],
+)
+def test_a_dry_run_says_what_a_score_means_under_the_loss(tiny_backbone, loss, meaning):
+    name, length = f"model.name_or_path={tiny_backbone}", "model.max_length=40"
+    few = ("data.max_train_samples=5", length, "model.prompt_reserve=8", f"training.loss={loss}")
+    dry = RUN.invoke(app, ["train", "encoder-regress", "--dry-run", name, *few])
+    assert f"loss: {loss}; a score is {meaning}\n" in dry.output
+
+
 @pytest.mark.full
 def test_the_export_verb_says_what_was_compared(model, tmp_path):
     done = RUN.invoke(app, ["export", str(model.parent / "checkpoint"), "-o", str(tmp_path / "m.onnx")])

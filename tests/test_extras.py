@@ -1,4 +1,6 @@
 import importlib.metadata
+import subprocess
+import sys
 
 import pytest
 
@@ -57,3 +59,49 @@ def test_the_offline_backbone_is_a_checkpoint_folder():
     from pathlib import Path
 
     assert Path(extras.offline_backbone(), "config.json").is_file()
+
+
+WITHOUT_TORCH = "import sys; sys.modules |= dict.fromkeys(['torch', 'transformers', 'safetensors', 'peft', 'onnx']); "
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "pairrm", "--offline", "output_dir=OUT"],
+        ["train", "pairrm", "--offline", "--dry-run"],
+        ["merge", "A", "B"],
+        ["export", "A", "-o", "B.onnx"],
+        ["inspect", "A"],
+        ["verify", "A"],
+        ["convert", "A", "B", "--to", "transformers"],
+        ["eval", "A", "--data", "sample:test", "-o", "B"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:4:3]),
+)
+def test_commands_say_which_extra_they_lack(arguments, tmp_path):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "config.json").write_text("{}")
+    code = f"{WITHOUT_TORCH} sys.argv = ['ranker', *{arguments}]; from ranker.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "is not installed; run: pip install 'ranker-toolkit[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "ranker.train('pairrm', model='offline', data='sample:train', output_dir='OUT')",
+        "ranker.merge_adapter('A', 'B')",
+        "ranker.ComparisonLoss",
+        "ranker.load('A')",
+        "ranker.export_onnx('A', 'B.onnx')",
+    ],
+)
+def test_functions_say_which_extra_they_lack(call, tmp_path):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "config.json").write_text("{}")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{WITHOUT_TORCH} import ranker; {call}"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "MissingExtraError" in done.stderr.splitlines()[-1], done.stderr

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import ranker
 from ranker import loading
 from ranker.errors import ConfigError, ModelFileError, ScoringError
 from ranker.loading import Ranker, load
@@ -240,3 +241,11 @@ def test_tensorrt_of_a_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"TensorRT runs a model\.onnx; export the checkpoint"):
         load(tmp_path, device="tensorrt")
+
+
+def test_a_model_that_is_loaded_already_is_not_a_path(tmp_path):
+    """``score_file`` takes the path of a model, not what ``load`` gave."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "p", "candidates": ["a", "b"]}\n')
+    with pytest.raises(ConfigError, match="expected the path of a model or a name on the hub, got Ranker"):
+        ranker.score_file(Ranker(LengthScorer()), rows, tmp_path / "out.jsonl")

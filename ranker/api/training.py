@@ -127,9 +127,7 @@ def train(
         >>> result.load().rank("3 + 1?", ["5", "4"]).order.shape
         (2,)
     """
-    from ranker.training.launch import launched
-    from ranker.training.resume import check_unused
-
+    launched, check_unused = require("ranker.training.launch").launched, require("ranker.training.resume").check_unused
     object_loss = None if loss is None or isinstance(loss, str | Mapping) else _checked_loss(loss)
     if not (model is None or isinstance(model, str | Path)):
         raise ConfigError(f"model: expected a hub name, a folder or 'offline', got {model!r:.60}")

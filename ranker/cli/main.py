@@ -17,6 +17,7 @@ from typer.models import CommandInfo
 
 import ranker
 from ranker.errors import InterruptedRunError, OutputError, RankerError, nearest
+from ranker.extras import missing_extra
 from ranker.signals import NAMES, ignore, number_of, received, stop
 
 COMMANDS: Final[dict[str, str]] = {
@@ -138,6 +139,11 @@ def main() -> None:
         signal.signal(number, stop)
     try:
         _run()
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        sys.exit(_say(missing))
     except (RankerError, CommandStoppedError, OSError) as error:
         sys.exit(_say(error))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -41,9 +42,11 @@ def resolved(path: str | Path, options: Mapping[str, Any]) -> tuple[str | Path, 
     """The path and options of ``ranker.load`` with ``precision="auto"`` replaced by what it stands for.
 
     Raises:
-        ConfigError: an unknown precision, or devices of several kinds, which would take different files.
+        ConfigError: no path, an unknown precision, or devices of several kinds, which would take different files.
         ModelFileError: the files of the folder are of different checkpoints.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"expected the path of a model or a name on the hub, got {type(path).__name__}")
     precision = options.get("precision", "fp32")
     if precision not in get_args(LoadPrecision):
         raise ConfigError(f"expected precision {', '.join(get_args(LoadPrecision))}, got '{precision}'")

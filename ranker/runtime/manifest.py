@@ -42,7 +42,9 @@ class Manifest(BaseModel):
     type: ModelType = Field(description="as model.type of a training run names it")
     text: AnyLayout
     labels: tuple[str, ...]
-    output: str = "raw fp32 logits, higher is better; a difference of two is the log-odds of preference"
+    output: str = (
+        "raw fp32 logits, higher is better; after a pairwise loss a difference of two is the log-odds of preference"
+    )
     precision: Literal["fp32", "fp16", "int8", "int8-static"]
     backbone: str
     source: str

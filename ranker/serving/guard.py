@@ -62,17 +62,20 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         started = time.perf_counter()
-        status = 500
+        status, has_begun = 500, False
 
         async def send_and_note_status(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
             await send(message)
 
         self.metrics.in_flight.inc()
         try:
             await self._guarded(scope, receive, send_and_note_status)
+        except asyncio.CancelledError:  # the server ends before its requests
+            if not has_begun:
+                await _refuse(send_and_note_status, 503, "the server ends now; send the request again", RETRY)
         finally:
             route = getattr(scope.get("route"), "path", "none")  # a route's template: clients cannot add labels
             seconds = time.perf_counter() - started

@@ -149,7 +149,7 @@ class Announced(uvicorn.Server):
         if not self.should_exit:
             seconds = self._server.limits.drain_seconds
             text = (
-                f"stopping: accepted requests are finished within {seconds} s; a further SIGINT (Ctrl-C) ends them now"
+                f"stopping: accepted requests are finished within {seconds} s; a further SIGINT (Ctrl-C) ends at once"
             )
             logs.event(text, signal=signal.Signals(sig).name, drain_seconds=seconds)
         super().handle_exit(sig, frame)

@@ -36,7 +36,7 @@ def preview(config: RunConfig) -> Iterator[str]:
     )
     pipeline = groups.pipeline
     yield f"model: {config.model.type} on {config.model.name_or_path}, {settings.parameters / 1e6:.0f}M parameters"
-    yield f"loss: {config.training.loss.type}; a score is {SCORES[config.output]}"
+    yield f"loss: {config.training.loss.type}; a score is {_meaning(config)}"
     for name, sources, rows in (
         ("training", config.data.train, training),
         ("validation", config.data.validation or (HELD_OUT_ROWS,), validation),
@@ -57,10 +57,26 @@ def preview(config: RunConfig) -> Iterator[str]:
         yield f"cut: candidates {', '.join(cut) or 'none'}; prompt {'yes' if packed.prompt_truncated else 'no'}"
 
 
+def _meaning(config: RunConfig) -> str:
+    """What a score means, by the model's outputs and the loss."""
+    if config.output != "scalar":
+        return SCORES[config.output]
+    return OF_ONE_NUMBER.get(config.training.loss.type, "one raw logit, higher is better")
+
+
+OF_ONE_NUMBER: Final = {
+    **dict.fromkeys(("mse", "rmse", "huber"), "one number on the scale of the labels"),
+    "binary_cross_entropy": "the log-odds of a label of 1",
+    **dict.fromkeys(
+        ("bradley_terry", "log_exp", "rank_net", "list_net", "list_mle"),
+        "one raw logit; a difference of two is the log-odds of preference",
+    ),
+}
+"""What a score means, by the loss: the last ones fit Bradley-Terry's model or Luce's."""
+
 SCORES: Final = {
-    "scalar": "one raw logit; a difference of two is the log-odds of preference",
     "accept_reject": "the log-odds of accept over reject",
     "aspects": "the mean of the regressed aspects",
     "gated": "the aspects mixed by a gate that reads the prompt",
 }
-"""What a score means, by the model's output."""
+"""What a score means, by outputs that are not one number."""

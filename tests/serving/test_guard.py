@@ -294,3 +294,22 @@ def test_the_lifespan_reaches_the_application():
 
     asyncio.run(Client(app).guard({"type": "lifespan"}, None, None))
     assert seen == ["lifespan"]
+
+
+def test_a_request_that_the_end_of_the_server_cuts_off_is_to_be_sent_again():
+    """A second signal ends the loop: the client gets what it retries, not an error of the server."""
+
+    async def forever(scope, receive, send):
+        await asyncio.Event().wait()
+
+    client = Client(forever)
+
+    async def cut_off():
+        asked = asyncio.create_task(client.exchange())
+        await asyncio.sleep(0.05)
+        asked.cancel()
+        return await asked
+
+    status, headers, _ = asyncio.run(cut_off())
+    assert status == 503
+    assert headers[b"retry-after"] == b"1"
