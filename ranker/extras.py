@@ -12,6 +12,8 @@ from typing import Final
 from ranker.errors import MissingExtraError
 
 logger = logging.getLogger(__name__)
+# Others import it too; it warns of kernels that only 4 bits on a CPU would use.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 EXTRA_OF: Final[dict[str, str]] = {
     "onnxruntime": "cpu",

@@ -28,7 +28,6 @@ from ranker.models.attention.reading import Reading
 from ranker.models.heads import HEAD_MODULES
 
 logger = logging.getLogger(__name__)
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that only 4 bits on a CPU would use
 
 DROPOUTS: Final = (
     "hidden_dropout_prob",
