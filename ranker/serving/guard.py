@@ -55,7 +55,7 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it with its route, status and seconds."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
+            await self.app(scope, _until_the_end(receive), send)
             return
         if scope["type"] != "http":  # websockets are not supported
             await receive()
@@ -177,6 +177,18 @@ def _is_of_page(method: str, path: str) -> bool:
 
 def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+def _until_the_end(receive: Receive) -> Receive:
+    """``receive`` of a lifespan that ends in good order when a second signal ends the loop."""
+
+    async def receive_or_end() -> Message:
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            return {"type": "lifespan.shutdown"}
+
+    return receive_or_end
 
 
 async def _refuse(send: Send, status: int, detail: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:

@@ -156,6 +156,34 @@ def test_logs_are_objects_that_name_requests_and_both_ends(model):
     assert "secret text" not in printed
 
 
+def test_a_second_signal_ends_the_server_without_a_traceback(model):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ranker", "serve", "--onnx", str(model), "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    port = int(process.stderr.readline().rpartition(":")[2])
+    body = json.dumps(
+        {"items": [{"prompt": "p", "candidates": [f"{i} {j}" + " word" * 100 for j in range(20)]} for i in range(200)]}
+    )
+    head = (
+        f"POST /v1/score HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=40) as connection:
+        connection.sendall((head + body).encode())
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        answered = connection.recv(1 << 16)
+    printed = process.communicate(timeout=40)[1]
+    assert answered.startswith((b"HTTP/1.1 503", b"HTTP/1.1 200")), "cut off, or computed in time"
+    assert process.returncode == 0
+    assert "stopping: " in printed
+    assert "Traceback" not in printed
+
+
 def test_a_real_prometheus_scrapes_every_figure(model, tmp_path):
     """Prometheus' own binary reads what the server shows, with a key."""
     if shutil.which("prometheus") is None:
