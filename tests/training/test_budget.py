@@ -13,7 +13,7 @@ from ranker.models import memory
 from ranker.training import losses
 from ranker.training.batches import grouped
 from ranker.training.budget import TokensThatFit
-from ranker.training.resume import STEPS, TOKENS
+from ranker.training.resume import END, STEPS, TOKENS
 from ranker.training.train import train as fit
 from ranker.training.trainer import RankerTrainer
 from tests.conftest import tiny
@@ -123,6 +123,7 @@ def test_a_run_finds_its_tokens_and_a_resumed_one_keeps_them(train, monkeypatch)
     file = train.folder / "run" / STEPS / TOKENS
     assert file.read_text() == "1600"
     file.write_text("800")
+    (train.folder / "run" / STEPS / END).unlink()  # as if it had been stopped: a finished run is not planned anew
     calls = []
     monkeypatch.setattr(TokensThatFit, "find", lambda self: calls.append(1))
     with pytest.raises(ConfigError, match="changed since the run was interrupted"):  # other passes are another plan
